@@ -1,0 +1,73 @@
+"""Messages between the worker processes of one ASGI server, without a broker.
+
+Law: the public names, nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_ipc.errors import (
+    DeliveryError,
+    InvalidNameError,
+    IPCError,
+    LauncherError,
+    MessageTooLargeError,
+    NotRunningError,
+    OutsideHandlerError,
+    SendTimeoutError,
+    UnknownWorkerError,
+    WorkerGoneError,
+    WouldBlockError,
+)
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker.ipc import IPC, ipc
+from asgi_ipc.worker.stats import Stats
+
+__all__ = [
+    "IPC",
+    "DeliveryError",
+    "IPCError",
+    "InvalidNameError",
+    "LauncherError",
+    "MessageTooLargeError",
+    "NotRunningError",
+    "OutsideHandlerError",
+    "SendTimeoutError",
+    "Stats",
+    "UnknownWorkerError",
+    "Worker",
+    "WorkerGoneError",
+    "WouldBlockError",
+    "ipc",
+    "run",
+]
+
+__version__ = "0.1.0"
+
+
+def run(app: str, *, workers: int | None = None, **options: Any) -> None:
+    """Serve `app` ("module:attribute") with that many workers, until it is stopped.
+
+    The same as `asgi-ipc serve`, from Python; the calling script's folder is
+    where the app is looked for, too. Blocks; must be called on the main
+    thread, with no event loop running.
+
+    Args:
+        app: where the app is, as "module:attribute".
+        workers: how many; None: $WEB_CONCURRENCY, or 1.
+        **options: those of `uvicorn.run`, as far as they are plain data, and
+            `drain_timeout`, `worker_hang_timeout` (seconds), `max_message_bytes`,
+            `max_packet_bytes`, `pipe_bytes`.
+
+    Raises:
+        LauncherError: an option or the place of the call is wrong.
+        SystemExit: the server could not start, or was forced to stop; the
+            reason has been logged.
+    """
+    # Imported here: workers import this package too, and need none of the launcher.
+    from asgi_ipc.launcher.serve import serve
+
+    status = serve(app, workers=workers, options=options)
+    if status:
+        raise SystemExit(status)

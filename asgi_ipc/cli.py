@@ -1,0 +1,115 @@
+"""The command: `asgi-ipc serve APP`, with uvicorn's options and a few of our own.
+
+Law: uvicorn's options are taken from uvicorn's own click command, so they are
+those of the installed version, with its help and its environment variables.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any, Final
+
+import click
+import uvicorn
+from click.core import ParameterSource
+from uvicorn.main import main as uvicorn_command
+
+from asgi_ipc import __version__
+from asgi_ipc.errors import LauncherError
+from asgi_ipc.launcher.serve import OwnOptions, serve
+
+_DEFAULTS: Final = OwnOptions()
+
+_OWN: Final[list[click.Parameter]] = [
+    click.Option(
+        ["--drain-timeout"],
+        type=float,
+        default=_DEFAULTS.drain_timeout,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a leaving worker may take to deliver and handle its messages.",
+    ),
+    click.Option(
+        ["--worker-hang-timeout"],
+        type=float,
+        default=None,
+        metavar="SECONDS",
+        help="Replace a worker whose event loop has stood still this long (at least 4). Off unless set.",
+    ),
+    click.Option(
+        ["--max-message-bytes"],
+        type=int,
+        default=_DEFAULTS.max_message_bytes,
+        show_default=True,
+        metavar="BYTES",
+        help="The largest message, encoded.",
+    ),
+    click.Option(
+        ["--max-packet-bytes"],
+        type=int,
+        default=_DEFAULTS.max_packet_bytes,
+        show_default=True,
+        metavar="BYTES",
+        help=f"The largest packet; at most the system's PIPE_BUF ({getattr(select, 'PIPE_BUF', 512)}).",
+    ),
+    click.Option(
+        ["--pipe-bytes"],
+        type=int,
+        default=None,
+        metavar="BYTES",
+        help="The capacity to ask for each worker's pipe. The system's default unless set.",
+    ),
+]
+
+
+def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(f"asgi-ipc {__version__}, with uvicorn {uvicorn.__version__}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
+)
+def main() -> None:
+    """Messages between the workers of one ASGI server, without a broker."""
+
+
+def _serve(**values: Any) -> None:
+    app = values.pop("app")
+    workers = values.pop("workers")
+    context = click.get_current_context()
+    # As uvicorn's own command does: absent means uvicorn's default.
+    for name in ("log_config", "reload_dirs", "reload_includes", "reload_excludes"):
+        if not values.get(name):
+            values.pop(name, None)
+    if "headers" in values:
+        values["headers"] = [header.split(":", 1) for header in values["headers"]]
+    if (
+        values.get("worker_hang_timeout") is None
+        and context.get_parameter_source("timeout_worker_healthcheck") is not ParameterSource.DEFAULT
+    ):
+        # Under uvicorn this ends a worker that does not answer; so it does here.
+        values["worker_hang_timeout"] = values.get("timeout_worker_healthcheck")
+    try:
+        status = serve(app, workers=workers, options=values)
+    except LauncherError as error:
+        raise click.ClickException(str(error)) from error
+    context.exit(status)
+
+
+main.add_command(
+    click.Command(
+        "serve",
+        callback=_serve,
+        params=[*_OWN, *uvicorn_command.params],
+        help="Serve APP (module:attribute) with workers that talk to each other.\n\n"
+        "Takes every option of the installed uvicorn command; $WEB_CONCURRENCY and $UVICORN_* count, too.",
+        # UVICORN_PORT, not UVICORN_SERVE_PORT.
+        context_settings={"auto_envvar_prefix": "UVICORN"},
+    )
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Every error that asgi-ipc raises, as one tree.
+
+IPCError
+ +- NotRunningError (RuntimeError)         outside the lifespan
+ +- OutsideHandlerError (RuntimeError)     reply() with nobody to answer
+ +- InvalidNameError (ValueError)          empty, too long, or with control characters
+ +- MessageTooLargeError (ValueError)      size_bytes, max_bytes
+ +- DeliveryError                          pid
+ |   +- UnknownWorkerError (LookupError)   no such member now
+ |   +- WorkerGoneError (ConnectionError)  it went while this was waiting
+ |   +- SendTimeoutError (TimeoutError)    it reads too slowly; nothing was sent
+ |   +- WouldBlockError (BlockingIOError)  the _nowait form of the same
+ +- LauncherError                          start-up and control failures
+
+Law: an error carries its values as attributes; the sentence is built from
+them, last. Data that MessagePack can't carry raises the built-in TypeError,
+ValueError or OverflowError, as any encoder does.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DeliveryError",
+    "IPCError",
+    "InvalidNameError",
+    "LauncherError",
+    "MessageTooLargeError",
+    "NotRunningError",
+    "OutsideHandlerError",
+    "SendTimeoutError",
+    "UnknownWorkerError",
+    "WorkerGoneError",
+    "WouldBlockError",
+]
+
+
+class IPCError(Exception):
+    """Base of every error that asgi-ipc raises by itself."""
+
+
+class NotRunningError(IPCError, RuntimeError):
+    """The verb was used before `ipc.lifespan` was entered, or while or after it ended."""
+
+    def __init__(self, reason: str = "ipc.lifespan is not entered") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class OutsideHandlerError(IPCError, RuntimeError):
+    """`reply` was called where no message is being handled, so there is nobody to answer."""
+
+    def __init__(self) -> None:
+        super().__init__("reply() answers the message being handled; there is none here")
+
+
+class InvalidNameError(IPCError, ValueError):
+    """A message name that is empty, longer than 254 bytes of UTF-8, or has control characters."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        shown = repr(self.name)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        return f"invalid message name {shown}: {self.reason}"
+
+
+class MessageTooLargeError(IPCError, ValueError):
+    """An encoded message above `max_message_bytes`; nothing was sent."""
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(size_bytes, max_bytes)
+        self.size_bytes = size_bytes
+        self.max_bytes = max_bytes
+
+    def __str__(self) -> str:
+        return f"message of {self.size_bytes} bytes exceeds the limit of {self.max_bytes} bytes"
+
+
+class DeliveryError(IPCError):
+    """The message was not accepted for the worker `pid`; nothing was sent to it."""
+
+    _sentence = "message to worker {pid} was not accepted"
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return self._sentence.format(pid=self.pid)
+
+
+class UnknownWorkerError(DeliveryError, LookupError):
+    """No such member now: never was, left, or died."""
+
+    _sentence = "no worker {pid} is here now"
+
+
+class WorkerGoneError(DeliveryError, ConnectionError):
+    """The worker left or died while this call was waiting for room in its outbox."""
+
+    _sentence = "worker {pid} went while the message was waiting"
+
+
+class SendTimeoutError(DeliveryError, TimeoutError):
+    """The worker reads too slowly: its outbox had no room within the timeout. Nothing was sent."""
+
+    _sentence = "worker {pid} made no room for the message in time"
+
+
+class WouldBlockError(DeliveryError, BlockingIOError):
+    """The worker's outbox has no room now (`*_nowait`). Nothing was sent."""
+
+    _sentence = "worker {pid} has no room for the message now"
+
+
+class LauncherError(IPCError):
+    """Starting or controlling the workers failed."""

@@ -1,0 +1,323 @@
+"""The launcher: one loop. Next event, to the fleet or the relay, then the actions.
+
+Law: nothing is decided here. A signal, a word, a child's end only enqueues
+an event; one loop takes them in order, asks `Fleet` and `Relay` what to do,
+and does it. Only time in which this loop itself ran counts against a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, assert_never
+
+from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
+from asgi_ipc.protocol import lifeline as words
+from asgi_ipc.protocol.events import (
+    Action,
+    Begin,
+    Buried,
+    Event,
+    Exit,
+    Kill,
+    LauncherSlept,
+    Log,
+    RestartRequested,
+    ScaleRequested,
+    Stalled,
+    Start,
+    Stop,
+    StopRequested,
+    Tick,
+    WorkerBeat,
+    WorkerDrained,
+    WorkerExited,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRetiring,
+    WorkerStarted,
+)
+from asgi_ipc.protocol.fleet import Fleet, Policy
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.relay import Relay
+
+logger = logging.getLogger("uvicorn.error")
+
+# A turn that comes this much after its time means that the launcher itself
+# was stopped or starved.
+LATE_S: Final = 0.5
+
+# How soon to try again what only time can cure (too many descriptors in flight).
+SOON_S: Final = 0.02
+
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all workers of one run have in common.
+
+    Attributes:
+        policy: how many, and when to lose patience.
+        sockets: the listening sockets, bound already.
+        handover: everything of the handover that is the same for all.
+        pipe_bytes: the capacity to ask for; None: the system's default.
+        changes: what asks for a restart besides signals (`--reload`), as lines for the log.
+    """
+
+    policy: Policy
+    sockets: Sequence[socket.socket]
+    handover: Callable[[int, int], words.Handover]
+    pipe_bytes: int | None = None
+    changes: Callable[[], AsyncIterator[str]] | None = None
+
+
+class Launcher:
+    """Runs the fleet until it has ended. `run` returns the exit status."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._fleet = Fleet(run.policy)
+        self._relay = Relay()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._events: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._status: int | None = None
+
+    async def run(self) -> int:
+        """Start the workers and keep them until a signal or their failure ends it."""
+        self._loop = asyncio.get_running_loop()
+        self._listen_to_signals()
+        watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
+        self._post(Begin())
+        try:
+            while self._status is None:
+                await self._turn()
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            for number in _SIGNALS:
+                self._loop.remove_signal_handler(number)
+        return self._status
+
+    # --- the loop
+
+    async def _turn(self) -> None:
+        deadlines = [self._fleet.next_deadline(), self._relay.next_deadline()]
+        deadline = min((each for each in deadlines if each is not None), default=None)
+        if not self._events:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        now = self._loop.time()
+        if deadline is not None and now - deadline > LATE_S:
+            # The time was ours; the workers may have spoken meanwhile.
+            self._handle(LauncherSlept(now - deadline), now)
+            for generation in list(self._processes):
+                self._read_lifeline(generation)
+        while self._events:
+            self._handle(self._events.popleft(), now)
+        if deadline is not None and now >= deadline:
+            self._handle(Tick(), now)
+            self._relay.tick(now)
+        for generation in self._relay.pending():
+            self._write_lifeline(generation)
+        for generation, process in self._processes.items():
+            if not self._relay.is_promised(generation):
+                process.close_write_end()
+
+    def _post(self, event: Event) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def _handle(self, event: Event, now: float) -> None:
+        for action in self._fleet.handle(event, now):
+            self._perform(action)
+        if isinstance(event, WorkerExited):
+            process = self._processes.pop(event.generation, None)
+            if process is not None:
+                process.close()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Start(generation, slot):
+                self._start(generation, slot)
+            case Stop(generation, starting):
+                self._relay.tell(generation, words.Stop())
+                if starting and generation in self._processes:
+                    # It may still be importing the app, and not listen.
+                    self._processes[generation].signal(signal.SIGTERM)
+            case Kill(generation):
+                if generation in self._processes:
+                    self._processes[generation].signal(signal.SIGKILL)
+            case Stalled(generation, is_stalled):
+                self._relay.stalled(generation, is_stalled)
+            case Buried(generation, reason):
+                self._relay.gone(generation, reason)
+            case Log(level, text):
+                logger.log(_LEVELS[level], "%s", text)
+            case Exit(status):
+                self._status = status
+            case _:
+                assert_never(action)
+
+    # --- children
+
+    def _start(self, generation: int, slot: int) -> None:
+        try:
+            process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes)
+        except OSError as error:
+            self._post(WorkerFailed(generation, f"A worker process can't be started: {error}"))
+            self._post(WorkerExited(generation, 1, "could not be started"))
+            return
+        self._processes[generation] = process
+        self._relay.connect(Worker(process.pid, slot, generation))
+        self._relay.tell(generation, self._run.handover(slot, generation))
+        self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
+        self._post(WorkerStarted(generation, process.pid))
+
+    def _reap(self) -> None:
+        if os.getpid() == 1:
+            self._reap_everybody()
+        for generation, process in list(self._processes.items()):
+            status = process.reap()
+            if status is not None:
+                self._bury(generation, status)
+
+    def _reap_everybody(self) -> None:
+        """As PID 1, the parent of every orphan: leave no zombie."""
+        by_pid = {process.pid: process for process in self._processes.values()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid in by_pid:
+                by_pid[pid].reaped(os.waitstatus_to_exitcode(status))
+
+    def _bury(self, generation: int, status: int) -> None:
+        # What it has said before its end counts before its end.
+        self._read_lifeline(generation)
+        self._forget_lifeline(generation)
+        self._post(WorkerExited(generation, status, describe_status(status)))
+
+    # --- lifelines
+
+    def _read_lifeline(self, generation: int) -> None:
+        process = self._processes[generation]
+        if process.lifeline.fileno() < 0:
+            return
+        said, ended = process.read_words()
+        for word in said:
+            self._hear(generation, word)
+        if ended:
+            # Its process is about to end; its reaping is what counts.
+            self._loop.remove_reader(process.lifeline)
+
+    def _hear(self, generation: int, word: words.ToLauncher) -> None:
+        relay = self._relay
+        now = self._loop.time()
+        match word:
+            case words.Join():
+                relay.join(generation, now)
+            case words.Took(of, arrived):
+                if not arrived:
+                    logger.warning("Worker [%d] has no descriptor to spare.", self._processes[generation].pid)
+                relay.took(generation, of, arrived, now)
+            case words.Leaving():
+                relay.leave(generation)
+            case words.Drained(clean, unsent):
+                self._post(WorkerDrained(generation, clean, unsent))
+            case words.Ready():
+                self._post(WorkerReady(generation))
+            case words.Failed(reason):
+                self._post(WorkerFailed(generation, reason))
+            case words.Retiring():
+                self._post(WorkerRetiring(generation))
+            case words.Beat():
+                self._post(WorkerBeat(generation))
+            case _:
+                assert_never(word)
+        self._wake.set()
+
+    def _write_lifeline(self, generation: int) -> None:
+        """Write what the relay has for that worker, as far as the kernel takes it."""
+        process = self._processes.get(generation)
+        if process is None or process.lifeline.fileno() < 0:
+            return
+        self._loop.remove_writer(process.lifeline)
+        while (item := self._relay.next_item(generation)) is not None:
+            owner = self._processes.get(item.write_end_of) if item.write_end_of is not None else None
+            try:
+                process.write_item(
+                    words.encode_word(item.word), item, owner.write_end if owner is not None else None
+                )
+            except LifelineFullError as full:
+                if full.soon:
+                    self._loop.call_later(SOON_S, self._wake.set)
+                else:
+                    self._loop.add_writer(process.lifeline, self._write_lifeline, generation)
+                return
+            except OSError:
+                # It has closed its end: it is dead or about to be, and reaped soon.
+                return
+            self._relay.wrote(generation)
+            self._wake.set()
+
+    def _forget_lifeline(self, generation: int) -> None:
+        process = self._processes[generation]
+        self._loop.remove_reader(process.lifeline)
+        self._loop.remove_writer(process.lifeline)
+
+    # --- what asks from outside
+
+    def _listen_to_signals(self) -> None:
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, partial(self._signalled, number))
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        match number:
+            case signal.SIGINT | signal.SIGTERM:
+                self._post(StopRequested(number, name))
+            case signal.SIGHUP:
+                self._post(RestartRequested(f"Received {name}"))
+            case signal.SIGTTIN:
+                self._post(ScaleRequested(1))
+            case signal.SIGTTOU:
+                self._post(ScaleRequested(-1))
+            case signal.SIGCHLD:
+                self._reap()
+            case _:
+                logger.debug("Received %s, which means nothing here.", name)
+
+    async def _watch(self) -> None:
+        assert self._run.changes is not None
+        async for text in self._run.changes():
+            self._post(RestartRequested(text))
+
+
+_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+    # Harmless under uvicorn, so harmless here; their default is to end the process.
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)

@@ -1,0 +1,195 @@
+"""One child: its pipe, its lifeline, how it is started, signalled and reaped.
+
+Law: everything that the child gets is in `pass_fds` and on its lifeline;
+nothing is pickled, and nothing of ours is in the environment. The parent
+keeps the write end of the child's pipe, to hand it round, and never the read
+end: a second reader would hide the child's death from the senders.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+if sys.platform == "linux":
+    import fcntl
+
+import asgi_ipc
+from asgi_ipc.protocol.lifeline import ToLauncher, WordParser, decode_for_launcher
+from asgi_ipc.protocol.relay import Item
+
+# The child's first lines. sys.path is the launcher's only after the handover,
+# so the folder of this package is given here; the child then runs `main`.
+_BOOT: Final = (
+    "import sys; sys.path[0] = sys.argv.pop(1); from asgi_ipc.worker.main import main; main(sys.argv[1:])"
+)
+
+READ_BYTES: Final = 64 * 1024
+
+# Kept from the child until it has set up its own handling: Ctrl-C in a
+# terminal reaches the whole group, at any moment of the child's start.
+_HELD_SIGNALS: Final = {
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+}
+
+
+class LifelineFullError(Exception):
+    """The kernel takes no more on this lifeline now. `soon`: only time helps, no readiness will tell."""
+
+    def __init__(self, *, soon: bool) -> None:
+        super().__init__(soon)
+        self.soon = soon
+
+
+class WorkerProcess:
+    """A worker process, seen from its parent.
+
+    Raises OSError from the constructor if the kernel refuses a descriptor or
+    the process; nothing is left open then.
+    """
+
+    def __init__(self, generation: int, sockets: Sequence[socket.socket], pipe_bytes: int | None) -> None:
+        self.generation = generation
+        self._parser = WordParser()
+        self._remainder = b""
+        self._status: int | None = None
+        read_end, self.write_end = os.pipe()
+        opened = [read_end, self.write_end]
+        try:
+            os.set_blocking(read_end, False)
+            os.set_blocking(self.write_end, False)
+            self.pipe_bytes = _size_pipe(self.write_end, pipe_bytes)
+            self.lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with theirs:
+                try:
+                    self.lifeline.setblocking(False)
+                    self._popen = _spawn([theirs.fileno(), read_end, *(each.fileno() for each in sockets)])
+                except BaseException:
+                    self.lifeline.close()
+                    raise
+        except BaseException:
+            os.close(opened[1])
+            raise
+        finally:
+            os.close(opened[0])
+        self.pid = self._popen.pid
+
+    # --- its lifeline
+
+    def read_words(self) -> tuple[list[ToLauncher], bool]:
+        """The words that have arrived, and whether the lifeline has ended behind them."""
+        words: list[ToLauncher] = []
+        while True:
+            try:
+                chunk = self.lifeline.recv(READ_BYTES)
+            except BlockingIOError:
+                return words, False
+            except ConnectionResetError:
+                return words, True
+            words += [decode_for_launcher(body) for body in self._parser.feed(chunk)]
+            if not chunk:
+                return words, True
+
+    def write_item(self, encoded: bytes, item: Item, write_end: int | None) -> None:
+        """Write one word, with the descriptor that belongs to it, or the rest of it.
+
+        Raises LifelineFullError when the kernel takes no more, and OSError when nobody is
+        there to read it.
+        """
+        try:
+            if self._remainder:
+                sent = self.lifeline.send(self._remainder)
+            elif item.write_end_of is not None and write_end is not None:
+                self._remainder = encoded
+                sent = socket.send_fds(self.lifeline, [encoded], [write_end])
+            else:
+                self._remainder = encoded
+                sent = self.lifeline.send(encoded)
+        except OSError as error:
+            if len(self._remainder) == len(encoded):
+                self._remainder = b""
+            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                raise LifelineFullError(soon=False) from error
+            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                # Too many descriptors in flight (unix(7)): later.
+                raise LifelineFullError(soon=True) from error
+            raise
+        self._remainder = self._remainder[sent:]
+        if self._remainder:
+            raise LifelineFullError(soon=False)
+
+    # --- its life
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it has been reaped already."""
+        if self._status is None:
+            os.kill(self.pid, number)
+
+    def reap(self) -> int | None:
+        """Its exit status if it has ended (negative: a signal), else None."""
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # Somebody else in this process has reaped it.
+                pid, status = self.pid, 0
+            if pid:
+                self.reaped(os.waitstatus_to_exitcode(status))
+        return self._status
+
+    def reaped(self, status: int) -> None:
+        """It has been reaped by whoever reaps all children."""
+        self._status = self._popen.returncode = status
+
+    def close_write_end(self) -> None:
+        """Close this copy of the write end of its pipe."""
+        if self.write_end >= 0:
+            fd, self.write_end = self.write_end, -1
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close what the parent holds of it."""
+        self.close_write_end()
+        self.lifeline.close()
+
+
+def _spawn(fds: list[int]) -> subprocess.Popen[bytes]:
+    package_parent = str(Path(asgi_ipc.__file__).parent.parent)
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    command = [sys.executable, *flags, "-c", _BOOT, package_parent, *map(str, fds)]
+    # The child inherits the mask, and lifts it when it can answer.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    try:
+        return subprocess.Popen(command, pass_fds=fds)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _size_pipe(fd: int, wanted_bytes: int | None) -> int | None:
+    """Ask for a capacity; what the kernel gave, in bytes, or None where it does not say."""
+    if sys.platform != "linux":
+        return None
+    if wanted_bytes is not None:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, wanted_bytes)
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+def describe_status(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"

@@ -1,0 +1,261 @@
+"""Batches: messages to bytes and back, and the pieces of a large one.
+
+Law: nothing in this file asks the kernel or the clock, and nothing is
+allocated because the wire says so: a first fragment's total is only a limit.
+
+A message is the MessagePack array [name, data]. A batch is a MessagePack
+array of messages, so one decode reads all that share a packet; its messages
+are encoded one by one, when each is accepted. A message that exceeds one
+packet travels alone, in fragments.
+"""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
+from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet
+
+Data: TypeAlias = (
+    str
+    | bytes
+    | bytearray
+    | memoryview
+    | int
+    | float
+    | datetime.datetime
+    | list[Any]
+    | tuple[Any, ...]
+    | dict[Any, Any]
+    | None
+)
+"""What a message carries: anything MessagePack can carry and give back as it was."""
+
+Message: TypeAlias = tuple[str, Any]
+
+# 254 bytes is the original's limit; a name is a label, not a place for data.
+MAX_NAME_BYTES: Final = 254
+
+# A decoder recurses; 100 levels fit every stack that could be left at the
+# receiver, so what the sender could encode the receiver can decode.
+MAX_DEPTH: Final = 100
+
+# MessagePack's 16-bit array header, which every batch carries.
+_BATCH_HEADER: Final = struct.Struct(">BH")
+_ARRAY16: Final = 0xDC
+BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
+MAX_BATCH_MESSAGES: Final = 0xFFFF
+
+_TOTAL: Final = struct.Struct("<I")
+TOTAL_BYTES: Final = _TOTAL.size
+
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None), bytearray, memoryview})
+_KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+def check_name(name: object) -> None:
+    """Raise InvalidNameError unless `name` may name a message."""
+    if type(name) is not str:
+        if not isinstance(name, str):
+            raise InvalidNameError(name, "a name is a str")
+        raise InvalidNameError(name, "a name is a plain str, not a subclass")
+    if not name:
+        raise InvalidNameError(name, "a name has at least one character")
+    # isprintable() is a quick yes for nearly every name there is.
+    if not name.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+        raise InvalidNameError(name, "a name has no control characters")
+    if len(name) * 4 > MAX_NAME_BYTES:
+        try:
+            size_bytes = len(name.encode())
+        except UnicodeEncodeError:
+            raise InvalidNameError(name, "a name is valid Unicode") from None
+        if size_bytes > MAX_NAME_BYTES:
+            raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
+
+
+def encode_message(name: str, data: object, max_message_bytes: int) -> bytes:
+    """One message as bytes. `name` has been checked.
+
+    Raises:
+        TypeError, ValueError, OverflowError: MessagePack can't carry `data`
+            and give it back as it was.
+        MessageTooLargeError: the encoded message exceeds `max_message_bytes`.
+    """
+    kind = type(data)
+    if kind not in _PLAIN:
+        _check_data(data, 0)
+    elif (kind is str or kind is bytes) and len(data) > max_message_bytes:  # type: ignore[arg-type]
+        # Known to be too large without a copy of it.
+        raise MessageTooLargeError(len(data), max_message_bytes)  # type: ignore[arg-type]
+    try:
+        encoded = _encode((name, data))
+    except UnicodeEncodeError as error:
+        if name.isascii() or _is_unicode(name):
+            raise
+        raise InvalidNameError(name, "a name is valid Unicode") from error
+    except BufferError as error:
+        raise ValueError(f"a message can't carry this memoryview: {error}") from error
+    if len(encoded) > max_message_bytes:
+        raise MessageTooLargeError(len(encoded), max_message_bytes)
+    return encoded
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_data(data: object, depth: int) -> None:
+    """Raise TypeError or ValueError for what would arrive as something else."""
+    kind = type(data)
+    if kind in _PLAIN:
+        return
+    if depth == MAX_DEPTH:
+        raise ValueError(f"data is nested more than {MAX_DEPTH} levels deep, or contains itself")
+    if kind is dict:
+        for key, value in data.items():  # type: ignore[attr-defined]
+            if type(key) not in _KEYS:
+                raise TypeError(f"a message can't carry a dict key of type {type(key).__qualname__}")
+            if type(value) not in _PLAIN:
+                _check_data(value, depth + 1)
+    elif kind is list or kind is tuple:
+        for value in data:  # type: ignore[attr-defined]
+            if type(value) not in _PLAIN:
+                _check_data(value, depth + 1)
+    elif kind is datetime.datetime:
+        if data.tzinfo is None:  # type: ignore[attr-defined]
+            raise ValueError("a message can't carry a datetime without a time zone")
+    else:
+        raise TypeError(f"a message can't carry data of type {kind.__qualname__}")
+
+
+def join_batch(messages: list[bytes]) -> bytes:
+    """The payload of one packet: encoded messages that travel together."""
+    return _BATCH_HEADER.pack(_ARRAY16, len(messages)) + b"".join(messages)
+
+
+def decode_batch(payload: bytes | memoryview) -> list[Message]:
+    """The messages of one batch, in order. Raises msgspec.DecodeError for anything else."""
+    return _decode(payload)
+
+
+def batch_capacity_bytes(max_packet_bytes: int) -> int:
+    """Encoded messages that fit one packet together, in bytes."""
+    return max_packet_bytes - HEADER_BYTES - BATCH_HEADER_BYTES
+
+
+def first_fragment(total_bytes: int, piece: memoryview) -> bytes:
+    """The payload of a large message's first packet."""
+    return _TOTAL.pack(total_bytes) + piece
+
+
+class Reassembler:
+    """Puts the packets of each sender to this receiver together again.
+
+    A repeat is dropped, a gap is counted, and what a gap has made
+    impossible to complete is dropped with it. `drops` counts by reason:
+    `repeat` and `corrupt` (packets), `gap` (packets missing), `partial`
+    (messages that can't be completed), `too_large` (messages).
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._streams: dict[int, _Stream] = {}
+        self.partial_bytes = 0
+        self.drops: dict[str, int] = {}
+
+    def accept(self, packet: Packet) -> list[Message]:
+        """The messages that `packet` completes, in order."""
+        stream = self._streams.get(packet.sender)
+        if stream is None:
+            stream = self._streams[packet.sender] = _Stream()
+        if packet.number != stream.next_number:
+            if packet.number < stream.next_number:
+                self._drop("repeat")
+                return []
+            self._drop("gap", packet.number - stream.next_number)
+            self._drop_partial(stream)
+        stream.next_number = packet.number + 1
+        if packet.kind == BATCH:
+            if stream.pieces:
+                self._drop_partial(stream)
+            return self._decode(packet.payload)
+        if packet.kind == FRAGMENT_FIRST:
+            return self._begin(stream, packet.payload)
+        return self._continue(stream, packet.payload)
+
+    def forget(self, sender: int) -> None:
+        """Drop what a departed sender left unfinished."""
+        stream = self._streams.pop(sender, None)
+        if stream is not None:
+            self._drop_partial(stream)
+
+    def _begin(self, stream: _Stream, payload: memoryview) -> list[Message]:
+        self._drop_partial(stream)
+        if len(payload) <= TOTAL_BYTES:
+            self._drop("corrupt")
+            return []
+        (total,) = _TOTAL.unpack_from(payload)
+        if total > self._max_message_bytes:
+            self._drop("too_large")
+            return []
+        stream.total_bytes = total
+        return self._continue(stream, payload[TOTAL_BYTES:])
+
+    def _continue(self, stream: _Stream, piece: memoryview) -> list[Message]:
+        if not stream.total_bytes:
+            # Its beginning was dropped, and counted then.
+            return []
+        stream.pieces.append(bytes(piece))
+        stream.have_bytes += len(piece)
+        self.partial_bytes += len(piece)
+        if stream.have_bytes < stream.total_bytes:
+            return []
+        if stream.have_bytes > stream.total_bytes:
+            self._drop_partial(stream)
+            return []
+        encoded = b"".join((_BATCH_HEADER.pack(_ARRAY16, 1), *stream.pieces))
+        self._clear(stream)
+        return self._decode(encoded)
+
+    def _decode(self, payload: bytes | memoryview) -> list[Message]:
+        try:
+            return _decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            self._drop("corrupt")
+            return []
+
+    def _drop_partial(self, stream: _Stream) -> None:
+        if stream.total_bytes:
+            self._drop("partial")
+            self._clear(stream)
+
+    def _clear(self, stream: _Stream) -> None:
+        self.partial_bytes -= stream.have_bytes
+        stream.pieces = []
+        stream.have_bytes = stream.total_bytes = 0
+
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self.drops[reason] = self.drops.get(reason, 0) + count
+
+
+class _Stream:
+    """What is known of one sender's packets: the next number, and a large message under way."""
+
+    __slots__ = ("have_bytes", "next_number", "pieces", "total_bytes")
+
+    def __init__(self) -> None:
+        self.next_number = 0
+        self.pieces: list[bytes] = []
+        self.have_bytes = 0
+        self.total_bytes = 0

@@ -1,0 +1,182 @@
+"""What the fleet hears, and what it answers: its events and its actions.
+
+Law: frozen data, no behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+# --- events: what has happened
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start the fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """A signal asks for the end; the second one for the end at once."""
+
+    signal: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequested:
+    """Replace every worker, one slot after the other."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRequested:
+    """One worker more (+1) or fewer (-1)."""
+
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """The process that a Start asked for runs, as `pid`."""
+
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """It serves requests."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """It says why it can't start; its exit follows."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRetiring:
+    """It has done all that it may do, and serves on until it is replaced."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBeat:
+    """Its event loop turns."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDrained:
+    """Its leave is over, cleanly or with this many messages not sent."""
+
+    generation: int
+    clean: bool
+    unsent: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """Its process has been reaped. `status` as in subprocess: negative is a signal. `how`: in words."""
+
+    generation: int
+    status: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherSlept:
+    """The launcher itself did not run for so long; that time counts against nobody."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    Begin
+    | StopRequested
+    | RestartRequested
+    | ScaleRequested
+    | WorkerStarted
+    | WorkerReady
+    | WorkerFailed
+    | WorkerRetiring
+    | WorkerBeat
+    | WorkerDrained
+    | WorkerExited
+    | LauncherSlept
+    | Tick
+)
+
+
+# --- actions: what is to be done
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a process; WorkerStarted, or WorkerFailed and WorkerExited, answer it."""
+
+    generation: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask it to finish and exit. `starting`: it may not listen to its lifeline yet."""
+
+    generation: int
+    starting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End it at once."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Its event loop stands still, or (False) turns again."""
+
+    generation: int
+    is_stalled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """It is gone, for this reason: left, replaced, killed, stalled or drain_timeout."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell the operator."""
+
+    level: str  # info, warning or error
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Nothing is left to do; the server's exit status."""
+
+    status: int
+
+
+Action: TypeAlias = Start | Stop | Kill | Stalled | Buried | Log | Exit

@@ -1,0 +1,457 @@
+"""The fleet: which workers should exist. Events in, actions out, time as an argument.
+
+Law: nothing in this file asks the kernel or the clock, and nothing is done
+here. `handle` takes one event and returns what the launcher is to do, in
+order. Every time is in seconds of one monotonic clock.
+
+A slot has one worker that is meant to serve (`live`) and, while that one is
+replaced, another one that starts (`incoming`). What has been told to stop
+belongs to no slot any more; it is only waited for.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from asgi_ipc.protocol.events import (
+    Action,
+    Begin,
+    Buried,
+    Event,
+    Exit,
+    Kill,
+    LauncherSlept,
+    Log,
+    RestartRequested,
+    ScaleRequested,
+    Stalled,
+    Start,
+    Stop,
+    StopRequested,
+    Tick,
+    WorkerBeat,
+    WorkerDrained,
+    WorkerExited,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRetiring,
+    WorkerStarted,
+)
+
+# A process that dies this soon after it was ready has not really been so.
+EARLY_DEATH_S: Final = 1.0
+
+# The first replacement starts at once; then a slot that keeps dying waits
+# longer and longer, so that it does not take the machine from the others.
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+
+# Workers beat once a second; three missed beats and a bit show as a stall
+# well within the promised 5 s.
+STALLED_AFTER_S: Final = 3.5
+
+# How uvicorn says that the app could not be started.
+STARTUP_FAILURE: Final = 3
+
+# Whoever kills so does it from outside; it says nothing about the app.
+KILLED: Final = -9
+
+
+class Phase(enum.Enum):
+    """Where a worker process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator has set.
+
+    Attributes:
+        workers: how many there shall be at first, at least 1.
+        hang_timeout_s: replace a worker whose event loop has stood still for so long; None: never.
+        stop_timeout_s: end a worker that has not stopped by then; None: wait.
+        outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
+            ending the server.
+    """
+
+    workers: int
+    hang_timeout_s: float | None = None
+    stop_timeout_s: float | None = None
+    outlive_failed_start: bool = False
+
+
+@dataclass(slots=True)
+class _Process:
+    slot: int
+    last_beat: float
+    pid: int = 0
+    phase: Phase = Phase.STARTING
+    ready_at: float = 0.0
+    stalled: bool = False
+    kill_at: float | None = None
+    failure: str | None = None
+    # Why it is going, as far as it is known before it is gone.
+    reason: str = "killed"
+
+
+@dataclass(slots=True)
+class _Slot:
+    live: int | None = None
+    incoming: int | None = None
+    retiring: bool = False
+    was_ready: bool = False
+    early_deaths: int = 0
+    retry_at: float | None = None
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The machine. `handle` is its only way in, `next_deadline` says when it wants a Tick."""
+
+    policy: Policy
+    _slots: dict[int, _Slot] = field(default_factory=dict)
+    _processes: dict[int, _Process] = field(default_factory=dict)
+    _generations: int = 0
+    # Every slot has been ready once: from then on nothing that fails ends the server.
+    _established: bool = False
+    _stopping: bool = False
+    _exit_status: int = 0
+    # Slots that the restart under way has still to do, and the one that it is doing.
+    _to_restart: deque[int] = field(default_factory=deque)
+    _restarting: int | None = None
+    _restart_again: str | None = None
+    _told_failure: str | None = None
+    _actions: list[Action] = field(default_factory=list)
+
+    # --- seen from outside
+
+    @property
+    def size(self) -> int:
+        """How many workers there should be."""
+        return len(self._slots)
+
+    @property
+    def generations(self) -> dict[int, tuple[int, Phase]]:
+        """Every process that exists: generation -> (slot, phase)."""
+        return {g: (process.slot, process.phase) for g, process in self._processes.items()}
+
+    def next_deadline(self) -> float | None:
+        """When the next Tick has something to do, or None."""
+        times = [slot.retry_at for slot in self._slots.values() if slot.retry_at is not None]
+        for process in self._processes.values():
+            if process.kill_at is not None:
+                times.append(process.kill_at)
+            if process.phase is Phase.READY:
+                if not process.stalled:
+                    times.append(process.last_beat + STALLED_AFTER_S)
+                if self.policy.hang_timeout_s is not None and process.kill_at is None:
+                    times.append(process.last_beat + self.policy.hang_timeout_s)
+        return min(times, default=None)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event; return what is to be done, in order."""
+        self._actions = []
+        match event:
+            case Begin():
+                for index in range(self.policy.workers):
+                    self._slots[index] = _Slot()
+                    self._slots[index].live = self._start(index, now)
+            case StopRequested():
+                self._stop_all(event, now)
+            case RestartRequested(reason):
+                self._restart(reason, now)
+            case ScaleRequested(by):
+                self._scale(by, now)
+            case LauncherSlept(seconds):
+                for process in self._processes.values():
+                    process.last_beat += seconds
+            case Tick():
+                self._tick(now)
+            case WorkerExited(generation) if generation in self._processes:
+                self._exited(event, now)
+            case (
+                WorkerStarted(generation)
+                | WorkerBeat(generation)
+                | WorkerReady(generation)
+                | WorkerFailed(generation)
+                | WorkerRetiring(generation)
+                | WorkerDrained(generation)
+            ) if generation in self._processes:
+                self._heard(event, generation, self._processes[generation], now)
+        return self._actions
+
+    # --- what a worker says
+
+    def _heard(self, event: Event, generation: int, process: _Process, now: float) -> None:
+        match event:
+            case WorkerStarted(pid=pid):
+                process.pid = pid
+            case WorkerBeat():
+                process.last_beat = now
+                if process.stalled:
+                    process.stalled = False
+                    self._do(Stalled(generation, False))
+                    self._log("info", f"Worker [{process.pid}] responds again.")
+            case WorkerFailed(reason=reason):
+                process.failure = reason
+            case WorkerDrained(clean=clean, unsent=unsent):
+                if clean and process.reason == "killed":
+                    process.reason = "left"
+                elif not clean:
+                    process.reason = "drain_timeout"
+                    self._log(
+                        "warning",
+                        f"Worker [{process.pid}] reached its drain timeout with {unsent} messages not sent.",
+                    )
+            case WorkerReady() if process.phase is Phase.STARTING:
+                process.phase = Phase.READY
+                process.ready_at = process.last_beat = now
+                self._ready(generation, process, now)
+            case WorkerRetiring() if process.phase is Phase.READY:
+                slot = self._slots.get(process.slot)
+                if slot is not None and slot.live == generation:
+                    slot.retiring = True
+                    if slot.incoming is None:
+                        slot.incoming = self._start(process.slot, now)
+
+    def _ready(self, generation: int, process: _Process, now: float) -> None:
+        slot = self._slots.get(process.slot)
+        if slot is None:
+            return
+        slot.was_ready = True
+        slot.retry_at = None
+        self._established = self._established or all(each.was_ready for each in self._slots.values())
+        if slot.incoming == generation:
+            old, slot.live, slot.incoming, slot.retiring = slot.live, generation, None, False
+            if old is not None:
+                self._stop(old, "replaced", now)
+        if self._restarting == process.slot and slot.live == generation:
+            self._restarting = None
+            if not self._to_restart:
+                self._log("info", "All workers have been restarted.")
+            self._advance_restart(now)
+
+    # --- what the operator asks
+
+    def _stop_all(self, event: StopRequested, now: float) -> None:
+        if self._stopping:
+            self._exit_status = 128 + event.signal
+            self._log("warning", f"Received {event.name} again, ending all workers at once.")
+            for generation in self._processes:
+                self._do(Kill(generation))
+            return
+        self._log("info", f"Received {event.name}, exiting.")
+        self._begin_stop(0, now)
+
+    def _begin_stop(self, status: int, now: float) -> None:
+        self._stopping = True
+        self._exit_status = status
+        self._to_restart.clear()
+        self._restarting = self._restart_again = None
+        for slot in self._slots.values():
+            slot.retry_at = None
+        for generation in list(self._processes):
+            self._stop(generation, "left", now)
+        if not self._processes:
+            self._do(Exit(self._exit_status))
+
+    def _restart(self, reason: str, now: float) -> None:
+        if self._stopping:
+            return
+        self._told_failure = None
+        if self._restarting is not None or self._to_restart:
+            # However many come during a restart, one more will do.
+            self._restart_again = reason
+            return
+        self._log("info", f"{reason}, restarting workers.")
+        self._to_restart.extend(sorted(self._slots))
+        self._advance_restart(now)
+
+    def _advance_restart(self, now: float) -> None:
+        """Begin the next slot of the restart under way, if one is."""
+        while self._restarting is None and self._to_restart:
+            index = self._to_restart.popleft()
+            slot = self._slots.get(index)
+            if slot is None:
+                continue
+            self._restarting = index
+            slot.early_deaths = 0
+            slot.retry_at = None
+            if slot.live is None:
+                slot.live = self._start(index, now)
+            else:
+                if slot.incoming is not None:
+                    # It was started before the request, with the old code.
+                    self._stop(slot.incoming, "left", now)
+                slot.incoming = self._start(index, now)
+        if self._restarting is None and self._restart_again is not None:
+            reason, self._restart_again = self._restart_again, None
+            self._restart(reason, now)
+
+    def _scale(self, by: int, now: float) -> None:
+        if self._stopping:
+            return
+        if by > 0:
+            index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
+            slot = self._slots[index] = _Slot()
+            self._log("info", f"Increasing the number of workers to {len(self._slots)}.")
+            slot.live = self._start(index, now)
+            return
+        if len(self._slots) == 1:
+            self._log("info", "One worker is left; there can't be fewer.")
+            return
+        index = max(self._slots)
+        slot = self._slots.pop(index)
+        self._log("info", f"Decreasing the number of workers to {len(self._slots)}.")
+        for generation in (slot.live, slot.incoming):
+            if generation is not None:
+                self._stop(generation, "left", now)
+        if self._restarting == index:
+            self._restarting = None
+            self._advance_restart(now)
+
+    # --- what time brings
+
+    def _tick(self, now: float) -> None:
+        for generation, process in self._processes.items():
+            if process.kill_at is not None and now >= process.kill_at:
+                process.kill_at = None
+                self._log("error", f"Worker [{process.pid}] has not stopped in time; killing it.")
+                process.reason = "killed"
+                self._do(Kill(generation))
+            elif process.phase is Phase.READY:
+                self._judge(generation, process, now)
+        for index, slot in self._slots.items():
+            if slot.retry_at is not None and now >= slot.retry_at:
+                slot.retry_at = None
+                if slot.live is None:
+                    slot.live = self._start(index, now)
+                elif slot.incoming is None:
+                    slot.incoming = self._start(index, now)
+
+    def _judge(self, generation: int, process: _Process, now: float) -> None:
+        silent_s = now - process.last_beat
+        if not process.stalled and silent_s >= STALLED_AFTER_S:
+            process.stalled = True
+            self._log("warning", f"Worker [{process.pid}] is stalled: its event loop does not turn.")
+            self._do(Stalled(generation, True))
+        hang_s = self.policy.hang_timeout_s
+        if hang_s is not None and silent_s >= hang_s and process.reason != "stalled":
+            process.reason = "stalled"
+            process.kill_at = None
+            # Judged once: it is dead as soon as the kernel gets to it.
+            process.phase = Phase.STOPPING
+            self._log("error", f"Worker [{process.pid}] has been stalled for {hang_s:g} s; replacing it.")
+            self._do(Kill(generation))
+
+    # --- what the kernel says
+
+    def _exited(self, event: WorkerExited, now: float) -> None:
+        generation = event.generation
+        process = self._processes.pop(generation)
+        self._do(Buried(generation, process.reason))
+        slot = self._slots.get(process.slot)
+        if self._stopping:
+            if not self._processes:
+                self._do(Exit(self._exit_status))
+        elif slot is not None and slot.incoming == generation:
+            slot.incoming = None
+            self._replacement_died(process, slot, event, now)
+        elif slot is not None and slot.live == generation:
+            slot.live = None
+            self._live_died(process, slot, event, now)
+
+    def _replacement_died(self, process: _Process, slot: _Slot, event: WorkerExited, now: float) -> None:
+        self._tell_failure(process)
+        how = f"New worker [{process.pid}] {event.how} before it was ready"
+        kept = self._processes[slot.live].pid if slot.live is not None else 0
+        if self._restarting == process.slot:
+            self._log("error", f"{how}; keeping worker [{kept}] and giving the restart up.")
+            self._give_restart_up(now)
+        if slot.retiring:
+            slot.early_deaths += 1
+            slot.retry_at = now + backoff_s(slot.early_deaths + 1)
+            self._log("error", f"{how}; worker [{kept}] serves on until another try.")
+
+    def _give_restart_up(self, now: float) -> None:
+        self._restarting = None
+        self._to_restart.clear()
+        if self._restart_again is not None:
+            self._advance_restart(now)
+
+    def _live_died(self, process: _Process, slot: _Slot, event: WorkerExited, now: float) -> None:
+        early = process.ready_at == 0.0 or now - process.ready_at < EARLY_DEATH_S
+        self._tell_failure(process)
+        text = f"Worker [{process.pid}] died: it {event.how}"
+        if slot.incoming is not None:
+            # The one that was to replace it takes the slot over as it is.
+            slot.live, slot.incoming, slot.retiring = slot.incoming, None, False
+            if self._processes[slot.live].phase is Phase.READY and self._restarting == process.slot:
+                self._restarting = None
+                self._advance_restart(now)
+            self._log("error", f"{text}.")
+            return
+        first_start_failed = not self._established and not slot.was_ready and event.status != KILLED
+        if first_start_failed and self.policy.outlive_failed_start:
+            self._log("error", f"{text} before it was ready; waiting for a change.")
+            if self._restarting == process.slot:
+                self._give_restart_up(now)
+            return
+        if first_start_failed:
+            self._log("error", f"{text} before it was ready; stopping the server.")
+            self._begin_stop(STARTUP_FAILURE, now)
+            return
+        slot.early_deaths = slot.early_deaths + 1 if early else 0
+        delay_s = backoff_s(slot.early_deaths)
+        if delay_s == 0.0:
+            self._log("error", f"{text}; starting another.")
+            slot.live = self._start(process.slot, now)
+        else:
+            self._log("error", f"{text}; starting another in {delay_s:g} s.")
+            slot.retry_at = now + delay_s
+            if self._restarting == process.slot:
+                self._give_restart_up(now)
+
+    def _tell_failure(self, process: _Process) -> None:
+        """Log why it could not start; the same reason only once, however many workers have it."""
+        if process.failure is not None and process.failure != self._told_failure:
+            self._told_failure = process.failure
+            self._log("error", process.failure)
+
+    # --- actions
+
+    def _start(self, index: int, now: float) -> int:
+        self._generations += 1
+        self._processes[self._generations] = _Process(slot=index, last_beat=now)
+        self._do(Start(self._generations, index))
+        return self._generations
+
+    def _stop(self, generation: int, reason: str, now: float) -> None:
+        process = self._processes[generation]
+        if process.phase is Phase.STOPPING:
+            return
+        starting = process.phase is Phase.STARTING
+        process.phase = Phase.STOPPING
+        process.reason = reason
+        if self.policy.stop_timeout_s is not None:
+            process.kill_at = now + self.policy.stop_timeout_s
+        self._do(Stop(generation, starting))
+
+    def _log(self, level: str, text: str) -> None:
+        self._do(Log(level, text))
+
+    def _do(self, action: Action) -> None:
+        self._actions.append(action)
+
+
+def backoff_s(early_deaths: int) -> float:
+    """Seconds before the next start after so many early deaths in a row."""
+    if early_deaths <= 1:
+        return 0.0
+    return min(BACKOFF_FIRST_S * 2.0 ** min(early_deaths - 2, 16), BACKOFF_MAX_S)

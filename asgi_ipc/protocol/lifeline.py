@@ -1,0 +1,183 @@
+"""Lifeline words: what the launcher and one worker say to each other.
+
+Law: nothing in this file asks the kernel or the clock. Words are typed and
+framed by their length; a descriptor travels beside the word that names it.
+Words reach a worker in one order, which is the same for all workers.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from asgi_ipc.protocol.membership import Worker
+
+_LENGTH: Final = struct.Struct("<I")
+
+# The longest word is a handover or the traceback of a failed start; this is
+# far above both and keeps a broken peer from growing the buffer.
+MAX_WORD_BYTES: Final = 16 * 1024 * 1024
+
+
+class _Word(msgspec.Struct, frozen=True, tag=True, tag_field="word"):
+    pass
+
+
+# --- from the launcher to a worker
+
+
+class Handover(_Word, frozen=True):
+    """First of all: what a newborn process is given before it imports anything of the app."""
+
+    slot: int
+    generation: int
+    cookie: bytes
+    sys_path: list[str]
+    max_packet_bytes: int
+    max_message_bytes: int
+    drain_timeout_s: float
+    uvicorn: dict[str, Any]
+
+
+class Welcome(_Word, frozen=True):
+    """The answer to Join: the members at this point of the common order. Their descriptors follow."""
+
+    members: list[Worker]
+
+
+class Joined(_Word, frozen=True):
+    """`worker` is a member from here on. Carries its write end."""
+
+    worker: Worker
+
+
+class WriteEnd(_Word, frozen=True):
+    """The write end of a member that is known already."""
+
+    generation: int
+
+
+class Entered(_Word, frozen=True):
+    """All members know you, but for those listed, which have not answered."""
+
+    missing: list[int]  # pids
+
+
+class Left(_Word, frozen=True):
+    """That member is leaving: stop addressing it, flush, close."""
+
+    generation: int
+
+
+class Gone(_Word, frozen=True):
+    """The process of that generation has ended and was reaped."""
+
+    generation: int
+    reason: str
+
+
+class Stop(_Word, frozen=True):
+    """Finish your requests, leave, and exit."""
+
+
+# --- from a worker to the launcher
+
+
+class Join(_Word, frozen=True):
+    """Make me a member."""
+
+
+class Took(_Word, frozen=True):
+    """The descriptor of that generation has arrived, or has been cut off by the descriptor limit."""
+
+    generation: int
+    arrived: bool
+
+
+class Leaving(_Word, frozen=True):
+    """I stop sending new messages; tell the others to do so towards me."""
+
+
+class Drained(_Word, frozen=True):
+    """My leave is over: cleanly, or at its deadline with this many messages not sent."""
+
+    clean: bool
+    unsent: int
+
+
+class Ready(_Word, frozen=True):
+    """The app has started and requests are served."""
+
+
+class Failed(_Word, frozen=True):
+    """The app can't be started; the reason, with its traceback if it has one."""
+
+    reason: str
+
+
+class Retiring(_Word, frozen=True):
+    """I have served all the requests that I may; replace me, and then stop me."""
+
+
+class Beat(_Word, frozen=True):
+    """My event loop turns."""
+
+
+ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Stop
+ToLauncher: TypeAlias = Join | Took | Leaving | Drained | Ready | Failed | Retiring | Beat
+
+_encode = msgspec.msgpack.Encoder().encode
+_TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+_TO_LAUNCHER: Final[msgspec.msgpack.Decoder[ToLauncher]] = msgspec.msgpack.Decoder(ToLauncher)
+
+
+def encode_word(word: ToWorker | ToLauncher) -> bytes:
+    """The word with its length in front."""
+    body = _encode(word)
+    return _LENGTH.pack(len(body)) + body
+
+
+class WordError(Exception):
+    """The other side of the lifeline says what is no word. It is our own code: a bug, not bad input."""
+
+
+class WordParser:
+    """Finds the words in the bytes of a lifeline that arrive in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The bodies of the words that `chunk` completes, in order."""
+        data = self._rest + chunk
+        position = 0
+        bodies = []
+        while len(data) - position >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, position)
+            if length > MAX_WORD_BYTES:
+                raise WordError(f"word of {length} bytes")
+            stop = position + _LENGTH.size + length
+            if stop > len(data):
+                break
+            bodies.append(data[position + _LENGTH.size : stop])
+            position = stop
+        self._rest = data[position:]
+        return bodies
+
+
+def decode_for_worker(body: bytes) -> ToWorker:
+    """A word from the launcher."""
+    try:
+        return _TO_WORKER.decode(body)
+    except msgspec.DecodeError as error:
+        raise WordError(str(error)) from error
+
+
+def decode_for_launcher(body: bytes) -> ToLauncher:
+    """A word from a worker."""
+    try:
+        return _TO_LAUNCHER.decode(body)
+    except msgspec.DecodeError as error:
+        raise WordError(str(error)) from error

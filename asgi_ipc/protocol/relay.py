@@ -1,0 +1,245 @@
+"""The relay: which lifeline is told what, and when a write end may be handed out.
+
+Law: nothing in this file asks the kernel or the clock. It decides for the
+launcher: who joins, who has answered, who leaves, whose descriptor goes
+where. All words pass through here, so that every worker hears them in one
+order.
+
+The rules that keep messages whole:
+- M hears of C, with C's write end, before C is given M's write end. So M
+  knows C when C's first packet arrives.
+- A leaver's write end still goes to everyone who was promised it: they may
+  have accepted messages for it. The launcher closes its own only then.
+- Nobody is given the write end of a process that has ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from asgi_ipc.protocol.lifeline import Entered, Gone, Joined, Left, ToWorker, Welcome, WriteEnd
+from asgi_ipc.protocol.membership import Worker
+
+# An unprivileged process may have about 1,000 descriptors in flight in all
+# (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app.
+MAX_IN_FLIGHT: Final = 512
+
+# A worker that does not read its lifeline may not use up the rest.
+MAX_UNACKNOWLEDGED: Final = 8
+
+# How long a newcomer waits for the members' answers before it goes on without.
+ENTRY_TIMEOUT_S: Final = 5.0
+
+# When a worker had no descriptor to spare, it is asked again after this.
+RETRY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A word for one lifeline, and whose write end goes with it, if any."""
+
+    word: ToWorker
+    write_end_of: int | None = None
+
+
+@dataclass(slots=True)
+class _Line:
+    """What the relay knows of one lifeline and the worker at its end."""
+
+    worker: Worker
+    queue: deque[Item] = field(default_factory=deque)
+    unacknowledged: int = 0
+    joined: bool = False
+    leaving: bool = False
+    stalled: bool = False
+    # Members whose answer this newcomer still waits for; None once it has entered.
+    awaited: set[int] | None = None
+    missing: set[int] = field(default_factory=set)
+    entry_deadline: float = 0.0
+
+
+class Relay:
+    """Words and write ends between the workers of one fleet. Times are seconds of any one clock."""
+
+    def __init__(self) -> None:
+        self._lines: dict[int, _Line] = {}
+        self._in_flight = 0
+        # How often a generation's write end is still to be handed out.
+        self._promised: dict[int, int] = {}
+        # (when, to whom, whose): refused for want of descriptors.
+        self._retries: list[tuple[float, int, int]] = []
+
+    # --- what happens
+
+    def connect(self, worker: Worker) -> None:
+        """A process has been started; it is no member yet."""
+        self._lines[worker.generation] = _Line(worker)
+
+    def tell(self, generation: int, word: ToWorker) -> None:
+        """Queue a word of somebody else's (a stop) behind what waits there."""
+        line = self._lines.get(generation)
+        if line is not None:
+            line.queue.append(Item(word))
+
+    def join(self, generation: int, now: float) -> None:
+        """That worker asks to be a member."""
+        newcomer = self._lines.get(generation)
+        if newcomer is None or newcomer.joined:
+            return
+        members = [line for line in self._lines.values() if line.joined and not line.leaving]
+        newcomer.joined = True
+        newcomer.queue.append(Item(Welcome([line.worker for line in members])))
+        newcomer.awaited = set()
+        newcomer.entry_deadline = now + ENTRY_TIMEOUT_S
+        for line in members:
+            member = line.worker.generation
+            line.queue.append(Item(Joined(newcomer.worker), generation))
+            self._promise(generation, 1)
+            self._promise(member, 1)
+            (newcomer.missing if line.stalled else newcomer.awaited).add(member)
+        self._enter_if_complete(newcomer)
+
+    def took(self, by: int, of: int, arrived: bool, now: float) -> None:
+        """A worker acknowledges, or refuses, a write end."""
+        line = self._lines.get(by)
+        if line is None or not line.unacknowledged:
+            return
+        line.unacknowledged -= 1
+        self._in_flight -= 1
+        if of not in self._lines:
+            return
+        if not arrived:
+            self._promise(of, 1)
+            self._retries.append((now + RETRY_S, by, of))
+            return
+        self._answered(by, of)
+
+    def leave(self, generation: int) -> None:
+        """A member is leaving: everyone who knows it is told."""
+        leaver = self._lines.get(generation)
+        if leaver is None or not leaver.joined or leaver.leaving:
+            return
+        leaver.leaving = True
+        self._tell_members(Left(generation), but=generation)
+
+    def gone(self, generation: int, reason: str) -> None:
+        """A process has ended: nobody is given what would go to it or from it."""
+        line = self._lines.pop(generation, None)
+        if line is None:
+            return
+        self._in_flight -= line.unacknowledged
+        for item in line.queue:
+            if item.write_end_of is not None:
+                self._promise(item.write_end_of, -1)
+        self._promised.pop(generation, None)
+        for to, other in self._lines.items():
+            kept = [item for item in other.queue if item.write_end_of != generation]
+            for item in other.queue:
+                if isinstance(item.word, Joined) and item.write_end_of == generation:
+                    # It would have been given this one's write end after that word.
+                    self._promise(to, -1)
+            other.queue = deque(kept)
+        for _, to, of in self._retries:
+            if to == generation:
+                self._promise(of, -1)
+        self._retries = [entry for entry in self._retries if generation not in entry[1:]]
+        if line.joined:
+            self._tell_members(Gone(generation, reason), but=generation)
+        for other in self._lines.values():
+            other.missing.discard(generation)
+            if other.awaited is not None:
+                other.awaited.discard(generation)
+                self._enter_if_complete(other)
+
+    def stalled(self, generation: int, is_stalled: bool) -> None:
+        """That worker's event loop stands still, or turns again: newcomers don't wait for it."""
+        line = self._lines.get(generation)
+        if line is None:
+            return
+        line.stalled = is_stalled
+        if is_stalled:
+            for other in self._lines.values():
+                if other.awaited is not None and generation in other.awaited:
+                    other.awaited.discard(generation)
+                    other.missing.add(generation)
+                    self._enter_if_complete(other)
+
+    def tick(self, now: float) -> None:
+        """Let newcomers in whose time is up, and offer refused write ends again."""
+        for line in self._lines.values():
+            if line.awaited is not None and now >= line.entry_deadline:
+                line.missing |= line.awaited
+                line.awaited.clear()
+                self._enter_if_complete(line)
+        due = [entry for entry in self._retries if entry[0] <= now]
+        self._retries = [entry for entry in self._retries if entry[0] > now]
+        for _, to, of in due:
+            self._lines[to].queue.append(Item(WriteEnd(of), of))
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, or None."""
+        deadlines = [line.entry_deadline for line in self._lines.values() if line.awaited is not None]
+        deadlines += [entry[0] for entry in self._retries]
+        return min(deadlines, default=None)
+
+    # --- what is to be done
+
+    def pending(self) -> list[int]:
+        """The generations to whom something may be written now."""
+        return [generation for generation in self._lines if self.next_item(generation) is not None]
+
+    def next_item(self, generation: int) -> Item | None:
+        """What goes onto that lifeline next, or None: nothing, or not now."""
+        line = self._lines.get(generation)
+        if line is None or not line.queue:
+            return None
+        item = line.queue[0]
+        if item.write_end_of is not None and (
+            line.unacknowledged >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT
+        ):
+            return None
+        return item
+
+    def wrote(self, generation: int) -> None:
+        """What `next_item` gave has been written, whole."""
+        line = self._lines[generation]
+        item = line.queue.popleft()
+        if item.write_end_of is None:
+            return
+        line.unacknowledged += 1
+        self._in_flight += 1
+        self._promise(item.write_end_of, -1)
+        if isinstance(item.word, Joined):
+            # This one knows the newcomer now, so the newcomer may write to it.
+            newcomer = self._lines[item.write_end_of]
+            newcomer.queue.append(Item(WriteEnd(generation), generation))
+
+    def is_promised(self, generation: int) -> bool:
+        """Whether the launcher must keep its write end of that worker to hand it out."""
+        line = self._lines.get(generation)
+        return line is not None and (not line.leaving or bool(self._promised.get(generation)))
+
+    # --- in between
+
+    def _tell_members(self, word: ToWorker, but: int) -> None:
+        for generation, line in self._lines.items():
+            if line.joined and generation != but:
+                line.queue.append(Item(word))
+
+    def _promise(self, generation: int, count: int) -> None:
+        self._promised[generation] = self._promised.get(generation, 0) + count
+
+    def _answered(self, by: int, of: int) -> None:
+        newcomer = self._lines[of]
+        newcomer.missing.discard(by)
+        if newcomer.awaited is not None and by in newcomer.awaited:
+            newcomer.awaited.discard(by)
+            self._enter_if_complete(newcomer)
+
+    def _enter_if_complete(self, line: _Line) -> None:
+        if line.awaited is not None and not line.awaited:
+            line.awaited = None
+            missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
+            line.queue.append(Item(Entered(missing)))

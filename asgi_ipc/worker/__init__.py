@@ -1,0 +1,1 @@
+"""What runs in the worker processes. Never imports `asgi_ipc.launcher`."""

@@ -1,0 +1,40 @@
+"""Alone: is this process one of several that don't know each other?
+
+Law: looks, warns once, changes nothing. Without the launcher every worker of
+`uvicorn --workers 4` or gunicorn is a fleet of one, which is rarely meant.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+
+logger = logging.getLogger("asgi_ipc")
+
+_ADVICE = (
+    "started by %s with several workers: each is alone, and messages do not reach the others. "
+    "To join them, run: asgi-ipc serve APP --workers N"
+)
+
+
+def warn_if_alone() -> None:
+    """Log one warning if this is one of several worker processes without a launcher."""
+    supervisor = _supervisor()
+    if supervisor is not None:
+        logger.warning(_ADVICE, supervisor)
+
+
+def _supervisor() -> str | None:
+    if "gunicorn.arbiter" in sys.modules:
+        return "gunicorn"
+    if multiprocessing.parent_process() is None:
+        return None
+    # uvicorn and hypercorn start their workers with their Config as an
+    # argument; one warning is enough for all of them.
+    process = multiprocessing.current_process()
+    arguments = getattr(process, "_kwargs", {})
+    workers = getattr(arguments.get("config"), "workers", 1)
+    if isinstance(workers, int) and workers > 1 and process.name.endswith("-1"):
+        return "uvicorn"
+    return None

@@ -1,0 +1,348 @@
+"""Handlers: names and what is called for them, in order, each in its own context.
+
+Law: handlers start in the order of arrival across all names and both kinds.
+An async handler runs to its first await before the next message's handler is
+called. What a handler raises is logged and counted, and the next message
+arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from asgi_ipc.protocol.batch import Message, check_name
+from asgi_ipc.protocol.membership import Worker
+
+logger = logging.getLogger("asgi_ipc")
+
+Function: TypeAlias = Callable[[Any], Any]
+
+# Handlers that have started and not finished. At a few KiB each, a thousand
+# keep a worker busy and cost it a few MiB.
+MAX_IN_FLIGHT: Final = 1_000
+
+# Large data held by handlers in flight, in bytes: four of the largest messages.
+MAX_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
+
+# Handlers that wait inside a verb of ipc don't count as in flight, since only
+# the pipe can bring what they wait for; this bounds them instead.
+MAX_IN_VERBS: Final = 10_000
+
+# How long a cancelled handler may clean up, when a leave has reached its deadline.
+CANCEL_GRACE_S: Final = 0.5
+
+# Messages handled before the loop gets its turn back, at about a microsecond
+# each for a handler that does next to nothing.
+MESSAGES_PER_TURN: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where a message came from: what `sender` and `reply` ask for. `ipc` is who handles it."""
+
+    ipc: object
+    sender: Worker
+
+
+current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar(
+    "asgi_ipc_delivery", default=None
+)
+
+
+@dataclass(eq=False, slots=True)
+class Handler:
+    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`)."""
+
+    name: str
+    function: Function
+    is_async: bool
+    ordered: bool
+    running: bool = False
+    in_verb: bool = False
+    lane: deque[tuple[contextvars.Context, Any, int]] = field(default_factory=deque)
+
+
+def _is_async(function: Function) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+class Registry:
+    """Which function handles which name. Registering is allowed at any time."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+
+    def set(self, name: str, function: Function | None, ordered: bool) -> None:
+        """Register, replace, or (None) delete the handler of `name`."""
+        check_name(name)
+        if function is None:
+            self.handlers.pop(name, None)
+            return
+        if not callable(function):
+            raise TypeError(f"a handler is a function, not {type(function).__qualname__}")
+        self.handlers[name] = Handler(name, function, _is_async(function), ordered)
+
+
+class Dispatcher:
+    """Calls the handlers of one running worker.
+
+    `on_full` and `on_room` tell the reader when to pause and to go on.
+    """
+
+    def __init__(self, registry: Registry, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handlers = registry.handlers
+        self._on_full = on_full
+        self._on_room = on_room
+        # What has arrived and waits for its turn: messages of one packet, or a mark in their order.
+        self._queue: deque[tuple[contextvars.Context, list[Message]] | Callable[[], None]] = deque()
+        self._position = 0
+        self._scheduled = False
+        # Tasks created in this turn run their first step in the next; what must start behind
+        # them is scheduled behind them.
+        self._behind_tasks = False
+        self._tasks: dict[asyncio.Task[Any], tuple[Handler, int]] = {}
+        self._in_verbs: set[asyncio.Task[Any]] = set()
+        self._exempt_calls = 0
+        # Plain handlers and marks that were put behind tasks that have yet to begin.
+        self._deferred = 0
+        self._running = False
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._full = False
+        self._idle: asyncio.Event = asyncio.Event()
+        self._idle.set()
+        self.received = 0
+        self.discarded = 0
+        self.handler_errors = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more messages must wait in the pipe."""
+        return self._full
+
+    # --- in
+
+    def accept(self, context: contextvars.Context, messages: list[Message]) -> None:
+        """Take the messages of one packet; their handlers start in this turn or in later ones."""
+        self._queue.append((context, messages))
+        self._idle.clear()
+        if not self._scheduled and not self._running:
+            self._run()
+
+    def mark(self, callback: Callable[[], None]) -> None:
+        """Call back when all that was accepted so far has been given to its handlers."""
+        self._queue.append(callback)
+        self._idle.clear()
+        if not self._scheduled and not self._running:
+            self._run()
+
+    async def idle(self) -> None:
+        """Wait until nothing waits and no handler runs."""
+        await self._idle.wait()
+
+    async def cancel_all(self) -> int:
+        """Cancel the handlers in flight and let them clean up; how many. What waits is dropped."""
+        tasks = list(self._tasks)
+        self._queue.clear()
+        for task in tasks:
+            self._tasks[task][0].lane.clear()
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)
+        return len(tasks)
+
+    # --- the loop over messages
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._running = True
+        try:
+            self._start_some(MESSAGES_PER_TURN)
+        finally:
+            self._running = False
+        self._check_idle()
+
+    def _start_some(self, left: int) -> None:
+        queue = self._queue
+        while queue:
+            head = queue[0]
+            if callable(head):
+                queue.popleft()
+                self._in_order(head)
+                continue
+            context, messages = head
+            while self._position < len(messages):
+                if self._full:
+                    return
+                if not left:
+                    self._schedule()
+                    return
+                left -= 1
+                name, data = messages[self._position]
+                self._position += 1
+                self._start(context, name, data)
+            self._position = 0
+            queue.popleft()
+
+    def _in_order(self, call: Callable[[], None]) -> None:
+        """Call now, or behind the first steps of tasks that were created in this turn."""
+        if self._behind_tasks:
+            self._deferred += 1
+            self._loop.call_soon(self._call_deferred, call)
+        else:
+            call()
+
+    def _call_deferred(self, call: Callable[[], None]) -> None:
+        self._deferred -= 1
+        call()
+        self._check_idle()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _start(self, context: contextvars.Context, name: str, data: Any) -> None:
+        handler = self._handlers.get(name)
+        self.received += 1
+        if handler is None:
+            self.discarded += 1
+            return
+        context = context.copy()
+        if handler.is_async:
+            size = len(data) if type(data) is str or type(data) is bytes else 0
+            self._count(handler, 1, size)
+            if handler.ordered and handler.running:
+                handler.lane.append((context, data, size))
+            else:
+                self._spawn(handler, context, data, size)
+        elif self._behind_tasks:
+            self._in_order(functools.partial(self._call, handler, context, data))
+        else:
+            self._call(handler, context, data)
+
+    def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
+        try:
+            result = context.run(handler.function, data)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001  # the app's own
+            self._failed(handler)
+            return
+        if result is not None and inspect.iscoroutine(result):
+            # A plain function that gave back a coroutine: run it like any other.
+            self._count(handler, 1, 0)
+            self._track(handler, self._loop.create_task(result, context=context), 0)
+
+    def _spawn(self, handler: Handler, context: contextvars.Context, data: Any, size: int) -> None:
+        handler.running = True
+        try:
+            coroutine: Coroutine[Any, Any, Any] = handler.function(data)
+        except Exception:  # noqa: BLE001  # the app's own
+            self._failed(handler)
+            self._finished(handler, size)
+            return
+        self._track(handler, self._loop.create_task(coroutine, context=context), size)
+
+    def _track(self, handler: Handler, task: asyncio.Task[Any], size: int) -> None:
+        self._tasks[task] = (handler, size)
+        task.add_done_callback(self._task_done)
+        if not self._behind_tasks:
+            self._behind_tasks = True
+            self._loop.call_soon(self._tasks_have_begun)
+
+    def _tasks_have_begun(self) -> None:
+        self._behind_tasks = False
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        handler, size = self._tasks.pop(task)
+        if task.cancelled():
+            logger.warning("handler %r was cancelled", handler.name)
+            self.handler_errors += 1
+        elif (error := task.exception()) is not None:
+            self._failed(handler, error)
+        self._finished(handler, size)
+
+    def _finished(self, handler: Handler, size: int) -> None:
+        handler.running = False
+        self._count(handler, -1, -size)
+        if handler.lane:
+            self._spawn(handler, *handler.lane.popleft())
+        self._check_idle()
+
+    def _failed(self, handler: Handler, error: BaseException | None = None) -> None:
+        self.handler_errors += 1
+        logger.error("handler %r failed", handler.name, exc_info=error or True)
+
+    # --- how much is under way
+
+    def _count(self, handler: Handler, count: int, size_bytes: int) -> None:
+        """Count handlers in flight; those queued behind one that waits in a verb are exempt with it."""
+        if handler.in_verb and handler.ordered:
+            self._exempt_calls += count
+            self._judge()
+            return
+        self._in_flight += count
+        self._in_flight_bytes += size_bytes
+        self._judge()
+
+    def _judge(self) -> None:
+        full = (
+            self._in_flight >= MAX_IN_FLIGHT
+            or self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+            or self._exempt_calls >= MAX_IN_VERBS
+        )
+        if full == self._full:
+            return
+        self._full = full
+        if full:
+            self._on_full()
+        else:
+            self._on_room()
+            if self._queue:
+                self._schedule()
+
+    def _check_idle(self) -> None:
+        if not self._queue and not self._tasks and not self._deferred:
+            self._idle.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around a wait inside a verb: a handler that waits there is not in flight meanwhile."""
+        task = asyncio.current_task()
+        entry = self._tasks.get(task) if task is not None else None
+        if task is None or entry is None or task in self._in_verbs:
+            yield
+            return
+        handler, size = entry
+        self._in_verbs.add(task)
+        self._set_exempt(handler, size, in_verb=True)
+        try:
+            yield
+        finally:
+            self._in_verbs.discard(task)
+            self._set_exempt(handler, size, in_verb=False)
+
+    def _set_exempt(self, handler: Handler, size_bytes: int, *, in_verb: bool) -> None:
+        """Move a call, and those queued behind it, out of what is in flight, or back."""
+        calls = 1
+        if handler.ordered:
+            calls += len(handler.lane)
+            size_bytes += sum(entry[2] for entry in handler.lane)
+        sign = -1 if in_verb else 1
+        handler.in_verb = in_verb
+        self._exempt_calls -= sign * calls
+        self._in_flight += sign * calls
+        self._in_flight_bytes += sign * size_bytes
+        self._judge()

@@ -1,0 +1,369 @@
+"""IPC: the public object. Names and data in, errors out; everything else is the endpoint's.
+
+Law: a verb checks, encodes, and posts; nothing is sent before everything is
+checked. The `_nowait` verbs may be called from any thread of the worker, the
+others on the event loop that entered the lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import secrets
+import select
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar, overload
+
+from asgi_ipc.errors import (
+    LauncherError,
+    NotRunningError,
+    OutsideHandlerError,
+    SendTimeoutError,
+    WorkerGoneError,
+    WouldBlockError,
+)
+from asgi_ipc.protocol.batch import Data, check_name, encode_message
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.packet import COOKIE_BYTES
+from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker.alone import warn_if_alone
+from asgi_ipc.worker.endpoint import Endpoint, Peer, Settings
+from asgi_ipc.worker.handlers import Function, Registry, current_delivery
+from asgi_ipc.worker.stats import Stats, snapshot
+
+F = TypeVar("F", bound=Callable[[Any], Any])
+
+# Half of an outbox: the largest message still fits one that has something in it.
+DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+
+# See --drain-timeout.
+DEFAULT_DRAIN_TIMEOUT_S: Final = 10.0
+
+# `await send` yields to the loop after so much in one turn, or a loop that
+# sends would keep everyone else waiting.
+YIELD_AFTER_MESSAGES: Final = 256
+YIELD_AFTER_BYTES: Final = 1024 * 1024
+
+# Names found valid are remembered, up to this many.
+MAX_KNOWN_NAMES: Final = 1024
+
+
+class IPC:
+    """Messages between the workers of one server.
+
+    `from asgi_ipc import ipc` gives the process-wide one. Register handlers
+    with `receive`, give `ipc.lifespan` to the app, and use the verbs from
+    route handlers and message handlers.
+
+    Messages from one worker to another arrive in the order in which they were
+    accepted; there is no order between different senders. A verb that
+    returned without an error has had its message accepted: it reaches its
+    handler exactly once unless the receiver is killed or a leave times out.
+    """
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+        self._endpoint: Endpoint | None = None
+        self._known_names: set[str] = set()
+        descriptors.register(self)
+
+    # --- handlers
+
+    @overload
+    def receive(self, name: str, /, *, ordered: bool = False) -> Callable[[F], F]: ...
+    @overload
+    def receive(self, name: str, handler: Function | None, /, *, ordered: bool = False) -> None: ...
+    @overload
+    def receive(self, name: Mapping[str, Function | None], /, *, ordered: bool = False) -> None: ...
+
+    def receive(
+        self, name: str | Mapping[str, Function | None], /, *handler: Function | None, ordered: bool = False
+    ) -> Callable[[F], F] | None:
+        """Register what handles the messages of a name: `@receive(name)`, `receive(name, handler)`,
+        or `receive({name: handler, ...})`.
+
+        A handler is a plain or an async function of one argument, the data.
+        Registering replaces; `None` deletes. Handlers start in the order of
+        arrival. A plain handler runs on the event loop, so it must not block.
+
+        Args:
+            name: 1 to 254 bytes of UTF-8, no control characters.
+            ordered: the next call starts when the last one has finished.
+
+        Raises:
+            InvalidNameError: not a name.
+            TypeError: not callable.
+        """
+        if isinstance(name, Mapping):
+            if handler:
+                raise TypeError("receive() takes a mapping, or a name and a handler")
+            for key in name:
+                check_name(key)
+            for key, function in name.items():
+                self._registry.set(key, function, ordered)
+            return None
+        if len(handler) > 1:
+            raise TypeError("receive() takes a name and one handler")
+        if handler:
+            self._registry.set(name, handler[0], ordered)
+            return None
+        check_name(name)
+
+        def register(function: F) -> F:
+            self._registry.set(name, function, ordered)
+            return function
+
+        return register
+
+    # --- who
+
+    @property
+    def sender(self) -> int | None:
+        """The pid of the worker whose message is being handled here; None outside a handler.
+
+        It survives `await`, and tasks and threads that the handler starts.
+        """
+        delivery = current_delivery.get()
+        return delivery.sender.pid if delivery is not None and delivery.ipc is self else None
+
+    @property
+    def pid(self) -> int:
+        """This worker's process id."""
+        return os.getpid()
+
+    @property
+    def slot(self) -> int:
+        """This worker's stable number, 0 to n-1. Raises NotRunningError outside the lifespan."""
+        return self._entered().membership.me.slot
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
+        return self._entered().membership.workers
+
+    def stats(self) -> Stats:
+        """What this worker has sent, received and dropped so far, and what waits now.
+
+        Raises NotRunningError outside the lifespan.
+        """
+        return snapshot(self._entered())
+
+    # --- verbs
+
+    async def send(
+        self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
+    ) -> None:
+        """Send one message to the worker `pid`, or to that very incarnation if it is a Worker.
+
+        Returns once the message is accepted for that worker; its handler may
+        not have run. Messages to one worker arrive in the order of sending.
+
+        Args:
+            name: 1 to 254 bytes of UTF-8, no control characters.
+            data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them;
+                tuples arrive as lists, bytearrays and memoryviews as bytes.
+            timeout: seconds to wait for room in that worker's outbox; None: as long as it takes.
+
+        Raises:
+            UnknownWorkerError: no such member now.
+            SendTimeoutError: it reads too slowly; nothing was sent.
+            WorkerGoneError: it went while this was waiting; nothing was sent.
+            MessageTooLargeError, InvalidNameError: not a message.
+            TypeError, ValueError, OverflowError: `data` is nothing that a message can carry.
+            NotRunningError: outside the lifespan, or on another event loop.
+        """
+        endpoint = self._running_here()
+        _check_timeout(timeout)
+        message = self._encode(endpoint, name, data)
+        await self._send(endpoint, endpoint.peer(_check_address(pid)), message, timeout)
+
+    def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
+        """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
+
+        May be called from any thread of the worker.
+        """
+        endpoint = self._running()
+        message = self._encode(endpoint, name, data)
+        self._send_nowait(endpoint, endpoint.peer(_check_address(pid)), message)
+
+    async def broadcast(
+        self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
+    ) -> tuple[int, ...]:
+        """Send one message to all members, this one among them; return the pids that took it.
+
+        Every outbox with room gets it at once; the full ones are waited for,
+        together, up to `timeout` seconds. It raises nothing for slow or
+        vanished members: who is not in the result did not get it.
+
+        Raises as `send`, but for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
+        """
+        endpoint = self._running_here()
+        _check_timeout(timeout)
+        message = endpoint.pack(self._encode(endpoint, name, data))
+        took: list[int] = []
+        full: list[Peer] = []
+        for peer in endpoint.others(include_self=include_self):
+            try:
+                (took.append(peer.worker.pid) if endpoint.post(peer, message) else full.append(peer))
+            except LookupError:
+                continue
+        if full:
+            waits = [endpoint.post_when_room(peer, message, timeout) for peer in full]
+            with endpoint.dispatcher.waiting():
+                results = await asyncio.gather(*waits, return_exceptions=True)
+            for peer, result in zip(full, results, strict=True):
+                if result is None:
+                    took.append(peer.worker.pid)
+                elif not isinstance(result, (SendTimeoutError, WorkerGoneError, LookupError)):
+                    raise result
+        else:
+            await self._yield_sometimes(endpoint, len(took), endpoint.size(message) * len(took))
+        return tuple(took)
+
+    def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
+        """Send one message to all members or, if one outbox is full, to none: WouldBlockError.
+
+        Returns the pids. May be called from any thread of the worker.
+        """
+        endpoint = self._running()
+        message = endpoint.pack(self._encode(endpoint, name, data))
+        return tuple(endpoint.post_all(endpoint.others(include_self=include_self), message))
+
+    async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
+        """Send one message to the sender of the message being handled, that very incarnation.
+
+        Raises OutsideHandlerError where no message is being handled, and else as `send`.
+        """
+        endpoint = self._running_here(leaving=True)
+        _check_timeout(timeout)
+        peer = endpoint.peer(self._addressee())
+        await self._send(endpoint, peer, self._encode(endpoint, name, data), timeout)
+
+    def reply_nowait(self, name: str, data: Data = b"") -> None:
+        """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
+
+        May be called from any thread that the handler started.
+        """
+        endpoint = self._running(leaving=True)
+        peer = endpoint.peer(self._addressee())
+        self._send_nowait(endpoint, peer, self._encode(endpoint, name, data))
+
+    # --- life
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Take part in the fleet: `Starlette(lifespan=ipc.lifespan)`, or `async with ipc.lifespan(app):`
+        inside your own lifespan, innermost, since handlers run until it has ended.
+
+        Inside, what any member broadcasts reaches this worker. At the end,
+        what others have sent is handled and what was accepted here is sent,
+        for at most the drain timeout.
+
+        Without the launcher this is a fleet of one: the same verbs, to itself.
+
+        Raises LauncherError if it is entered already.
+        """
+        if self._endpoint is not None:
+            raise LauncherError("ipc.lifespan is entered already; enter it once per process")
+        here = station.current
+        if here is not None:
+            endpoint = here.open(self._registry, self)
+        else:
+            warn_if_alone()
+            endpoint = Endpoint(
+                Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None
+            )
+        self._endpoint = endpoint
+        try:
+            try:
+                await endpoint.join()
+                yield
+            finally:
+                await endpoint.leave()
+        finally:
+            self._endpoint = None
+
+    def abandon(self) -> None:
+        """In a forked child: this process is nobody's worker."""
+        self._endpoint = None
+
+    # --- in between
+
+    def _entered(self) -> Endpoint:
+        endpoint = self._endpoint
+        if endpoint is None:
+            raise NotRunningError
+        return endpoint
+
+    def _running(self, *, leaving: bool = False) -> Endpoint:
+        endpoint = self._endpoint
+        if endpoint is None:
+            raise NotRunningError
+        if not endpoint.accepting and not (leaving and endpoint.was_accepting):
+            raise NotRunningError("ipc.lifespan has not been entered yet, or is ending")
+        return endpoint
+
+    def _running_here(self, *, leaving: bool = False) -> Endpoint:
+        endpoint = self._running(leaving=leaving)
+        if asyncio.get_running_loop() is not endpoint.loop:
+            raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
+        return endpoint
+
+    def _addressee(self) -> Worker:
+        delivery = current_delivery.get()
+        if delivery is None or delivery.ipc is not self:
+            raise OutsideHandlerError
+        return delivery.sender
+
+    def _encode(self, endpoint: Endpoint, name: str, data: object) -> bytes:
+        if type(name) is not str or name not in self._known_names:
+            check_name(name)
+            if len(self._known_names) >= MAX_KNOWN_NAMES:
+                self._known_names.clear()
+            self._known_names.add(name)
+        return encode_message(name, data, endpoint.settings.max_message_bytes)
+
+    async def _send(self, endpoint: Endpoint, peer: Peer, encoded: bytes, timeout: float | None) -> None:
+        message = endpoint.pack(encoded)
+        if not endpoint.post(peer, message):
+            await endpoint.post_when_room(peer, message, timeout)
+            return
+        await self._yield_sometimes(endpoint, 1, len(encoded))
+
+    def _send_nowait(self, endpoint: Endpoint, peer: Peer, encoded: bytes) -> None:
+        if not endpoint.post(peer, endpoint.pack(encoded)):
+            raise WouldBlockError(peer.worker.pid)
+
+    @staticmethod
+    async def _yield_sometimes(endpoint: Endpoint, messages: int, size_bytes: int) -> None:
+        endpoint.turn_messages += messages
+        endpoint.turn_bytes += size_bytes
+        if endpoint.turn_messages >= YIELD_AFTER_MESSAGES or endpoint.turn_bytes >= YIELD_AFTER_BYTES:
+            with endpoint.dispatcher.waiting():
+                await asyncio.sleep(0)
+
+
+def _check_address(to: object) -> int | Worker:
+    if isinstance(to, Worker) or (isinstance(to, int) and not isinstance(to, bool)):
+        return to
+    raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and (math.isnan(timeout) or timeout < 0):
+        raise ValueError(f"a timeout is a number of seconds from 0 on, or None; not {timeout!r}")
+
+
+def _settings_of_one() -> Settings:
+    return Settings(
+        cookie=secrets.token_bytes(COOKIE_BYTES),
+        max_packet_bytes=getattr(select, "PIPE_BUF", 512),
+        max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
+        drain_timeout_s=DEFAULT_DRAIN_TIMEOUT_S,
+    )
+
+
+ipc: Final = IPC()
+"""The process-wide IPC."""

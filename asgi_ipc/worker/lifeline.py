@@ -1,0 +1,209 @@
+"""The worker's end of its lifeline: words in and out, and the launcher's death.
+
+Law: one owner of the socket. Words are handed on in the order in which they
+came, each with its descriptor; end of file counts only behind the last word.
+A thread may sleep on the socket for its hang-up, but it never speaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from asgi_ipc.protocol.lifeline import (
+    Handover,
+    Joined,
+    ToLauncher,
+    ToWorker,
+    WordError,
+    WordParser,
+    WriteEnd,
+    decode_for_worker,
+    encode_word,
+)
+from asgi_ipc.worker import descriptors
+
+# A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
+READ_BYTES: Final = 64 * 1024
+
+# After the launcher's death the event loop has this long to notice, and then
+# again this long for each further turn, before the guard ends the process.
+GUARD_GRACE_S: Final = 4.5
+
+# The exit status of a process whose loop did not end it.
+GUARD_EXIT_STATUS: Final = 70
+
+# Where the kernel can, a descriptor is never inheritable, not even for a moment.
+_CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+OnWord = Callable[[ToWorker, int], None]
+
+
+class Lifeline:
+    """Owns the worker's end of the socket pair between it and the launcher.
+
+    `handover()` reads the first word, blocking. After `attach`, each word
+    goes to `on_word(word, fd)`, where `fd` is the descriptor that came with
+    it, or -1 if none did; and the end of file to each of `on_eof`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.set_inheritable(False)
+        self._parser = WordParser()
+        self._bodies: deque[bytes] = deque()
+        self._fds: deque[int] = deque()
+        self._outgoing = bytearray()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_word: OnWord | None = None
+        self._on_eof: list[Callable[[], None]] = []
+        self._turns = 0
+        self.is_open = True
+        descriptors.register(self)
+
+    def fileno(self) -> int:
+        """The descriptor, or -1."""
+        return self._socket.fileno()
+
+    def handover(self) -> Handover:
+        """The launcher's first word."""
+        self._socket.setblocking(True)
+        while not self._bodies:
+            self._receive()
+            if not self.is_open:
+                raise EOFError("the launcher has gone before its handover")
+        word = decode_for_worker(self._bodies.popleft())
+        if not isinstance(word, Handover):
+            raise WordError(f"{type(word).__name__} instead of a handover")
+        return word
+
+    def attach(self, on_word: OnWord) -> None:
+        """Hand words on from now, on the running event loop."""
+        self._socket.setblocking(False)
+        self._on_word = on_word
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self.drain)
+
+    def on_eof(self, callback: Callable[[], None]) -> None:
+        """Call back when the launcher has gone; at once if it has."""
+        self._on_eof.append(callback)
+        if not self.is_open:
+            callback()
+
+    def drain(self) -> None:
+        """Hand on every word that has been written so far."""
+        while self.is_open:
+            try:
+                self._receive()
+            except BlockingIOError:
+                break
+        while self._bodies:
+            word = decode_for_worker(self._bodies.popleft())
+            carries = isinstance(word, (Joined, WriteEnd))
+            fd = self._fds.popleft() if carries and self._fds else -1
+            assert self._on_word is not None
+            self._on_word(word, fd)
+        if not self.is_open:
+            self._ended()
+
+    def send(self, word: ToLauncher) -> None:
+        """Say a word to the launcher; what it is too busy to read waits."""
+        if not self.is_open:
+            return
+        self._outgoing += encode_word(word)
+        self._flush()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._detach()
+        self.is_open = False
+        self._socket.close()
+        while self._fds:
+            fd = self._fds.popleft()
+            if fd >= 0:
+                os.close(fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close, without touching the loop."""
+        self.is_open = False
+        self._socket.close()
+
+    def _receive(self) -> None:
+        chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC and not fds:
+            # The descriptor limit cut it off; its word has come all the same.
+            self._fds.append(-1)
+        if not chunk:
+            self.is_open = False
+            return
+        self._bodies.extend(self._parser.feed(chunk))
+
+    def _flush(self) -> None:
+        try:
+            sent = self._socket.send(self._outgoing)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            # The end of file behind its last words tells the rest.
+            self._outgoing.clear()
+            return
+        del self._outgoing[:sent]
+        if self._loop is None:
+            return
+        if self._outgoing:
+            self._loop.add_writer(self._socket.fileno(), self._flush)
+        else:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _detach(self) -> None:
+        if self._loop is not None and self._socket.fileno() >= 0 and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _ended(self) -> None:
+        self._detach()
+        callbacks, self._on_eof = self._on_eof, []
+        for callback in callbacks:
+            callback()
+
+    # --- the guard
+
+    def turn(self) -> None:
+        """Called by the event loop now and then: it turns."""
+        self._turns += 1
+
+    def guard(self) -> None:
+        """Start the thread that ends a process whose loop does not notice the launcher's death."""
+        threading.Thread(target=self._guard, name="asgi-ipc-guard", daemon=True).start()
+
+    def _guard(self) -> None:
+        poll = select.poll()
+        # No events asked for: only the hang-up wakes it (poll(2), POLLHUP).
+        poll.register(self._socket.fileno(), 0)
+        while True:
+            try:
+                ready = poll.poll()
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    continue
+                return
+            if ready:
+                break
+        if ready[0][1] & select.POLLNVAL:
+            return
+        seen = -1
+        while seen != self._turns:
+            seen = self._turns
+            time.sleep(GUARD_GRACE_S)
+        os._exit(GUARD_EXIT_STATUS)

@@ -1,0 +1,188 @@
+"""The worker process: a uvicorn.Server with a lifeline.
+
+Law: signals, descriptors and the handover first, the app after. Only the
+launcher counts signals: SIGINT is ignored here, SIGTERM and the launcher's
+word are one and the same stop, however often they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Generator, Iterator
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+
+from asgi_ipc.protocol.lifeline import Beat, Failed, Ready, Retiring
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker import station
+from asgi_ipc.worker.endpoint import Settings
+from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.station import Station
+
+logger = logging.getLogger("uvicorn.error")
+
+# One a second shows a blocked loop within the promised 5 s at next to no cost.
+BEAT_S: Final = 1.0
+
+# A connection that was accepted and has said nothing yet may be about to: who
+# connects first and sends a little later shall get an answer.
+LINGER_S: Final = 1.0
+_LINGER_STEP_S: Final = 0.01
+
+# Sent to the whole group by terminals; they are the launcher's to answer.
+_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+
+
+class _CapturedErrors(logging.Filter):
+    """Keeps what uvicorn says of a failed start for the launcher, which says it once for all workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "".join(traceback.format_exception(record.exc_info[1]))
+        self.texts.append(text.rstrip())
+        return False
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn's server, which tells the launcher how it is and stops in the launcher's order."""
+
+    def __init__(self, config: uvicorn.Config, here: Station) -> None:
+        super().__init__(config)
+        self._here = here
+        self._retiring = False
+        self._loading = True
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Import the app, start it, serve until told to stop, stop it."""
+        self._here.attach(self._stop)
+        self._beat()
+        with self._telling_failure():
+            self.config.load()
+            self._loading = False
+        await self._serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals have been arranged at the very start."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app and listen; then tell the launcher."""
+        with self._telling_failure():
+            await super().startup(sockets)
+        if not self._here.was_joined:
+            logger.warning(
+                "The app has not entered ipc.lifespan, so this worker gets no messages. "
+                "Add it: from asgi_ipc import ipc; app = Starlette(lifespan=ipc.lifespan)"
+            )
+        self._here.lifeline.send(Ready())
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn, but a worker that has served enough is replaced before it stops."""
+        leaving = await super().on_tick(counter)
+        if leaving and not self.should_exit:
+            # Asked once: from here on there is no limit, only the launcher's word.
+            self.limit_max_requests = None
+            self._here.lifeline.send(Retiring())
+            return not self._here.lifeline.is_open
+        return leaving
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting; let those who have just connected ask; then finish as uvicorn does."""
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LINGER_S
+        while True:
+            # At least once: what was accepted in this turn is a connection only in the next.
+            await asyncio.sleep(_LINGER_STEP_S)
+            if loop.time() >= deadline or not any(map(_is_silent, self.server_state.connections)):
+                break
+        await super().shutdown(sockets)
+
+    def _stop(self) -> None:
+        if not self._here.lifeline.is_open and not self.should_exit:
+            logger.warning("The launcher is gone; worker [%d] stops.", os.getpid())
+        self.should_exit = True
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self._loading:
+            # Nothing has begun that would have to be ended.
+            raise SystemExit(0)
+        self.should_exit = True
+
+    def _beat(self) -> None:
+        self._here.lifeline.turn()
+        self._here.lifeline.send(Beat())
+        asyncio.get_running_loop().call_later(BEAT_S, self._beat)
+
+    @contextlib.contextmanager
+    def _telling_failure(self) -> Iterator[None]:
+        """What keeps the app from starting goes to the launcher, with at most one traceback."""
+        captured = _CapturedErrors()
+        logger.addFilter(captured)
+        try:
+            yield
+        except SystemExit as error:
+            if error.code:
+                self._fail("\n".join(captured.texts) or f"The app called exit({error.code!r}).")
+            raise
+        except Exception:  # noqa: BLE001  # the app's own
+            self._fail("\n".join([*captured.texts, traceback.format_exc().rstrip()]))
+            raise SystemExit(STARTUP_FAILURE) from None
+        finally:
+            logger.removeFilter(captured)
+
+    def _fail(self, reason: str) -> None:
+        self._here.lifeline.send(Failed(reason))
+
+
+def _is_silent(connection: object) -> bool:
+    """Whether a connection has had no request yet; what is no HTTP/1 connection has."""
+    return getattr(connection, "cycle", connection) is None
+
+
+def main(arguments: list[str]) -> None:
+    """Run one worker. The arguments are descriptors: the lifeline, the pipe, and the listening sockets."""
+    fds = [int(argument) for argument in arguments]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    lifeline = Lifeline(fds[0])
+    handover = lifeline.handover()
+    sys.path[:] = handover.sys_path
+    sys.argv[:] = ["asgi-ipc"]
+    lifeline.guard()
+    settings = Settings(
+        cookie=handover.cookie,
+        max_packet_bytes=handover.max_packet_bytes,
+        max_message_bytes=handover.max_message_bytes,
+        drain_timeout_s=handover.drain_timeout_s,
+    )
+    me = Worker(os.getpid(), handover.slot, handover.generation)
+    station.current = Station(lifeline, fds[1], me, settings)
+    config = uvicorn.Config(**handover.uvicorn)
+    server = WorkerServer(config, station.current)
+    sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(server.serve(sockets))

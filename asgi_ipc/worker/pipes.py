@@ -1,0 +1,226 @@
+"""Pipes: the only os.read and os.write on message pipes; one owner per descriptor.
+
+Law: what is read and written is decided elsewhere; this file only moves bytes
+when the kernel lets it. A callback is removed before its descriptor is
+closed, never after (a number that is used again would get the old callback).
+Every callback writes or reads a bounded amount and yields.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import random
+import sys
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from asgi_ipc.protocol.outbox import Outbox
+from asgi_ipc.worker import descriptors
+
+if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
+    import fcntl
+    import termios
+
+# One read per wake-up; 64 KiB stays in the cache and is all that a pipe of
+# the default size holds.
+READ_BYTES: Final = 64 * 1024
+
+# Packets written before the loop gets its turn back.
+BURST_PACKETS: Final = 64
+
+# After a wait, one page is free and other writers wait for the same pipe: a
+# short burst leaves room for them.
+BURST_AFTER_WAIT_PACKETS: Final = 4
+
+# Who finds the free page taken tries again after a short random pause:
+# waiting level-triggered again starves some writers almost wholly.
+RETRY_S: Final = (0.0005, 0.002)
+
+
+def unread_bytes(fd: int) -> int:
+    """How many bytes lie in the pipe now."""
+    size = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, size)
+    return size[0]
+
+
+class PipeReader:
+    """Owns the read end of this worker's pipe.
+
+    `on_bytes(chunk, drained)` is called for what arrives; `drained` says that
+    the pipe was empty behind it. `on_eof()` is called once, when no write end
+    is left; the descriptor is closed by then.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        on_bytes: Callable[[bytes, bool], None],
+        on_eof: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._on_bytes = on_bytes
+        self._on_eof = on_eof
+        self._reading = False
+        self.read_bytes = 0
+        descriptors.register(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there may still be something to read."""
+        return self._fd >= 0
+
+    def unread_bytes(self) -> int:
+        """How many bytes lie in the pipe now; 0 when it is closed."""
+        return unread_bytes(self._fd) if self._fd >= 0 else 0
+
+    def resume(self) -> None:
+        """Read whenever there is something to read."""
+        if self._fd >= 0 and not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._readable)
+
+    def pause(self) -> None:
+        """Leave what comes in the pipe, so that the senders feel it."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Close the read end; senders get EPIPE from now on."""
+        if self._fd >= 0:
+            self.pause()
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close, without touching the loop."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _readable(self) -> None:
+        try:
+            chunk = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self.close()
+            self._on_eof()
+            return
+        self.read_bytes += len(chunk)
+        # A short read has emptied the pipe; a full one may have, by chance.
+        drained = len(chunk) < READ_BYTES or unread_bytes(self._fd) == 0
+        self._on_bytes(chunk, drained)
+
+
+class PipeWriter:
+    """Owns the write end of one peer's pipe and empties that peer's outbox into it.
+
+    `on_written()` is called for each packet: there may be room for those who
+    wait. `on_broken()` is called once, when the peer has closed its end.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        outbox: Outbox,
+        lock: Lock,
+        on_written: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._outbox = outbox
+        self._lock = lock
+        self._on_written = on_written
+        self._on_broken = on_broken
+        self._waiting = False
+        self._again: asyncio.Handle | None = None
+        self._closing = False
+        descriptors.register(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this still owns a write end."""
+        return self._fd >= 0
+
+    def flush(self) -> None:
+        """Write what the outbox has, unless a wait for room is under way."""
+        if self._fd >= 0 and not self._waiting and self._again is None:
+            self._write(BURST_PACKETS)
+
+    def close_when_empty(self) -> None:
+        """Write what is in the outbox, then close."""
+        self._closing = True
+        self.flush()
+
+    def close(self) -> None:
+        """Close the write end now."""
+        if self._fd >= 0:
+            self._stop_waiting()
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def abandon(self) -> None:
+        """In a forked child: close, without touching the loop."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, burst: int) -> None:
+        """Write up to `burst` packets; then wait, go on soon, or be done."""
+        outbox = self._outbox
+        for count in range(burst):
+            with self._lock:
+                packet = outbox.next_packet()
+            if packet is None:
+                self._stop_waiting()
+                if self._closing:
+                    self.close()
+                return
+            try:
+                os.write(self._fd, packet)
+            except BlockingIOError:
+                self._wait(lost_the_race=self._waiting and count == 0)
+                return
+            except BrokenPipeError:
+                self.close()
+                self._on_broken()
+                return
+            with self._lock:
+                outbox.written()
+            self._on_written()
+            if self._fd < 0:
+                return
+        if not self._waiting:
+            self._again = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._again = None
+        self._write(BURST_AFTER_WAIT_PACKETS if self._waiting else BURST_PACKETS)
+
+    def _wait(self, *, lost_the_race: bool) -> None:
+        if lost_the_race:
+            self._stop_waiting()
+            self._again = self._loop.call_later(random.uniform(*RETRY_S), self._go_on)
+        elif not self._waiting:
+            self._waiting = True
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        self._write(BURST_AFTER_WAIT_PACKETS)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._loop.remove_writer(self._fd)

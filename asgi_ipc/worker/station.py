@@ -1,0 +1,56 @@
+"""The station: what the launcher gave this process, for whoever enters the lifespan.
+
+Law: one per worker process, made by `worker/main.py` before the app is
+imported; `current` is None in a process that no launcher started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asgi_ipc.errors import LauncherError
+from asgi_ipc.protocol.lifeline import Stop, ToWorker
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.handlers import Registry
+from asgi_ipc.worker.lifeline import Lifeline
+
+
+class Station:
+    """This process's lifeline, pipe and name, and the endpoint that has taken them."""
+
+    def __init__(self, lifeline: Lifeline, pipe_fd: int, me: Worker, settings: Settings) -> None:
+        self.lifeline = lifeline
+        self.me = me
+        self.settings = settings
+        self._pipe_fd = pipe_fd
+        self._endpoint: Endpoint | None = None
+        self._on_stop: Callable[[], None] | None = None
+
+    @property
+    def was_joined(self) -> bool:
+        """Whether an `ipc.lifespan` has been entered in this process."""
+        return self._endpoint is not None
+
+    def attach(self, on_stop: Callable[[], None]) -> None:
+        """Listen to the launcher on the running loop; `on_stop` when it says stop, or is gone."""
+        self._on_stop = on_stop
+        self.lifeline.attach(self._on_word)
+        self.lifeline.on_eof(on_stop)
+
+    def open(self, registry: Registry, owner: object) -> Endpoint:
+        """The endpoint of this process, which has one life."""
+        if self._endpoint is not None:
+            raise LauncherError("this worker process has left the fleet; a new one must be started")
+        self._endpoint = Endpoint(self.me, self.settings, registry, owner, self.lifeline, self._pipe_fd)
+        return self._endpoint
+
+    def _on_word(self, word: ToWorker, fd: int) -> None:
+        if isinstance(word, Stop):
+            if self._on_stop is not None:
+                self._on_stop()
+        elif self._endpoint is not None:
+            self._endpoint.on_word(word, fd)
+
+
+current: Station | None = None

@@ -1,0 +1,53 @@
+"""Stats: a typed snapshot of one worker's counters.
+
+Law: reading changes nothing; every drop has a reason here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asgi_ipc.worker.endpoint import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of one worker since it joined.
+
+    Attributes:
+        sent: messages accepted by this worker's verbs, one for each receiver.
+        received: messages that arrived, with a handler or without.
+        discarded: messages that arrived and had no handler.
+        handler_errors: handlers that raised or were cancelled.
+        dropped: what was dropped, by reason: `corrupt` (runs of stray bytes, and batches that can't be
+            read), `repeat` and `gap` (packets), `partial` (messages that lost a piece), `too_large`,
+            `stale` (packets of or for someone else), `lost` (accepted messages that never left an
+            outbox because their receiver went).
+        outbox_bytes: what waits for each member, by pid.
+        reassembly_bytes: pieces of large messages that are not complete.
+    """
+
+    sent: int
+    received: int
+    discarded: int
+    handler_errors: int
+    dropped: Mapping[str, int]
+    outbox_bytes: Mapping[int, int]
+    reassembly_bytes: int
+
+
+def snapshot(endpoint: Endpoint) -> Stats:
+    """The counters of `endpoint` now."""
+    dispatcher = endpoint.dispatcher
+    return Stats(
+        sent=endpoint.sent,
+        received=dispatcher.received,
+        discarded=dispatcher.discarded,
+        handler_errors=dispatcher.handler_errors,
+        dropped=endpoint.dropped(),
+        outbox_bytes=endpoint.outbox_bytes(),
+        reassembly_bytes=endpoint.reassembly_bytes,
+    )
