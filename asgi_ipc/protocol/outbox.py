@@ -45,6 +45,11 @@ class LargeMessage:
 Encoded: TypeAlias = bytes | LargeMessage
 
 
+def size_bytes(message: Encoded) -> int:
+    """How large a message is, encoded."""
+    return len(message.data) if isinstance(message, LargeMessage) else len(message)
+
+
 class Budget:
     """Bytes in all outboxes of one worker. What several outboxes share counts once."""
 

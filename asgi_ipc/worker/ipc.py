@@ -12,25 +12,27 @@ import math
 import os
 import secrets
 import select
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import (
+    DeliveryError,
     LauncherError,
     NotRunningError,
     OutsideHandlerError,
-    SendTimeoutError,
-    WorkerGoneError,
+    UnknownWorkerError,
     WouldBlockError,
 )
 from asgi_ipc.protocol.batch import Data, check_name, encode_message
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.outbox import Encoded, size_bytes
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
-from asgi_ipc.worker.endpoint import Endpoint, Peer, Settings
+from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.handlers import Function, Registry, current_delivery
+from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.stats import Stats, snapshot
 
 F = TypeVar("F", bound=Callable[[Any], Any])
@@ -136,12 +138,12 @@ class IPC:
     @property
     def slot(self) -> int:
         """This worker's stable number, 0 to n-1. Raises NotRunningError outside the lifespan."""
-        return self._entered().membership.me.slot
+        return self._entered().me.slot
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._entered().membership.workers
+        return self._entered().outgoing.membership.workers
 
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.
@@ -176,8 +178,8 @@ class IPC:
         """
         endpoint = self._running_here()
         _check_timeout(timeout)
-        message = self._encode(endpoint, name, data)
-        await self._send(endpoint, endpoint.peer(_check_address(pid)), message, timeout)
+        message = self._message(endpoint, name, data)
+        await self._send(endpoint, endpoint.outgoing.peer(_check_address(pid)), message, timeout)
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
@@ -185,8 +187,8 @@ class IPC:
         May be called from any thread of the worker.
         """
         endpoint = self._running()
-        message = self._encode(endpoint, name, data)
-        self._send_nowait(endpoint, endpoint.peer(_check_address(pid)), message)
+        message = self._message(endpoint, name, data)
+        _send_nowait(endpoint.outgoing, endpoint.outgoing.peer(_check_address(pid)), message)
 
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
@@ -201,25 +203,21 @@ class IPC:
         """
         endpoint = self._running_here()
         _check_timeout(timeout)
-        message = endpoint.pack(self._encode(endpoint, name, data))
+        message = self._message(endpoint, name, data)
+        outgoing = endpoint.outgoing
         took: list[int] = []
         full: list[Peer] = []
-        for peer in endpoint.others(include_self=include_self):
-            try:
-                (took.append(peer.worker.pid) if endpoint.post(peer, message) else full.append(peer))
-            except LookupError:
-                continue
-        if full:
-            waits = [endpoint.post_when_room(peer, message, timeout) for peer in full]
-            with endpoint.dispatcher.waiting():
-                results = await asyncio.gather(*waits, return_exceptions=True)
-            for peer, result in zip(full, results, strict=True):
-                if result is None:
+        for peer in outgoing.members(include_self=include_self):
+            # A member that leaves in this very moment is in neither list.
+            with suppress(UnknownWorkerError):
+                if outgoing.post(peer, message):
                     took.append(peer.worker.pid)
-                elif not isinstance(result, (SendTimeoutError, WorkerGoneError, LookupError)):
-                    raise result
+                else:
+                    full.append(peer)
+        if full:
+            took += await self._broadcast_to_full(endpoint, full, message, timeout)
         else:
-            await self._yield_sometimes(endpoint, len(took), endpoint.size(message) * len(took))
+            await self._yield_sometimes(endpoint, len(took), size_bytes(message) * len(took))
         return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
@@ -228,8 +226,9 @@ class IPC:
         Returns the pids. May be called from any thread of the worker.
         """
         endpoint = self._running()
-        message = endpoint.pack(self._encode(endpoint, name, data))
-        return tuple(endpoint.post_all(endpoint.others(include_self=include_self), message))
+        message = self._message(endpoint, name, data)
+        outgoing = endpoint.outgoing
+        return tuple(outgoing.post_all(outgoing.members(include_self=include_self), message))
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """Send one message to the sender of the message being handled, that very incarnation.
@@ -238,8 +237,8 @@ class IPC:
         """
         endpoint = self._running_here(leaving=True)
         _check_timeout(timeout)
-        peer = endpoint.peer(self._addressee())
-        await self._send(endpoint, peer, self._encode(endpoint, name, data), timeout)
+        peer = endpoint.outgoing.peer(self._addressee())
+        await self._send(endpoint, peer, self._message(endpoint, name, data), timeout)
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
@@ -247,8 +246,8 @@ class IPC:
         May be called from any thread that the handler started.
         """
         endpoint = self._running(leaving=True)
-        peer = endpoint.peer(self._addressee())
-        self._send_nowait(endpoint, peer, self._encode(endpoint, name, data))
+        peer = endpoint.outgoing.peer(self._addressee())
+        _send_nowait(endpoint.outgoing, peer, self._message(endpoint, name, data))
 
     # --- life
 
@@ -307,7 +306,7 @@ class IPC:
 
     def _running_here(self, *, leaving: bool = False) -> Endpoint:
         endpoint = self._running(leaving=leaving)
-        if asyncio.get_running_loop() is not endpoint.loop:
+        if asyncio.get_running_loop() is not endpoint.outgoing.loop:
             raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
         return endpoint
 
@@ -317,32 +316,50 @@ class IPC:
             raise OutsideHandlerError
         return delivery.sender
 
-    def _encode(self, endpoint: Endpoint, name: str, data: object) -> bytes:
+    def _message(self, endpoint: Endpoint, name: str, data: object) -> Encoded:
         if type(name) is not str or name not in self._known_names:
             check_name(name)
             if len(self._known_names) >= MAX_KNOWN_NAMES:
                 self._known_names.clear()
             self._known_names.add(name)
-        return encode_message(name, data, endpoint.settings.max_message_bytes)
+        return endpoint.outgoing.pack(encode_message(name, data, endpoint.settings.max_message_bytes))
 
-    async def _send(self, endpoint: Endpoint, peer: Peer, encoded: bytes, timeout: float | None) -> None:
-        message = endpoint.pack(encoded)
-        if not endpoint.post(peer, message):
-            await endpoint.post_when_room(peer, message, timeout)
-            return
-        await self._yield_sometimes(endpoint, 1, len(encoded))
-
-    def _send_nowait(self, endpoint: Endpoint, peer: Peer, encoded: bytes) -> None:
-        if not endpoint.post(peer, endpoint.pack(encoded)):
-            raise WouldBlockError(peer.worker.pid)
+    async def _send(self, endpoint: Endpoint, peer: Peer, message: Encoded, timeout: float | None) -> None:
+        if endpoint.outgoing.post(peer, message):
+            await self._yield_sometimes(endpoint, 1, size_bytes(message))
+        else:
+            with endpoint.dispatcher.waiting():
+                await endpoint.outgoing.post_when_room(peer, message, timeout)
 
     @staticmethod
-    async def _yield_sometimes(endpoint: Endpoint, messages: int, size_bytes: int) -> None:
-        endpoint.turn_messages += messages
-        endpoint.turn_bytes += size_bytes
-        if endpoint.turn_messages >= YIELD_AFTER_MESSAGES or endpoint.turn_bytes >= YIELD_AFTER_BYTES:
+    async def _broadcast_to_full(
+        endpoint: Endpoint, full: Sequence[Peer], message: Encoded, timeout: float | None
+    ) -> list[int]:
+        """Wait for room in all these outboxes at once; the pids of those who made it."""
+        waits = [endpoint.outgoing.post_when_room(peer, message, timeout) for peer in full]
+        with endpoint.dispatcher.waiting():
+            results = await asyncio.gather(*waits, return_exceptions=True)
+        took = []
+        for peer, result in zip(full, results, strict=True):
+            if result is None:
+                took.append(peer.worker.pid)
+            elif not isinstance(result, DeliveryError):
+                raise result
+        return took
+
+    @staticmethod
+    async def _yield_sometimes(endpoint: Endpoint, messages: int, sent_bytes: int) -> None:
+        outgoing = endpoint.outgoing
+        outgoing.turn_messages += messages
+        outgoing.turn_bytes += sent_bytes
+        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
             with endpoint.dispatcher.waiting():
                 await asyncio.sleep(0)
+
+
+def _send_nowait(outgoing: Outgoing, peer: Peer, message: Encoded) -> None:
+    if not outgoing.post(peer, message):
+        raise WouldBlockError(peer.worker.pid)
 
 
 def _check_address(to: object) -> int | Worker:

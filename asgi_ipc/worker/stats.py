@@ -43,11 +43,11 @@ def snapshot(endpoint: Endpoint) -> Stats:
     """The counters of `endpoint` now."""
     dispatcher = endpoint.dispatcher
     return Stats(
-        sent=endpoint.sent,
+        sent=endpoint.outgoing.sent,
         received=dispatcher.received,
         discarded=dispatcher.discarded,
         handler_errors=dispatcher.handler_errors,
         dropped=endpoint.dropped(),
-        outbox_bytes=endpoint.outbox_bytes(),
+        outbox_bytes=endpoint.outgoing.outbox_bytes(),
         reassembly_bytes=endpoint.reassembly_bytes,
     )

@@ -1,0 +1,293 @@
+"""Outgoing: what this worker sends. Peers, their outboxes, and who waits for room in them.
+
+Law: a message is accepted here or nowhere. `post` may be called from any
+thread; one short lock guards the outboxes and the peers. Only the event loop
+writes: at once for the first message of a quiet moment and for an outbox that
+is filling, else at the end of the turn, so that messages share packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
+from asgi_ipc.protocol.batch import batch_capacity_bytes
+from asgi_ipc.protocol.membership import Membership, Worker
+from asgi_ipc.protocol.outbox import Budget, Encoded, LargeMessage, Outbox, Route, Ticket
+from asgi_ipc.worker.loopback import LoopbackWriter
+from asgi_ipc.worker.pipes import PipeWriter
+
+# An outbox that reaches this is written at once instead of at the end of the
+# turn: it fills a pipe of the default size.
+EAGER_BYTES: Final = 64 * 1024
+
+
+@dataclass(eq=False, slots=True)
+class Peer:
+    """One worker that this one sends to, itself among them. `context` is what its messages run in."""
+
+    worker: Worker
+    outbox: Outbox
+    context: contextvars.Context
+    # None until its write end arrives; what is accepted for it waits.
+    writer: PipeWriter | LoopbackWriter | None = None
+    # In the list of those to flush at the end of this turn.
+    dirty: bool = False
+    # Not addressed any more.
+    leaving: bool = False
+
+
+class Outgoing:
+    """The sending half of an endpoint.
+
+    `on_written()` is called whenever a packet has left an outbox.
+    """
+
+    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.membership = Membership(me)
+        self.sent = 0
+        # What this turn has accepted, for those who yield after so much.
+        self.turn_messages = 0
+        self.turn_bytes = 0
+        # Accepted messages that never left this worker's outbox, by the receiver's generation.
+        self.lost: dict[int, int] = {}
+        # While this worker leaves: something has been written, or has become impossible to write.
+        self.progress = asyncio.Event()
+        self._cookie = cookie
+        self._max_packet_bytes = max_packet_bytes
+        self._small_bytes = batch_capacity_bytes(max_packet_bytes)
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        self._budget = Budget()
+        self._peers: dict[int, Peer] = {}
+        self._dirty: list[Peer] = []
+        # Who waits for room, and the peers that they wait for.
+        self._waiters: dict[Ticket, asyncio.Future[None]] = {}
+        self._congested: set[Peer] = set()
+
+    # --- peers
+
+    def find(self, generation: int) -> Peer | None:
+        """The peer of that generation, member or leaving."""
+        return self._peers.get(generation)
+
+    def peer(self, to: int | Worker) -> Peer:
+        """Whom a pid or a Worker means now. Raises UnknownWorkerError."""
+        with self._lock:
+            generation = self.membership.generation_of(to)
+            peer = self._peers.get(generation) if generation is not None else None
+        if peer is None:
+            raise UnknownWorkerError(to if isinstance(to, int) else to.pid)
+        return peer
+
+    def members(self, *, include_self: bool) -> list[Peer]:
+        """The peers that a broadcast means now."""
+        with self._lock:
+            me = self.membership.me
+            return [
+                self._peers[worker.generation]
+                for worker in self.membership.workers
+                if include_self or worker is not me
+            ]
+
+    def all_peers(self) -> list[Peer]:
+        """Every peer that is not forgotten yet."""
+        with self._lock:
+            return list(self._peers.values())
+
+    def add(self, worker: Worker, context: contextvars.Context) -> Peer:
+        """`worker` can be addressed from now on."""
+        route = Route(self._cookie, self.membership.me.generation, worker.generation, self._max_packet_bytes)
+        peer = Peer(worker, Outbox(route, self._budget), context)
+        with self._lock:
+            self._peers[worker.generation] = peer
+            self.membership.add(worker)
+        return peer
+
+    def loop_back(self, me: Peer, on_packet: Callable[[bytes], None]) -> LoopbackWriter:
+        """Have what this worker sends itself come back to it."""
+        writer = LoopbackWriter(self.loop, me.outbox, self._lock, on_packet, self._on_written)
+        me.writer = writer
+        return writer
+
+    def connect(self, peer: Peer, fd: int) -> None:
+        """The peer's write end has arrived; what has been accepted for it goes out."""
+        peer.writer = PipeWriter(
+            self.loop, fd, peer.outbox, self._lock, self._on_written, lambda: self.lose(peer)
+        )
+        if peer.leaving:
+            peer.writer.close_when_empty()
+        else:
+            peer.writer.flush()
+
+    def seal(self, peer: Peer) -> None:
+        """That peer is leaving: stop addressing it, write what it was promised, close."""
+        if peer.leaving:
+            return
+        self._refuse(peer)
+        if isinstance(peer.writer, PipeWriter):
+            peer.writer.close_when_empty()
+        self.progress.set()
+
+    def lose(self, peer: Peer) -> None:
+        """That peer reads no more: what is in its outbox is lost, and counted."""
+        self._refuse(peer)
+        with self._lock:
+            lost = peer.outbox.close()
+        if lost:
+            generation = peer.worker.generation
+            self.lost[generation] = self.lost.get(generation, 0) + lost
+        if peer.writer is not None:
+            peer.writer.close()
+        self.progress.set()
+
+    def forget(self, generation: int) -> None:
+        """That peer is dead and its last byte has been read."""
+        with self._lock:
+            self._peers.pop(generation, None)
+
+    def close(self) -> int:
+        """Close everything; how many accepted messages were not sent."""
+        unsent = 0
+        for peer in self.all_peers():
+            unsent += peer.outbox.messages
+            self.lose(peer)
+        return unsent
+
+    def is_empty(self) -> bool:
+        """Whether every outbox is."""
+        return not any(peer.outbox for peer in self._peers.values())
+
+    # --- messages
+
+    def pack(self, encoded: bytes) -> Encoded:
+        """Mark a message that must travel in fragments, so that its bytes are shared and counted once."""
+        return encoded if len(encoded) <= self._small_bytes else LargeMessage(encoded)
+
+    def post(self, peer: Peer, message: Encoded) -> bool:
+        """Put a message into a peer's outbox. False: no room. From any thread."""
+        with self._lock:
+            if peer.leaving:
+                raise UnknownWorkerError(peer.worker.pid)
+            if not peer.outbox.offer(message):
+                return False
+            begins_turn = self._accepted(peer)
+        self._after_accept(peer, begins_turn)
+        return True
+
+    def post_all(self, peers: Sequence[Peer], message: Encoded) -> list[int]:
+        """Put a message into every outbox, or raise WouldBlockError and put it into none; the pids."""
+        with self._lock:
+            peers = [peer for peer in peers if not peer.leaving]
+            for peer in peers:
+                if not peer.outbox.has_room(message):
+                    raise WouldBlockError(peer.worker.pid)
+            begins = [(peer, peer.outbox.offer(message) and self._accepted(peer)) for peer in peers]
+        for peer, begins_turn in begins:
+            self._after_accept(peer, begins_turn)
+        return [peer.worker.pid for peer in peers]
+
+    async def post_when_room(self, peer: Peer, message: Encoded, timeout_s: float | None) -> None:
+        """Wait for room in a peer's outbox, behind all that wait there already.
+
+        Raises SendTimeoutError, or WorkerGoneError when it goes meanwhile.
+        """
+        future: asyncio.Future[None] = self.loop.create_future()
+        with self._lock:
+            if peer.leaving:
+                raise UnknownWorkerError(peer.worker.pid)
+            ticket = peer.outbox.wait(message)
+            self._congested.add(peer)
+            self._waiters[ticket] = future
+        self._promote()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            if not ticket.accepted:
+                raise SendTimeoutError(peer.worker.pid) from None
+        finally:
+            with self._lock:
+                withdrawn = self._waiters.pop(ticket, None) is not None and peer.outbox.withdraw(ticket)
+            if withdrawn:
+                # Who waited behind it may fit now.
+                self._promote()
+
+    def _accepted(self, peer: Peer) -> bool:
+        """Under the lock: note that the peer's outbox has something. True: it had nothing in this turn."""
+        self.sent += 1
+        if peer.dirty:
+            return False
+        peer.dirty = True
+        self._dirty.append(peer)
+        return True
+
+    def _after_accept(self, peer: Peer, begins_turn: bool) -> None:
+        if threading.get_ident() != self._thread:
+            if begins_turn:
+                self.loop.call_soon_threadsafe(self._end_turn)
+        elif begins_turn:
+            if len(self._dirty) == 1:
+                self.loop.call_soon(self._end_turn)
+            # The first message of a quiet moment does not wait for those behind it.
+            if peer.writer is not None:
+                peer.writer.flush()
+        elif peer.outbox.backlog_bytes >= EAGER_BYTES and peer.writer is not None:
+            peer.writer.flush()
+
+    def _end_turn(self) -> None:
+        self.turn_messages = self.turn_bytes = 0
+        with self._lock:
+            dirty, self._dirty = self._dirty, []
+            for peer in dirty:
+                peer.dirty = False
+        for peer in dirty:
+            if peer.writer is not None:
+                peer.writer.flush()
+
+    def _on_written(self) -> None:
+        """A packet has left an outbox: there may be room for those who wait."""
+        if self._congested:
+            self._promote()
+        self.progress.set()
+
+    def _promote(self) -> None:
+        """Accept whoever waits and fits now, for whichever peer: the budget is shared."""
+        with self._lock:
+            for peer in list(self._congested):
+                for ticket in peer.outbox.promote():
+                    if self._accepted(peer) and len(self._dirty) == 1:
+                        self.loop.call_soon(self._end_turn)
+                    _settle(self._waiters.pop(ticket, None), None)
+                if not peer.outbox.waiting:
+                    self._congested.discard(peer)
+
+    def _refuse(self, peer: Peer) -> None:
+        """Take a peer out of the members; whoever waits for room there waits in vain."""
+        with self._lock:
+            peer.leaving = True
+            self.membership.remove(peer.worker.generation)
+            self._congested.discard(peer)
+            for ticket in peer.outbox.refuse():
+                _settle(self._waiters.pop(ticket, None), WorkerGoneError(peer.worker.pid))
+
+    # --- counters
+
+    def outbox_bytes(self) -> dict[int, int]:
+        """What waits for each peer, by pid."""
+        return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.all_peers()}
+
+
+def _settle(future: asyncio.Future[None] | None, error: Exception | None) -> None:
+    if future is None or future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
