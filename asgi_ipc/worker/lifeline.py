@@ -8,6 +8,7 @@ A thread may sleep on the socket for its hang-up, but it never speaks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import select
@@ -137,7 +138,12 @@ class Lifeline:
         self._socket.close()
 
     def _receive(self) -> None:
-        chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
+        try:
+            chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
+        except ConnectionResetError:
+            # It went with words of ours unread; all of its own have been read before this shows.
+            self.is_open = False
+            return
         for fd in fds:
             os.set_inheritable(fd, False)
         self._fds.extend(fds)
@@ -202,6 +208,10 @@ class Lifeline:
                 break
         if ready[0][1] & select.POLLNVAL:
             return
+        if self._loop is not None:
+            # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self.drain)
         seen = -1
         while seen != self._turns:
             seen = self._turns

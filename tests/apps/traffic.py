@@ -108,7 +108,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
     for task in talking:
         await task
-    for receiver, count in endpoint.lost.items():
+    for receiver, count in endpoint.outgoing.lost.items():
         State.ledger.write(LOST, State.generation, receiver, count)
     State.ledger.write(LEFT, State.generation, 0)
 

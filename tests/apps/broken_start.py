@@ -1,0 +1,20 @@
+"""An app that is imported but can't start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+
+from asgi_ipc import ipc
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with ipc.lifespan(app):
+        raise RuntimeError("broken on purpose while starting")
+        yield
+
+
+app = Starlette(lifespan=lifespan)

@@ -1,0 +1,207 @@
+"""An app whose workers do what a test tells them, each through a Unix socket of its own.
+
+Law: every command is one line in, one line out, in Python literals, so that a
+test can address one worker and wait for what it waits for. It uses only the
+public API of asgi_ipc.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from asgi_ipc import ipc
+
+FOLDER = Path(os.environ["PUPPET_FOLDER"])
+
+# What handlers saw: (name, sender, data).
+journal: list[tuple[str, int | None, Any]] = []
+seen = asyncio.Condition()
+gate = asyncio.Event()
+
+
+async def note(name: str, data: Any) -> None:
+    async with seen:
+        journal.append((name, ipc.sender, data))
+        seen.notify_all()
+
+
+@ipc.receive("note")
+async def on_note(data: Any) -> None:
+    await note("note", data)
+
+
+@ipc.receive("ask")
+async def on_ask(data: Any) -> None:
+    await note("ask", data)
+    await ipc.reply("note", ["answer", data])
+
+
+def on_plain(data: Any) -> None:
+    task = asyncio.get_running_loop().create_task(note("plain", data))
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def on_slow(data: Any) -> None:
+    """Says who sends, waits for the gate, and says it again; and so does a task that it starts."""
+
+    async def later() -> None:
+        await gate.wait()
+        await note("slow task", data)
+
+    await note("slow before", data)
+    task = asyncio.create_task(later())
+    await gate.wait()
+    await task
+    await note("slow thread", await asyncio.to_thread(lambda: ipc.sender))
+    await note("slow after", data)
+
+
+def on_block(data: float) -> None:
+    time.sleep(data)
+
+
+def on_fail(data: Any) -> None:
+    raise ValueError(data)
+
+
+tasks: set[asyncio.Task[None]] = set()
+ipc.receive("plain", on_plain)
+ipc.receive({"slow": on_slow, "block": on_block, "fail": on_fail})
+
+
+async def reset() -> None:
+    """Forget what came before, for the next test."""
+    async with seen:
+        journal.clear()
+    gate.clear()
+    ipc.receive("note", on_note)
+
+
+async def received(count: int) -> list[tuple[str, int | None, Any]]:
+    async with seen:
+        await seen.wait_for(lambda: len(journal) >= count)
+        return list(journal)
+
+
+async def members(count: int) -> list[tuple[int, int, int]]:
+    # Membership has no event yet; each turn of this loop lets the worker hear more.
+    while len(ipc.workers) != count:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return [(worker.pid, worker.slot, worker.generation) for worker in ipc.workers]
+
+
+async def flood(to: int, count: int, size: int) -> list[str]:
+    """Send without waiting until told to stop by an error, or `count` times."""
+    errors = []
+    for number in range(count):
+        try:
+            await ipc.send(to, "plain", str(number).ljust(size), timeout=0.2)
+        except Exception as error:
+            errors.append(type(error).__name__)
+            break
+    return errors
+
+
+async def sized(to: int, size: int) -> int:
+    await ipc.send(to, "note", "x" * size)
+    return size
+
+
+async def redefine(how: str) -> None:
+    if how == "replace":
+        ipc.receive("note", lambda data: on_plain(["replaced", data]))
+    else:
+        ipc.receive("note", None)
+
+
+async def stats() -> dict[str, Any]:
+    snapshot = ipc.stats()
+    return {
+        "sent": snapshot.sent,
+        "received": snapshot.received,
+        "discarded": snapshot.discarded,
+        "handler_errors": snapshot.handler_errors,
+        "dropped": dict(snapshot.dropped),
+        "outbox_bytes": dict(snapshot.outbox_bytes),
+    }
+
+
+async def outside() -> list[Any]:
+    return [ipc.sender, ipc.pid, ipc.slot]
+
+
+async def open_gate() -> None:
+    gate.set()
+
+
+async def fork_and_hold(seconds: float) -> int:
+    """Fork a child that only waits; its pid."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(seconds) + 1)
+        signal.pause()
+        os._exit(0)
+    return child
+
+
+async def thread_send(to: int, data: Any) -> Any:
+    return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
+
+
+COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
+    "send": ipc.send,
+    "broadcast": ipc.broadcast,
+    "reply": ipc.reply,
+    "received": received,
+    "members": members,
+    "flood": flood,
+    "sized": sized,
+    "redefine": redefine,
+    "reset": reset,
+    "stats": stats,
+    "outside": outside,
+    "open_gate": open_gate,
+    "fork_and_hold": fork_and_hold,
+    "thread_send": thread_send,
+}
+
+
+async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        command, arguments, options = ast.literal_eval(line.decode())
+        try:
+            answer = ("ok", await COMMANDS[command](*arguments, **options))
+        except Exception as error:
+            answer = (type(error).__name__, str(error))
+        writer.write(repr(answer).encode() + b"\n")
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with ipc.lifespan(app):
+        server = await asyncio.start_unix_server(obey, FOLDER / f"{os.getpid()}.sock", limit=64 * 1024 * 1024)
+        yield
+        server.close()
+
+
+async def pid(request: Request) -> JSONResponse:
+    return JSONResponse({"pid": ipc.pid, "workers": [worker.pid for worker in ipc.workers]})
+
+
+app = Starlette(routes=[Route("/", pid)], lifespan=lifespan)

@@ -1,0 +1,113 @@
+"""The error tree: who inherits from whom, and what each one says."""
+
+from __future__ import annotations
+
+import pickle
+import re
+
+import pytest
+
+import asgi_ipc
+from asgi_ipc import errors
+
+VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = [
+    (
+        errors.NotRunningError(),
+        RuntimeError,
+        {"reason": "ipc.lifespan is not entered"},
+        "ipc.lifespan is not entered",
+    ),
+    (
+        errors.OutsideHandlerError(),
+        RuntimeError,
+        {},
+        "reply() answers the message being handled; there is none here",
+    ),
+    (
+        errors.InvalidNameError("a\x00", "a name has no control characters"),
+        ValueError,
+        {"name": "a\x00", "reason": "a name has no control characters"},
+        "invalid message name 'a\\x00': a name has no control characters",
+    ),
+    (
+        errors.MessageTooLargeError(20971520, 16777216),
+        ValueError,
+        {"size_bytes": 20971520, "max_bytes": 16777216},
+        "message of 20971520 bytes exceeds the limit of 16777216 bytes",
+    ),
+    (errors.DeliveryError(7), errors.IPCError, {"pid": 7}, "message to worker 7 was not accepted"),
+    (errors.UnknownWorkerError(7), LookupError, {"pid": 7}, "no worker 7 is here now"),
+    (
+        errors.WorkerGoneError(7),
+        ConnectionError,
+        {"pid": 7},
+        "worker 7 went while the message was waiting",
+    ),
+    (
+        errors.SendTimeoutError(7),
+        TimeoutError,
+        {"pid": 7},
+        "worker 7 made no room for the message in time",
+    ),
+    (
+        errors.WouldBlockError(7),
+        BlockingIOError,
+        {"pid": 7},
+        "worker 7 has no room for the message now",
+    ),
+    (errors.LauncherError("the port is taken"), errors.IPCError, {}, "the port is taken"),
+]
+_named = pytest.mark.parametrize(
+    ("error", "base", "values", "sentence"), VALUES, ids=lambda each: type(each).__name__
+)
+
+
+@_named
+def test_an_error_is_what_the_tree_says_and_carries_its_values(
+    error: errors.IPCError, base: type[Exception], values: dict[str, object], sentence: str
+) -> None:
+    assert isinstance(error, errors.IPCError)
+    assert isinstance(error, base)
+    assert {name: getattr(error, name) for name in values} == values
+    assert str(error) == sentence
+
+
+@_named
+def test_an_error_survives_the_way_to_another_process(
+    error: errors.IPCError, base: type[Exception], values: dict[str, object], sentence: str
+) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert {name: getattr(copy, name) for name in values} == values
+    assert str(copy) == sentence
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [errors.UnknownWorkerError, errors.WorkerGoneError, errors.SendTimeoutError, errors.WouldBlockError],
+)
+def test_what_was_not_delivered_is_a_delivery_error(kind: type[errors.DeliveryError]) -> None:
+    assert issubclass(kind, errors.DeliveryError)
+
+
+def test_every_error_is_tested_here_and_exported_by_the_package() -> None:
+    tested = {type(error).__name__ for error, _, _, _ in VALUES}
+    assert tested | {"IPCError"} == set(errors.__all__)
+    assert set(errors.__all__) <= set(asgi_ipc.__all__)
+    for name in errors.__all__:
+        assert getattr(asgi_ipc, name) is getattr(errors, name)
+
+
+def test_the_tree_printed_at_the_top_of_the_module_is_the_tree() -> None:
+    assert errors.__doc__ is not None
+    printed = re.findall(r"^[ |]*\+- (\w+)(?: \((\w+)\))?", errors.__doc__, re.MULTILINE)
+    assert {name for name, _ in printed} | {"IPCError"} == set(errors.__all__)
+    for name, base in printed:
+        bases = [each.__name__ for each in getattr(errors, name).__mro__]
+        assert not base or base in bases
+
+
+def test_a_long_bad_name_is_shown_short() -> None:
+    error = errors.InvalidNameError("x" * 10_000, "a name has at most 254 bytes of UTF-8")
+    assert len(str(error)) < 150
+    assert error.name == "x" * 10_000

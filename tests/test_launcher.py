@@ -1,0 +1,296 @@
+"""The launcher: signals, restarts, deaths and its own end, with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.ledger import Verdict, judge
+from tests.puppets import puppets
+from tests.serving import DEADLINE_S, Server, eventually, is_running, serving
+
+RESTARTED = "All workers have been restarted"
+
+
+def _clean(verdict: Verdict) -> bool:
+    return not (verdict.duplicated or verdict.reordered or verdict.altered or verdict.misdelivered)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_rolling_restarts_under_traffic_lose_nothing_and_fail_no_request(
+    loop: str, tmp_path: Path
+) -> None:
+    env = {"TRAFFIC_FOLDER": str(tmp_path)}
+    async with serving(
+        "tests.apps.traffic:app", "--loop", loop, "--no-access-log", workers=3, env=env
+    ) as server:
+        await server.started(3)
+        done = asyncio.Event()
+        clients = [asyncio.create_task(_ask_until(server, done, slow=slow)) for slow in (False, True)]
+        for count in (1, 2, 3):
+            server.signal(signal.SIGHUP)
+            await server.said(RESTARTED, count)
+        done.set()
+        answers = [await client for client in clients]
+        assert all(answers)
+        assert set(answers[0] + answers[1]) == {200}
+        assert await server.stop() == 0
+    verdict = judge(tmp_path)
+    assert _clean(verdict)
+    assert len(verdict.left) == 12
+    assert len(verdict.accepted) > 5_000
+    assert (verdict.missing, verdict.invented) == (set(), set())
+
+
+async def _ask_until(server: Server, done: asyncio.Event, *, slow: bool) -> list[int]:
+    """A client with a connection per request; a slow one asks some time after it has connected."""
+    statuses = []
+    while not done.is_set():
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        if slow:
+            await asyncio.sleep(0.05)  # this is what the client does: it connects first
+        writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        statuses.append(int(answer.split(b" ", 2)[1]) if answer else 0)
+    return statuses
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--loop", "uvloop"], ["--loop", "asyncio", "--max-packet-bytes", "512", "--pipe-bytes", "16384"]],
+)
+async def test_kills_lose_only_what_was_the_dead_ones_own(options: list[str], tmp_path: Path) -> None:
+    env = {"TRAFFIC_FOLDER": str(tmp_path), "TRAFFIC_LARGE_SHARE": "0.02"}
+    async with serving("tests.apps.traffic:app", *options, "--no-access-log", workers=3, env=env) as server:
+        await server.started(3)
+        for count in range(1, 9):
+            victim = server.workers()[count % 3]
+            os.kill(victim, signal.SIGKILL)
+            await server.said(r"Worker \[\d+\] died", count)
+            await server.said("Application startup complete", 3 + count)
+        assert await server.stop() == 0
+    verdict = judge(tmp_path)
+    assert _clean(verdict)
+    # Between those who lived to the end nothing is missing. What is missing went to a dead one, or
+    # had not been wholly written by it; what a survivor never wrote, it has counted.
+    assert verdict.missing_between(verdict.left) == set()
+    assert all(sender not in verdict.left for sender, _, _ in verdict.invented)
+    for (sender, receiver), count in verdict.counted_lost.items():
+        assert receiver not in verdict.left
+        assert count <= len([key for key in verdict.missing if key[:2] == (sender, receiver)])
+
+
+async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=3) as (strings, (a, b, c)):
+        os.kill(b, signal.SIGKILL)
+        await strings.server.said(rf"Worker \[{b}\] died: it was killed by SIGKILL; starting another")
+        await strings.server.said("Application startup complete", 4)
+        for pid in (a, c):
+            members = await strings.call(pid, "members", 3)
+            assert [slot for _, slot, _ in members] == [0, 1, 2]
+            assert [generation for _, _, generation in members] == [1, 4, 3]
+            assert b not in [member for member, _, _ in members]
+        assert await strings.server.stop() == 0
+
+
+async def test_one_worker_is_supervised_too(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=1) as (strings, (only,)):
+        os.kill(only, signal.SIGKILL)
+        await strings.server.said("Application startup complete", 2)
+        (successor,) = strings.server.workers()
+        assert successor != only
+        assert (await strings.server.get("/")).json() == {"pid": successor, "workers": [successor]}
+        assert await strings.server.stop() == 0
+
+
+async def test_restarts_asked_for_during_a_restart_become_one_more(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, pids):
+        server = strings.server
+        for _ in range(5):
+            server.signal(signal.SIGHUP)
+        await server.said(RESTARTED, 2)
+        await eventually(lambda: len(server.workers()) == 2, "the old ones have gone")
+        assert not {*pids} & {*server.workers()}
+        # Two rounds of two workers, and not one start more.
+        assert server.count("Started server process") == 6
+        assert await server.stop() == 0
+
+
+async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, (a, b)):
+        server = strings.server
+        for _ in range(3):
+            server.signal(signal.SIGTTIN)
+        await server.said("Application startup complete", 5)
+        assert len(await strings.call(a, "members", 5)) == 5
+        for _ in range(5):
+            server.signal(signal.SIGTTOU)
+        await server.said("One worker is left")
+        assert await strings.call(a, "members", 1) == [(a, 0, 1)]
+        await eventually(lambda: server.workers() == [a], "the others have gone")
+        assert not is_running(b)
+        assert "drain timeout" not in server.text
+        assert await server.stop() == 0
+
+
+async def test_ctrl_c_to_the_whole_group_is_one_clean_stop(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=3) as (strings, pids):
+        os.killpg(strings.server.pid, signal.SIGINT)
+        assert await strings.server.ended() == 0
+        assert "Traceback" not in strings.server.text
+        assert "KeyboardInterrupt" not in strings.server.text
+        assert not any(map(is_running, pids))
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, (a, b)):
+        await strings.call(a, "send", b, "block", 60.0)
+        strings.server.signal(signal.SIGTERM)
+        await strings.server.said("Received SIGTERM, exiting")
+        strings.server.signal(signal.SIGTERM)
+        assert await strings.server.ended() == 128 + signal.SIGTERM
+        assert not any(map(is_running, (a, b)))
+
+
+async def test_a_killed_launcher_leaves_no_orphan_and_a_free_port(tmp_path: Path) -> None:
+    env = {"TRAFFIC_FOLDER": str(tmp_path)}
+    async with serving("tests.apps.traffic:app", "--no-access-log", workers=3, env=env) as server:
+        pids = await server.started(3)
+        os.kill(server.pid, signal.SIGKILL)
+        await eventually(lambda: not any(map(is_running, pids)), "the workers have ended")
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", server.port))
+            again.listen()
+    verdict = judge(tmp_path)
+    assert _clean(verdict)
+    assert len(verdict.left) == 3
+    assert verdict.missing == set()
+
+
+async def test_a_killed_launcher_ends_a_worker_whose_loop_is_blocked(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, (a, b)):
+        await strings.call(a, "send", b, "block", 60.0)
+        os.kill(strings.server.pid, signal.SIGKILL)
+        await eventually(lambda: not is_running(a), "the healthy worker has ended")
+        await eventually(lambda: not is_running(b), "the blocked worker has been ended by its guard")
+
+
+async def test_a_blocked_loop_is_told_and_told_again_when_it_turns(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, (a, b)):
+        await strings.call(a, "send", b, "block", 6.0)
+        (line,) = await strings.server.said("stalled")
+        assert f"[{b}]" in line
+        await strings.call(a, "send", a, "note", "unmoved")
+        await strings.call(a, "received", 1)
+        await strings.server.said(rf"Worker \[{b}\] responds again")
+        assert await strings.server.stop() == 0
+
+
+async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
+    async with puppets(tmp_path, "--worker-hang-timeout", "4", workers=2) as (strings, (a, b)):
+        await strings.call(a, "send", b, "block", 60.0)
+        await strings.server.said(rf"Worker \[{b}\] has been stalled for 4 s; replacing it")
+        await strings.server.said("Application startup complete", 3)
+        members = await strings.call(a, "members", 2)
+        assert b not in [pid for pid, _, _ in members]
+        assert await strings.server.stop() == 0
+
+
+async def test_a_worker_that_has_served_its_requests_is_replaced_before_it_stops(tmp_path: Path) -> None:
+    async with puppets(tmp_path, "--limit-max-requests", "3", workers=1) as (strings, (first,)):
+        answers = [(await strings.server.get("/")).json()["pid"] for _ in range(3)]
+        assert answers == [first] * 3
+        await strings.server.said("Application startup complete", 2)
+        assert (await strings.server.get("/")).status_code == 200
+        await eventually(lambda: not is_running(first), "the first has gone")
+        assert strings.server.count("died") == 0
+        assert await strings.server.stop() == 0
+
+
+async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_path: Path) -> None:
+    env = {"PUPPET_FOLDER": str(tmp_path)}
+    async with serving("tests.apps.stream:app", workers=2, env=env) as server:
+        pids = await server.started(2)
+        async with (
+            httpx.AsyncClient(timeout=DEADLINE_S) as client,
+            client.stream("GET", f"http://127.0.0.1:{server.port}/stream") as response,
+        ):
+            lines = response.aiter_lines()
+            holder = int(await anext(lines))
+            server.signal(signal.SIGHUP)
+            await server.said(RESTARTED)
+            # The one with the open stream goes on with it, the other has gone, and signals are heard.
+            (other,) = {*pids} - {holder}
+            await eventually(lambda: not is_running(other), "the other old one has gone")
+            assert int(await anext(lines)) == holder
+            server.signal(signal.SIGTTIN)
+            await server.said("Increasing the number of workers to 3")
+            server.signal(signal.SIGTERM)
+            await server.said("Received SIGTERM")
+            server.signal(signal.SIGTERM)
+            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+                async for _ in lines:
+                    pass
+        assert await server.ended() == 128 + signal.SIGTERM
+
+
+async def test_a_reload_replaces_all_workers_and_a_broken_file_keeps_the_old(tmp_path: Path) -> None:
+    app = tmp_path / "reloaded.py"
+
+    def write(version: str) -> None:
+        app.write_text(
+            "from starlette.applications import Starlette\n"
+            "from starlette.responses import JSONResponse\n"
+            "from starlette.routing import Route\n"
+            "from asgi_ipc import ipc\n"
+            f"async def version(request): return JSONResponse([{version}, len(ipc.workers)])\n"
+            "app = Starlette(routes=[Route('/', version)], lifespan=ipc.lifespan)\n"
+        )
+
+    write("1")
+    options = ["--app-dir", str(tmp_path), "--reload", "--reload-dir", str(tmp_path)]
+    async with serving("reloaded:app", *options, workers=2) as server:
+        await server.started(2)
+        assert (await server.get("/")).json() == [1, 2]
+        write("2")
+        await server.said("detected changes in .*reloaded.py")
+        await server.said(RESTARTED)
+        await eventually(lambda: len(server.workers()) == 2, "the old ones have gone")
+        assert (await server.get("/")).json() == [2, 2]
+        write("(")
+        await server.said("giving the restart up")
+        assert server.count("SyntaxError") == 1
+        assert (await server.get("/")).json() == [2, 2]
+        write("3")
+        await server.said(RESTARTED, 2)
+        assert await server.stop() == 0
+
+
+async def test_a_crash_loop_is_slowed_down(tmp_path: Path) -> None:
+    app = tmp_path / "dying.py"
+    app.write_text(
+        "import asyncio, os\n"
+        "from contextlib import asynccontextmanager\n"
+        "from starlette.applications import Starlette\n"
+        "from asgi_ipc import ipc\n"
+        "@asynccontextmanager\n"
+        "async def lifespan(app):\n"
+        "    async with ipc.lifespan(app):\n"
+        "        if ipc.slot == 1:\n"
+        "            asyncio.get_running_loop().call_later(0.1, os._exit, 9)\n"
+        "        yield\n"
+        "app = Starlette(lifespan=lifespan)\n"
+    )
+    async with serving("dying:app", "--app-dir", str(tmp_path), workers=2) as server:
+        await server.said("exited with status 9; starting another in 1 s")
+        assert server.count("starting another in 0.5 s") == 1
+        assert server.count("exited with status 9; starting another.$") == 1
+        assert await server.stop() == 0

@@ -1,0 +1,105 @@
+"""The layers: who imports whom, read off the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import asgi_ipc
+
+PACKAGE = Path(asgi_ipc.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+IMPURE = {
+    "asyncio",
+    "fcntl",
+    "io",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+    "uvicorn",
+    "uvloop",
+}
+
+
+def imports(file: Path) -> set[str]:
+    """The full names of the modules (and of what is imported from them) in one file."""
+    package = [PACKAGE.name, *file.relative_to(PACKAGE).parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def below(folder: str) -> list[Path]:
+    files = [file for file in FILES if file.is_relative_to(PACKAGE / folder)]
+    assert files
+    return files
+
+
+def of(prefix: str, names: set[str]) -> set[str]:
+    """Those of `names` that are `prefix` or in it."""
+    return {name for name in names if name == prefix or name.startswith(prefix + ".")}
+
+
+def shown(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("file", below("protocol"), ids=shown)
+def test_protocol_asks_neither_kernel_nor_loop_nor_clock(file: Path) -> None:
+    assert not {name for name in imports(file) if name.split(".")[0] in IMPURE}
+
+
+@pytest.mark.parametrize("file", below("protocol"), ids=shown)
+def test_protocol_imports_only_itself_and_the_errors(file: Path) -> None:
+    ours = of("asgi_ipc", imports(file))
+    assert ours == of("asgi_ipc.protocol", ours) | of("asgi_ipc.errors", ours)
+
+
+@pytest.mark.parametrize("file", below("launcher"), ids=shown)
+def test_the_launcher_never_imports_the_worker(file: Path) -> None:
+    assert not of("asgi_ipc.worker", imports(file))
+
+
+@pytest.mark.parametrize("file", below("worker"), ids=shown)
+def test_a_worker_never_imports_the_launcher(file: Path) -> None:
+    assert not of("asgi_ipc.launcher", imports(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=shown)
+def test_no_web_framework_is_imported_anywhere(file: Path) -> None:
+    for framework in ("starlette", "fastapi", "django", "flask", "litestar", "quart"):
+        assert not of(framework, imports(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=shown)
+def test_nothing_is_pickled_or_evaluated(file: Path) -> None:
+    assert not {name for name in imports(file) if name.split(".")[0] in {"pickle", "marshal", "shelve"}}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec"}
+
+
+def test_every_module_opens_with_its_law() -> None:
+    for file in FILES:
+        assert ast.get_docstring(ast.parse(file.read_text())), shown(file)

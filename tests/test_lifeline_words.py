@@ -1,0 +1,137 @@
+"""Lifeline words: there and back over any chunking, and what is no word."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_ipc.protocol import lifeline as words
+from asgi_ipc.protocol.lifeline import (
+    MAX_WORD_BYTES,
+    ToLauncher,
+    ToWorker,
+    WordError,
+    WordParser,
+    decode_for_launcher,
+    decode_for_worker,
+    encode_word,
+)
+from asgi_ipc.protocol.membership import Worker
+from tests import strategies
+from tests.strategies import chunked
+
+_generations = st.integers(1, 2**32 - 1)
+_workers = st.builds(Worker, st.integers(1, 2**22), st.integers(0, 1000), _generations)
+_texts = st.text(max_size=50)
+
+to_worker: st.SearchStrategy[ToWorker] = st.one_of(
+    st.builds(
+        words.Handover,
+        slot=st.integers(0, 1000),
+        generation=_generations,
+        cookie=strategies.cookies,
+        sys_path=st.lists(_texts, max_size=5),
+        max_packet_bytes=st.integers(128, 4096),
+        max_message_bytes=st.integers(1, 2**32),
+        drain_timeout_s=st.floats(0, 1e6),
+        uvicorn=st.dictionaries(_texts, st.none() | st.booleans() | st.integers(0, 9) | _texts, max_size=5),
+    ),
+    st.builds(words.Welcome, st.lists(_workers, max_size=70)),
+    st.builds(words.Joined, _workers),
+    st.builds(words.WriteEnd, _generations),
+    st.builds(words.Entered, st.lists(st.integers(1, 2**22), max_size=5)),
+    st.builds(words.Left, _generations),
+    st.builds(words.Gone, _generations, _texts),
+    st.builds(words.Stop),
+)
+to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
+    st.builds(words.Join),
+    st.builds(words.Took, _generations, st.booleans()),
+    st.builds(words.Leaving),
+    st.builds(words.Drained, st.booleans(), st.integers(0, 2**40)),
+    st.builds(words.Ready),
+    st.builds(words.Failed, st.text()),
+    st.builds(words.Retiring),
+    st.builds(words.Beat),
+)
+
+
+def heard(chunks: list[bytes]) -> list[bytes]:
+    parser = WordParser()
+    return [body for chunk in chunks for body in parser.feed(chunk)]
+
+
+@given(st.data(), st.lists(to_worker, max_size=8))
+def test_a_worker_hears_the_words_of_the_launcher_in_any_pieces(
+    data: st.DataObject, said: list[ToWorker]
+) -> None:
+    chunks = data.draw(chunked(b"".join(map(encode_word, said))))
+    assert [decode_for_worker(body) for body in heard(chunks)] == said
+
+
+@given(st.data(), st.lists(to_launcher, max_size=8))
+def test_the_launcher_hears_the_words_of_a_worker_in_any_pieces(
+    data: st.DataObject, said: list[ToLauncher]
+) -> None:
+    chunks = data.draw(chunked(b"".join(map(encode_word, said))))
+    assert [decode_for_launcher(body) for body in heard(chunks)] == said
+
+
+def test_a_word_is_heard_with_its_last_byte_and_not_before() -> None:
+    encoded = encode_word(words.Failed("no such app"))
+    parser = WordParser()
+    for byte in encoded[:-1]:
+        assert parser.feed(bytes([byte])) == []
+    (body,) = parser.feed(encoded[-1:])
+    assert decode_for_launcher(body) == words.Failed("no such app")
+
+
+def test_a_word_longer_than_any_is_refused_before_it_is_read() -> None:
+    assert WordParser().feed(struct.pack("<I", MAX_WORD_BYTES)) == []
+    with pytest.raises(WordError, match="16777217 bytes"):
+        WordParser().feed(struct.pack("<I", MAX_WORD_BYTES + 1))
+
+
+def test_words_are_for_one_side_only() -> None:
+    with pytest.raises(WordError):
+        decode_for_launcher(encode_word(words.Left(1))[4:])
+    with pytest.raises(WordError):
+        decode_for_worker(encode_word(words.Ready())[4:])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        b"\xc0",
+        b"\x80",
+        b"\x81\xa4word\xa6Nobody",
+        b"\x81\xa4word\xa4Left",
+        b"\x82\xa4word\xa4Left\xaageneration\xa1x",
+        b"\x81\xa4word\xff",
+        encode_word(words.Stop())[4:] + b"x",
+        b"\x82\xa4word\xa6Failed\xa6reason\xa1\xff",
+        b"\x82\xa4word\xa4Gone\xa6reason\xa1\xff",
+    ],
+)
+def test_garbage_is_no_word_for_anybody(body: bytes) -> None:
+    with pytest.raises(WordError):
+        decode_for_worker(body)
+    with pytest.raises(WordError):
+        decode_for_launcher(body)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_are_the_answer_is_a_word_or_a_word_error(body: bytes) -> None:
+    decode: Any
+    for decode in (decode_for_worker, decode_for_launcher):
+        try:
+            word = decode(body)
+        except WordError:
+            continue
+        assert decode(encode_word(word)[4:]) == word
