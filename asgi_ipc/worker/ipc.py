@@ -32,7 +32,7 @@ from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.handlers import Function, Registry, current_delivery
-from asgi_ipc.worker.outgoing import Outgoing, Peer
+from asgi_ipc.worker.outgoing import Outgoing, Peer, Waiter
 from asgi_ipc.worker.stats import Stats, snapshot
 
 F = TypeVar("F", bound=Callable[[Any], Any])
@@ -206,16 +206,17 @@ class IPC:
         message = self._message(endpoint, name, data)
         outgoing = endpoint.outgoing
         took: list[int] = []
-        full: list[Peer] = []
+        full: list[Waiter] = []
         for peer in outgoing.members(include_self=include_self):
             # A member that leaves in this very moment is in neither list.
             with suppress(UnknownWorkerError):
                 if outgoing.post(peer, message):
                     took.append(peer.worker.pid)
                 else:
-                    full.append(peer)
+                    # Its place in the order is taken now, whoever sends while this waits.
+                    full.append(outgoing.queue(peer, message))
         if full:
-            took += await self._broadcast_to_full(endpoint, full, message, timeout)
+            took += await self._accepted_by(endpoint, full, timeout)
         else:
             await self._yield_sometimes(endpoint, len(took), size_bytes(message) * len(took))
         return tuple(took)
@@ -328,21 +329,25 @@ class IPC:
         if endpoint.outgoing.post(peer, message):
             await self._yield_sometimes(endpoint, 1, size_bytes(message))
         else:
+            waiter = endpoint.outgoing.queue(peer, message)
             with endpoint.dispatcher.waiting():
-                await endpoint.outgoing.post_when_room(peer, message, timeout)
+                await endpoint.outgoing.accepted(waiter, timeout)
 
     @staticmethod
-    async def _broadcast_to_full(
-        endpoint: Endpoint, full: Sequence[Peer], message: Encoded, timeout: float | None
-    ) -> list[int]:
+    async def _accepted_by(endpoint: Endpoint, full: Sequence[Waiter], timeout: float | None) -> list[int]:
         """Wait for room in all these outboxes at once; the pids of those who made it."""
-        waits = [endpoint.outgoing.post_when_room(peer, message, timeout) for peer in full]
-        with endpoint.dispatcher.waiting():
-            results = await asyncio.gather(*waits, return_exceptions=True)
+        waits = [endpoint.outgoing.accepted(waiter, timeout) for waiter in full]
+        try:
+            with endpoint.dispatcher.waiting():
+                results = await asyncio.gather(*waits, return_exceptions=True)
+        finally:
+            # A wait that was cancelled before it began has not done so itself.
+            for waiter in full:
+                endpoint.outgoing.withdraw(waiter)
         took = []
-        for peer, result in zip(full, results, strict=True):
+        for waiter, result in zip(full, results, strict=True):
             if result is None:
-                took.append(peer.worker.pid)
+                took.append(waiter.peer.worker.pid)
             elif not isinstance(result, DeliveryError):
                 raise result
         return took

@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
@@ -40,6 +40,15 @@ class Peer:
     dirty: bool = False
     # Not addressed any more.
     leaving: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    """A message's place in the queue for room in an outbox; `future` ends when it is accepted or refused."""
+
+    peer: Peer
+    future: asyncio.Future[None]
+    ticket: Ticket = field(init=False)
 
 
 class Outgoing:
@@ -193,31 +202,40 @@ class Outgoing:
             self._after_accept(peer, begins_turn)
         return [peer.worker.pid for peer in peers]
 
-    async def post_when_room(self, peer: Peer, message: Encoded, timeout_s: float | None) -> None:
-        """Wait for room in a peer's outbox, behind all that wait there already.
-
-        Raises SendTimeoutError, or WorkerGoneError when it goes meanwhile.
-        """
-        future: asyncio.Future[None] = self.loop.create_future()
+    def queue(self, peer: Peer, message: Encoded) -> Waiter:
+        """Take a place for a message behind all that wait for room in a peer's outbox."""
+        waiter = Waiter(peer, self.loop.create_future())
         with self._lock:
             if peer.leaving:
                 raise UnknownWorkerError(peer.worker.pid)
-            ticket = peer.outbox.wait(message)
+            waiter.ticket = peer.outbox.wait(message)
             self._congested.add(peer)
-            self._waiters[ticket] = future
+            self._waiters[waiter.ticket] = waiter.future
         self._promote()
+        return waiter
+
+    async def accepted(self, waiter: Waiter, timeout_s: float | None) -> None:
+        """Wait until a queued message has been accepted; otherwise it is withdrawn, whole.
+
+        Raises SendTimeoutError, or WorkerGoneError when the peer goes meanwhile.
+        """
         try:
             async with asyncio.timeout(timeout_s):
-                await future
+                await waiter.future
         except TimeoutError:
-            if not ticket.accepted:
-                raise SendTimeoutError(peer.worker.pid) from None
+            if not waiter.ticket.accepted:
+                raise SendTimeoutError(waiter.peer.worker.pid) from None
         finally:
-            with self._lock:
-                withdrawn = self._waiters.pop(ticket, None) is not None and peer.outbox.withdraw(ticket)
-            if withdrawn:
-                # Who waited behind it may fit now.
-                self._promote()
+            self.withdraw(waiter)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """Take a queued message back unless it has been accepted or refused."""
+        with self._lock:
+            waits = self._waiters.pop(waiter.ticket, None) is not None
+            withdrawn = waits and waiter.peer.outbox.withdraw(waiter.ticket)
+        if withdrawn:
+            # Who waited behind it may fit now.
+            self._promote()
 
     def _accepted(self, peer: Peer) -> bool:
         """Under the lock: note that the peer's outbox has something. True: it had nothing in this turn."""
