@@ -18,7 +18,7 @@ from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encod
 
 # A slow machine is no failure: neither an example nor its drawing has a deadline.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("suite", _PATIENT, max_examples=75, stateful_step_count=40)
+settings.register_profile("suite", _PATIENT, max_examples=100, stateful_step_count=50)
 settings.register_profile("thorough", _PATIENT, max_examples=2000, stateful_step_count=80)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 

@@ -482,7 +482,7 @@ class RelayMachine(RuleBasedStateMachine):
             self.connect(joins=True)
         self.settle()
 
-    @precondition(lambda self: self.started < self.most_workers)
+    @precondition(lambda self: len(self.living) < self.most_workers)
     @rule(joins=st.booleans())
     def connect(self, joins: bool) -> None:
         self.started += 1

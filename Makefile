@@ -1,0 +1,48 @@
+# One command per intention; .ci/run calls the same.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench image-check clean
+
+help:
+	@echo "make demo         run the demo with four workers on 127.0.0.1:8000"
+	@echo "make test         install everything and run the whole test suite"
+	@echo "make lint         linter, formatter, types"
+	@echo "make bench        measure, and write benchmarks/results/"
+	@echo "make image-check  build the container image without a Docker engine and try it"
+
+# The wheel is what is installed and tested, not the folder beside it.
+$(VENV)/.demo: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo test lint
+	@touch $@
+
+demo: $(VENV)/.demo
+	@echo
+	@echo "  Open   http://127.0.0.1:8000/   and then try, with a pid that it shows:"
+	@echo
+	@echo "    curl http://127.0.0.1:8000/workers"
+	@echo "    curl http://127.0.0.1:8000/broadcast/hello"
+	@echo "    curl http://127.0.0.1:8000/send/PID/hello"
+	@echo
+	@exec $(BIN)/asgi-ipc serve demo:app --workers 4
+
+test: $(VENV)/.test
+	@scripts/test $(BIN)
+
+lint: $(VENV)/.test
+	@scripts/lint $(BIN)
+
+bench: $(VENV)/.test
+	@$(BIN)/python -m benchmarks
+
+image-check:
+	@scripts/image-check
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

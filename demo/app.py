@@ -1,0 +1,112 @@
+"""The routes: a request becomes one verb of ipc, an error becomes a status with its reason.
+
+Law: nothing is decided here about who may ask (guard), what is remembered
+(journal) or how the page follows (live).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+from asgi_ipc import (
+    DeliveryError,
+    MessageTooLargeError,
+    NotRunningError,
+    UnknownWorkerError,
+    ipc,
+)
+from demo.guard import OwnHostOnly, OwnPageOnly
+from demo.live import live
+from demo.page import index, static
+from demo.talk import received
+
+# Pids have at most 7 digits on Linux; what is longer is none, and
+# int() refuses more than 4300 digits with an error of its own.
+MAX_PID_DIGITS: Final = 10
+
+
+async def send(request: Request) -> JSONResponse:
+    """Say hello to one worker."""
+    pid = _pid(request.path_params["pid"])
+    await ipc.send(pid, "hello", request.path_params["data"])
+    return JSONResponse({"from": ipc.pid, "to": pid})
+
+
+async def broadcast(request: Request) -> JSONResponse:
+    """Say hello to all workers, this one among them."""
+    took = await ipc.broadcast("hello", request.path_params["data"])
+    return JSONResponse({"from": ipc.pid, "to": took})
+
+
+async def workers(request: Request) -> JSONResponse:
+    """Who answers, and who is here."""
+    members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in ipc.workers]
+    return JSONResponse({"pid": ipc.pid, "workers": members})
+
+
+async def log(request: Request) -> JSONResponse:
+    """What the worker that answers received lately, oldest first."""
+    entries = [
+        {"name": entry.name, "from": entry.sender, "data": entry.text, "at": entry.at_s}
+        for entry in received.entries
+    ]
+    return JSONResponse({"pid": ipc.pid, "log": entries})
+
+
+def _pid(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PID_DIGITS):
+        raise HTTPException(404, f"no worker {text[:40]!r} is here: a pid is a number; see /workers")
+    return int(text)
+
+
+async def _refuse_message(request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case UnknownWorkerError():
+            status = 404
+        case MessageTooLargeError():
+            status = 413
+        case DeliveryError() | NotRunningError():
+            status = 503
+        case _:
+            raise error
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _refuse_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+# A request to these makes the workers do something, or lets the asker read a stream.
+_OWN_PAGE_ONLY: Final = [Middleware(OwnPageOnly)]
+_ACTING: Final = ["GET", "POST"]
+
+app = Starlette(
+    lifespan=ipc.lifespan,
+    middleware=[Middleware(OwnHostOnly)],
+    routes=[
+        Route("/", index),
+        Route("/static/{name}", static),
+        Route("/send/{pid}/{data:path}", send, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
+        Route("/broadcast/{data:path}", broadcast, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
+        Route("/workers", workers),
+        Route("/log", log),
+        WebSocketRoute("/live", live, middleware=_OWN_PAGE_ONLY),
+    ],
+    exception_handlers={
+        DeliveryError: _refuse_message,
+        MessageTooLargeError: _refuse_message,
+        NotRunningError: _refuse_message,
+        HTTPException: _refuse_request,
+    },
+)
+# A redirect to /send/1/ would be an answer to a request that names nothing, and
+# one that a foreign page's request gets before the guard has seen it.
+app.router.redirect_slashes = False

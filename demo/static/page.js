@@ -1,0 +1,266 @@
+// The page: it shows what the live stream tells, and sends by the routes that curl uses, too.
+//
+// Law: the stream may repeat itself and may break off; (generation, number) says what is known
+// already. A worker is its generation; a pid is only its name. What others wrote is text, never markup.
+
+const FIRST_RETRY_MS = 100;
+const LAST_RETRY_MS = 2000;
+// The server speaks every 2 s; three times that is a worker that hangs.
+const SILENCE_MS = 6000;
+const FADE_AFTER_MS = 1600;
+const FADE_MS = 700;
+const MAX_SHOWN = 60;
+// What is older than this when it arrives is history, not news.
+const NEWS_S = 4;
+// Far apart from one slot to the next, and the first four from each other.
+const HUES = [245, 160, 28, 330, 200, 95, 285, 55];
+
+const byId = (id) => document.getElementById(id);
+const slots = byId("slots");
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+// --- workers
+
+class WorkerCard {
+  constructor({ pid, slot, generation }) {
+    Object.assign(this, { pid, slot, generation });
+    this.gone = false;
+    this.hadFocus = false;
+    this.shown = new Map();
+    this.forgottenUpTo = 0;
+    this.element = byId("worker").content.firstElementChild.cloneNode(true);
+    this.list = this.find(".messages");
+    this.form = this.find("form");
+    this.input = this.form.elements.text;
+    this.element.dataset.pid = pid;
+    this.element.dataset.generation = generation;
+    this.element.setAttribute("aria-label", `Worker ${pid} in slot ${slot}`);
+    this.find(".slot-number").textContent = slot;
+    this.find(".pid").textContent = pid;
+    this.find(".generation").textContent = `generation ${generation}`;
+    this.list.setAttribute("aria-label", `Messages that worker ${pid} received`);
+    this.input.setAttribute("aria-label", `Message to worker ${pid}`);
+    this.input.placeholder = `Message to ${pid}`;
+    paint(this.element, slot);
+    onSubmit(this.form, `send/${pid}/`);
+  }
+
+  find(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  setState({ through, older }) {
+    this.element.classList.toggle("older", older);
+    const state = this.gone ? "gone" : older ? "leaving" : through ? "this page" : "";
+    const chip = this.find(".state");
+    if (chip.textContent === state) return;
+    chip.textContent = state;
+    chip.title = state === "this page" ? "The page is connected through this worker" : "";
+  }
+
+  add(message) {
+    if (message.number <= this.forgottenUpTo || this.shown.has(message.number)) return;
+    const pinned = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
+    const item = messageItem(message);
+    let behind = this.list.lastElementChild;
+    while (behind && Number(behind.dataset.number) > message.number) behind = behind.previousElementSibling;
+    if (behind) behind.after(item);
+    else this.list.prepend(item);
+    this.shown.set(message.number, item);
+    while (this.shown.size > MAX_SHOWN) this.forget(this.list.firstElementChild);
+    this.find(".total").textContent = this.list.lastElementChild.dataset.number;
+    if (pinned) this.list.scrollTop = this.list.scrollHeight;
+  }
+
+  forget(item) {
+    this.forgottenUpTo = Number(item.dataset.number);
+    this.shown.delete(this.forgottenUpTo);
+    item.remove();
+  }
+
+  leave() {
+    this.gone = true;
+    this.hadFocus = document.activeElement === this.input;
+    this.element.classList.add("gone");
+    for (const control of this.form.elements) control.disabled = true;
+    setTimeout(() => this.element.classList.add("fading"), FADE_AFTER_MS);
+    setTimeout(() => {
+      const place = this.element.parentElement;
+      this.element.remove();
+      if (!place.childElementCount) place.remove();
+      cards.delete(this.generation);
+    }, FADE_AFTER_MS + FADE_MS);
+  }
+
+  // What was being typed to a worker goes on to its successor.
+  inherit(older) {
+    if (!this.input.value) this.input.value = older.input.value;
+    older.input.value = "";
+    if (older.hadFocus || document.activeElement === older.input) this.input.focus();
+    older.hadFocus = false;
+  }
+}
+
+const cards = new Map();
+
+function paint(element, slot) {
+  element.dataset.hue = "";
+  element.style.setProperty("--hue", HUES[slot % HUES.length] + 13 * Math.floor(slot / HUES.length));
+}
+
+function placeOf(slot) {
+  for (const place of slots.children) {
+    if (Number(place.dataset.slot) === slot) return place;
+    if (Number(place.dataset.slot) > slot) return place.parentElement.insertBefore(newPlace(slot), place);
+  }
+  return slots.appendChild(newPlace(slot));
+}
+
+function newPlace(slot) {
+  const place = document.createElement("section");
+  place.className = "slot";
+  place.dataset.slot = slot;
+  place.setAttribute("aria-label", `Slot ${slot}`);
+  return place;
+}
+
+function showFleet({ through, workers }) {
+  const here = new Set(workers.map((worker) => worker.generation));
+  for (const worker of workers) {
+    if (!cards.has(worker.generation)) {
+      const card = new WorkerCard(worker);
+      cards.set(worker.generation, card);
+      placeOf(worker.slot).append(card.element);
+    }
+  }
+  for (const card of cards.values()) if (!card.gone && !here.has(card.generation)) card.leave();
+  for (const card of cards.values()) {
+    const successor = successorOf(card);
+    card.setState({ through: card.pid === through, older: successor !== undefined });
+    successor?.inherit(card);
+  }
+  const count = workers.length === 1 ? "1 worker" : `${workers.length} workers`;
+  byId("count").textContent = `${count} of one server, talking to each other`;
+  document.title = `asgi-ipc · ${count}`;
+  byId("example-pid").textContent = byId("example-target").textContent = workers[0].pid;
+}
+
+function successorOf(card) {
+  let successor;
+  for (const other of cards.values()) {
+    if (other.slot === card.slot && other.generation > (successor ?? card).generation) successor = other;
+  }
+  return successor;
+}
+
+// --- messages
+
+function messageItem(message) {
+  const item = byId("message").content.firstElementChild.cloneNode(true);
+  const known = message.from_slot !== null;
+  item.dataset.number = message.number;
+  item.dataset.from = message.from;
+  item.classList.toggle("reply", message.name === "reply");
+  const more = message.more_chars ? `… (${message.more_chars} more)` : "";
+  item.querySelector(".text").textContent = message.text + more;
+  const from = item.querySelector(".from");
+  const sender = document.createElement("b");
+  sender.textContent = known ? `slot ${message.from_slot}` : "gone";
+  from.append(message.name === "reply" ? "reply from " : "from ", sender, ` · ${message.from}`);
+  const time = item.querySelector("time");
+  const at = new Date(message.at_s * 1000);
+  time.dateTime = at.toISOString();
+  time.textContent = clock.format(at);
+  if (known) paint(item, message.from_slot);
+  item.classList.toggle("stranger", !known);
+  item.classList.toggle("new", Date.now() / 1000 - message.at_s < NEWS_S);
+  return item;
+}
+
+// --- sending
+
+function onSubmit(form, path) {
+  const input = form.elements.text;
+  const outcome = form.querySelector(".outcome");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (!input.value) return;
+    const text = input.value;
+    input.value = "";
+    outcome.classList.remove("failed");
+    outcome.textContent = "";
+    try {
+      const answer = await post(path + encodeURIComponent(text.toWellFormed?.() ?? text));
+      const to = Array.isArray(answer.to) ? `${answer.to.length} workers` : answer.to;
+      outcome.textContent = `sent by ${answer.from} to ${to}`;
+    } catch (error) {
+      if (!input.value) input.value = text;
+      outcome.classList.add("failed");
+      outcome.textContent = `not sent: ${error.message}`;
+    }
+  });
+}
+
+async function post(path) {
+  const response = await fetch(path, { method: "POST" }).catch(() => {
+    throw new Error("the server did not answer");
+  });
+  const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
+  if (!response.ok) throw new Error(answer.error ?? `status ${response.status}`);
+  return answer;
+}
+
+// --- the connection
+
+let retryMs = FIRST_RETRY_MS;
+let socket;
+let lastWord = 0;
+
+function showConnection(state, text) {
+  byId("connection").dataset.state = document.body.dataset.state = state;
+  if (byId("connection-text").textContent !== text) byId("connection-text").textContent = text;
+}
+
+function connect() {
+  const address = new URL("live", document.baseURI);
+  address.protocol = address.protocol.replace("http", "ws");
+  const mine = (socket = new WebSocket(address));
+  lastWord = Date.now();
+  mine.onmessage = ({ data }) => {
+    if (mine !== socket) return;
+    lastWord = Date.now();
+    hear(JSON.parse(data));
+  };
+  mine.onclose = () => {
+    if (mine === socket) reconnect();
+  };
+}
+
+function hear(word) {
+  if (word.kind === "fleet") {
+    retryMs = FIRST_RETRY_MS;
+    showFleet(word);
+    showConnection("connected", `connected through worker ${word.through}`);
+  } else if (word.kind === "message") {
+    cards.get(word.generation)?.add(word);
+  }
+}
+
+function reconnect() {
+  const old = socket;
+  socket = undefined;
+  old.close();
+  // A worker that was replaced is no outage: the next answers before anyone would notice.
+  if (retryMs > LAST_RETRY_MS / 2) showConnection("lost", "no worker answers; trying again…");
+  else showConnection("connecting", "reconnecting…");
+  setTimeout(connect, retryMs);
+  retryMs = Math.min(retryMs * 2, LAST_RETRY_MS);
+}
+
+setInterval(() => {
+  if (socket && Date.now() - lastWord > SILENCE_MS) reconnect();
+}, 1000);
+
+byId("example-url").textContent = document.baseURI.replace(/\/+$/, "");
+onSubmit(byId("broadcast"), "broadcast/");
+connect();

@@ -1,0 +1,202 @@
+"""Without the launcher: the same app as a fleet of one, under whatever runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from asgi_ipc import IPC, LauncherError, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
+from tests.apps import alone
+from tests.serving import Server, free_port, started
+
+
+def _check_everything(answer: dict[str, object]) -> None:
+    assert answer == {
+        "workers": 1,
+        "slot": 0,
+        "broadcast": 1,
+        "seen": [["note", True, "to myself"], ["ask", True, "question"], ["note", True, "to all"]]
+        + [["note", True, "answer to question"]],
+        "unknown": "UnknownWorkerError",
+        "outside": "OutsideHandlerError",
+    }
+
+
+def test_under_starlettes_test_client() -> None:
+    with TestClient(alone.app) as client:
+        _check_everything(client.get("/").json())
+    # Again: every lifespan is a life of its own.
+    with TestClient(alone.app) as client:
+        _check_everything(client.get("/").json())
+
+
+def test_under_fastapi_whose_plain_endpoints_run_in_threads() -> None:
+    with TestClient(alone.fastapi_app) as client:
+        _check_everything(client.get("/").json())
+        assert client.get("/thread").json() == {"sent": True, "waiting": "NotRunningError"}
+
+
+async def test_under_httpx_asgi_transport() -> None:
+    transport = httpx.ASGITransport(alone.app)
+    async with (
+        ipc.lifespan(alone.app),
+        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+    ):
+        _check_everything((await client.get("/")).json())
+
+
+async def _uvicorn(*options: str) -> None:
+    port = free_port()
+    command = ["-m", "uvicorn", "tests.apps.alone:app", "--port", str(port), *options]
+    async with started(*command, port=port) as server:
+        await server.started(1)
+        _check_everything((await server.get("/")).json())
+        await server.stop()
+        assert "are alone" not in server.text
+        assert "each is alone" not in server.text
+
+
+async def test_under_plain_uvicorn() -> None:
+    await _uvicorn()
+
+
+async def test_under_uvicorn_with_reload() -> None:
+    await _uvicorn("--reload", "--reload-dir", "tests/apps")
+
+
+async def _is_warned(server: Server, count: int) -> None:
+    lines = await server.said("each is alone", count)
+    assert all("asgi-ipc serve APP --workers N" in line for line in lines)
+
+
+async def test_uvicorns_own_workers_are_warned_once_that_they_are_alone() -> None:
+    port = free_port()
+    command = ["-m", "uvicorn", "tests.apps.alone:app", "--workers", "3", "--port", str(port)]
+    async with started(*command, port=port) as server:
+        await server.said("Application startup complete", 3)
+        await _is_warned(server, 1)
+        _check_everything((await server.get("/")).json())
+        await server.stop()
+        assert server.count("each is alone") == 1
+
+
+async def test_gunicorns_workers_are_warned_that_they_are_alone(tmp_path: Path) -> None:
+    port = free_port()
+    command = ["-m", "gunicorn", "tests.apps.alone:app", "-w", "2", "-k", "uvicorn_worker.UvicornWorker"]
+    async with started(*command, "-b", f"127.0.0.1:{port}", port=port) as server:
+        await _is_warned(server, 2)
+        _check_everything((await server.get("/")).json())
+        await server.stop()
+
+
+async def test_outside_the_lifespan_every_verb_says_so() -> None:
+    alone_ipc = IPC()
+    for verb in (alone_ipc.send(1, "name"), alone_ipc.broadcast("name"), alone_ipc.reply("name")):
+        with pytest.raises(NotRunningError):
+            await verb
+    with pytest.raises(NotRunningError):
+        alone_ipc.send_nowait(1, "name")
+    with pytest.raises(NotRunningError):
+        alone_ipc.broadcast_nowait("name")
+    with pytest.raises(NotRunningError):
+        alone_ipc.reply_nowait("name")
+    for attribute in ("workers", "slot"):
+        with pytest.raises(NotRunningError):
+            getattr(alone_ipc, attribute)
+    with pytest.raises(NotRunningError):
+        alone_ipc.stats()
+    assert alone_ipc.sender is None
+
+
+async def test_the_lifespan_is_entered_once_at_a_time() -> None:
+    alone_ipc = IPC()
+    async with alone_ipc.lifespan():
+        with pytest.raises(LauncherError, match="entered already"):
+            async with alone_ipc.lifespan():
+                raise AssertionError("entered twice")
+        await alone_ipc.send(alone_ipc.pid, "still works")
+
+
+async def test_what_was_accepted_is_handled_before_the_lifespan_has_ended() -> None:
+    alone_ipc = IPC()
+    seen: list[int] = []
+
+    @alone_ipc.receive("late")
+    async def late(number: int) -> None:
+        await asyncio.sleep(0)
+        seen.append(number)
+        if number == 0:
+            await alone_ipc.reply("late", 1000)
+
+    async with alone_ipc.lifespan():
+        for number in range(500):
+            alone_ipc.send_nowait(alone_ipc.pid, "late", number)
+    assert sorted(seen) == [*range(500), 1000]
+    with pytest.raises(NotRunningError):
+        await alone_ipc.send(alone_ipc.pid, "late", 1)
+
+
+async def test_a_handler_that_never_ends_is_cancelled_at_the_drain_deadline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asgi_ipc.worker.endpoint.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    alone_ipc = IPC()
+    ended = asyncio.Event()
+
+    @alone_ipc.receive("endless")
+    async def endless(data: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        async with alone_ipc.lifespan():
+            await alone_ipc.send(alone_ipc.pid, "endless")
+    assert ended.is_set()
+    assert "drain timeout: 0 messages not sent, 1 handlers cancelled" in caplog.text
+
+
+async def test_handlers_registered_before_and_directly_behind_the_lifespan_miss_nothing() -> None:
+    alone_ipc = IPC()
+    seen: list[str] = []
+    both = asyncio.Event()
+
+    def note(data: str) -> None:
+        seen.append(data)
+        if len(seen) == 2:
+            both.set()
+
+    alone_ipc.receive("before", note)
+    async with alone_ipc.lifespan():
+        alone_ipc.send_nowait(alone_ipc.pid, "before", "one")
+        alone_ipc.send_nowait(alone_ipc.pid, "behind", "two")
+        alone_ipc.receive("behind", note)
+        async with asyncio.timeout(5):
+            await both.wait()
+    assert seen == ["one", "two"]
+
+
+def test_the_package_imports_no_web_framework(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, asgi_ipc;"
+        " print([name for name in ('starlette', 'fastapi', 'uvicorn', 'click') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_an_error_says_what_and_where() -> None:
+    app = FastAPI(lifespan=ipc.lifespan)
+    assert app.router.lifespan_context is not None
+    assert str(UnknownWorkerError(7)) == "no worker 7 is here now"
+    assert "nobody" in str(OutsideHandlerError()) or "none here" in str(OutsideHandlerError())

@@ -1,0 +1,665 @@
+"""The fleet: each behaviour that the design promises, event by event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_ipc.protocol.events import (
+    Action,
+    Begin,
+    Buried,
+    Event,
+    Exit,
+    Kill,
+    LauncherSlept,
+    Log,
+    RestartRequested,
+    ScaleRequested,
+    Stalled,
+    Start,
+    Stop,
+    StopRequested,
+    Tick,
+    WorkerBeat,
+    WorkerDrained,
+    WorkerExited,
+    WorkerFailed,
+    WorkerReady,
+    WorkerRetiring,
+    WorkerStarted,
+)
+from asgi_ipc.protocol.fleet import (
+    BACKOFF_MAX_S,
+    EARLY_DEATH_S,
+    STALLED_AFTER_S,
+    Fleet,
+    Phase,
+    Policy,
+    backoff_s,
+)
+from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+
+A = TypeVar("A")
+
+HUP = RestartRequested("Received SIGHUP")
+TERM = StopRequested(15, "SIGTERM")
+INT = StopRequested(2, "SIGINT")
+MORE = ScaleRequested(1)
+FEWER = ScaleRequested(-1)
+
+
+@dataclass
+class Desk:
+    """A fleet, a clock that stands where it is put, and what was asked for last."""
+
+    fleet: Fleet
+    now: float = 1000.0
+    actions: list[Action] = field(default_factory=list)
+
+    def hear(self, *events: Event) -> list[Action]:
+        """All that the fleet answers to these events. Processes that it asks for run at once."""
+        self.actions = []
+        for event in events:
+            answer = self.fleet.handle(event, self.now)
+            self.actions += answer
+            for start in of(Start, answer):
+                self.fleet.handle(WorkerStarted(start.generation, 1000 + start.generation), self.now)
+        return self.actions
+
+    def later(self, seconds: float) -> list[Action]:
+        self.now += seconds
+        return self.hear(Tick())
+
+    def ready(self, *generations: int) -> list[Action]:
+        return self.hear(*map(WorkerReady, generations))
+
+    def dies(self, generation: int, status: int = 1, reason: str | None = None) -> list[Action]:
+        said = [WorkerFailed(generation, reason)] if reason is not None else []
+        return self.hear(*said, WorkerExited(generation, status, "exited"))
+
+    @property
+    def phases(self) -> dict[int, Phase]:
+        return {generation: phase for generation, (_, phase) in self.fleet.generations.items()}
+
+    @property
+    def texts(self) -> list[str]:
+        return [log.text for log in of(Log, self.actions)]
+
+
+def of(kind: type[A], actions: list[Action]) -> list[A]:
+    return [action for action in actions if isinstance(action, kind)]
+
+
+def deeds(actions: list[Action]) -> list[Action]:
+    """Without the log lines."""
+    return [action for action in actions if not isinstance(action, Log)]
+
+
+def a_start(workers: int, **policy: Any) -> Desk:
+    desk = Desk(Fleet(Policy(workers, **policy)))
+    desk.hear(Begin())
+    return desk
+
+
+def a_fleet(workers: int, **policy: Any) -> Desk:
+    """A fleet whose workers 1 to n have been ready for a while."""
+    desk = a_start(workers, **policy)
+    desk.ready(*range(1, workers + 1))
+    desk.now += EARLY_DEATH_S
+    desk.hear(*map(WorkerBeat, range(1, workers + 1)))
+    return desk
+
+
+# --- start
+
+
+def test_the_fleet_begins_with_one_process_for_each_slot() -> None:
+    desk = a_start(3)
+    assert desk.actions == [Start(1, 0), Start(2, 1), Start(3, 2)]
+    assert desk.fleet.size == 3
+    assert desk.fleet.generations == {g: (g - 1, Phase.STARTING) for g in (1, 2, 3)}
+
+
+def test_a_start_may_take_any_time() -> None:
+    desk = a_start(2, hang_timeout_s=5.0)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
+    assert deeds(desk.ready(1, 2)) == []
+    assert set(desk.phases.values()) == {Phase.READY}
+
+
+def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason() -> None:
+    desk = a_start(3)
+    assert deeds(desk.dies(2, 3, "no module named demo")) == [
+        Buried(2, "killed"),
+        Stop(1, True),
+        Stop(3, True),
+    ]
+    assert desk.texts.count("no module named demo") == 1
+    desk.dies(1, 3, "no module named demo")
+    assert deeds(desk.actions) == [Buried(1, "left")]
+    assert desk.texts == []
+    desk.dies(3, 0)
+    assert deeds(desk.actions) == [Buried(3, "left"), Exit(3)]
+
+
+def test_a_first_start_that_fails_stops_those_that_are_ready_too() -> None:
+    desk = a_start(2)
+    desk.ready(1)
+    assert Stop(1, False) in desk.dies(2, 3)
+    assert desk.dies(1, 0)[-1] == Exit(3)
+
+
+def test_a_kill_during_the_first_start_says_nothing_about_the_app() -> None:
+    desk = a_start(2)
+    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), Start(3, 0)]
+
+
+def test_a_worker_that_was_ready_once_may_die_before_the_others_are() -> None:
+    desk = a_start(2)
+    desk.ready(1)
+    assert deeds(desk.dies(1, 1)) == [Buried(1, "killed"), Start(3, 0)]
+
+
+def test_once_every_slot_was_ready_no_failure_ends_the_server() -> None:
+    desk = a_fleet(2)
+    desk.hear(MORE)
+    assert deeds(desk.dies(3, 3, "broken now")) == [Buried(3, "killed"), Start(4, 2)]
+
+
+def test_a_slot_that_was_never_ready_does_not_count_once_it_is_scaled_away() -> None:
+    desk = a_start(2)
+    desk.ready(1)
+    desk.hear(FEWER, MORE)
+    assert deeds(desk.dies(3, 3)) == [Buried(3, "killed"), Start(4, 1)]
+
+
+def test_with_reload_a_first_start_that_fails_waits_for_a_change() -> None:
+    desk = a_start(2, outlive_failed_start=True)
+    assert deeds(desk.dies(1, 3, "syntax error")) == [Buried(1, "killed")]
+    assert deeds(desk.dies(2, 3, "syntax error")) == [Buried(2, "killed")]
+    assert "syntax error" not in desk.texts
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(3600) == []
+    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
+    assert deeds(desk.ready(3)) == [Start(4, 1)]
+    desk.ready(4)
+    assert set(desk.phases) == {3, 4}
+
+
+def test_with_reload_a_change_that_is_as_bad_is_told_again_and_waits_again() -> None:
+    desk = a_start(2, outlive_failed_start=True)
+    for generation in (1, 2):
+        desk.dies(generation, 3, "syntax error")
+    desk.hear(HUP)
+    assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed")]
+    assert "syntax error" in desk.texts
+    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
+
+
+def test_a_stop_with_nothing_running_ends_at_once() -> None:
+    desk = a_start(1, outlive_failed_start=True)
+    desk.dies(1, 3)
+    assert deeds(desk.hear(TERM)) == [Exit(0)]
+
+
+# --- restart
+
+
+def test_a_restart_takes_one_slot_after_another_and_the_new_is_ready_before_the_old_is_stopped() -> None:
+    desk = a_fleet(3)
+    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
+    assert deeds(desk.ready(4)) == [Stop(1, False), Start(5, 1)]
+    assert deeds(desk.ready(5)) == [Stop(2, False), Start(6, 2)]
+    assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
+    assert deeds(desk.ready(6)) == [Stop(3, False)]
+    assert desk.texts == ["All workers have been restarted."]
+    assert {g for g, phase in desk.phases.items() if phase is Phase.READY} == {4, 5, 6}
+
+
+def test_further_restarts_during_one_merge_into_one_more() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    assert deeds(desk.hear(HUP, HUP, HUP)) == []
+    desk.ready(3)
+    assert deeds(desk.ready(4)) == [Stop(2, False), Start(5, 0)]
+    desk.ready(5)
+    assert deeds(desk.ready(6)) == [Stop(4, False)]
+    assert desk.fleet.size == 2
+
+
+def test_a_restart_that_comes_during_the_one_more_is_not_forgotten() -> None:
+    desk = a_fleet(1)
+    desk.hear(HUP, HUP)
+    assert deeds(desk.ready(2)) == [Stop(1, False), Start(3, 0)]
+    desk.hear(HUP)
+    assert deeds(desk.ready(3)) == [Stop(2, False), Start(4, 0)]
+    assert deeds(desk.ready(4)) == [Stop(3, False)]
+
+
+def test_a_replacement_that_cannot_start_leaves_the_old_and_ends_the_restart_with_the_reason() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    assert deeds(desk.dies(3, 3, "syntax error in demo")) == [Buried(3, "killed")]
+    assert desk.texts[0] == "syntax error in demo"
+    assert "keeping worker [1001]" in desk.texts[1]
+    assert desk.phases == {1: Phase.READY, 2: Phase.READY}
+    assert desk.fleet.next_deadline() == 1000.0 + EARLY_DEATH_S + STALLED_AFTER_S
+    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
+
+
+def test_a_restart_that_was_asked_for_meanwhile_follows_one_that_was_given_up() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP, HUP)
+    assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed"), Start(4, 0)]
+    desk.dies(4, 3, "syntax error")
+    assert "syntax error" in desk.texts
+
+
+def test_a_restart_asked_for_during_the_start_replaces_each_slot_in_turn() -> None:
+    desk = a_start(2)
+    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
+    # The first two have the old code: that they are ready finishes nothing.
+    assert deeds(desk.ready(1, 2)) == []
+    assert deeds(desk.ready(3)) == [Stop(1, False), Start(4, 1)]
+    assert deeds(desk.ready(4)) == [Stop(2, False)]
+    assert desk.texts == ["All workers have been restarted."]
+
+
+def test_a_restart_asked_for_during_the_start_is_given_up_with_the_reason() -> None:
+    desk = a_start(1)
+    desk.hear(HUP)
+    desk.ready(1)
+    assert deeds(desk.dies(2, 3, "syntax error")) == [Buried(2, "killed")]
+    assert "giving the restart up" in " ".join(desk.texts)
+
+
+def test_a_replacement_takes_over_when_the_old_one_dies_first() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    assert deeds(desk.dies(1, -11)) == [Buried(1, "killed")]
+    assert deeds(desk.ready(3)) == [Start(4, 1)]
+    assert deeds(desk.ready(4)) == [Stop(2, False)]
+
+
+def test_a_restart_waits_for_no_slot_that_is_scaled_away() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    desk.ready(3)
+    assert deeds(desk.hear(FEWER)) == [Stop(2, False), Stop(4, True)]
+    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+
+
+def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
+    desk = a_fleet(2)
+    for generation in (1, 3):
+        desk.dies(generation)
+    desk.dies(4)
+    assert set(desk.phases) == {2}
+    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+    assert deeds(desk.ready(5)) == [Start(6, 1)]
+    assert deeds(desk.later(60.0)) == [Stalled(2, True), Stalled(5, True)]
+
+
+# --- scaling
+
+
+def test_workers_are_added_and_taken_away_one_by_one_down_to_one() -> None:
+    desk = a_fleet(2)
+    assert deeds(desk.hear(MORE, MORE)) == [Start(3, 2), Start(4, 3)]
+    assert deeds(desk.hear(FEWER, FEWER)) == [Stop(4, True), Stop(3, True)]
+    assert deeds(desk.hear(FEWER)) == [Stop(2, False)]
+    assert deeds(desk.hear(FEWER, FEWER)) == []
+    assert desk.fleet.size == 1
+    assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
+    assert deeds(desk.hear(MORE)) == [Start(5, 1)]
+
+
+def test_each_change_of_size_counts_during_a_restart() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    assert deeds(desk.hear(MORE, MORE)) == [Start(4, 2), Start(5, 3)]
+    assert deeds(desk.hear(FEWER)) == [Stop(5, True)]
+    desk.ready(4)
+    assert deeds(desk.ready(3)) == [Stop(1, False), Start(6, 1)]
+    # What was started after the request has the new code.
+    assert deeds(desk.ready(6)) == [Stop(2, False)]
+    assert desk.fleet.size == 3
+
+
+def test_the_last_slot_may_go_while_it_is_restarted_and_the_fleet_can_be_restarted_again() -> None:
+    desk = a_fleet(3)
+    desk.hear(HUP)
+    desk.hear(FEWER, FEWER)
+    assert deeds(desk.ready(4)) == [Stop(1, False)]
+    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+
+
+def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
+    desk = a_fleet(2)
+    desk.dies(2)
+    desk.hear(FEWER)
+    assert deeds(desk.dies(3, 1)) == [Buried(3, "left")]
+    assert of(Start, desk.later(3600)) == []
+
+
+# --- back-off
+
+
+def test_back_off_is_0_then_half_a_second_doubling_to_30() -> None:
+    assert [backoff_s(deaths) for deaths in range(10)] == [0, 0, 0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert backoff_s(10_000) == BACKOFF_MAX_S
+
+
+def test_a_slot_that_keeps_dying_waits_longer_and_longer() -> None:
+    desk = a_fleet(2)
+    generation = 1
+    for delay_s in (0, 0.5, 1, 2, 4, 8, 16, 30, 30):
+        desk.hear(WorkerBeat(2))
+        desk.dies(generation)
+        if generation == 1:
+            # That one had lived; its death is not early.
+            assert of(Start, desk.actions) == [Start(3, 0)]
+            generation = 3
+            desk.dies(generation)
+        if delay_s:
+            assert not of(Start, desk.actions)
+            assert desk.fleet.next_deadline() == desk.now + min(delay_s, STALLED_AFTER_S)
+            desk.later(delay_s - 0.25)
+            assert not of(Start, desk.actions)
+            desk.later(0.25)
+        (start,) = of(Start, desk.actions)
+        generation = start.generation
+
+
+def test_a_death_within_a_second_of_ready_is_early_and_one_after_that_starts_anew() -> None:
+    desk = a_fleet(1)
+    desk.dies(1)
+    desk.ready(2)
+    desk.now += EARLY_DEATH_S - 0.001
+    assert of(Start, desk.dies(2)) == [Start(3, 0)]
+    desk.ready(3)
+    assert of(Start, desk.dies(3)) == []
+    assert of(Start, desk.later(0.5)) == [Start(4, 0)]
+    desk.ready(4)
+    desk.now += EARLY_DEATH_S
+    assert of(Start, desk.dies(4)) == [Start(5, 0)]
+    assert of(Start, desk.dies(5)) == [Start(6, 0)]
+    assert of(Start, desk.dies(6)) == []
+
+
+def test_the_back_off_of_one_slot_holds_up_no_other_and_no_signal() -> None:
+    desk = a_fleet(2)
+    for generation in (1, 3, 4):
+        desk.dies(generation)
+    assert of(Start, desk.dies(2)) == [Start(5, 1)]
+    assert of(Start, desk.hear(MORE)) == [Start(6, 2)]
+    assert of(Stop, desk.hear(TERM)) == [Stop(5, True), Stop(6, True)]
+
+
+# --- retiring
+
+
+def test_a_worker_that_retires_is_replaced_before_it_stops_and_without_back_off() -> None:
+    desk = a_fleet(2)
+    assert deeds(desk.hear(WorkerRetiring(1))) == [Start(3, 0)]
+    assert deeds(desk.hear(WorkerRetiring(1))) == []
+    assert deeds(desk.ready(3)) == [Stop(1, False)]
+    assert deeds(desk.hear(WorkerRetiring(1))) == []
+    assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
+    assert deeds(desk.hear(WorkerRetiring(3))) == [Start(4, 0)]
+
+
+def test_a_retiring_worker_serves_on_while_its_replacement_fails_and_is_tried_again() -> None:
+    desk = a_fleet(1)
+    desk.hear(WorkerRetiring(1))
+    for generation, delay_s in ((2, 0.5), (3, 1.0), (4, 2.0)):
+        assert deeds(desk.dies(generation, 3, "no database")) == [Buried(generation, "killed")]
+        desk.hear(WorkerBeat(1))
+        assert deeds(desk.later(delay_s)) == [Start(generation + 1, 0)]
+    assert deeds(desk.ready(5)) == [Stop(1, False)]
+
+
+def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> None:
+    desk = a_fleet(1)
+    desk.hear(WorkerRetiring(1))
+    desk.dies(2, 3)
+    assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), Start(3, 0)]
+    assert deeds(desk.later(0.5)) == []
+    assert set(desk.phases) == {3}
+
+
+def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:
+    desk = a_fleet(1)
+    desk.hear(WorkerRetiring(1))
+    assert deeds(desk.hear(HUP)) == [Stop(2, True), Start(3, 0)]
+    assert deeds(desk.ready(3)) == [Stop(1, False)]
+    assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
+
+
+# --- stalls and hangs
+
+
+def test_a_worker_shows_as_stalled_after_three_and_a_half_seconds_and_responds_again() -> None:
+    desk = a_fleet(2)
+    desk.now += 1.0
+    desk.hear(WorkerBeat(2))
+    assert desk.fleet.next_deadline() == desk.now - 1.0 + STALLED_AFTER_S
+    assert desk.later(STALLED_AFTER_S - 1.25) == []
+    assert deeds(desk.later(0.25)) == [Stalled(1, True)]
+    assert deeds(desk.later(0.5)) == []
+    assert deeds(desk.hear(WorkerBeat(1))) == [Stalled(1, False)]
+    assert deeds(desk.hear(WorkerBeat(1))) == []
+    assert deeds(desk.later(STALLED_AFTER_S)) == [Stalled(1, True), Stalled(2, True)]
+
+
+def test_a_worker_that_hangs_is_left_alone_unless_there_is_a_limit() -> None:
+    desk = a_fleet(1)
+    desk.later(STALLED_AFTER_S)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
+
+
+def test_a_worker_that_hangs_is_killed_at_the_limit_and_replaced_as_stalled() -> None:
+    desk = a_fleet(2, hang_timeout_s=10.0)
+    desk.later(STALLED_AFTER_S)
+    desk.hear(WorkerBeat(2))
+    assert deeds(desk.later(6.25)) == [Stalled(2, True)]
+    desk.hear(WorkerBeat(2))
+    assert desk.fleet.next_deadline() == 1000.0 + EARLY_DEATH_S + 10.0
+    assert deeds(desk.later(0.25)) == [Kill(1)]
+    assert deeds(desk.later(0.25)) == []
+    assert deeds(desk.dies(1, -9)) == [Buried(1, "stalled"), Start(3, 0)]
+
+
+def test_a_limit_shorter_than_a_stall_counts() -> None:
+    desk = a_fleet(1, hang_timeout_s=2.0)
+    assert deeds(desk.later(1.75)) == []
+    assert deeds(desk.later(0.25)) == [Kill(1)]
+
+
+def test_hang_is_judged_from_ready_on_and_not_while_a_worker_stops() -> None:
+    desk = a_start(2, hang_timeout_s=10.0)
+    assert desk.later(3600) == []
+    desk.ready(1, 2)
+    assert desk.fleet.next_deadline() == desk.now + STALLED_AFTER_S
+    desk.hear(TERM)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(3600) == []
+
+
+def test_time_in_which_the_launcher_slept_counts_against_nobody() -> None:
+    desk = a_fleet(2, hang_timeout_s=10.0)
+    desk.now += 3600.0
+    assert deeds(desk.hear(LauncherSlept(3600.0), Tick())) == []
+    assert desk.fleet.next_deadline() == desk.now + STALLED_AFTER_S
+    assert deeds(desk.later(STALLED_AFTER_S)) == [Stalled(1, True), Stalled(2, True)]
+
+
+def test_time_in_which_the_launcher_slept_is_no_time_to_stop_in_either() -> None:
+    desk = a_fleet(1, stop_timeout_s=5.0)
+    desk.hear(TERM)
+    desk.now += 60.0
+    assert deeds(desk.hear(LauncherSlept(60.0), Tick())) == []
+    assert deeds(desk.later(5.0)) == [Kill(1)]
+
+
+# --- stop
+
+
+def test_a_stop_asks_all_and_ends_with_0_when_the_last_is_gone() -> None:
+    desk = a_fleet(2)
+    desk.hear(MORE)
+    assert deeds(desk.hear(TERM)) == [Stop(1, False), Stop(2, False), Stop(3, True)]
+    assert deeds(desk.hear(HUP, MORE, FEWER, WorkerRetiring(1), WorkerReady(3), Tick())) == []
+    assert deeds(desk.dies(1, 0)) == [Buried(1, "left")]
+    assert deeds(desk.dies(3, 0)) == [Buried(3, "left")]
+    assert deeds(desk.dies(2, 1)) == [Buried(2, "left"), Exit(0)]
+
+
+def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal() -> None:
+    for signal in (TERM, INT):
+        desk = a_fleet(2)
+        desk.hear(TERM)
+        desk.dies(1, 0)
+        assert deeds(desk.hear(signal)) == [Kill(2)]
+        assert desk.dies(2, -9)[-1] == Exit(128 + signal.signal)
+
+
+def test_a_worker_killed_by_the_second_stop_was_killed() -> None:
+    desk = a_fleet(1)
+    desk.hear(TERM, TERM)
+    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), Exit(143)]
+
+
+def test_a_stop_during_a_restart_stops_the_old_and_the_new() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP, HUP)
+    assert deeds(desk.hear(TERM)) == [Stop(1, False), Stop(2, False), Stop(3, True)]
+    for generation in (1, 2, 3):
+        desk.dies(generation, 0)
+    assert desk.actions[-1] == Exit(0)
+
+
+def test_a_stop_during_a_back_off_starts_nobody_afterwards() -> None:
+    desk = a_fleet(2)
+    for generation in (1, 3, 4):
+        desk.dies(generation)
+    desk.hear(TERM)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(60.0) == []
+    assert desk.dies(2, 0)[-1] == Exit(0)
+
+
+def test_a_worker_that_does_not_stop_in_time_is_killed() -> None:
+    desk = a_fleet(2, stop_timeout_s=5.0)
+    desk.hear(TERM)
+    desk.dies(1, 0)
+    assert desk.fleet.next_deadline() == desk.now + 5.0
+    assert deeds(desk.later(4.75)) == []
+    assert deeds(desk.later(0.25)) == [Kill(2)]
+    assert desk.fleet.next_deadline() is None
+    assert deeds(desk.later(60.0)) == []
+    assert deeds(desk.dies(2, -9)) == [Buried(2, "killed"), Exit(0)]
+
+
+def test_without_a_limit_a_stop_may_take_any_time() -> None:
+    desk = a_fleet(1)
+    desk.hear(TERM)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
+
+
+# --- reasons
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "reason"),
+    [
+        ([], [], "killed"),
+        ([], [WorkerDrained(1, True, 0)], "left"),
+        ([], [WorkerDrained(1, False, 7)], "drain_timeout"),
+        ([FEWER], [], "left"),
+        ([TERM], [WorkerDrained(2, True, 0)], "left"),
+        ([TERM], [WorkerDrained(2, False, 7)], "drain_timeout"),
+        ([HUP, WorkerReady(3)], [WorkerDrained(1, True, 0)], "replaced"),
+        ([HUP, WorkerReady(3)], [WorkerDrained(1, False, 7)], "drain_timeout"),
+    ],
+)
+def test_the_dead_are_buried_with_the_reason(before: list[Event], said: list[Event], reason: str) -> None:
+    desk = a_fleet(2)
+    desk.hear(*before, *said)
+    generation = 2 if FEWER in before or TERM in before else 1
+    assert Buried(generation, reason) in desk.dies(generation, 0)
+
+
+def test_messages_that_were_not_sent_before_the_drain_timeout_are_told() -> None:
+    desk = a_fleet(1)
+    (log,) = desk.hear(TERM, WorkerDrained(1, False, 7))[-1:]
+    assert log == Log("warning", "Worker [1001] reached its drain timeout with 7 messages not sent.")
+
+
+def test_the_same_reason_of_many_workers_is_told_once_until_a_restart() -> None:
+    desk = a_fleet(2)
+    desk.hear(MORE, MORE)
+    assert desk.texts.count("no database") == 0
+    for generation, told in ((3, 1), (4, 0), (5, 0)):
+        desk.dies(generation, 3, "no database")
+        assert desk.texts.count("no database") == told
+    desk.dies(6, 3, "another reason")
+    assert "another reason" in desk.texts
+
+
+# --- what comes too late
+
+
+@pytest.mark.parametrize("generation", [1, 99])
+def test_what_is_heard_of_a_process_that_is_gone_changes_nothing(generation: int) -> None:
+    desk = a_fleet(2)
+    desk.dies(1)
+    before = desk.fleet.generations
+    late: list[Event] = [
+        WorkerStarted(generation, 5),
+        WorkerReady(generation),
+        WorkerFailed(generation, "late"),
+        WorkerRetiring(generation),
+        WorkerBeat(generation),
+        WorkerDrained(generation, False, 1),
+        WorkerExited(generation, 1, "exited"),
+    ]
+    assert desk.hear(*late) == []
+    assert desk.fleet.generations == before
+
+
+def test_a_process_that_is_ready_after_it_was_told_to_stop_stops_all_the_same() -> None:
+    desk = a_fleet(1)
+    desk.hear(MORE, FEWER)
+    assert desk.ready(2) == []
+    assert desk.phases[2] is Phase.STOPPING
+
+
+# --- the clock
+
+_seconds = st.floats(0.0, 1e7)
+
+
+@given(_seconds, st.none() | st.floats(0.001, 100.0), st.lists(st.floats(0.0, 3.0), max_size=3))
+def test_a_tick_at_the_deadline_has_something_to_do_whatever_the_rounding(
+    begin: float, hang_timeout_s: float | None, beats: list[float]
+) -> None:
+    desk = Desk(Fleet(Policy(1, hang_timeout_s=hang_timeout_s)), now=begin)
+    desk.hear(Begin(), WorkerReady(1))
+    for pause in beats:
+        desk.now += pause
+        desk.hear(WorkerBeat(1))
+    while (deadline := desk.fleet.next_deadline()) is not None:
+        assert deadline >= desk.now
+        desk.now = deadline
+        assert deeds(desk.hear(Tick()))
+        after = desk.fleet.next_deadline()
+        assert after is None or after > desk.now
