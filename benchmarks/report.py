@@ -97,9 +97,8 @@ def markdown(where: Circumstances, results: Sequence[Result]) -> str:
                 f"| {result.case.name} | {result.loop} | {_thousands(result.per_second)} "
                 f"| {_span(result.runs)} | {result.of_y1:.2g} | {pids} |"
             )
-    rates.append(
-        f"| Y1 (26 B) | - | {_thousands(_median(yardsticks))} | {_span(yardsticks)} | 1 | {_processes(yardsticks[0])} |"
-    )
+    y1, pids = _thousands(_median(yardsticks)), _processes(yardsticks[0])
+    rates.append(f"| Y1 (26 B) | - | {y1} | {_span(yardsticks)} | 1 | {pids} |")
     lines = [
         _origin(where),
         "",

@@ -1,0 +1,277 @@
+"""Handlers: the order in which they start, their contexts, their bounds, and what they may raise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from asgi_ipc import InvalidNameError
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker import handlers
+from asgi_ipc.worker.handlers import Delivery, Dispatcher, Registry, current_delivery
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+class World:
+    """A dispatcher, and what it said about room."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.flow: list[str] = []
+        self.started: list[Any] = []
+        self.dispatcher = Dispatcher(
+            self.registry, lambda: self.flow.append("full"), lambda: self.flow.append("room")
+        )
+        self.context = contextvars.copy_context()
+        self.context.run(current_delivery.set, Delivery(self, Worker(7, 0, 1)))
+
+    def on(self, name: str, function: Callable[[Any], Any], *, ordered: bool = False) -> None:
+        self.registry.set(name, function, ordered)
+
+    def deliver(self, *messages: tuple[str, Any]) -> None:
+        self.dispatcher.accept(self.context, list(messages))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop turn until then."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  # each turn of the loop is the event
+                await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(10):
+            await self.dispatcher.idle()
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    here = World()
+    yield here
+    await here.dispatcher.cancel_all()
+
+
+async def test_handlers_start_in_the_order_of_arrival_across_both_kinds_and_packets() -> None:
+    async with world() as here:
+
+        async def slow(data: int) -> None:
+            here.started.append(data)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        here.on("async", slow)
+        here.on("plain", here.started.append)
+        here.deliver(("async", 0), ("plain", 1), ("async", 2), ("async", 3), ("plain", 4))
+        here.deliver(("plain", 5), ("async", 6))
+        here.dispatcher.mark(lambda: here.started.append("mark"))
+        await here.settle()
+        assert here.started == [0, 1, 2, 3, 4, 5, 6, "mark"]
+
+
+async def test_an_ordered_handler_does_not_start_before_its_last_call_has_finished() -> None:
+    async with world() as here:
+
+        async def ordered(data: int) -> None:
+            here.started.append(("begin", data))
+            await asyncio.sleep(0)
+            here.started.append(("end", data))
+
+        here.on("ordered", ordered, ordered=True)
+        here.deliver(*[("ordered", number) for number in range(4)])
+        await here.settle()
+        assert here.started == [(what, number) for number in range(4) for what in ("begin", "end")]
+
+
+async def test_every_call_has_a_context_of_its_own_that_its_tasks_inherit() -> None:
+    async with world() as here:
+
+        async def setter(data: str) -> None:
+            here.started.append(variable.get())
+            variable.set(data)
+            await asyncio.to_thread(lambda: here.started.append(variable.get()))
+
+        def plain(data: str) -> None:
+            here.started.append(variable.get())
+            variable.set(data)
+
+        here.on("async", setter)
+        here.on("plain", plain)
+        here.deliver(("plain", "a"), ("plain", "b"))
+        here.deliver(("async", "c"))
+        await here.settle()
+        assert here.started == ["unset", "unset", "unset", "c"]
+        assert variable.get() == "unset"
+
+
+async def test_partials_callables_and_plain_functions_that_return_coroutines_are_handlers() -> None:
+    async with world() as here:
+
+        async def two(prefix: str, data: str) -> None:
+            here.started.append(prefix + data)
+
+        class AsyncCallable:
+            async def __call__(self, data: str) -> None:
+                here.started.append(data)
+
+        here.on("partial", functools.partial(two, "p-"))
+        here.on("callable", AsyncCallable())
+        here.on("lambda", lambda data: two("l-", data))
+        here.deliver(("partial", "x"), ("callable", "y"), ("lambda", "z"))
+        await here.settle()
+        assert here.started == ["p-x", "y", "l-z"]
+
+
+async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world() as here:
+
+        async def fails(data: str) -> None:
+            raise LookupError(data)
+
+        async def cancels(data: str) -> None:
+            raise asyncio.CancelledError
+
+        def wrong_signature() -> None:
+            raise AssertionError("never called")
+
+        async def wrong_async_signature() -> None:
+            raise AssertionError("never called")
+
+        here.on("fails", fails)
+        here.on("cancels", cancels)
+        here.on("signature", wrong_signature)  # type: ignore[arg-type]
+        here.on("async signature", wrong_async_signature)  # type: ignore[arg-type]
+        here.on("good", here.started.append)
+        with caplog.at_level(logging.WARNING, "asgi_ipc"):
+            here.deliver(("fails", "on purpose"), ("cancels", ""), ("signature", ""), ("async signature", ""))
+            here.deliver(("nobody", ""), ("good", "still here"))
+            await here.settle()
+        assert here.started == ["still here"]
+        assert here.dispatcher.handler_errors == 4
+        assert (here.dispatcher.received, here.dispatcher.discarded) == (6, 1)
+        assert "LookupError: on purpose" in caplog.text
+
+
+async def test_the_reader_is_told_to_pause_at_the_bound_and_nothing_more_starts() -> None:
+    async with world() as here:
+        gate = asyncio.Event()
+
+        async def waits(data: int) -> None:
+            here.started.append(data)
+            await gate.wait()
+
+        here.on("waits", waits)
+        here.on("plain", here.started.append)
+        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT + 5)], ("plain", "last"))
+        await here.until(lambda: len(here.started) == handlers.MAX_IN_FLIGHT)
+        assert here.flow == ["full"]
+        assert here.dispatcher.is_full
+        gate.set()
+        await here.settle()
+        assert here.flow == ["full", "room"]
+        assert here.started == [*range(handlers.MAX_IN_FLIGHT + 5), "last"]
+
+
+async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
+    async with world() as here:
+        gate = asyncio.Event()
+
+        async def waits(data: bytes) -> None:
+            await gate.wait()
+
+        here.on("waits", waits)
+        quarter = bytes(handlers.MAX_IN_FLIGHT_BYTES // 4)
+        here.deliver(*[("waits", quarter)] * 3)
+        assert here.flow == []
+        here.deliver(("waits", quarter))
+        assert here.flow == ["full"]
+        gate.set()
+        await here.settle()
+        assert here.flow == ["full", "room"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_handler_that_waits_inside_a_verb_is_not_in_flight(ordered: bool) -> None:
+    async with world() as here:
+        verb = asyncio.Event()
+        inside = asyncio.Event()
+
+        async def waits(data: int) -> None:
+            here.started.append(data)
+            with here.dispatcher.waiting():
+                inside.set()
+                await verb.wait()
+
+        here.on("waits", waits, ordered=ordered)
+        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT - 1)])
+        await inside.wait()
+        # Whether they wait in the verb or behind one that does: the pipe must be read on.
+        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT + 50)])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not here.dispatcher.is_full
+        verb.set()
+        await here.settle()
+        assert len(here.started) == 2 * handlers.MAX_IN_FLIGHT + 49
+
+
+async def test_waits_inside_verbs_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MAX_IN_VERBS", 10)
+    async with world() as here:
+        verb = asyncio.Event()
+
+        async def waits(data: int) -> None:
+            with here.dispatcher.waiting():
+                await verb.wait()
+
+        here.on("waits", waits)
+        here.deliver(*[("waits", number) for number in range(10)])
+        await here.until(lambda: bool(here.flow))
+        assert here.flow == ["full"]
+        verb.set()
+        await here.settle()
+        assert here.flow == ["full", "room"]
+
+
+async def test_a_turn_handles_a_bounded_number_of_messages() -> None:
+    async with world() as here:
+        here.on("plain", here.started.append)
+        here.deliver(*[("plain", number) for number in range(3 * handlers.MESSAGES_PER_TURN)])
+        assert len(here.started) == handlers.MESSAGES_PER_TURN
+        here.deliver(("plain", "behind"))
+        await here.settle()
+        assert here.started == [*range(3 * handlers.MESSAGES_PER_TURN), "behind"]
+
+
+async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up() -> None:
+    async with world() as here:
+
+        async def waits(data: str) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                here.started.append("cleaned up")
+
+        here.on("waits", waits, ordered=True)
+        here.deliver(("waits", 1), ("waits", 2), ("waits", 3))
+        await asyncio.sleep(0)
+        assert await here.dispatcher.cancel_all() == 1
+        assert here.started == ["cleaned up"]
+
+
+def test_names_are_checked_and_handlers_must_be_callable() -> None:
+    registry = Registry()
+    with pytest.raises(InvalidNameError):
+        registry.set("", print, False)
+    with pytest.raises(TypeError, match="a handler is a function, not str"):
+        registry.set("name", "print", False)  # type: ignore[arg-type]
+    registry.set("never there", None, False)
+    assert registry.handlers == {}
