@@ -44,6 +44,8 @@ class State:
     prepared_by: int | None = None
     # Answers of the receivers: their pid, and what they say.
     answers: asyncio.Queue[tuple[int | None, Any]]
+    # Receivers that have not answered yet.
+    silent: set[int]
     # The question of a round trip that has no reply yet.
     asked: asyncio.Future[tuple[int, Any]]
 
@@ -196,6 +198,7 @@ VERBS: Final[dict[str, Verb]] = {
 
 async def ask(receivers: Sequence[Worker], name: str, data: Any) -> dict[int, Any]:
     """Ask every receiver, behind all that was sent before; their answers by pid."""
+    State.silent = {receiver.pid for receiver in receivers}
     for receiver in receivers:
         await ipc.send(receiver, name, data, timeout=None)
     answers: dict[int, Any] = {}
@@ -203,6 +206,7 @@ async def ask(receivers: Sequence[Worker], name: str, data: Any) -> dict[int, An
         pid, said = await State.answers.get()
         assert pid is not None
         answers[pid] = said
+        State.silent.discard(pid)
     return answers
 
 
@@ -221,7 +225,8 @@ async def run(request: Request) -> JSONResponse:
             times_ns = await VERBS[order["verb"]](receivers, messages)
             reports = await ask(receivers, "report", b"")
     except TimeoutError:
-        return JSONResponse({"error": f"not done after {RUN_TIMEOUT_S:g} s"}, status_code=504)
+        where = f"no answer from {sorted(State.silent)}" if State.silent else "still sending"
+        return JSONResponse({"error": f"not done after {RUN_TIMEOUT_S:g} s: {where}"}, status_code=504)
     return JSONResponse(
         {
             "sender": ipc.pid,

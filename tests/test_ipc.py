@@ -57,6 +57,15 @@ async def test_broadcast_reaches_everyone_and_the_sender_and_says_who_took_it(fl
     assert sorted(took) == sorted({*pids} - {pids[1]})
 
 
+async def test_broadcasts_without_waiting_all_arrive_and_so_does_what_comes_after(fleet: Fleet) -> None:
+    strings, (a, b, c) = fleet
+    await strings.call(a, "broadcast_nowait", "note", 3)
+    for pid in (a, b, c):
+        assert await strings.call(pid, "received", 3) == [("note", a, number) for number in range(3)]
+    await strings.call(a, "send", c, "note", "after")
+    assert (await strings.call(c, "received", 4))[-1] == ("note", a, "after")
+
+
 async def test_a_message_to_oneself_arrives_with_oneself_as_sender(fleet: Fleet) -> None:
     strings, (a, *_) = fleet
     await strings.call(a, "send", a, "note", {"to": "me"})

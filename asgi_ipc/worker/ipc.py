@@ -48,6 +48,10 @@ DEFAULT_DRAIN_TIMEOUT_S: Final = 10.0
 YIELD_AFTER_MESSAGES: Final = 256
 YIELD_AFTER_BYTES: Final = 1024 * 1024
 
+# Each further receiver of a broadcast costs about this fraction of a message:
+# yielding too often leaves its packets almost empty.
+RECEIVERS_AS_ONE_MESSAGE: Final = 8
+
 # Names found valid are remembered, up to this many.
 MAX_KNOWN_NAMES: Final = 1024
 
@@ -218,7 +222,9 @@ class IPC:
         if full:
             took += await self._accepted_by(endpoint, full, timeout)
         else:
-            await self._yield_sometimes(endpoint, len(took), size_bytes(message) * len(took))
+            # Encoded once; putting it into some outboxes more costs little beside that.
+            cost = 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
+            await self._yield_sometimes(endpoint, cost, size_bytes(message) * len(took))
         return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:

@@ -125,10 +125,11 @@ class WorkerServer(uvicorn.Server):
         self.should_exit = True
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
+        # First: an exception that is raised into a finalizer is lost.
+        self.should_exit = True
         if self._loading:
             # Nothing has begun that would have to be ended.
             raise SystemExit(0)
-        self.should_exit = True
 
     def _beat(self) -> None:
         self._here.lifeline.turn()

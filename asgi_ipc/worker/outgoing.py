@@ -76,6 +76,7 @@ class Outgoing:
         self._budget = Budget()
         self._peers: dict[int, Peer] = {}
         self._dirty: list[Peer] = []
+        self._turn_ends = False
         # Who waits for room, and the peers that they wait for.
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._congested: set[Peer] = set()
@@ -197,8 +198,11 @@ class Outgoing:
             for peer in peers:
                 if not peer.outbox.has_room(message):
                     raise WouldBlockError(peer.worker.pid)
-            begins = [(peer, peer.outbox.offer(message) and self._accepted(peer)) for peer in peers]
-        for peer, begins_turn in begins:
+            begun = []
+            for peer in peers:
+                peer.outbox.offer(message)
+                begun.append(self._accepted(peer))
+        for peer, begins_turn in zip(peers, begun, strict=True):
             self._after_accept(peer, begins_turn)
         return [peer.worker.pid for peer in peers]
 
@@ -251,15 +255,20 @@ class Outgoing:
             if begins_turn:
                 self.loop.call_soon_threadsafe(self._end_turn)
         elif begins_turn:
-            if len(self._dirty) == 1:
-                self.loop.call_soon(self._end_turn)
+            self._schedule_end_of_turn()
             # The first message of a quiet moment does not wait for those behind it.
             if peer.writer is not None:
                 peer.writer.flush()
         elif peer.outbox.backlog_bytes >= EAGER_BYTES and peer.writer is not None:
             peer.writer.flush()
 
+    def _schedule_end_of_turn(self) -> None:
+        if not self._turn_ends:
+            self._turn_ends = True
+            self.loop.call_soon(self._end_turn)
+
     def _end_turn(self) -> None:
+        self._turn_ends = False
         self.turn_messages = self.turn_bytes = 0
         with self._lock:
             dirty, self._dirty = self._dirty, []
@@ -280,8 +289,8 @@ class Outgoing:
         with self._lock:
             for peer in list(self._congested):
                 for ticket in peer.outbox.promote():
-                    if self._accepted(peer) and len(self._dirty) == 1:
-                        self.loop.call_soon(self._end_turn)
+                    if self._accepted(peer):
+                        self._schedule_end_of_turn()
                     _settle(self._waiters.pop(ticket, None), None)
                 if not peer.outbox.waiting:
                     self._congested.discard(peer)

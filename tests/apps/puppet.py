@@ -158,6 +158,13 @@ async def fork_and_hold(seconds: float) -> int:
     return child
 
 
+async def broadcast_nowait(name: str, count: int) -> int:
+    """Broadcast numbers without waiting, several in one turn."""
+    for number in range(count):
+        ipc.broadcast_nowait(name, number)
+    return count
+
+
 async def thread_send(to: int, data: Any) -> Any:
     return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
 
@@ -165,6 +172,7 @@ async def thread_send(to: int, data: Any) -> Any:
 COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "send": ipc.send,
     "broadcast": ipc.broadcast,
+    "broadcast_nowait": broadcast_nowait,
     "reply": ipc.reply,
     "received": received,
     "members": members,
