@@ -49,8 +49,8 @@ class NotRunningError(IPCError, RuntimeError):
 class OutsideHandlerError(IPCError, RuntimeError):
     """`reply` was called where no message is being handled, so there is nobody to answer."""
 
-    def __init__(self) -> None:
-        super().__init__("reply() answers the message being handled; there is none here")
+    def __str__(self) -> str:
+        return "reply() answers the message being handled; there is none here"
 
 
 class InvalidNameError(IPCError, ValueError):

@@ -33,11 +33,11 @@ from asgi_ipc.protocol.events import (
     WorkerRetiring,
     WorkerStarted,
 )
-from asgi_ipc.protocol.fleet import (
+from asgi_ipc.protocol.fleet import Fleet
+from asgi_ipc.protocol.slots import (
     BACKOFF_MAX_S,
     EARLY_DEATH_S,
     STALLED_AFTER_S,
-    Fleet,
     Phase,
     Policy,
     backoff_s,

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -34,7 +33,8 @@ from asgi_ipc.protocol.events import (
     WorkerRetiring,
     WorkerStarted,
 )
-from asgi_ipc.protocol.fleet import Fleet, Phase, Policy
+from asgi_ipc.protocol.fleet import Fleet
+from asgi_ipc.protocol.slots import Phase, Policy
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 MOST_WORKERS: Final = 5

@@ -44,9 +44,10 @@ from asgi_ipc.protocol.events import (
     WorkerRetiring,
     WorkerStarted,
 )
-from asgi_ipc.protocol.fleet import Fleet, Policy
+from asgi_ipc.protocol.fleet import Fleet
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.protocol.slots import Policy
 
 logger = logging.getLogger("uvicorn.error")
 

@@ -28,10 +28,10 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.launcher.launcher import Launcher, Run
-from asgi_ipc.protocol.fleet import Policy
 from asgi_ipc.protocol.lifeline import Handover
 from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
 from asgi_ipc.protocol.packet import COOKIE_BYTES, MIN_PACKET_BYTES
+from asgi_ipc.protocol.slots import Policy
 
 logger = logging.getLogger("uvicorn.error")
 

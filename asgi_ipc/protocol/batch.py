@@ -120,6 +120,10 @@ def _check_data(data: object, depth: int) -> None:
     kind = type(data)
     if kind in _PLAIN:
         return
+    if kind is datetime.datetime:
+        if data.utcoffset() is None:  # type: ignore[attr-defined]
+            raise ValueError("a message can't carry a datetime without a time zone")
+        return
     if depth == MAX_DEPTH:
         raise ValueError(f"data is nested more than {MAX_DEPTH} levels deep, or contains itself")
     if kind is dict:
@@ -132,9 +136,6 @@ def _check_data(data: object, depth: int) -> None:
         for value in data:  # type: ignore[attr-defined]
             if type(value) not in _PLAIN:
                 _check_data(value, depth + 1)
-    elif kind is datetime.datetime:
-        if data.tzinfo is None:  # type: ignore[attr-defined]
-            raise ValueError("a message can't carry a datetime without a time zone")
     else:
         raise TypeError(f"a message can't carry data of type {kind.__qualname__}")
 
@@ -206,6 +207,9 @@ class Reassembler:
             self._drop("corrupt")
             return []
         (total,) = _TOTAL.unpack_from(payload)
+        if not total:
+            self._drop("corrupt")
+            return []
         if total > self._max_message_bytes:
             self._drop("too_large")
             return []

@@ -11,10 +11,8 @@ belongs to no slot any more; it is only waited for.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
 
 from asgi_ipc.protocol.events import (
     Action,
@@ -40,74 +38,17 @@ from asgi_ipc.protocol.events import (
     WorkerRetiring,
     WorkerStarted,
 )
-
-# A process that dies this soon after it was ready has not really been so.
-EARLY_DEATH_S: Final = 1.0
-
-# The first replacement starts at once; then a slot that keeps dying waits
-# longer and longer, so that it does not take the machine from the others.
-BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MAX_S: Final = 30.0
-
-# Workers beat once a second; three missed beats and a bit show as a stall
-# well within the promised 5 s.
-STALLED_AFTER_S: Final = 3.5
-
-# How uvicorn says that the app could not be started.
-STARTUP_FAILURE: Final = 3
-
-# Whoever kills so does it from outside; it says nothing about the app.
-KILLED: Final = -9
-
-
-class Phase(enum.Enum):
-    """Where a worker process is in its life."""
-
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the operator has set.
-
-    Attributes:
-        workers: how many there shall be at first, at least 1.
-        hang_timeout_s: replace a worker whose event loop has stood still for so long; None: never.
-        stop_timeout_s: end a worker that has not stopped by then; None: wait.
-        outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
-            ending the server.
-    """
-
-    workers: int
-    hang_timeout_s: float | None = None
-    stop_timeout_s: float | None = None
-    outlive_failed_start: bool = False
-
-
-@dataclass(slots=True)
-class _Process:
-    slot: int
-    last_beat: float
-    pid: int = 0
-    phase: Phase = Phase.STARTING
-    ready_at: float = 0.0
-    stalled: bool = False
-    kill_at: float | None = None
-    failure: str | None = None
-    # Why it is going, as far as it is known before it is gone.
-    reason: str = "killed"
-
-
-@dataclass(slots=True)
-class _Slot:
-    live: int | None = None
-    incoming: int | None = None
-    retiring: bool = False
-    was_ready: bool = False
-    early_deaths: int = 0
-    retry_at: float | None = None
+from asgi_ipc.protocol.slots import (
+    EARLY_DEATH_S,
+    KILLED,
+    STALLED_AFTER_S,
+    STARTUP_FAILURE,
+    Phase,
+    Policy,
+    Process,
+    Slot,
+    backoff_s,
+)
 
 
 @dataclass(slots=True)
@@ -115,8 +56,8 @@ class Fleet:
     """The machine. `handle` is its only way in, `next_deadline` says when it wants a Tick."""
 
     policy: Policy
-    _slots: dict[int, _Slot] = field(default_factory=dict)
-    _processes: dict[int, _Process] = field(default_factory=dict)
+    _slots: dict[int, Slot] = field(default_factory=dict)
+    _processes: dict[int, Process] = field(default_factory=dict)
     _generations: int = 0
     # Every slot has been ready once: from then on nothing that fails ends the server.
     _established: bool = False
@@ -160,7 +101,7 @@ class Fleet:
         match event:
             case Begin():
                 for index in range(self.policy.workers):
-                    self._slots[index] = _Slot()
+                    self._slots[index] = Slot()
                     self._slots[index].live = self._start(index, now)
             case StopRequested():
                 self._stop_all(event, now)
@@ -171,6 +112,8 @@ class Fleet:
             case LauncherSlept(seconds):
                 for process in self._processes.values():
                     process.last_beat += seconds
+                    if process.kill_at is not None:
+                        process.kill_at += seconds
             case Tick():
                 self._tick(now)
             case WorkerExited(generation) if generation in self._processes:
@@ -188,7 +131,7 @@ class Fleet:
 
     # --- what a worker says
 
-    def _heard(self, event: Event, generation: int, process: _Process, now: float) -> None:
+    def _heard(self, event: Event, generation: int, process: Process, now: float) -> None:
         match event:
             case WorkerStarted(pid=pid):
                 process.pid = pid
@@ -220,18 +163,18 @@ class Fleet:
                     if slot.incoming is None:
                         slot.incoming = self._start(process.slot, now)
 
-    def _ready(self, generation: int, process: _Process, now: float) -> None:
+    def _ready(self, generation: int, process: Process, now: float) -> None:
         slot = self._slots.get(process.slot)
         if slot is None:
             return
         slot.was_ready = True
         slot.retry_at = None
-        self._established = self._established or all(each.was_ready for each in self._slots.values())
+        self._judge_established()
         if slot.incoming == generation:
             old, slot.live, slot.incoming, slot.retiring = slot.live, generation, None, False
             if old is not None:
                 self._stop(old, "replaced", now)
-        if self._restarting == process.slot and slot.live == generation:
+        if self._restarting == process.slot and slot.live == generation and slot.incoming is None:
             self._restarting = None
             if not self._to_restart:
                 self._log("info", "All workers have been restarted.")
@@ -243,7 +186,8 @@ class Fleet:
         if self._stopping:
             self._exit_status = 128 + event.signal
             self._log("warning", f"Received {event.name} again, ending all workers at once.")
-            for generation in self._processes:
+            for generation, process in self._processes.items():
+                process.reason = "killed"
                 self._do(Kill(generation))
             return
         self._log("info", f"Received {event.name}, exiting.")
@@ -260,6 +204,9 @@ class Fleet:
             self._stop(generation, "left", now)
         if not self._processes:
             self._do(Exit(self._exit_status))
+
+    def _judge_established(self) -> None:
+        self._established = self._established or all(each.was_ready for each in self._slots.values())
 
     def _restart(self, reason: str, now: float) -> None:
         if self._stopping:
@@ -299,7 +246,7 @@ class Fleet:
             return
         if by > 0:
             index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
-            slot = self._slots[index] = _Slot()
+            slot = self._slots[index] = Slot()
             self._log("info", f"Increasing the number of workers to {len(self._slots)}.")
             slot.live = self._start(index, now)
             return
@@ -312,6 +259,7 @@ class Fleet:
         for generation in (slot.live, slot.incoming):
             if generation is not None:
                 self._stop(generation, "left", now)
+        self._judge_established()
         if self._restarting == index:
             self._restarting = None
             self._advance_restart(now)
@@ -335,16 +283,14 @@ class Fleet:
                 elif slot.incoming is None:
                     slot.incoming = self._start(index, now)
 
-    def _judge(self, generation: int, process: _Process, now: float) -> None:
-        silent_s = now - process.last_beat
-        if not process.stalled and silent_s >= STALLED_AFTER_S:
+    def _judge(self, generation: int, process: Process, now: float) -> None:
+        if not process.stalled and now >= process.last_beat + STALLED_AFTER_S:
             process.stalled = True
             self._log("warning", f"Worker [{process.pid}] is stalled: its event loop does not turn.")
             self._do(Stalled(generation, True))
         hang_s = self.policy.hang_timeout_s
-        if hang_s is not None and silent_s >= hang_s and process.reason != "stalled":
+        if hang_s is not None and now >= process.last_beat + hang_s:
             process.reason = "stalled"
-            process.kill_at = None
             # Judged once: it is dead as soon as the kernel gets to it.
             process.phase = Phase.STOPPING
             self._log("error", f"Worker [{process.pid}] has been stalled for {hang_s:g} s; replacing it.")
@@ -367,7 +313,7 @@ class Fleet:
             slot.live = None
             self._live_died(process, slot, event, now)
 
-    def _replacement_died(self, process: _Process, slot: _Slot, event: WorkerExited, now: float) -> None:
+    def _replacement_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
         self._tell_failure(process)
         how = f"New worker [{process.pid}] {event.how} before it was ready"
         kept = self._processes[slot.live].pid if slot.live is not None else 0
@@ -385,40 +331,40 @@ class Fleet:
         if self._restart_again is not None:
             self._advance_restart(now)
 
-    def _live_died(self, process: _Process, slot: _Slot, event: WorkerExited, now: float) -> None:
+    def _live_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
         early = process.ready_at == 0.0 or now - process.ready_at < EARLY_DEATH_S
         self._tell_failure(process)
-        text = f"Worker [{process.pid}] died: it {event.how}"
+        text = f"Worker [{process.pid}] died: it {event.how}" if process.pid else f"A worker {event.how}"
+        slot.retiring = False
+        slot.retry_at = None
         if slot.incoming is not None:
             # The one that was to replace it takes the slot over as it is.
-            slot.live, slot.incoming, slot.retiring = slot.incoming, None, False
-            if self._processes[slot.live].phase is Phase.READY and self._restarting == process.slot:
-                self._restarting = None
-                self._advance_restart(now)
+            slot.live, slot.incoming = slot.incoming, None
             self._log("error", f"{text}.")
-            return
-        first_start_failed = not self._established and not slot.was_ready and event.status != KILLED
-        if first_start_failed and self.policy.outlive_failed_start:
+        elif self._established or slot.was_ready or event.status == KILLED:
+            self._replace(process.slot, slot, text, early, now)
+        elif self.policy.outlive_failed_start:
             self._log("error", f"{text} before it was ready; waiting for a change.")
             if self._restarting == process.slot:
                 self._give_restart_up(now)
-            return
-        if first_start_failed:
+        else:
             self._log("error", f"{text} before it was ready; stopping the server.")
             self._begin_stop(STARTUP_FAILURE, now)
-            return
+
+    def _replace(self, index: int, slot: Slot, text: str, early: bool, now: float) -> None:
+        """Start another for one that died: at once, or later and later if they keep dying early."""
         slot.early_deaths = slot.early_deaths + 1 if early else 0
         delay_s = backoff_s(slot.early_deaths)
         if delay_s == 0.0:
             self._log("error", f"{text}; starting another.")
-            slot.live = self._start(process.slot, now)
+            slot.live = self._start(index, now)
         else:
             self._log("error", f"{text}; starting another in {delay_s:g} s.")
             slot.retry_at = now + delay_s
-            if self._restarting == process.slot:
+            if self._restarting == index:
                 self._give_restart_up(now)
 
-    def _tell_failure(self, process: _Process) -> None:
+    def _tell_failure(self, process: Process) -> None:
         """Log why it could not start; the same reason only once, however many workers have it."""
         if process.failure is not None and process.failure != self._told_failure:
             self._told_failure = process.failure
@@ -428,7 +374,7 @@ class Fleet:
 
     def _start(self, index: int, now: float) -> int:
         self._generations += 1
-        self._processes[self._generations] = _Process(slot=index, last_beat=now)
+        self._processes[self._generations] = Process(slot=index, last_beat=now)
         self._do(Start(self._generations, index))
         return self._generations
 
@@ -448,10 +394,3 @@ class Fleet:
 
     def _do(self, action: Action) -> None:
         self._actions.append(action)
-
-
-def backoff_s(early_deaths: int) -> float:
-    """Seconds before the next start after so many early deaths in a row."""
-    if early_deaths <= 1:
-        return 0.0
-    return min(BACKOFF_FIRST_S * 2.0 ** min(early_deaths - 2, 16), BACKOFF_MAX_S)

@@ -50,7 +50,8 @@ class _Line:
 
     worker: Worker
     queue: deque[Item] = field(default_factory=deque)
-    unacknowledged: int = 0
+    # Whose write ends have been written to it and not been acknowledged yet.
+    unacknowledged: list[int] = field(default_factory=list)
     joined: bool = False
     leaving: bool = False
     stalled: bool = False
@@ -66,7 +67,7 @@ class Relay:
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
         self._in_flight = 0
-        # How often a generation's write end is still to be handed out.
+        # How often a generation's write end is still to be handed out, or may yet be refused.
         self._promised: dict[int, int] = {}
         # (when, to whom, whose): refused for want of descriptors.
         self._retries: list[tuple[float, int, int]] = []
@@ -104,17 +105,17 @@ class Relay:
     def took(self, by: int, of: int, arrived: bool, now: float) -> None:
         """A worker acknowledges, or refuses, a write end."""
         line = self._lines.get(by)
-        if line is None or not line.unacknowledged:
+        if line is None or of not in line.unacknowledged:
             return
-        line.unacknowledged -= 1
+        line.unacknowledged.remove(of)
         self._in_flight -= 1
         if of not in self._lines:
             return
-        if not arrived:
-            self._promise(of, 1)
+        if arrived:
+            self._promise(of, -1)
+            self._answered(by, of)
+        else:
             self._retries.append((now + RETRY_S, by, of))
-            return
-        self._answered(by, of)
 
     def leave(self, generation: int) -> None:
         """A member is leaving: everyone who knows it is told."""
@@ -129,7 +130,9 @@ class Relay:
         line = self._lines.pop(generation, None)
         if line is None:
             return
-        self._in_flight -= line.unacknowledged
+        self._in_flight -= len(line.unacknowledged)
+        for of in line.unacknowledged:
+            self._promise(of, -1)
         for item in line.queue:
             if item.write_end_of is not None:
                 self._promise(item.write_end_of, -1)
@@ -197,7 +200,7 @@ class Relay:
             return None
         item = line.queue[0]
         if item.write_end_of is not None and (
-            line.unacknowledged >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT
+            len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT
         ):
             return None
         return item
@@ -208,9 +211,8 @@ class Relay:
         item = line.queue.popleft()
         if item.write_end_of is None:
             return
-        line.unacknowledged += 1
+        line.unacknowledged.append(item.write_end_of)
         self._in_flight += 1
-        self._promise(item.write_end_of, -1)
         if isinstance(item.word, Joined):
             # This one knows the newcomer now, so the newcomer may write to it.
             newcomer = self._lines[item.write_end_of]
@@ -229,7 +231,8 @@ class Relay:
                 line.queue.append(Item(word))
 
     def _promise(self, generation: int, count: int) -> None:
-        self._promised[generation] = self._promised.get(generation, 0) + count
+        if generation in self._lines:
+            self._promised[generation] = self._promised.get(generation, 0) + count
 
     def _answered(self, by: int, of: int) -> None:
         newcomer = self._lines[of]

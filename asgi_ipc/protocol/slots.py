@@ -1,0 +1,89 @@
+"""Slots and processes: what the fleet knows of each, and how long it waits.
+
+Law: data and two small rules; the decisions are the fleet's.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+# A process that dies this soon after it was ready has not really been so.
+EARLY_DEATH_S: Final = 1.0
+
+# The first replacement starts at once; then a slot that keeps dying waits
+# longer and longer, so that it does not take the machine from the others.
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+
+# Workers beat once a second; three missed beats and a bit show as a stall
+# well within the promised 5 s.
+STALLED_AFTER_S: Final = 3.5
+
+# How uvicorn says that the app could not be started.
+STARTUP_FAILURE: Final = 3
+
+# Whoever kills so does it from outside; it says nothing about the app.
+KILLED: Final = -9
+
+
+class Phase(enum.Enum):
+    """Where a worker process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator has set.
+
+    Attributes:
+        workers: how many there shall be at first, at least 1.
+        hang_timeout_s: replace a worker whose event loop has stood still for so long; None: never.
+        stop_timeout_s: end a worker that has not stopped by then; None: wait.
+        outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
+            ending the server.
+    """
+
+    workers: int
+    hang_timeout_s: float | None = None
+    stop_timeout_s: float | None = None
+    outlive_failed_start: bool = False
+
+
+@dataclass(slots=True)
+class Process:
+    """One worker process that exists. Times are the fleet's."""
+
+    slot: int
+    last_beat: float
+    pid: int = 0
+    phase: Phase = Phase.STARTING
+    ready_at: float = 0.0
+    stalled: bool = False
+    kill_at: float | None = None
+    failure: str | None = None
+    # Why it is going, as far as it is known before it is gone.
+    reason: str = "killed"
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker that should exist: the generations that serve in it and that are to."""
+
+    live: int | None = None
+    incoming: int | None = None
+    retiring: bool = False
+    was_ready: bool = False
+    early_deaths: int = 0
+    retry_at: float | None = None
+
+
+def backoff_s(early_deaths: int) -> float:
+    """Seconds before the next start after so many early deaths in a row."""
+    if early_deaths <= 1:
+        return 0.0
+    return min(BACKOFF_FIRST_S * 2.0 ** min(early_deaths - 2, 16), BACKOFF_MAX_S)

@@ -1,0 +1,248 @@
+"""The lifeline, seen from a worker: words with descriptors, the launcher's end, and the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from asgi_ipc.protocol.lifeline import (
+    Beat,
+    Entered,
+    Gone,
+    Handover,
+    Joined,
+    Stop,
+    ToWorker,
+    Welcome,
+    WordError,
+    WordParser,
+    WriteEnd,
+    decode_for_launcher,
+    encode_word,
+)
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker.lifeline import GUARD_EXIT_STATUS, Lifeline
+
+HANDOVER = Handover(1, 2, b"12345678", ["/app"], 4096, 1 << 20, 10.0, {"app": "demo:app"})
+
+
+@pytest.fixture
+def launcher() -> Iterator[tuple[socket.socket, Lifeline]]:
+    ours, theirs = socket.socketpair()
+    lifeline = Lifeline(theirs.detach())
+    yield ours, lifeline
+    lifeline.close()
+    ours.close()
+
+
+class Heard:
+    """What a lifeline handed on."""
+
+    def __init__(self) -> None:
+        self.words: list[tuple[ToWorker, int]] = []
+        self.event = asyncio.Event()
+
+    def __call__(self, word: ToWorker, fd: int) -> None:
+        self.words.append((word, fd))
+        self.event.set()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.words) < count:
+                self.event.clear()
+                await self.event.wait()
+
+
+def test_the_handover_comes_first_and_whole(launcher: tuple[socket.socket, Lifeline]) -> None:
+    ours, lifeline = launcher
+    ours.sendall(encode_word(HANDOVER) + encode_word(Stop())[:3])
+    assert lifeline.handover() == HANDOVER
+    assert not os.get_inheritable(lifeline.fileno())
+
+
+def test_anything_else_than_a_handover_is_refused(launcher: tuple[socket.socket, Lifeline]) -> None:
+    ours, lifeline = launcher
+    ours.sendall(encode_word(Stop()))
+    with pytest.raises(WordError, match="Stop instead of a handover"):
+        lifeline.handover()
+
+
+def test_a_launcher_that_goes_before_its_handover_is_an_end_of_file(
+    launcher: tuple[socket.socket, Lifeline],
+) -> None:
+    ours, lifeline = launcher
+    ours.close()
+    with pytest.raises(EOFError):
+        lifeline.handover()
+
+
+async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[socket.socket, Lifeline]) -> None:
+    ours, lifeline = launcher
+    heard = Heard()
+    lifeline.attach(heard)
+    ends = [os.pipe() for _ in range(3)]
+    words: list[tuple[ToWorker, int | None]] = [
+        (Welcome([Worker(7, 0, 1)]), None),
+        (WriteEnd(1), ends[0][1]),
+        (Joined(Worker(8, 1, 2)), ends[1][1]),
+        (Gone(1, "killed"), None),
+        (Joined(Worker(9, 2, 3)), ends[2][1]),
+        (Entered([]), None),
+    ]
+    for word, fd in words:
+        if fd is None:
+            ours.sendall(encode_word(word))
+        else:
+            socket.send_fds(ours, [encode_word(word)], [fd])
+    await heard.until(len(words))
+    assert [word for word, _ in heard.words] == [word for word, _ in words]
+    for (_, arrived), (_, sent) in zip(heard.words, words, strict=True):
+        assert (arrived >= 0) == (sent is not None)
+        if sent is not None:
+            assert os.fstat(arrived).st_ino == os.fstat(sent).st_ino
+            assert not os.get_inheritable(arrived)
+            os.close(arrived)
+    for read_end, write_end in ends:
+        os.close(read_end)
+        os.close(write_end)
+
+
+async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_next_one_is_not_mixed_up(
+    launcher: tuple[socket.socket, Lifeline],
+) -> None:
+    import resource
+
+    ours, lifeline = launcher
+    heard = Heard()
+    lifeline.attach(heard)
+    read_end, write_end = os.pipe()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.dup(0)
+    os.close(highest)
+    socket.send_fds(ours, [encode_word(Joined(Worker(8, 1, 2)))], [write_end])
+    # No number is free below the limit now (unix(7), MSG_CTRUNC).
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, before[1]))
+    try:
+        lifeline.drain()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    socket.send_fds(ours, [encode_word(WriteEnd(2))], [write_end])
+    await heard.until(2)
+    (first, missing), (second, arrived) = heard.words
+    assert (first, missing) == (Joined(Worker(8, 1, 2)), -1)
+    assert second == WriteEnd(2)
+    assert os.fstat(arrived).st_ino == os.fstat(write_end).st_ino
+    for fd in (arrived, read_end, write_end):
+        os.close(fd)
+
+
+async def test_the_end_counts_only_behind_the_last_word(launcher: tuple[socket.socket, Lifeline]) -> None:
+    ours, lifeline = launcher
+    heard = Heard()
+    ended: list[int] = []
+    lifeline.attach(heard)
+    lifeline.on_eof(lambda: ended.append(len(heard.words)))
+    for generation in range(50):
+        ours.sendall(encode_word(Gone(generation, "killed")))
+    ours.close()
+    await heard.until(50)
+    async with asyncio.timeout(10):
+        while not ended:  # noqa: ASYNC110  # each turn of the loop is the event
+            await asyncio.sleep(0)
+    assert ended == [50]
+    lifeline.send(Beat())
+    late: list[str] = []
+    lifeline.on_eof(lambda: late.append("at once"))
+    assert late == ["at once"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_launcher_that_goes_with_words_unread_is_noticed(loop: str) -> None:
+    """It resets the connection then, and uvloop stops watching a descriptor with an error."""
+    import uvloop
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        lifeline = Lifeline(theirs.detach())
+        ended = asyncio.Event()
+        lifeline.attach(Heard())
+        lifeline.on_eof(ended.set)
+        lifeline.guard()
+        lifeline.send(Beat())
+        ours.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
+        lifeline.turn()
+
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.SelectorEventLoop
+    # In a process of its own, since the guard means it.
+    child = os.fork()
+    if child == 0:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+async def test_what_the_launcher_is_too_busy_to_read_waits_and_arrives(
+    launcher: tuple[socket.socket, Lifeline],
+) -> None:
+    ours, lifeline = launcher
+    lifeline.attach(Heard())
+    count = 50_000
+    for _ in range(count):
+        lifeline.send(Beat())
+    parser = WordParser()
+    beats = 0
+    ours.setblocking(False)
+    async with asyncio.timeout(30):
+        while beats < count:
+            chunk = await asyncio.get_running_loop().sock_recv(ours, 65536)
+            beats += sum(decode_for_launcher(body) == Beat() for body in parser.feed(chunk))
+    assert beats == count
+
+
+def test_the_guard_ends_a_process_whose_loop_does_not_turn() -> None:
+    code = (
+        "import socket, sys, time\n"
+        "from asgi_ipc.worker import lifeline\n"
+        "lifeline.GUARD_GRACE_S = 0.1\n"
+        "lifeline.Lifeline(int(sys.argv[1])).guard()\n"
+        "print('guarded', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", code, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE) as child:
+        theirs.close()
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"guarded\n"
+        assert child.poll() is None
+        ours.close()
+        assert child.wait(30) == GUARD_EXIT_STATUS
+
+
+def test_the_guard_leaves_a_process_alone_whose_launcher_lives() -> None:
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        lifeline = Lifeline(theirs.detach())
+        lifeline.guard()
+        lifeline.send(Beat())
+        signal.pause()
+    theirs.close()
+    assert ours.recv(100)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    ours.close()
