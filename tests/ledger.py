@@ -93,4 +93,4 @@ def judge(folder: Path) -> Verdict:
 def _records(path: Path) -> Iterator[tuple[bytes, int, int, int, int]]:
     data = path.read_bytes()
     whole = len(data) - len(data) % _RECORD.size
-    yield from _RECORD.iter_unpack(data[:whole])  # type: ignore[misc]
+    yield from _RECORD.iter_unpack(data[:whole])

@@ -112,8 +112,8 @@ def test_sixteen_writers_share_one_pipe_and_none_starves(run: Run) -> None:
         receiver.reader.resume()
         await receiver.eof.wait()
         assert receiver.parser.skips == 0
-        for sender in range(16):
-            assert [number for who, number in receiver.packets if who == sender] == list(range(300))
+        for generation in range(16):
+            assert [number for who, number in receiver.packets if who == generation] == list(range(300))
         # When the first has finished, every other has got well under way.
         first_end = receiver.packets.index(next(packet for packet in receiver.packets if packet[1] == 299))
         begun = dict(receiver.packets[:first_end])

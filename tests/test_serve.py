@@ -90,7 +90,7 @@ def test_a_wrong_option_is_one_message_and_a_status(arguments: list[str], messag
 
 
 def test_serve_takes_every_option_of_the_installed_uvicorn() -> None:
-    ours = {name for parameter in main.commands["serve"].params for name in parameter.opts}  # type: ignore[attr-defined]
+    ours = {name for parameter in main.commands["serve"].params for name in parameter.opts}
     theirs = {name for parameter in uvicorn.main.params for name in parameter.opts}
     assert theirs <= ours
     assert {"--drain-timeout", "--worker-hang-timeout", "--max-message-bytes"} <= ours
