@@ -1,6 +1,6 @@
 """What the properties draw from: data, names, messages, packets, and what strays between them.
 
-Law: a property costs a second or two on a slow core; whoever needs more
+Law: a property costs a few seconds on a slow core; whoever needs more
 examples sets HYPOTHESIS_PROFILE=thorough.
 """
 
@@ -18,7 +18,7 @@ from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encod
 
 # A slow machine is no failure: neither an example nor its drawing has a deadline.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("suite", _PATIENT, max_examples=100, stateful_step_count=50)
+settings.register_profile("suite", _PATIENT, max_examples=150, stateful_step_count=60)
 settings.register_profile("thorough", _PATIENT, max_examples=2000, stateful_step_count=80)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 

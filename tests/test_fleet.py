@@ -306,6 +306,16 @@ def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
     assert deeds(desk.later(60.0)) == [Stalled(2, True), Stalled(5, True)]
 
 
+def test_a_restart_is_given_up_when_a_slot_without_a_worker_cannot_be_started() -> None:
+    desk = a_fleet(2)
+    for generation in (1, 3, 4):
+        desk.dies(generation)
+    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+    assert of(Start, desk.dies(5)) == [Start(6, 0)]
+    assert of(Start, desk.dies(6)) == []
+    assert of(Start, desk.hear(HUP)) == [Start(7, 0)]
+
+
 # --- scaling
 
 
@@ -432,6 +442,14 @@ def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> No
     assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), Start(3, 0)]
     assert deeds(desk.later(0.5)) == []
     assert set(desk.phases) == {3}
+
+
+def test_a_worker_that_asks_again_for_its_replacement_gets_one() -> None:
+    desk = a_fleet(1)
+    desk.hear(WorkerRetiring(1))
+    desk.dies(2, 3)
+    assert deeds(desk.hear(WorkerRetiring(1))) == [Start(3, 0)]
+    assert deeds(desk.later(0.5)) == []
 
 
 def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:

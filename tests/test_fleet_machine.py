@@ -233,7 +233,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.post(WorkerRetiring(self.some(data, self.serving())))
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), thawed=_spared)
+    @rule(data=st.data(), thawed=st.booleans())
     def freeze_or_thaw(self, data: st.DataObject, thawed: bool) -> None:
         self.processes[self.some(data, list(self.processes.values()))].frozen = not thawed
 

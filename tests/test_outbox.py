@@ -203,6 +203,14 @@ def test_the_largest_small_message_fills_one_packet_to_the_byte(max_packet_bytes
     assert len(packet) == max_packet_bytes
 
 
+def test_a_message_that_is_one_byte_too_long_for_the_packet_begins_the_next() -> None:
+    for second, packets in ((SMALL_BYTES - 100, 1), (SMALL_BYTES - 99, 2)):
+        outbox = an_outbox()
+        outbox.offer(bytes(100))
+        outbox.offer(bytes(second))
+        assert len(write_all(outbox)) == packets
+
+
 @pytest.mark.parametrize("excess", range(-8, 3))
 def test_a_large_message_ends_with_a_fragment_that_is_not_empty(excess: int) -> None:
     piece = PACKET_BYTES - HEADER_BYTES

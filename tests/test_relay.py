@@ -377,6 +377,17 @@ def test_a_leavers_write_end_is_not_kept_for_who_has_died() -> None:
     assert not relay.is_promised(3)
 
 
+def test_a_leavers_write_end_is_not_kept_for_who_refused_it_and_died() -> None:
+    relay = a_fleet(1)
+    a_newcomer(relay, 2)
+    write(relay, 1)
+    relay.took(1, 2, False, 0.0)
+    relay.leave(2)
+    assert relay.is_promised(2)
+    relay.gone(1, "killed")
+    assert not relay.is_promised(2)
+
+
 def test_the_write_end_of_one_that_serves_is_always_kept() -> None:
     relay = a_fleet(1)
     relay.connect(worker(2))

@@ -136,8 +136,8 @@ class IPC:
 
     @property
     def pid(self) -> int:
-        """This worker's process id."""
-        return os.getpid()
+        """This worker's pid, by which the others address it."""
+        return os.getpid() if self._endpoint is None else self._endpoint.me.pid
 
     @property
     def slot(self) -> int:

@@ -1,0 +1,468 @@
+"""Endpoints: several in one process, so that the order of events can be chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import pytest
+
+from asgi_ipc import (
+    DeliveryError,
+    NotRunningError,
+    SendTimeoutError,
+    UnknownWorkerError,
+    Worker,
+    WorkerGoneError,
+    WouldBlockError,
+)
+from asgi_ipc.protocol.batch import encode_message, join_batch
+from asgi_ipc.protocol.lifeline import Joined
+from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
+from asgi_ipc.worker import outgoing
+from tests.inprocess import COOKIE, Fleet, Member, fleet
+
+MIB = 1024 * 1024
+
+
+async def _fill(sender: Member, receiver: Member, size: int = 4 * MIB) -> int:
+    """Send to a receiver that does not read until its outbox is full; how many messages went in."""
+    count = 0
+    while True:
+        try:
+            sender.ipc.send_nowait(receiver.pid, "note", bytes(size))
+        except WouldBlockError:
+            return count
+        count += 1
+
+
+async def test_every_pair_reaches_each_other_and_the_members_are_known() -> None:
+    async with fleet(4) as (_, members):
+        for member in members:
+            assert [worker.pid for worker in member.ipc.workers] == [each.pid for each in members]
+            assert sorted(await member.ipc.broadcast("note", member.pid)) == [each.pid for each in members]
+        for member in members:
+            assert sorted(await member.until(4)) == [each.pid for each in members]
+            assert all(sender == data for _, sender, data in member.seen)
+            assert member.ipc.stats().dropped == {}
+
+
+async def test_a_full_outbox_waits_until_its_deadline_and_then_says_who() -> None:
+    async with fleet(2) as (_, (a, b)):
+        b.stop_reading()
+        count = await _fill(a, b)
+        with pytest.raises(SendTimeoutError) as caught:
+            await a.ipc.send(b.pid, "note", bytes(4 * MIB), timeout=0.01)
+        assert caught.value.pid == b.pid
+        assert isinstance(caught.value, TimeoutError)
+        with pytest.raises(SendTimeoutError):
+            await a.ipc.send(b.pid, "note", bytes(4 * MIB), timeout=0)
+        b.go_on_reading()
+        assert [len(data) for data in await b.until(count)] == [4 * MIB] * count
+        await a.ipc.send(b.pid, "note", "after")
+        assert (await b.until(count + 1))[-1] == "after"
+
+
+async def test_those_who_wait_are_served_in_order_and_nobody_overtakes() -> None:
+    async with fleet(2) as (_, (a, b)):
+        b.stop_reading()
+        count = await _fill(a, b)
+        waits = [
+            asyncio.create_task(a.ipc.send(b.pid, "note", [n, bytes(size)], timeout=None))
+            for n, size in enumerate([8 * MIB, 1, 2 * MIB, 1])
+        ]
+        broadcast = asyncio.create_task(a.ipc.broadcast("note", [4, b""], timeout=None))
+        await asyncio.sleep(0)
+        # Small as it is, it would overtake those who wait.
+        with pytest.raises(WouldBlockError):
+            a.ipc.send_nowait(b.pid, "note", b"")
+        with pytest.raises(WouldBlockError):
+            a.ipc.broadcast_nowait("note", b"")
+        last = asyncio.create_task(a.ipc.send(b.pid, "note", [5, b""], timeout=None))
+        await asyncio.sleep(0)
+        b.go_on_reading()
+        await asyncio.gather(*waits, last)
+        assert sorted(await broadcast) == [a.pid, b.pid]
+        arrived = await b.until(count + 6)
+        assert [data[0] for data in arrived[count:]] == list(range(6))
+
+
+async def test_a_wait_that_is_cancelled_withdraws_its_message_whole() -> None:
+    async with fleet(2) as (_, (a, b)):
+        b.stop_reading()
+        count = await _fill(a, b)
+        large = bytes(4 * MIB)
+        first = asyncio.create_task(a.ipc.send(b.pid, "note", ["first", large], timeout=None))
+        everyone = a.ipc.broadcast("note", ["all", large], include_self=False, timeout=None)
+        all_at_once = asyncio.create_task(everyone)
+        second = asyncio.create_task(a.ipc.send(b.pid, "note", "second", timeout=None))
+        await asyncio.sleep(0)
+        first.cancel()
+        all_at_once.cancel()
+        await asyncio.gather(first, all_at_once, return_exceptions=True)
+        b.go_on_reading()
+        await second
+        assert (await b.until(count + 1))[count:] == ["second"]
+
+
+async def test_a_broadcast_returns_those_who_took_it_and_raises_nothing_for_the_slow() -> None:
+    async with fleet(3) as (_, (a, b, c)):
+        b.stop_reading()
+        count = await _fill(a, b)
+        assert sorted(await a.ipc.broadcast("note", bytes(4 * MIB), timeout=0.01)) == [a.pid, c.pid]
+        assert await c.until(1) == [bytes(4 * MIB)]
+        with pytest.raises(WouldBlockError) as caught:
+            a.ipc.broadcast_nowait("note", bytes(4 * MIB))
+        assert caught.value.pid == b.pid
+        await a.ipc.send(c.pid, "note", "one full outbox, and none has got it")
+        assert (await c.until(2))[1].startswith("one full")
+        b.go_on_reading()
+        await b.until(count)
+
+
+async def test_who_waits_for_a_worker_that_dies_is_told_at_once() -> None:
+    async with fleet(3) as (launcher, (a, b, c)):
+        b.stop_reading()
+        accepted = await _fill(a, b)
+        waits = [
+            asyncio.create_task(a.ipc.send(b.pid, "note", bytes(4 * MIB), timeout=None)),
+            asyncio.create_task(a.ipc.send(b.worker, "note", bytes(4 * MIB), timeout=None)),
+        ]
+        everyone = asyncio.create_task(a.ipc.broadcast("note", bytes(4 * MIB), timeout=None))
+        await asyncio.sleep(0)
+        launcher.kill(b)
+        for wait in waits:
+            with pytest.raises(WorkerGoneError) as caught:
+                await wait
+            assert caught.value.pid == b.pid
+        assert sorted(await everyone) == [a.pid, c.pid]
+        with pytest.raises(UnknownWorkerError):
+            await a.ipc.send(b.pid, "note", "too late")
+        assert [worker.pid for worker in a.ipc.workers] == [a.pid, c.pid]
+        lost = a.endpoint.outgoing.lost[b.worker.generation]
+        # What had left the outbox was in the pipe, or in the dead one's hands.
+        assert accepted - 1 <= lost <= accepted
+        assert a.ipc.stats().dropped == {"lost": lost}
+
+
+async def test_the_budget_of_all_outboxes_is_shared_but_does_not_close_the_way_to_the_healthy() -> None:
+    async with fleet(6) as (_, (a, b, *stopped)):
+        for member in stopped:
+            member.stop_reading()
+        counts = [await _fill(a, member, size=MIB) for member in stopped]
+        # Four full outboxes: the budget is used up, and the fifth gets no large message,
+        with pytest.raises(WouldBlockError):
+            a.ipc.send_nowait(b.pid, "note", bytes(8 * MIB))
+        # but small ones pass.
+        await a.ipc.send(b.pid, "note", "small")
+        assert await b.until(1) == ["small"]
+        waiting = asyncio.create_task(a.ipc.send(b.pid, "note", bytes(8 * MIB), timeout=None))
+        await asyncio.sleep(0)
+        stopped[0].go_on_reading()
+        await waiting
+        for member, count in zip(stopped, counts, strict=True):
+            member.go_on_reading()
+            await member.until(count)
+
+
+async def test_a_worker_addresses_one_incarnation_and_a_pid_whoever_has_it() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        old = b.worker
+        launcher.kill(b)
+        successor = launcher.new(slot=1)
+        async with launcher.joined(successor):
+            with pytest.raises(UnknownWorkerError):
+                await a.ipc.send(old, "note", "to the dead")
+            for forged in (
+                Worker(successor.pid, 1, old.generation),
+                Worker(1, 1, successor.worker.generation),
+            ):
+                with pytest.raises(UnknownWorkerError):
+                    await a.ipc.send(forged, "note", "to nobody")
+            await a.ipc.send(successor.worker, "note", "hello")
+            assert await successor.until(1) == ["hello"]
+
+
+async def test_a_reply_to_a_sender_that_has_gone_is_refused_and_never_reaches_its_successor() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        go_on = asyncio.Event()
+        outcome: list[Any] = []
+
+        async def answer_late(data: Any) -> None:
+            outcome.append("begun")
+            await go_on.wait()
+            try:
+                await b.ipc.reply("note", data)
+            except DeliveryError as error:
+                outcome.append((type(error), error.pid))
+            a.arrived.set()
+
+        b.ipc.receive("late", answer_late)
+        await a.ipc.send(b.pid, "late", "for the first only")
+        async with asyncio.timeout(10):
+            while not outcome:  # noqa: ASYNC110  # each turn of the loop is the event
+                await asyncio.sleep(0)
+        launcher.kill(a)
+        successor = launcher.new(slot=0)
+        async with launcher.joined(successor):
+            go_on.set()
+            await b.endpoint.dispatcher.idle()
+            assert outcome == ["begun", (UnknownWorkerError, a.pid)]
+            await b.ipc.send(successor.pid, "note", "end")
+            assert await successor.until(1) == ["end"]
+
+
+async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_lifeline_first() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        newcomer = launcher.new(slot=1)
+        heard = asyncio.Event()
+        a.ipc.receive("early", lambda data: heard.set())
+        # The word is on a's lifeline and the packet is in its pipe before its loop turns.
+        read_end, write_end = os.pipe()
+        import socket
+
+        from asgi_ipc.protocol.lifeline import encode_word
+
+        socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
+        payload = join_batch([encode_message("early", "data", 1000)])
+        packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
+        a.endpoint._on_bytes(packet, True)
+        async with asyncio.timeout(10):
+            await heard.wait()
+        assert newcomer.pid in [worker.pid for worker in a.ipc.workers]
+        assert a.ipc.stats().dropped == {}
+        os.close(read_end)
+        os.close(write_end)
+
+
+async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_counted() -> None:
+    async with fleet(2) as (_, (a, b)):
+        payload = join_batch([encode_message("note", "stray", 1000)])
+        stranger = encode_packet(COOKIE, 77, b.worker.generation, 0, BATCH, payload)
+        for_another = encode_packet(COOKIE, a.worker.generation, 77, 0, BATCH, payload)
+        nobody = encode_packet(b"no such!", a.worker.generation, b.worker.generation, 0, BATCH, payload)
+        end = os.dup(_write_end(a, b))
+        for stray in (stranger, for_another, nobody, os.urandom(100), stranger[:40]):
+            os.write(end, stray)
+            await a.ipc.send(b.pid, "note", "good")
+        os.close(end)
+        assert await b.until(5) == ["good"] * 5
+        dropped = b.ipc.stats().dropped
+        assert dropped["stale"] == 2
+        assert dropped["corrupt"] >= 2
+        assert dropped.keys() == {"stale", "corrupt"}
+
+
+def _write_end(sender: Member, receiver: Member) -> int:
+    writer = sender.endpoint.outgoing.peer(receiver.pid).writer
+    assert isinstance(writer, outgoing.PipeWriter)
+    return writer._fd
+
+
+async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_has_been_read() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        b.stop_reading()
+        whole = join_batch([encode_message("note", "whole", 1000)])
+        end = os.dup(_write_end(a, b))
+        os.write(end, encode_packet(COOKIE, 1, 2, 0, BATCH, whole))
+        first = (5000).to_bytes(4, "little") + bytes(3000)
+        os.write(end, encode_packet(COOKIE, 1, 2, 1, FRAGMENT_FIRST, first))
+        os.close(end)
+        launcher.kill(a)
+        await asyncio.sleep(0)
+        b.endpoint._lifeline.drain()  # type: ignore[union-attr]
+        assert b.endpoint.outgoing.find(1) is not None
+        b.go_on_reading()
+        assert await b.until(1) == ["whole"]
+        assert b.endpoint.outgoing.find(1) is None
+        assert b.endpoint.reassembly_bytes == 0
+        assert b.ipc.stats().dropped == {"partial": 1}
+
+
+async def test_two_workers_that_flood_each_other_from_inside_handlers_make_progress() -> None:
+    async with fleet(2) as (_, members):
+        rounds = 3000
+        counts = {member.pid: 0 for member in members}
+        finished = asyncio.Event()
+
+        for member in members:
+
+            async def flood(data: Any, member: Member = member) -> None:
+                counts[member.pid] += 1
+                if min(counts.values()) >= rounds:
+                    finished.set()
+                if counts[member.pid] < rounds:
+                    for _ in range(2):
+                        await member.ipc.reply("flood", data, timeout=30)
+
+            member.ipc.receive("flood", flood)
+        body = bytes(20_000)
+        for sender, receiver in (members, members[::-1]):
+            for _ in range(100):
+                await sender.ipc.send(receiver.pid, "flood", body)
+        async with asyncio.timeout(60):
+            await finished.wait()
+        for member in members:
+            member.ipc.receive("flood", None)
+
+
+async def test_leaving_delivers_what_was_accepted_on_both_sides_while_all_leave_at_once() -> None:
+    async with fleet(3) as (_, members):
+        for member in members:
+            for number in range(2000):
+                for other in members:
+                    await member.ipc.send(other.pid, "note", [member.pid, number, bytes(number % 500)])
+    for member in members:
+        assert len(member.seen) == 6000
+        for other in members:
+            assert [data[1] for _, _, data in member.seen if data[0] == other.pid] == list(range(2000))
+
+
+async def test_while_it_ends_verbs_are_refused_but_a_handler_that_drains_may_reply() -> None:
+    async with fleet(2) as (launcher, (a, _)):
+        leaver = launcher.new(slot=2)
+        outcome: list[str] = []
+        async with launcher.joined(leaver):
+
+            async def drains(data: Any) -> None:
+                while leaver.endpoint.accepting:  # noqa: ASYNC110  # each turn of the loop is the event
+                    await asyncio.sleep(0)
+                for verb in (leaver.ipc.send(a.pid, "note"), leaver.ipc.broadcast("note")):
+                    try:
+                        await verb
+                    except NotRunningError as error:
+                        outcome.append(str(error))
+                await leaver.ipc.reply("note", "drained")
+
+            leaver.ipc.receive("drains", drains)
+            await a.ipc.send(leaver.pid, "drains")
+            leaver.ipc.receive("begun", lambda data: leaver.arrived.set())
+            await a.ipc.send(leaver.pid, "begun")
+            await leaver.arrived.wait()
+        assert await a.until(1) == ["drained"]
+        assert outcome == ["ipc.lifespan has not been entered yet, or is ending"] * 2
+        async with asyncio.timeout(10):
+            while len(a.ipc.workers) != 2:  # noqa: ASYNC110  # each turn of the loop is the event
+                await asyncio.sleep(0)
+
+
+async def test_a_leave_that_reaches_its_deadline_ends_all_the_same_and_counts_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with fleet(2, drain_timeout_s=0.1) as (launcher, (_, stopped)):
+        leaver = launcher.new(slot=2)
+        with caplog.at_level(logging.WARNING, "asgi_ipc"):
+            async with launcher.joined(leaver):
+                stopped.stop_reading()
+                count = await _fill(leaver, stopped)
+        assert f"drain timeout: {count} messages not sent" in caplog.text
+        launcher.bury(leaver, "drain_timeout")
+        stopped.go_on_reading()
+
+
+async def test_when_the_launcher_dies_all_deliver_what_they_accepted_and_leave() -> None:
+    async with fleet(3) as (launcher, members):
+        for member in members:
+            for other in members:
+                await member.ipc.send(other.pid, "note", bytes(100_000))
+        for member in list(launcher.members.values()):
+            launcher._loop.remove_reader(member.line)
+            member.line.close()
+            launcher._close_write_end(member)
+    for member in members:
+        assert sorted(sender or 0 for _, sender, _ in member.seen) == [each.pid for each in members]
+    launcher.members.clear()
+
+
+async def test_a_member_that_does_not_answer_holds_a_newcomer_up_only_until_it_is_known_as_stalled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        lifeline = b.station.lifeline
+        asyncio.get_running_loop().remove_reader(lifeline.fileno())
+        newcomer = launcher.new(slot=2)
+        entering = asyncio.create_task(_enter(launcher, newcomer))
+        async with asyncio.timeout(10):
+            while newcomer.ipc._endpoint is None or len(newcomer.ipc.workers) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert not entering.done()
+        with caplog.at_level(logging.WARNING, "asgi_ipc"):
+            launcher.relay.stalled(b.worker.generation, True)
+            launcher.pump()
+            async with asyncio.timeout(5):
+                leave = await entering
+        assert f"workers [{b.pid}] have not answered" in caplog.text
+        # It is known by name all the same, and what is sent to it waits for its answer.
+        await newcomer.ipc.send(b.pid, "note", "early")
+        asyncio.get_running_loop().add_reader(lifeline.fileno(), lifeline.drain)
+        assert await b.until(1) == ["early"]
+        await a.ipc.send(newcomer.pid, "note", "hello")
+        assert await newcomer.until(1) == ["hello"]
+        await leave()
+
+
+async def _enter(launcher: Fleet, member: Member) -> Any:
+    context = launcher.joined(member)
+    await context.__aenter__()
+    return lambda: context.__aexit__(None, None, None)
+
+
+async def test_small_packets_carry_everything_too() -> None:
+    async with fleet(3, max_packet_bytes=128) as (_, (a, b, c)):
+        for size in (0, 1, 50, 80, 90, 91, 100, 127, 128, 1000, 100_000):
+            await a.ipc.broadcast("note", "x" * size)
+        for member in (a, b, c):
+            sizes = [len(data) for data in await member.until(11)]
+            assert sizes == [0, 1, 50, 80, 90, 91, 100, 127, 128, 1000, 100_000]
+            assert member.ipc.stats().dropped == {}
+
+
+async def test_threads_send_at_the_same_time_and_each_in_its_order() -> None:
+    async with fleet(2) as (_, (a, b)):
+
+        def send(thread: int) -> None:
+            for number in range(500):
+                while True:
+                    try:
+                        a.ipc.send_nowait(b.pid, "note", [thread, number])
+                        break
+                    except WouldBlockError:
+                        continue
+
+        await asyncio.gather(*(asyncio.to_thread(send, thread) for thread in range(4)))
+        arrived = await b.until(2000)
+        for thread in range(4):
+            assert [number for who, number in arrived if who == thread] == list(range(500))
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+async def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    async with fleet(1) as (_, (a,)):
+        with pytest.raises(ValueError, match="a timeout is a number of seconds"):
+            await a.ipc.send(a.pid, "note", timeout=timeout)
+        with pytest.raises(ValueError, match="a timeout is a number of seconds"):
+            await a.ipc.broadcast("note", timeout=timeout)
+
+
+async def test_sending_much_in_one_turn_lets_the_others_have_theirs() -> None:
+    async with fleet(2) as (_, (a, b)):
+        turns = 0
+        done = False
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        for _ in range(2048):
+            await a.ipc.send(b.pid, "note", b"x")
+        for _ in range(8):
+            await a.ipc.send(b.pid, "note", bytes(MIB))
+        done = True
+        await counting
+        assert turns >= 2048 // 256 + 8
+        await b.until(2056)
