@@ -21,7 +21,7 @@ from asgi_ipc import (
 from asgi_ipc.protocol.batch import encode_message, join_batch
 from asgi_ipc.protocol.lifeline import Joined
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
-from asgi_ipc.worker import outgoing
+from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Fleet, Member, fleet
 
 MIB = 1024 * 1024
@@ -251,13 +251,13 @@ async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_c
         assert await b.until(5) == ["good"] * 5
         dropped = b.ipc.stats().dropped
         assert dropped["stale"] == 2
-        assert dropped["corrupt"] >= 2
+        assert dropped["corrupt"] >= 1
         assert dropped.keys() == {"stale", "corrupt"}
 
 
 def _write_end(sender: Member, receiver: Member) -> int:
     writer = sender.endpoint.outgoing.peer(receiver.pid).writer
-    assert isinstance(writer, outgoing.PipeWriter)
+    assert isinstance(writer, PipeWriter)
     return writer._fd
 
 
