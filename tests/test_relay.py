@@ -682,3 +682,22 @@ def tells_of(word: ToWorker, generation: int) -> bool:
 
 
 test_a_fleet_in_which_everything_happens_at_once_settles = RelayMachine.TestCase
+
+
+def test_a_word_written_in_part_is_written_to_its_end_though_its_worker_has_died() -> None:
+    relay = a_fleet(1)
+    relay.connect(Worker(102, 1, 2))
+    relay.join(2, 0.0)
+    begun = relay.next_item(1)
+    assert begun is not None
+    assert begun.write_end_of == 2
+    relay.began(1)
+    relay.gone(2, "killed")
+    assert relay.next_item(1) == begun
+    relay.wrote(1)
+    behind = relay.next_item(1)
+    assert behind is not None
+    assert behind.word == Gone(2, "killed")
+    relay.wrote(1)
+    relay.took(1, 2, True, 0.0)
+    assert relay.next_item(1) is None

@@ -267,6 +267,8 @@ class Launcher:
                     words.encode_word(item.word), item, owner.write_end if owner is not None else None
                 )
             except LifelineFullError as full:
+                if full.begun:
+                    self._relay.began(generation)
                 if full.soon:
                     self._loop.call_later(SOON_S, self._wake.set)
                 else:

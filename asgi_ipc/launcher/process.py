@@ -45,11 +45,15 @@ _HELD_SIGNALS: Final = {
 
 
 class LifelineFullError(Exception):
-    """The kernel takes no more on this lifeline now. `soon`: only time helps, no readiness will tell."""
+    """The kernel takes no more on this lifeline now.
 
-    def __init__(self, *, soon: bool) -> None:
-        super().__init__(soon)
+    `soon`: only time helps, no readiness will tell. `begun`: it has taken a part.
+    """
+
+    def __init__(self, *, soon: bool = False, begun: bool = False) -> None:
+        super().__init__(soon, begun)
         self.soon = soon
+        self.begun = begun
 
 
 class WorkerProcess:
@@ -120,14 +124,14 @@ class WorkerProcess:
             if len(self._remainder) == len(encoded):
                 self._remainder = b""
             if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise LifelineFullError(soon=False) from error
+                raise LifelineFullError(begun=bool(self._remainder)) from error
             if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
                 # Too many descriptors in flight (unix(7)): later.
                 raise LifelineFullError(soon=True) from error
             raise
         self._remainder = self._remainder[sent:]
         if self._remainder:
-            raise LifelineFullError(soon=False)
+            raise LifelineFullError(begun=True)
 
     # --- its life
 

@@ -62,10 +62,13 @@ class Fleet:
     # Every slot has been ready once: from then on nothing that fails ends the server.
     _established: bool = False
     _stopping: bool = False
+    # By the operator; it may also stop because the app can't be started.
+    _told_to_stop: bool = False
     _exit_status: int = 0
     # Slots that the restart under way has still to do, and the one that it is doing.
     _to_restart: deque[int] = field(default_factory=deque)
     _restarting: int | None = None
+    _restart_runs: bool = False
     _restart_again: str | None = None
     _told_failure: str | None = None
     _actions: list[Action] = field(default_factory=list)
@@ -176,28 +179,29 @@ class Fleet:
                 self._stop(old, "replaced", now)
         if self._restarting == process.slot and slot.live == generation and slot.incoming is None:
             self._restarting = None
-            if not self._to_restart:
-                self._log("info", "All workers have been restarted.")
             self._advance_restart(now)
 
     # --- what the operator asks
 
     def _stop_all(self, event: StopRequested, now: float) -> None:
-        if self._stopping:
+        if self._told_to_stop:
             self._exit_status = 128 + event.signal
             self._log("warning", f"Received {event.name} again, ending all workers at once.")
             for generation, process in self._processes.items():
                 process.reason = "killed"
                 self._do(Kill(generation))
             return
+        self._told_to_stop = True
         self._log("info", f"Received {event.name}, exiting.")
-        self._begin_stop(0, now)
+        if not self._stopping:
+            self._begin_stop(0, now)
 
     def _begin_stop(self, status: int, now: float) -> None:
         self._stopping = True
         self._exit_status = status
         self._to_restart.clear()
         self._restarting = self._restart_again = None
+        self._restart_runs = False
         for slot in self._slots.values():
             slot.retry_at = None
         for generation in list(self._processes):
@@ -218,6 +222,7 @@ class Fleet:
             return
         self._log("info", f"{reason}, restarting workers.")
         self._to_restart.extend(sorted(self._slots))
+        self._restart_runs = True
         self._advance_restart(now)
 
     def _advance_restart(self, now: float) -> None:
@@ -237,6 +242,9 @@ class Fleet:
                     # It was started before the request, with the old code.
                     self._stop(slot.incoming, "left", now)
                 slot.incoming = self._start(index, now)
+        if self._restarting is None and self._restart_runs:
+            self._restart_runs = False
+            self._log("info", "All workers have been restarted.")
         if self._restarting is None and self._restart_again is not None:
             reason, self._restart_again = self._restart_again, None
             self._restart(reason, now)
@@ -315,7 +323,8 @@ class Fleet:
 
     def _replacement_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
         self._tell_failure(process)
-        how = f"New worker [{process.pid}] {event.how} before it was ready"
+        new = f"New worker [{process.pid}]" if process.pid else "A new worker"
+        how = f"{new} {event.how} before it was ready"
         kept = self._processes[slot.live].pid if slot.live is not None else 0
         if self._restarting == process.slot:
             self._log("error", f"{how}; keeping worker [{kept}] and giving the restart up.")
@@ -326,13 +335,14 @@ class Fleet:
             self._log("error", f"{how}; worker [{kept}] serves on until another try.")
 
     def _give_restart_up(self, now: float) -> None:
+        self._restart_runs = False
         self._restarting = None
         self._to_restart.clear()
         if self._restart_again is not None:
             self._advance_restart(now)
 
     def _live_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
-        early = process.ready_at == 0.0 or now - process.ready_at < EARLY_DEATH_S
+        early = process.ready_at is None or now - process.ready_at < EARLY_DEATH_S
         self._tell_failure(process)
         text = f"Worker [{process.pid}] died: it {event.how}" if process.pid else f"A worker {event.how}"
         slot.retiring = False

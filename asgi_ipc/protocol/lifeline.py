@@ -171,7 +171,7 @@ def decode_for_worker(body: bytes) -> ToWorker:
     """A word from the launcher."""
     try:
         return _TO_WORKER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WordError(str(error)) from error
 
 
@@ -179,5 +179,5 @@ def decode_for_launcher(body: bytes) -> ToLauncher:
     """A word from a worker."""
     try:
         return _TO_LAUNCHER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WordError(str(error)) from error

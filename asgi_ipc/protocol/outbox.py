@@ -167,7 +167,10 @@ class Outbox:
         return ticket
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Take a waiting message back, whole. False: too late, it has been accepted."""
+        """Take a waiting message back, whole. False: too late, it has been accepted.
+
+        Not for a ticket that `refuse` has sent away.
+        """
         if ticket.accepted:
             return False
         self._waiting.remove(ticket)

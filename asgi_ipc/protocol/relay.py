@@ -50,6 +50,8 @@ class _Line:
 
     worker: Worker
     queue: deque[Item] = field(default_factory=deque)
+    # The first of the queue has been written in part.
+    begun: bool = False
     # Whose write ends have been written to it and not been acknowledged yet.
     unacknowledged: list[int] = field(default_factory=list)
     joined: bool = False
@@ -138,7 +140,12 @@ class Relay:
                 self._promise(item.write_end_of, -1)
         self._promised.pop(generation, None)
         for to, other in self._lines.items():
-            kept = [item for item in other.queue if item.write_end_of != generation]
+            # What has been written in part must be written to its end, or what follows is garbage.
+            kept = [
+                item
+                for place, item in enumerate(other.queue)
+                if item.write_end_of != generation or (place == 0 and other.begun)
+            ]
             for item in other.queue:
                 if isinstance(item.word, Joined) and item.write_end_of == generation:
                     # It would have been given this one's write end after that word.
@@ -199,15 +206,22 @@ class Relay:
         if line is None or not line.queue:
             return None
         item = line.queue[0]
+        if line.begun:
+            return item
         if item.write_end_of is not None and (
             len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT
         ):
             return None
         return item
 
+    def began(self, generation: int) -> None:
+        """What `next_item` gave has been written in part; the rest of it comes next."""
+        self._lines[generation].begun = True
+
     def wrote(self, generation: int) -> None:
         """What `next_item` gave has been written, whole."""
         line = self._lines[generation]
+        line.begun = False
         item = line.queue.popleft()
         if item.write_end_of is None:
             return
@@ -215,8 +229,9 @@ class Relay:
         self._in_flight += 1
         if isinstance(item.word, Joined):
             # This one knows the newcomer now, so the newcomer may write to it.
-            newcomer = self._lines[item.write_end_of]
-            newcomer.queue.append(Item(WriteEnd(generation), generation))
+            newcomer = self._lines.get(item.write_end_of)
+            if newcomer is not None:
+                newcomer.queue.append(Item(WriteEnd(generation), generation))
 
     def is_promised(self, generation: int) -> bool:
         """Whether the launcher must keep its write end of that worker to hand it out."""

@@ -62,7 +62,7 @@ class Process:
     last_beat: float
     pid: int = 0
     phase: Phase = Phase.STARTING
-    ready_at: float = 0.0
+    ready_at: float | None = None
     stalled: bool = False
     kill_at: float | None = None
     failure: str | None = None
