@@ -251,6 +251,9 @@ class Endpoint:
         Takes at most the drain timeout; what is left then is counted and logged.
         """
         self.accepting = False
+        if not self.dispatcher.is_full:
+            # Reading may not have begun: a join that was cut short leaves, too.
+            self._resume()
         lifeline = self._lifeline
         timeout_s = self.settings.drain_timeout_s
         if lifeline is not None and lifeline.is_open:

@@ -128,7 +128,9 @@ class WorkerServer(uvicorn.Server):
         # First: an exception that is raised into a finalizer is lost.
         self.should_exit = True
         if self._loading:
-            # Nothing has begun that would have to be ended.
+            # Nothing has begun that would have to be ended. Once: what this unwinds is not to be
+            # interrupted again.
+            self._loading = False
             raise SystemExit(0)
 
     def _beat(self) -> None:
@@ -144,10 +146,12 @@ class WorkerServer(uvicorn.Server):
         try:
             yield
         except SystemExit as error:
+            self._loading = False
             if error.code:
                 self._fail("\n".join(captured.texts) or f"The app called exit({error.code!r}).")
             raise
         except Exception:  # noqa: BLE001  # the app's own
+            self._loading = False
             self._fail("\n".join([*captured.texts, traceback.format_exc().rstrip()]))
             raise SystemExit(STARTUP_FAILURE) from None
         finally:
