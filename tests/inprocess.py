@@ -115,6 +115,9 @@ class Fleet:
                 peer.writer.close()
         assert endpoint._reader is not None
         endpoint._reader.close()
+        # Its own lifespan ends with the test; there is nothing left for it to wait for.
+        endpoint.outgoing.close()
+        endpoint._eof.set()
         self.bury(member, "killed")
 
     def bury(self, member: Member, reason: str) -> None:

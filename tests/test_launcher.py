@@ -68,10 +68,10 @@ async def _ask_until(server: Server, done: asyncio.Event, *, slow: bool) -> list
     [["--loop", "uvloop"], ["--loop", "asyncio", "--max-packet-bytes", "512", "--pipe-bytes", "16384"]],
 )
 async def test_kills_lose_only_what_was_the_dead_ones_own(options: list[str], tmp_path: Path) -> None:
-    env = {"TRAFFIC_FOLDER": str(tmp_path), "TRAFFIC_LARGE_SHARE": "0.02"}
+    env = {"TRAFFIC_FOLDER": str(tmp_path), "TRAFFIC_LARGE_SHARE": "0.02", "TRAFFIC_PAUSE_S": "0.01"}
     async with serving("tests.apps.traffic:app", *options, "--no-access-log", workers=3, env=env) as server:
         await server.started(3)
-        for count in range(1, 9):
+        for count in range(1, 7):
             victim = server.workers()[count % 3]
             os.kill(victim, signal.SIGKILL)
             await server.said(r"Worker \[\d+\] died", count)
