@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -68,25 +69,19 @@ class WorkerProcess:
         self._parser = WordParser()
         self._remainder = b""
         self._status: int | None = None
-        read_end, self.write_end = os.pipe()
-        opened = [read_end, self.write_end]
-        try:
+        with ExitStack() as always, ExitStack() as on_failure:
+            read_end, self.write_end = os.pipe()
+            always.callback(os.close, read_end)
+            on_failure.callback(os.close, self.write_end)
             os.set_blocking(read_end, False)
             os.set_blocking(self.write_end, False)
             self.pipe_bytes = _size_pipe(self.write_end, pipe_bytes)
             self.lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            with theirs:
-                try:
-                    self.lifeline.setblocking(False)
-                    self._popen = _spawn([theirs.fileno(), read_end, *(each.fileno() for each in sockets)])
-                except BaseException:
-                    self.lifeline.close()
-                    raise
-        except BaseException:
-            os.close(opened[1])
-            raise
-        finally:
-            os.close(opened[0])
+            always.callback(theirs.close)
+            on_failure.callback(self.lifeline.close)
+            self.lifeline.setblocking(False)
+            self._popen = _spawn([theirs.fileno(), read_end, *(each.fileno() for each in sockets)])
+            on_failure.pop_all()
         self.pid = self._popen.pid
 
     # --- its lifeline

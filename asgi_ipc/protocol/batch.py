@@ -80,7 +80,7 @@ def check_name(name: object) -> None:
             raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
 
 
-def encode_message(name: str, data: object, max_message_bytes: int) -> bytes:
+def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
     """One message as bytes. `name` has been checked.
 
     Raises:
@@ -91,9 +91,9 @@ def encode_message(name: str, data: object, max_message_bytes: int) -> bytes:
     kind = type(data)
     if kind not in _PLAIN:
         _check_data(data, 0)
-    elif (kind is str or kind is bytes) and len(data) > max_message_bytes:  # type: ignore[arg-type]
+    elif (kind is str or kind is bytes) and len(data) > max_message_bytes:
         # Known to be too large without a copy of it.
-        raise MessageTooLargeError(len(data), max_message_bytes)  # type: ignore[arg-type]
+        raise MessageTooLargeError(len(data), max_message_bytes)
     try:
         encoded = _encode((name, data))
     except UnicodeEncodeError as error:
@@ -115,25 +115,25 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _check_data(data: object, depth: int) -> None:
+def _check_data(data: Any, depth: int) -> None:
     """Raise TypeError or ValueError for what would arrive as something else."""
     kind = type(data)
     if kind in _PLAIN:
         return
     if kind is datetime.datetime:
-        if data.utcoffset() is None:  # type: ignore[attr-defined]
+        if data.utcoffset() is None:
             raise ValueError("a message can't carry a datetime without a time zone")
         return
     if depth == MAX_DEPTH:
         raise ValueError(f"data is nested more than {MAX_DEPTH} levels deep, or contains itself")
     if kind is dict:
-        for key, value in data.items():  # type: ignore[attr-defined]
+        for key, value in data.items():
             if type(key) not in _KEYS:
                 raise TypeError(f"a message can't carry a dict key of type {type(key).__qualname__}")
             if type(value) not in _PLAIN:
                 _check_data(value, depth + 1)
     elif kind is list or kind is tuple:
-        for value in data:  # type: ignore[attr-defined]
+        for value in data:
             if type(value) not in _PLAIN:
                 _check_data(value, depth + 1)
     else:
