@@ -5,6 +5,7 @@ Law: the public names, nothing else.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from asgi_ipc.errors import (
@@ -45,6 +46,8 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+NEEDS_UNIX = "serving with several workers needs Unix pipes; on Windows an app runs as a fleet of one"
+
 
 def run(app: str, *, workers: int | None = None, **options: Any) -> None:
     """Serve `app` ("module:attribute") with that many workers, until it is stopped.
@@ -65,6 +68,8 @@ def run(app: str, *, workers: int | None = None, **options: Any) -> None:
         SystemExit: the server could not start, or was forced to stop; the
             reason has been logged.
     """
+    if sys.platform == "win32":
+        raise LauncherError(NEEDS_UNIX)
     # Imported here: workers import this package too, and need none of the launcher.
     from asgi_ipc.launcher.serve import serve
 

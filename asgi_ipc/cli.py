@@ -7,6 +7,7 @@ those of the installed version, with its help and its environment variables.
 from __future__ import annotations
 
 import select
+import sys
 from typing import Any, Final
 
 import click
@@ -14,8 +15,12 @@ import uvicorn
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc import __version__
+from asgi_ipc import NEEDS_UNIX, __version__
 from asgi_ipc.errors import LauncherError
+
+if sys.platform == "win32":
+    raise SystemExit(NEEDS_UNIX)
+
 from asgi_ipc.launcher.serve import OwnOptions, serve
 
 _DEFAULTS: Final = OwnOptions()

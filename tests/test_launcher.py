@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -98,6 +99,17 @@ async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tm
             assert [slot for _, slot, _ in members] == [0, 1, 2]
             assert [generation for _, _, generation in members] == [1, 4, 3]
             assert b not in [member for member, _, _ in members]
+        assert await strings.server.stop() == 0
+
+
+async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=2) as (strings, (a, b)):
+        with suppress(ConnectionError):  # it may be gone before it has answered
+            await strings.call(b, "babble")
+        await strings.server.said(rf"Worker \[{b}\] says what is no word")
+        await strings.server.said("Application startup complete", 3)
+        members = await strings.call(a, "members", 2)
+        assert b not in [pid for pid, _, _ in members]
         assert await strings.server.stop() == 0
 
 

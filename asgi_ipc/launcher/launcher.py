@@ -221,7 +221,13 @@ class Launcher:
         process = self._processes[generation]
         if process.lifeline.fileno() < 0:
             return
-        said, ended = process.read_words()
+        try:
+            said, ended = process.read_words()
+        except words.WordError as error:
+            logger.error("Worker [%d] says what is no word (%s); ending it.", process.pid, error)
+            self._loop.remove_reader(process.lifeline)
+            process.signal(signal.SIGKILL)
+            return
         for word in said:
             self._hear(generation, word)
         if ended:

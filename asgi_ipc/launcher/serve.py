@@ -81,8 +81,6 @@ class OwnOptions:
 
 def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
     """Serve until stopped; the exit status. Raises LauncherError for what is wrong from the start."""
-    if sys.platform == "win32":
-        raise LauncherError("asgi-ipc serve needs Unix pipes; on Windows an app runs as a fleet of one")
     if threading.current_thread() is not threading.main_thread():
         raise LauncherError("serve on the main thread: only it gets signals")
     if not isinstance(app, str):

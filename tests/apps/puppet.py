@@ -165,6 +165,14 @@ async def broadcast_nowait(name: str, count: int) -> int:
     return count
 
 
+async def babble() -> None:
+    """Say what is no word on this worker's own lifeline."""
+    from asgi_ipc.worker import station
+
+    assert station.current is not None
+    station.current.lifeline._socket.send(b"\x05\x00\x00\x00nonsense")
+
+
 async def thread_send(to: int, data: Any) -> Any:
     return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
 
@@ -172,6 +180,7 @@ async def thread_send(to: int, data: Any) -> Any:
 COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "send": ipc.send,
     "broadcast": ipc.broadcast,
+    "babble": babble,
     "broadcast_nowait": broadcast_nowait,
     "reply": ipc.reply,
     "received": received,
