@@ -11,6 +11,7 @@ import pytest
 
 from asgi_ipc import (
     DeliveryError,
+    LauncherError,
     NotRunningError,
     SendTimeoutError,
     UnknownWorkerError,
@@ -22,7 +23,7 @@ from asgi_ipc.protocol.batch import encode_message, join_batch
 from asgi_ipc.protocol.lifeline import Joined
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
 from asgi_ipc.worker.pipes import PipeWriter
-from tests.inprocess import COOKIE, Fleet, Member, fleet
+from tests.inprocess import COOKIE, Fleet, Member, fleet, settings
 
 MIB = 1024 * 1024
 
@@ -466,3 +467,34 @@ async def test_sending_much_in_one_turn_lets_the_others_have_theirs() -> None:
         await counting
         assert turns >= 2048 // 256 + 8
         await b.until(2056)
+
+
+async def test_a_worker_that_has_left_cannot_join_again() -> None:
+    launcher = Fleet(settings())
+    member = launcher.new()
+    async with launcher.joined(member):
+        assert member.ipc.slot == 0
+        assert member.ipc.pid == member.pid
+    with pytest.raises(LauncherError, match="has left the fleet"):
+        async with launcher.joined(member):
+            raise AssertionError("joined twice")
+    launcher.close()
+
+
+async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        asyncio.get_running_loop().remove_reader(a.station.lifeline.fileno())
+        newcomer = launcher.new(slot=1)
+        entering = asyncio.create_task(_enter(launcher, newcomer))
+        async with asyncio.timeout(10):
+            while newcomer.ipc._endpoint is None or len(newcomer.ipc.workers) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        entering.cancel()
+        # Its word is on its way: this one hears first of the newcomer, then of its leave.
+        asyncio.get_running_loop().add_reader(a.station.lifeline.fileno(), a.station.lifeline.drain)
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        async with asyncio.timeout(10):
+            while len(a.ipc.workers) > 1:  # noqa: ASYNC110  # each turn of the loop is the event
+                await asyncio.sleep(0)
+        assert newcomer.ipc._endpoint is None
