@@ -6,6 +6,7 @@ those of the installed version, with its help and its environment variables.
 
 from __future__ import annotations
 
+import copy
 import select
 import sys
 from typing import Any, Final
@@ -67,6 +68,23 @@ _OWN: Final[list[click.Parameter]] = [
 ]
 
 
+# What uvicorn says of these is not so here.
+_OTHER_HELP: Final = {
+    "workers": "Number of worker processes. Defaults to the $WEB_CONCURRENCY environment variable, or 1.",
+    "timeout_worker_healthcheck": "As --worker-hang-timeout, if given.",
+}
+
+
+def _theirs(parameter: click.Parameter) -> click.Parameter:
+    """An option of uvicorn's, with our own help where its help would mislead."""
+    if not isinstance(parameter, click.Option) or parameter.name not in _OTHER_HELP:
+        return parameter
+    parameter = copy.copy(parameter)
+    parameter.help = _OTHER_HELP[parameter.name]
+    parameter.show_default = False
+    return parameter
+
+
 def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         click.echo(f"asgi-ipc {__version__}, with uvicorn {uvicorn.__version__}")
@@ -100,6 +118,9 @@ def _serve(**values: Any) -> None:
     try:
         status = serve(app, workers=workers, options=values)
     except LauncherError as error:
+        name, _, rest = str(error).partition(" ")
+        if any(parameter.name == name for parameter in context.command.params):
+            raise click.UsageError(f"--{name.replace('_', '-')} {rest}", context) from error
         raise click.ClickException(str(error)) from error
     context.exit(status)
 
@@ -108,7 +129,7 @@ main.add_command(
     click.Command(
         "serve",
         callback=_serve,
-        params=[*_OWN, *uvicorn_command.params],
+        params=[*_OWN, *map(_theirs, uvicorn_command.params)],
         help="Serve APP (module:attribute) with workers that talk to each other.\n\n"
         "Takes every option of the installed uvicorn command; $WEB_CONCURRENCY and $UVICORN_* count, too.",
         # UVICORN_PORT, not UVICORN_SERVE_PORT.

@@ -38,10 +38,13 @@ class IPCError(Exception):
     """Base of every error that asgi-ipc raises by itself."""
 
 
+_NOT_ENTERED = "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)"
+
+
 class NotRunningError(IPCError, RuntimeError):
     """The verb was used before `ipc.lifespan` was entered, or while or after it ended."""
 
-    def __init__(self, reason: str = "ipc.lifespan is not entered") -> None:
+    def __init__(self, reason: str = _NOT_ENTERED) -> None:
         super().__init__(reason)
         self.reason = reason
 

@@ -14,8 +14,8 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
     (
         errors.NotRunningError(),
         RuntimeError,
-        {"reason": "ipc.lifespan is not entered"},
-        "ipc.lifespan is not entered",
+        {"reason": "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)"},
+        "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)",
     ),
     (
         errors.OutsideHandlerError(),

@@ -118,6 +118,7 @@ async def test_a_handler_can_be_replaced_and_deleted_and_the_rest_is_discarded(f
     await strings.call(a, "send", b, "nobody listens", 3)
     await strings.call(a, "send", b, "plain", 4)
     assert (await strings.call(b, "received", 2))[1:] == [("plain", a, 4)]
+    await strings.server.said(rf"worker \[{b}\] has no handler for messages named 'nobody listens'")
     assert await _growth(strings, b, before, "discarded") == 2
 
 
@@ -129,7 +130,7 @@ async def test_a_handler_that_raises_is_counted_and_the_next_message_arrives(fle
     assert await strings.call(b, "received", 1) == [("note", a, "next")]
     assert await _growth(strings, b, before, "handler_errors") == 1
     await strings.server.said("ValueError: on purpose")
-    await strings.server.said("handler 'fail' failed")
+    await strings.server.said(rf"worker \[{b}\]: handler 'fail' of a message from worker {a} failed")
 
 
 async def test_what_is_sent_is_what_arrives(fleet: Fleet) -> None:

@@ -87,11 +87,17 @@ def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     config, count = _configure(app, workers, theirs)
+    where = _Where(config)
+    logger.addFilter(where)
     try:
         sock = config.bind_socket()
     except SystemExit:
         # uvicorn has logged the reason.
         return STARTUP_FAILURE
+    except OSError as error:
+        raise LauncherError(f"can't listen on {where.place}: {error}") from error
+    finally:
+        logger.removeFilter(where)
     sock.set_inheritable(False)
     try:
         return _run(config, count, own, theirs | {"app": app}, sock)
@@ -99,6 +105,20 @@ def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
         sock.close()
         if config.uds and os.path.exists(config.uds):
             os.remove(config.uds)
+
+
+class _Where(logging.Filter):
+    """Says where, when uvicorn says that it can't listen."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__()
+        descriptor = None if config.fd is None else f"descriptor {config.fd}"
+        self.place = config.uds or descriptor or f"{config.host}:{config.port}"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            record.msg = f"can't listen on {self.place}: {record.msg}"
+        return True
 
 
 def _split(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:
@@ -212,4 +232,4 @@ def _shown(path: Path) -> str:
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise LauncherError(f"{name} is a number from {low:g} to {high:g}, not {value!r}")
+        raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")

@@ -13,6 +13,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ MAX_IN_VERBS: Final = 10_000
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5
+
+# Names without a handler that are told of, one line each; more would be noise.
+MAX_UNHEARD_NAMES: Final = 100
 
 # Messages handled before the loop gets its turn back, at about a microsecond
 # each for a handler that does next to nothing.
@@ -78,6 +82,11 @@ def _is_async(function: Function) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
+def _sender(context: contextvars.Context) -> int:
+    delivery = context.get(current_delivery)
+    return delivery.sender.pid if delivery is not None else 0
+
+
 class Registry:
     """Which function handles which name. Registering is allowed at any time."""
 
@@ -113,7 +122,8 @@ class Dispatcher:
         # Tasks created in this turn run their first step in the next; what must start behind
         # them is scheduled behind them.
         self._behind_tasks = False
-        self._tasks: dict[asyncio.Task[Any], tuple[Handler, int]] = {}
+        # What runs: its handler, the bytes of its data, and the pid that sent it.
+        self._tasks: dict[asyncio.Task[Any], tuple[Handler, int, int]] = {}
         self._in_verbs: set[asyncio.Task[Any]] = set()
         self._exempt_calls = 0
         # Plain handlers and marks that were put behind tasks that have yet to begin.
@@ -124,6 +134,7 @@ class Dispatcher:
         self._full = False
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self._unheard: set[str] = set()
         self.received = 0
         self.discarded = 0
         self.handler_errors = 0
@@ -219,7 +230,7 @@ class Dispatcher:
         handler = self._handlers.get(name)
         self.received += 1
         if handler is None:
-            self.discarded += 1
+            self._discard(name)
             return
         context = context.copy()
         if handler.is_async:
@@ -234,29 +245,38 @@ class Dispatcher:
         else:
             self._call(handler, context, data)
 
+    def _discard(self, name: str) -> None:
+        self.discarded += 1
+        if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
+            # Once for each name: it may be a slip of the pen, or meant for other workers only.
+            self._unheard.add(name)
+            logger.warning("worker [%d] has no handler for messages named %r", os.getpid(), name)
+
     def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
         try:
             result = context.run(handler.function, data)
         except (Exception, asyncio.CancelledError):  # noqa: BLE001  # the app's own
-            self._failed(handler)
+            self._failed(handler, _sender(context))
             return
         if result is not None and inspect.iscoroutine(result):
             # A plain function that gave back a coroutine: run it like any other.
             self._count(handler, 1, 0)
-            self._track(handler, self._loop.create_task(result, context=context), 0)
+            self._track(handler, self._loop.create_task(result, context=context), 0, context)
 
     def _spawn(self, handler: Handler, context: contextvars.Context, data: Any, size: int) -> None:
         handler.running = True
         try:
             coroutine: Coroutine[Any, Any, Any] = handler.function(data)
         except Exception:  # noqa: BLE001  # the app's own
-            self._failed(handler)
+            self._failed(handler, _sender(context))
             self._finished(handler, size)
             return
-        self._track(handler, self._loop.create_task(coroutine, context=context), size)
+        self._track(handler, self._loop.create_task(coroutine, context=context), size, context)
 
-    def _track(self, handler: Handler, task: asyncio.Task[Any], size: int) -> None:
-        self._tasks[task] = (handler, size)
+    def _track(
+        self, handler: Handler, task: asyncio.Task[Any], size: int, context: contextvars.Context
+    ) -> None:
+        self._tasks[task] = (handler, size, _sender(context))
         task.add_done_callback(self._task_done)
         if not self._behind_tasks:
             self._behind_tasks = True
@@ -266,12 +286,12 @@ class Dispatcher:
         self._behind_tasks = False
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
-        handler, size = self._tasks.pop(task)
+        handler, size, sender = self._tasks.pop(task)
         if task.cancelled():
-            logger.warning("handler %r was cancelled", handler.name)
+            logger.warning("worker [%d]: handler %r was cancelled", os.getpid(), handler.name)
             self.handler_errors += 1
         elif (error := task.exception()) is not None:
-            self._failed(handler, error)
+            self._failed(handler, sender, error)
         self._finished(handler, size)
 
     def _finished(self, handler: Handler, size: int) -> None:
@@ -281,9 +301,10 @@ class Dispatcher:
             self._spawn(handler, *handler.lane.popleft())
         self._check_idle()
 
-    def _failed(self, handler: Handler, error: BaseException | None = None) -> None:
+    def _failed(self, handler: Handler, sender: int, error: BaseException | None = None) -> None:
         self.handler_errors += 1
-        logger.error("handler %r failed", handler.name, exc_info=error or True)
+        text = "worker [%d]: handler %r of a message from worker %d failed"
+        logger.error(text, os.getpid(), handler.name, sender, exc_info=error or True)
 
     # --- how much is under way
 
@@ -325,7 +346,7 @@ class Dispatcher:
         if task is None or entry is None or task in self._in_verbs:
             yield
             return
-        handler, size = entry
+        handler, size, _ = entry
         self._in_verbs.add(task)
         self._set_exempt(handler, size, in_verb=True)
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from asgi_ipc.protocol.lifeline import Beat, Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.worker import station
+from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
@@ -68,11 +69,14 @@ class WorkerServer(uvicorn.Server):
         self._here = here
         self._retiring = False
         self._loading = True
+        self._listeners: list[socket.socket] = []
+        descriptors.register(self)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
+        self._listeners = sockets or []
         self._here.attach(self._stop)
         self._beat()
         with self._telling_failure():
@@ -92,7 +96,8 @@ class WorkerServer(uvicorn.Server):
         if not self._here.was_joined:
             logger.warning(
                 "The app has not entered ipc.lifespan, so this worker gets no messages. "
-                "Add it: from asgi_ipc import ipc; app = Starlette(lifespan=ipc.lifespan)"
+                "Add it: from asgi_ipc import ipc; app = Starlette(lifespan=ipc.lifespan), "
+                "or FastAPI(lifespan=ipc.lifespan)"
             )
         self._here.lifeline.send(Ready())
 
@@ -118,6 +123,12 @@ class WorkerServer(uvicorn.Server):
             if loop.time() >= deadline or not any(map(_is_silent, self.server_state.connections)):
                 break
         await super().shutdown(sockets)
+
+    def abandon(self) -> None:
+        """In a forked child: it serves nothing, so it keeps no port busy and answers SIGTERM itself."""
+        for listener in self._listeners:
+            listener.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _stop(self) -> None:
         if not self._here.lifeline.is_open and not self.should_exit:
@@ -178,6 +189,9 @@ def main(arguments: list[str]) -> None:
     sys.path[:] = handover.sys_path
     sys.argv[:] = ["asgi-ipc"]
     lifeline.guard()
+    # As in uvicorn's own workers: a pool that the app makes starts afresh, instead of as a fork of a
+    # running server with all that it holds.
+    multiprocessing.set_start_method("spawn", force=True)
     settings = Settings(
         cookie=handover.cookie,
         max_packet_bytes=handover.max_packet_bytes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import multiprocessing
 import os
 import signal
 import time
@@ -165,6 +166,10 @@ async def broadcast_nowait(name: str, count: int) -> int:
     return count
 
 
+async def start_method() -> str | None:
+    return multiprocessing.get_start_method()
+
+
 async def babble() -> None:
     """Say what is no word on this worker's own lifeline."""
     from asgi_ipc.worker import station
@@ -181,6 +186,7 @@ COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "send": ipc.send,
     "broadcast": ipc.broadcast,
     "babble": babble,
+    "start_method": start_method,
     "broadcast_nowait": broadcast_nowait,
     "reply": ipc.reply,
     "received": received,
