@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.protocol.batch import BATCH_HEADER_BYTES, TOTAL_BYTES
+from asgi_ipc.protocol.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from asgi_ipc.protocol.outbox import (
     MAX_OUTBOX_BYTES,
     RESERVED_BYTES,
@@ -197,7 +197,7 @@ def test_what_is_offered_while_a_packet_waits_does_not_change_that_packet() -> N
 @pytest.mark.parametrize("max_packet_bytes", [128, 129, 512, 4095, 4096])
 def test_the_largest_small_message_fills_one_packet_to_the_byte(max_packet_bytes: int) -> None:
     outbox = Outbox(Route(COOKIE, 1, 2, max_packet_bytes), Budget())
-    outbox.offer(bytes(outbox.small_message_bytes))
+    outbox.offer(bytes(batch_capacity_bytes(max_packet_bytes)))
     packet = outbox.next_packet()
     assert packet is not None
     assert len(packet) == max_packet_bytes

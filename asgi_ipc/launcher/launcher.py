@@ -315,8 +315,12 @@ class Launcher:
 
     async def _watch(self) -> None:
         assert self._run.changes is not None
-        async for text in self._run.changes():
-            self._post(RestartRequested(text))
+        try:
+            async for text in self._run.changes():
+                self._post(RestartRequested(text))
+        except (OSError, RuntimeError):
+            # The server goes on; who edits must know that nothing watches any more.
+            logger.exception("Files are not watched any more; restart with SIGHUP.")
 
 
 _SIGNALS: Final = (

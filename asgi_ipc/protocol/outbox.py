@@ -135,11 +135,6 @@ class Outbox:
         self.messages = 0
 
     @property
-    def small_message_bytes(self) -> int:
-        """The largest encoded message that fits one packet."""
-        return self._capacity_bytes
-
-    @property
     def waiting(self) -> int:
         """How many messages wait for room."""
         return len(self._waiting)

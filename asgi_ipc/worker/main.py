@@ -67,7 +67,6 @@ class WorkerServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, here: Station) -> None:
         super().__init__(config)
         self._here = here
-        self._retiring = False
         self._loading = True
         self._listeners: list[socket.socket] = []
         descriptors.register(self)

@@ -52,10 +52,7 @@ class Waiter:
 
 
 class Outgoing:
-    """The sending half of an endpoint.
-
-    `on_written()` is called whenever a packet has left an outbox.
-    """
+    """The sending half of an endpoint: peers, what waits for each, and who waits for room."""
 
     def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int) -> None:
         self.loop = asyncio.get_running_loop()
