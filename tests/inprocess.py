@@ -102,6 +102,8 @@ class Fleet:
         with patch.object(station, "current", member.station):
             lifespan = member.ipc.lifespan()
             await lifespan.__aenter__()
+        # Dispatch begins in the turn after.
+        await asyncio.sleep(0)
         try:
             yield member
         finally:

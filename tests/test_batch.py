@@ -416,6 +416,15 @@ def test_a_first_fragment_that_begins_nothing_is_counted_as_corrupt(payload: byt
     assert reassembler.drops == {"corrupt": 1}
 
 
+def test_a_timestamp_that_no_datetime_can_hold_is_counted_as_corrupt() -> None:
+    # The year 10000, as MessagePack's 96-bit timestamp (fuzzing found that msgspec raises ValueError here).
+    timestamp = b"\xc7\x0c\xff" + bytes(4) + (253_402_300_800).to_bytes(8, "big")
+    reassembler = Reassembler(MIB)
+    payload = join_batch([b"\x92\xa1n" + timestamp])
+    assert reassembler.accept(Packet(1, 2, 0, BATCH, memoryview(payload))) == []
+    assert reassembler.drops == {"corrupt": 1}
+
+
 @pytest.mark.parametrize("start", [batch, lambda number, message: next(fragments(number, message))])
 def test_a_message_that_begins_before_the_last_is_complete_ends_that_one(
     start: Callable[[int, Message], Packet],

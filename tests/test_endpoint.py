@@ -142,7 +142,7 @@ async def test_who_waits_for_a_worker_that_dies_is_told_at_once() -> None:
         with pytest.raises(UnknownWorkerError):
             await a.ipc.send(b.pid, "note", "too late")
         assert [worker.pid for worker in a.ipc.workers] == [a.pid, c.pid]
-        lost = a.endpoint.outgoing.lost[b.worker.generation]
+        lost = a.endpoint.outgoing.lost
         # What had left the outbox was in the pipe, or in the dead one's hands.
         assert accepted - 1 <= lost <= accepted
         assert a.ipc.stats().dropped == {"lost": lost}
@@ -166,6 +166,25 @@ async def test_the_budget_of_all_outboxes_is_shared_but_does_not_close_the_way_t
         for member, count in zip(stopped, counts, strict=True):
             member.go_on_reading()
             await member.until(count)
+
+
+async def test_a_nowait_broadcast_that_fits_only_some_outboxes_budget_is_accepted_by_none() -> None:
+    async with fleet(3) as (_, (a, b, c)):
+        for member in (b, c):
+            member.stop_reading()
+            # More than the reserve, so that the shared budget counts.
+            a.ipc.send_nowait(member.pid, "note", bytes(MIB))
+        budget = a.endpoint.outgoing._budget
+        size = len(encode_message("note", "small", MIB))
+        # Room for the loopback and for one of the two.
+        budget.limit_bytes = budget.used_bytes + 2 * size
+        with pytest.raises(WouldBlockError):
+            a.ipc.broadcast_nowait("note", "small")
+        budget.limit_bytes += size
+        assert sorted(a.ipc.broadcast_nowait("note", "small")) == [a.pid, b.pid, c.pid]
+        for member in (b, c):
+            member.go_on_reading()
+            assert (await member.until(2))[1] == "small"
 
 
 async def test_a_worker_addresses_one_incarnation_and_a_pid_whoever_has_it() -> None:

@@ -142,7 +142,7 @@ def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason()
     ]
     assert desk.texts.count("no module named demo") == 1
     desk.dies(1, 3, "no module named demo")
-    assert deeds(desk.actions) == [Buried(1, "left")]
+    assert deeds(desk.actions) == [Buried(1, "killed")]
     assert desk.texts == []
     desk.dies(3, 0)
     assert deeds(desk.actions) == [Buried(3, "left"), Exit(3)]
@@ -354,7 +354,7 @@ def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
     desk = a_fleet(2)
     desk.dies(2)
     desk.hear(FEWER)
-    assert deeds(desk.dies(3, 1)) == [Buried(3, "left")]
+    assert deeds(desk.dies(3, 1)) == [Buried(3, "killed")]
     assert of(Start, desk.later(3600)) == []
 
 
@@ -537,7 +537,7 @@ def test_a_stop_asks_all_and_ends_with_0_when_the_last_is_gone() -> None:
     assert deeds(desk.hear(HUP, MORE, FEWER, WorkerRetiring(1), WorkerReady(3), Tick())) == []
     assert deeds(desk.dies(1, 0)) == [Buried(1, "left")]
     assert deeds(desk.dies(3, 0)) == [Buried(3, "left")]
-    assert deeds(desk.dies(2, 1)) == [Buried(2, "left"), Exit(0)]
+    assert deeds(desk.dies(2, 1)) == [Buried(2, "killed"), Exit(0)]
 
 
 def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal() -> None:
@@ -603,6 +603,7 @@ def test_without_a_limit_a_stop_may_take_any_time() -> None:
         ([], [WorkerDrained(1, True, 0)], "left"),
         ([], [WorkerDrained(1, False, 7)], "drain_timeout"),
         ([FEWER], [], "left"),
+        ([HUP, WorkerReady(3)], [], "replaced"),
         ([TERM], [WorkerDrained(2, True, 0)], "left"),
         ([TERM], [WorkerDrained(2, False, 7)], "drain_timeout"),
         ([HUP, WorkerReady(3)], [WorkerDrained(1, True, 0)], "replaced"),
@@ -614,6 +615,21 @@ def test_the_dead_are_buried_with_the_reason(before: list[Event], said: list[Eve
     desk.hear(*before, *said)
     generation = 2 if FEWER in before or TERM in before else 1
     assert Buried(generation, reason) in desk.dies(generation, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "gone", "reason"),
+    [([FEWER], 2, "left"), ([TERM], 2, "left"), ([HUP, WorkerReady(3)], 1, "replaced")],
+)
+def test_who_dies_while_it_leaves_was_killed_unless_it_has_said_its_last_word(
+    before: list[Event], gone: int, reason: str
+) -> None:
+    desk = a_fleet(2)
+    desk.hear(*before)
+    assert Buried(gone, "killed") in desk.dies(gone, -9)
+    desk = a_fleet(2)
+    desk.hear(*before, WorkerDrained(gone, True, 0))
+    assert Buried(gone, reason) in desk.dies(gone, -9)
 
 
 def test_messages_that_were_not_sent_before_the_drain_timeout_are_told() -> None:

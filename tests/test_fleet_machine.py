@@ -297,11 +297,11 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(spared=_spared, again=_spared, signal=st.sampled_from([2, 15]))
     def stop(self, spared: bool, again: bool, signal: int) -> None:
         if not (spared or again) and self.exit_status is None:
-            was_stopping = self.is_stopping
+            was_told = self.stops > 0
             self.stops += 1
             self.post(StopRequested(signal, f"signal {signal}"))
             assert self.is_stopping
-            if was_stopping:
+            if was_told:
                 assert all(process.killed for process in self.processes.values())
 
     # --- always

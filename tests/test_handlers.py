@@ -15,7 +15,8 @@ import pytest
 from asgi_ipc import InvalidNameError
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import handlers
-from asgi_ipc.worker.handlers import Delivery, Dispatcher, Registry, current_delivery
+from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
+from asgi_ipc.worker.registry import Handler, Registry
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -39,6 +40,12 @@ class World:
     def deliver(self, *messages: tuple[str, Any]) -> None:
         self.dispatcher.accept(self.context, list(messages))
 
+    def announce(self, news: str) -> None:
+        """To a plain watcher, who writes it down."""
+        watchers: list[Handler] = []
+        Registry.watch(watchers, "watcher", self.started.append)
+        self.dispatcher.announce(watchers, (news,), self.context)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop turn until then."""
         async with asyncio.timeout(10):
@@ -57,6 +64,22 @@ async def world() -> AsyncIterator[World]:
     await here.dispatcher.cancel_all()
 
 
+async def test_the_order_of_arrival_survives_the_bound_on_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MESSAGES_PER_TURN", 4)
+    async with world() as here:
+
+        async def slow(data: int) -> None:
+            here.started.append(data)
+
+        here.on("async", slow)
+        here.on("plain", here.started.append)
+        # The next turn is due before what this one puts behind its tasks.
+        here.deliver(("async", 0))
+        here.deliver(("plain", 1), ("async", 2), ("plain", 3), ("plain", 4), ("plain", 5))
+        await here.settle()
+        assert here.started == [0, 1, 2, 3, 4, 5]
+
+
 async def test_handlers_start_in_the_order_of_arrival_across_both_kinds_and_packets() -> None:
     async with world() as here:
 
@@ -69,9 +92,10 @@ async def test_handlers_start_in_the_order_of_arrival_across_both_kinds_and_pack
         here.on("plain", here.started.append)
         here.deliver(("async", 0), ("plain", 1), ("async", 2), ("async", 3), ("plain", 4))
         here.deliver(("plain", 5), ("async", 6))
-        here.dispatcher.mark(lambda: here.started.append("mark"))
+        here.announce("news")
+        here.deliver(("plain", 7))
         await here.settle()
-        assert here.started == [0, 1, 2, 3, 4, 5, 6, "mark"]
+        assert here.started == [0, 1, 2, 3, 4, 5, 6, "news", 7]
 
 
 async def test_an_ordered_handler_does_not_start_before_its_last_call_has_finished() -> None:

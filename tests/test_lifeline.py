@@ -143,6 +143,26 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
         os.close(fd)
 
 
+async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_closed(
+    launcher: tuple[socket.socket, Lifeline],
+) -> None:
+    ours, lifeline = launcher
+    heard = Heard()
+    ended = asyncio.Event()
+    lifeline.attach(heard)
+    lifeline.on_eof(ended.set)
+    read_end, write_end = os.pipe()
+    # It comes with the first byte (unix(7)); a peer that leaves waits for the last write end.
+    socket.send_fds(ours, [encode_word(WriteEnd(2))[:5]], [write_end])
+    ours.close()
+    os.close(write_end)
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert heard.words == []
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+
+
 async def test_the_end_counts_only_behind_the_last_word(launcher: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = launcher
     heard = Heard()

@@ -109,6 +109,14 @@ def test_the_budget_is_used_up_at_exactly_its_limit() -> None:
     assert budget.used_bytes == 200_000
 
 
+def test_room_in_the_budget_is_what_other_outboxes_leave_of_it() -> None:
+    budget = Budget(limit_bytes=200_000)
+    outbox = an_outbox(budget)
+    assert outbox.offer(LargeMessage(bytes(190_000)))
+    assert outbox.has_room(bytes(1000), 9_000)
+    assert not outbox.has_room(bytes(1000), 9_001)
+
+
 def test_a_small_outbox_goes_on_when_the_others_have_used_up_the_budget() -> None:
     budget = Budget(limit_bytes=100_000)
     assert an_outbox(budget).offer(LargeMessage(bytes(100_000)))

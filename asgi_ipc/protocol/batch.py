@@ -235,7 +235,8 @@ class Reassembler:
     def _decode(self, payload: bytes | memoryview) -> list[Message]:
         try:
             return _decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            # ValueError: a timestamp that no datetime can hold, or text that is no UTF-8.
             self._drop("corrupt")
             return []
 

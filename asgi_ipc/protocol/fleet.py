@@ -147,10 +147,8 @@ class Fleet:
             case WorkerFailed(reason=reason):
                 process.failure = reason
             case WorkerDrained(clean=clean, unsent=unsent):
-                if clean and process.reason == "killed":
-                    process.reason = "left"
-                elif not clean:
-                    process.reason = "drain_timeout"
+                process.drained = clean
+                if not clean:
                     self._log(
                         "warning",
                         f"Worker [{process.pid}] reached its drain timeout with {unsent} messages not sent.",
@@ -187,8 +185,7 @@ class Fleet:
         if self._told_to_stop:
             self._exit_status = 128 + event.signal
             self._log("warning", f"Received {event.name} again, ending all workers at once.")
-            for generation, process in self._processes.items():
-                process.reason = "killed"
+            for generation in self._processes:
                 self._do(Kill(generation))
             return
         self._told_to_stop = True
@@ -279,7 +276,6 @@ class Fleet:
             if process.kill_at is not None and now >= process.kill_at:
                 process.kill_at = None
                 self._log("error", f"Worker [{process.pid}] has not stopped in time; killing it.")
-                process.reason = "killed"
                 self._do(Kill(generation))
             elif process.phase is Phase.READY:
                 self._judge(generation, process, now)
@@ -298,7 +294,7 @@ class Fleet:
             self._do(Stalled(generation, True))
         hang_s = self.policy.hang_timeout_s
         if hang_s is not None and now >= process.last_beat + hang_s:
-            process.reason = "stalled"
+            process.judged_stalled = True
             # Judged once: it is dead as soon as the kernel gets to it.
             process.phase = Phase.STOPPING
             self._log("error", f"Worker [{process.pid}] has been stalled for {hang_s:g} s; replacing it.")
@@ -309,7 +305,7 @@ class Fleet:
     def _exited(self, event: WorkerExited, now: float) -> None:
         generation = event.generation
         process = self._processes.pop(generation)
-        self._do(Buried(generation, process.reason))
+        self._do(Buried(generation, process.why_gone(event.status)))
         slot = self._slots.get(process.slot)
         if self._stopping:
             if not self._processes:

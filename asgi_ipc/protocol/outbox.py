@@ -144,9 +144,10 @@ class Outbox:
 
     # --- into the outbox
 
-    def has_room(self, message: Encoded) -> bool:
-        """Whether `offer` would take this message now."""
-        return not self._waiting and self._fits(message)
+    def has_room(self, message: Encoded, ahead_bytes: int = 0) -> bool:
+        """Whether `offer` would take this message now, when other outboxes of the same budget have
+        taken `ahead_bytes` more."""
+        return not self._waiting and self._fits(message, ahead_bytes)
 
     def offer(self, message: Encoded) -> bool:
         """Take the message if there is room and nobody waits for it already."""
@@ -187,16 +188,15 @@ class Outbox:
             accepted.append(ticket)
         return accepted
 
-    def _fits(self, message: Encoded) -> bool:
+    def _fits(self, message: Encoded, ahead_bytes: int = 0) -> bool:
         if isinstance(message, LargeMessage):
             size = len(message.data)
             cost = 0 if message.holders else size
         else:
             size = cost = len(message)
         after = self.backlog_bytes + size
-        return after <= self._limit_bytes and (
-            after <= RESERVED_BYTES or self._budget.used_bytes + cost <= self._budget.limit_bytes
-        )
+        used = self._budget.used_bytes + ahead_bytes + cost
+        return after <= self._limit_bytes and (after <= RESERVED_BYTES or used <= self._budget.limit_bytes)
 
     def _take(self, message: Encoded) -> None:
         self.messages += 1

@@ -66,8 +66,23 @@ class Process:
     stalled: bool = False
     kill_at: float | None = None
     failure: str | None = None
-    # Why it is going, as far as it is known before it is gone.
-    reason: str = "killed"
+    # Why it was told to go; who goes by itself has left.
+    reason: str = "left"
+    # Its own last word: whether it left cleanly.
+    drained: bool | None = None
+    judged_stalled: bool = False
+
+    def why_gone(self, status: int) -> str:
+        """What the others are told when it has ended with this status.
+
+        It left if it said so. If its word is missing, an exit with 0 that it was asked for is one, too:
+        the word may not have fitted its lifeline. Whatever else ended it, it had no time to leave.
+        """
+        if self.drained is not None:
+            return self.reason if self.drained else "drain_timeout"
+        if self.judged_stalled:
+            return "stalled"
+        return self.reason if status == 0 and self.phase is Phase.STOPPING else "killed"
 
 
 @dataclass(slots=True)

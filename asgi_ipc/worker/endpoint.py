@@ -31,10 +31,12 @@ from asgi_ipc.protocol.lifeline import (
 )
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.packet import PacketParser
-from asgi_ipc.worker.handlers import Delivery, Dispatcher, Registry, current_delivery
+from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.pipes import PipeReader
+from asgi_ipc.worker.pulse import Pulse
+from asgi_ipc.worker.registry import Registry
 
 logger = logging.getLogger("asgi_ipc")
 
@@ -56,6 +58,15 @@ class Settings:
     drain_timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A dead peer of whom something lies in our pipe still, until so many bytes have been read in all."""
+
+    peer: Peer
+    reason: str
+    until_bytes: int
+
+
 class Endpoint:
     """One worker among its peers.
 
@@ -71,11 +82,16 @@ class Endpoint:
         owner: object,
         lifeline: Lifeline | None = None,
         pipe_fd: int | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.settings = settings
         self.me = me
+        # The worker's, or without a launcher one of its own.
+        self.pulse = pulse or Pulse(_nothing)
+        self._own_pulse = None if pulse else self.pulse
         self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
+        self._registry = registry
         # Between `join` and `leave`; replies are taken until the leave is over.
         self.accepting = False
         self.was_accepting = False
@@ -87,8 +103,8 @@ class Endpoint:
         self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._reassembler = Reassembler(settings.max_message_bytes)
         self._stale = 0
-        # The dead whose last byte has not been read: (how many bytes will have been read then, who).
-        self._departures: list[tuple[int, int]] = []
+        # The dead whose last byte has not been read.
+        self._departures: list[Departure] = []
         self._reader = (
             PipeReader(self._loop, pipe_fd, self._on_bytes, self._on_eof) if pipe_fd is not None else None
         )
@@ -141,7 +157,8 @@ class Endpoint:
         counts = {
             **self._reassembler.drops,
             "stale": self._stale,
-            "lost": sum(self.outgoing.lost.values()),
+            "lost": self.outgoing.lost,
+            "invalid_name": self.dispatcher.invalid_names,
         }
         counts["corrupt"] = counts.get("corrupt", 0) + self._parser.skips + self._loopback_parser.skips
         return {reason: count for reason, count in counts.items() if count}
@@ -176,6 +193,7 @@ class Endpoint:
             case Joined(worker):
                 self._add_peer(worker)
                 self._take_write_end(worker.generation, fd)
+                self.dispatcher.announce(self._registry.on_join, (worker,), self._context)
             case WriteEnd(generation):
                 self._take_write_end(generation, fd)
             case Entered(missing):
@@ -184,8 +202,8 @@ class Endpoint:
                 self._entered.set()
             case Left(generation):
                 self._seal(generation)
-            case Gone(generation):
-                self._bury(generation)
+            case Gone(generation, reason):
+                self._bury(generation, reason)
             case _:
                 pass
 
@@ -212,7 +230,7 @@ class Endpoint:
         if peer is not None and peer is not self._self_peer:
             self.outgoing.seal(peer)
 
-    def _bury(self, generation: int) -> None:
+    def _bury(self, generation: int, reason: str) -> None:
         """That peer is dead. What it wrote is in our pipe still, up to here."""
         peer = self.outgoing.find(generation)
         if peer is None:
@@ -220,7 +238,7 @@ class Endpoint:
         self.outgoing.lose(peer)
         reader = self._reader
         until = reader.read_bytes + reader.unread_bytes() if reader is not None else 0
-        self._departures.append((until, generation))
+        self._departures.append(Departure(peer, reason, until))
         self._settle_departures()
 
     def _settle_departures(self) -> None:
@@ -228,11 +246,14 @@ class Endpoint:
         reader = self._reader
         closed = reader is None or not reader.is_open
         read_bytes = reader.read_bytes if reader is not None else 0
-        due = [entry for entry in self._departures if closed or entry[0] <= read_bytes]
-        self._departures = [entry for entry in self._departures if entry not in due]
-        for _, generation in due:
-            self._reassembler.forget(generation)
-            self.outgoing.forget(generation)
+        due = [each for each in self._departures if closed or each.until_bytes <= read_bytes]
+        self._departures = [each for each in self._departures if each not in due]
+        for each in due:
+            worker = each.peer.worker
+            self._reassembler.forget(worker.generation)
+            self.outgoing.forget(worker.generation)
+            news = (worker, each.reason, each.peer.lost)
+            self.dispatcher.announce(self._registry.on_leave, news, self._context, behind=worker.pid)
 
     def _orphaned(self) -> None:
         """The launcher is gone: nobody will tell who leaves, so everyone treats everyone as leaving."""
@@ -273,6 +294,8 @@ class Endpoint:
             self._reader.close()
         if not clean:
             logger.warning("drain timeout: %d messages not sent, %d handlers cancelled", unsent, cancelled)
+        if self._own_pulse is not None:
+            self._own_pulse.close()
         if lifeline is not None:
             lifeline.send(Drained(clean, unsent))
 
@@ -286,3 +309,7 @@ class Endpoint:
                 return
             self.outgoing.progress.clear()
             await self.outgoing.progress.wait()
+
+
+def _nothing() -> None:
+    pass

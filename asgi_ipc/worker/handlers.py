@@ -1,4 +1,4 @@
-"""Handlers: names and what is called for them, in order, each in its own context.
+"""Handlers: what is called for each message, in order, each in its own context.
 
 Law: handlers start in the order of arrival across all names and both kinds.
 An async handler runs to its first await before the next message's handler is
@@ -15,17 +15,17 @@ import inspect
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final
 
+from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.protocol.batch import Message, check_name
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker.registry import Handler, Registry
 
 logger = logging.getLogger("asgi_ipc")
-
-Function: TypeAlias = Callable[[Any], Any]
 
 # Handlers that have started and not finished. At a few KiB each, a thousand
 # keep a worker busy and cost it a few MiB.
@@ -62,46 +62,13 @@ current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextV
 )
 
 
-@dataclass(eq=False, slots=True)
-class Handler:
-    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`)."""
-
-    name: str
-    function: Function
-    is_async: bool
-    ordered: bool
-    running: bool = False
-    in_verb: bool = False
-    lane: deque[tuple[contextvars.Context, Any, int]] = field(default_factory=deque)
-
-
-def _is_async(function: Function) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    call = getattr(function, "__call__", None)  # noqa: B004
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+def _spread(function: Callable[..., Any], news: tuple[Any, ...]) -> Any:
+    return function(*news)
 
 
 def _sender(context: contextvars.Context) -> int:
     delivery = context.get(current_delivery)
     return delivery.sender.pid if delivery is not None else 0
-
-
-class Registry:
-    """Which function handles which name. Registering is allowed at any time."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Handler] = {}
-
-    def set(self, name: str, function: Function | None, ordered: bool) -> None:
-        """Register, replace, or (None) delete the handler of `name`."""
-        check_name(name)
-        if function is None:
-            self.handlers.pop(name, None)
-            return
-        if not callable(function):
-            raise TypeError(f"a handler is a function, not {type(function).__qualname__}")
-        self.handlers[name] = Handler(name, function, _is_async(function), ordered)
 
 
 class Dispatcher:
@@ -115,28 +82,38 @@ class Dispatcher:
         self._handlers = registry.handlers
         self._on_full = on_full
         self._on_room = on_room
-        # What has arrived and waits for its turn: messages of one packet, or a mark in their order.
+        # What has arrived and waits for its turn: messages of one packet, or an announcement in their order.
         self._queue: deque[tuple[contextvars.Context, list[Message]] | Callable[[], None]] = deque()
         self._position = 0
         self._scheduled = False
-        # Tasks created in this turn run their first step in the next; what must start behind
-        # them is scheduled behind them.
+        # How many messages may still be handled in this turn of the loop.
+        self._left = MESSAGES_PER_TURN
+        # Tasks run their first step in the turn after the one that creates them; what must start
+        # behind them is scheduled behind them.
         self._behind_tasks = False
+        self._spawned = 0
         # What runs: its handler, the bytes of its data, and the pid that sent it.
         self._tasks: dict[asyncio.Task[Any], tuple[Handler, int, int]] = {}
         self._in_verbs: set[asyncio.Task[Any]] = set()
         self._exempt_calls = 0
-        # Plain handlers and marks that were put behind tasks that have yet to begin.
+        # Plain handlers that were put behind tasks that have yet to begin.
         self._deferred = 0
+        # Handlers whose lane is not empty.
+        self._lanes: set[Handler] = set()
         self._running = False
         self._in_flight = 0
         self._in_flight_bytes = 0
+        # The bound on what is in flight is reached, and: messages wait for a later turn. Either pauses
+        # the reader; only the first keeps handlers from starting.
+        self._blocked = False
+        self._behind = False
         self._full = False
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._unheard: set[str] = set()
         self.received = 0
         self.discarded = 0
+        self.invalid_names = 0
         self.handler_errors = 0
 
     @property
@@ -150,14 +127,23 @@ class Dispatcher:
         """Take the messages of one packet; their handlers start in this turn or in later ones."""
         self._queue.append((context, messages))
         self._idle.clear()
-        if not self._scheduled and not self._running:
+        if len(self._queue) == 1 and not self._running:
             self._run()
 
-    def mark(self, callback: Callable[[], None]) -> None:
-        """Call back when all that was accepted so far has been given to its handlers."""
-        self._queue.append(callback)
+    def announce(
+        self,
+        watchers: Sequence[Handler],
+        news: tuple[Any, ...],
+        context: contextvars.Context,
+        behind: int = 0,
+    ) -> None:
+        """Call those who watch the fleet, in the order of what has been accepted.
+
+        `behind`: a pid, whose messages in the lanes of ordered handlers start before that, too.
+        """
+        self._queue.append(functools.partial(self._announce, watchers, news, context, behind))
         self._idle.clear()
-        if not self._scheduled and not self._running:
+        if len(self._queue) == 1 and not self._running:
             self._run()
 
     async def idle(self) -> None:
@@ -169,7 +155,9 @@ class Dispatcher:
         tasks = list(self._tasks)
         self._queue.clear()
         for task in tasks:
-            self._tasks[task][0].lane.clear()
+            handler = self._tasks[task][0]
+            handler.lane.clear()
+            handler.behind.clear()
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)
@@ -178,53 +166,52 @@ class Dispatcher:
     # --- the loop over messages
 
     def _run(self) -> None:
-        self._scheduled = False
+        """Start what the bounds of this turn allow; the next turn begins with new ones."""
         self._running = True
         try:
-            self._start_some(MESSAGES_PER_TURN)
+            self._start_some()
         finally:
             self._running = False
+        if self._left < MESSAGES_PER_TURN:
+            self._schedule()
         self._check_idle()
 
-    def _start_some(self, left: int) -> None:
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._scheduled = False
+        self._left = MESSAGES_PER_TURN
+        if self._queue:
+            self._run()
+        self._behind = bool(self._queue)
+        self._tell_flow()
+
+    def _start_some(self) -> None:
         queue = self._queue
         while queue:
             head = queue[0]
             if callable(head):
                 queue.popleft()
-                self._in_order(head)
+                head()
                 continue
             context, messages = head
             while self._position < len(messages):
-                if self._full:
+                if self._blocked or not self._left:
                     return
-                if not left:
-                    self._schedule()
-                    return
-                left -= 1
+                self._left -= 1
                 name, data = messages[self._position]
                 self._position += 1
                 self._start(context, name, data)
             self._position = 0
             queue.popleft()
 
-    def _in_order(self, call: Callable[[], None]) -> None:
-        """Call now, or behind the first steps of tasks that were created in this turn."""
-        if self._behind_tasks:
-            self._deferred += 1
-            self._loop.call_soon(self._call_deferred, call)
-        else:
-            call()
-
-    def _call_deferred(self, call: Callable[[], None]) -> None:
+    def _call_deferred(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
         self._deferred -= 1
-        call()
+        self._call(handler, context, data)
         self._check_idle()
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._run)
 
     def _start(self, context: contextvars.Context, name: str, data: Any) -> None:
         handler = self._handlers.get(name)
@@ -232,25 +219,60 @@ class Dispatcher:
         if handler is None:
             self._discard(name)
             return
-        context = context.copy()
+        self._begin(handler, context.copy(), data)
+
+    def _begin(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
         if handler.is_async:
             size = len(data) if type(data) is str or type(data) is bytes else 0
             self._count(handler, 1, size)
             if handler.ordered and handler.running:
                 handler.lane.append((context, data, size))
+                self._lanes.add(handler)
             else:
                 self._spawn(handler, context, data, size)
-        elif self._behind_tasks:
-            self._in_order(functools.partial(self._call, handler, context, data))
+        elif self._behind_tasks or self._deferred:
+            # Behind the first steps of tasks that have yet to begin, and what waits behind those.
+            self._deferred += 1
+            self._loop.call_soon(self._call_deferred, handler, context, data)
         else:
             self._call(handler, context, data)
 
     def _discard(self, name: str) -> None:
+        # A name that has a handler was checked when it was registered, so here is where the others are.
+        try:
+            check_name(name)
+        except InvalidNameError:
+            self.invalid_names += 1
+            return
         self.discarded += 1
         if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
             # Once for each name: it may be a slip of the pen, or meant for other workers only.
             self._unheard.add(name)
             logger.warning("worker [%d] has no handler for messages named %r", os.getpid(), name)
+
+    def _announce(
+        self, watchers: Sequence[Handler], news: tuple[Any, ...], context: contextvars.Context, behind: int
+    ) -> None:
+        lanes = [
+            handler for handler in self._lanes if any(_sender(entry[0]) == behind for entry in handler.lane)
+        ]
+        waits = len(lanes)
+
+        def passed() -> None:
+            nonlocal waits
+            waits -= 1
+            if not waits:
+                call_all()
+
+        def call_all() -> None:
+            for watcher in list(watchers):
+                function = functools.partial(_spread, watcher.function)
+                self._begin(Handler(watcher.name, function, watcher.is_async), context.copy(), news)
+
+        for handler in lanes:
+            handler.behind.append((handler.lane_left + len(handler.lane), passed))
+        if not lanes:
+            call_all()
 
     def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
         try:
@@ -278,12 +300,17 @@ class Dispatcher:
     ) -> None:
         self._tasks[task] = (handler, size, _sender(context))
         task.add_done_callback(self._task_done)
+        self._spawned += 1
         if not self._behind_tasks:
             self._behind_tasks = True
-            self._loop.call_soon(self._tasks_have_begun)
+            self._loop.call_soon(self._tasks_have_begun, self._spawned)
 
-    def _tasks_have_begun(self) -> None:
-        self._behind_tasks = False
+    def _tasks_have_begun(self, spawned: int) -> None:
+        """So many of them; those that were created behind this call's place in the queue have not."""
+        if spawned == self._spawned:
+            self._behind_tasks = False
+        else:
+            self._loop.call_soon(self._tasks_have_begun, self._spawned)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         handler, size, sender = self._tasks.pop(task)
@@ -299,12 +326,17 @@ class Dispatcher:
         self._count(handler, -1, -size)
         if handler.lane:
             self._spawn(handler, *handler.lane.popleft())
+            handler.lane_left += 1
+            while handler.behind and handler.behind[0][0] <= handler.lane_left:
+                handler.behind.popleft()[1]()
+        if not handler.lane:
+            self._lanes.discard(handler)
         self._check_idle()
 
     def _failed(self, handler: Handler, sender: int, error: BaseException | None = None) -> None:
         self.handler_errors += 1
-        text = "worker [%d]: handler %r of a message from worker %d failed"
-        logger.error(text, os.getpid(), handler.name, sender, exc_info=error or True)
+        what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
+        logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error or True)
 
     # --- how much is under way
 
@@ -319,11 +351,21 @@ class Dispatcher:
         self._judge()
 
     def _judge(self) -> None:
-        full = (
+        blocked = (
             self._in_flight >= MAX_IN_FLIGHT
             or self._in_flight_bytes >= MAX_IN_FLIGHT_BYTES
             or self._exempt_calls >= MAX_IN_VERBS
         )
+        if blocked == self._blocked:
+            return
+        self._blocked = blocked
+        self._tell_flow()
+        if not blocked and self._queue:
+            self._schedule()
+
+    def _tell_flow(self) -> None:
+        """Pause the reader while messages wait here: the pipe shall fill, not this process's memory."""
+        full = self._blocked or self._behind
         if full == self._full:
             return
         self._full = full
@@ -331,8 +373,6 @@ class Dispatcher:
             self._on_full()
         else:
             self._on_room()
-            if self._queue:
-                self._schedule()
 
     def _check_idle(self) -> None:
         if not self._queue and not self._tasks and not self._deferred:

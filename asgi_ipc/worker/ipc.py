@@ -31,11 +31,14 @@ from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.handlers import Function, Registry, current_delivery
+from asgi_ipc.worker.handlers import current_delivery
 from asgi_ipc.worker.outgoing import Outgoing, Peer, Waiter
+from asgi_ipc.worker.registry import Function, Registry
 from asgi_ipc.worker.stats import Stats, snapshot
 
 F = TypeVar("F", bound=Callable[[Any], Any])
+W = TypeVar("W", bound=Callable[[Worker], Any])
+L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
 # Half of an outbox: the largest message still fits one that has something in it.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -122,6 +125,40 @@ class IPC:
             return function
 
         return register
+
+    def on_join(self, callback: W) -> W:
+        """Have `callback(worker)` called for every worker that joins from now on; usable as a decorator.
+
+        It is called once this worker can address the newcomer, and before the newcomer's first
+        message is handled. The members that are here already are in `ipc.workers`.
+
+        Args:
+            callback: a plain or an async function. What it raises is logged and counted.
+
+        Raises TypeError if it is not callable.
+        """
+        self._registry.watch(self._registry.on_join, "on_join", callback)
+        return callback
+
+    def on_leave(self, callback: L) -> L:
+        """Have `callback(worker, reason, lost)` called when a worker has gone; usable as a decorator.
+
+        It is called once for each, after the last of its messages has been given to its handler;
+        until then, but not addressed any more, it may still be heard.
+
+        Args:
+            callback: a plain or an async function of
+                `worker`: who has gone;
+                `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
+                `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
+                replaced), or `drain_timeout` (it left with something not delivered);
+                `lost`: how many messages that this worker had accepted for it never left here.
+                What it raises is logged and counted.
+
+        Raises TypeError if it is not callable.
+        """
+        self._registry.watch(self._registry.on_leave, "on_leave", callback)
+        return callback
 
     # --- who
 

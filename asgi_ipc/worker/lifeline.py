@@ -127,10 +127,7 @@ class Lifeline:
         self._detach()
         self.is_open = False
         self._socket.close()
-        while self._fds:
-            fd = self._fds.popleft()
-            if fd >= 0:
-                os.close(fd)
+        self._drop_descriptors()
 
     def abandon(self) -> None:
         """In a forked child: close, without touching the loop."""
@@ -177,8 +174,16 @@ class Lifeline:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
 
+    def _drop_descriptors(self) -> None:
+        """Close those whose words have been cut off: a peer that leaves waits for the last write end."""
+        while self._fds:
+            fd = self._fds.popleft()
+            if fd >= 0:
+                os.close(fd)
+
     def _ended(self) -> None:
         self._detach()
+        self._drop_descriptors()
         callbacks, self._on_eof = self._on_eof, []
         for callback in callbacks:
             callback()

@@ -23,7 +23,7 @@ from typing import Final
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from asgi_ipc.protocol.lifeline import Beat, Failed, Ready, Retiring
+from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.endpoint import Settings
@@ -31,9 +31,6 @@ from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
 
 logger = logging.getLogger("uvicorn.error")
-
-# One a second shows a blocked loop within the promised 5 s at next to no cost.
-BEAT_S: Final = 1.0
 
 # A connection that was accepted and has said nothing yet may be about to: who
 # connects first and sends a little later shall get an answer.
@@ -77,7 +74,6 @@ class WorkerServer(uvicorn.Server):
         """Import the app, start it, serve until told to stop, stop it."""
         self._listeners = sockets or []
         self._here.attach(self._stop)
-        self._beat()
         with self._telling_failure():
             self.config.load()
             self._loading = False
@@ -142,11 +138,6 @@ class WorkerServer(uvicorn.Server):
             # interrupted again.
             self._loading = False
             raise SystemExit(0)
-
-    def _beat(self) -> None:
-        self._here.lifeline.turn()
-        self._here.lifeline.send(Beat())
-        asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
     @contextlib.contextmanager
     def _telling_failure(self) -> Iterator[None]:

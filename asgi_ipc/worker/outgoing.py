@@ -40,6 +40,8 @@ class Peer:
     dirty: bool = False
     # Not addressed any more.
     leaving: bool = False
+    # Accepted messages for it that never left its outbox, once it has gone.
+    lost: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -61,8 +63,8 @@ class Outgoing:
         # What this turn has accepted, for those who yield after so much.
         self.turn_messages = 0
         self.turn_bytes = 0
-        # Accepted messages that never left this worker's outbox, by the receiver's generation.
-        self.lost: dict[int, int] = {}
+        # Accepted messages that never left an outbox because their receiver went.
+        self.lost = 0
         # While this worker leaves: something has been written, or has become impossible to write.
         self.progress = asyncio.Event()
         self._cookie = cookie
@@ -147,9 +149,8 @@ class Outgoing:
         self._refuse(peer)
         with self._lock:
             lost = peer.outbox.close()
-        if lost:
-            generation = peer.worker.generation
-            self.lost[generation] = self.lost.get(generation, 0) + lost
+        peer.lost += lost
+        self.lost += lost
         if peer.writer is not None:
             peer.writer.close()
         self.progress.set()
@@ -192,8 +193,10 @@ class Outgoing:
         """Put a message into every outbox, or raise WouldBlockError and put it into none; the pids."""
         with self._lock:
             peers = [peer for peer in peers if not peer.leaving]
-            for peer in peers:
-                if not peer.outbox.has_room(message):
+            # A large message's bytes are shared; of a small one every outbox has its own.
+            each_bytes = 0 if isinstance(message, LargeMessage) else len(message)
+            for place, peer in enumerate(peers):
+                if not peer.outbox.has_room(message, place * each_bytes):
                     raise WouldBlockError(peer.worker.pid)
             begun = []
             for peer in peers:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from asgi_ipc.errors import LauncherError
-from asgi_ipc.protocol.lifeline import Stop, ToWorker
+from asgi_ipc.protocol.lifeline import Beat, Stop, ToWorker
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.handlers import Registry
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.pulse import Pulse
+from asgi_ipc.worker.registry import Registry
 
 
 class Station:
@@ -26,6 +27,7 @@ class Station:
         self._pipe_fd = pipe_fd
         self._endpoint: Endpoint | None = None
         self._on_stop: Callable[[], None] | None = None
+        self._pulse: Pulse | None = None
 
     @property
     def was_joined(self) -> bool:
@@ -33,17 +35,24 @@ class Station:
         return self._endpoint is not None
 
     def attach(self, on_stop: Callable[[], None]) -> None:
-        """Listen to the launcher on the running loop; `on_stop` when it says stop, or is gone."""
+        """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
         self._on_stop = on_stop
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
+        self._pulse = Pulse(self._beat)
 
     def open(self, registry: Registry, owner: object) -> Endpoint:
         """The endpoint of this process, which has one life."""
         if self._endpoint is not None:
             raise LauncherError("this worker process has left the fleet; a new one must be started")
-        self._endpoint = Endpoint(self.me, self.settings, registry, owner, self.lifeline, self._pipe_fd)
+        self._endpoint = Endpoint(
+            self.me, self.settings, registry, owner, self.lifeline, self._pipe_fd, self._pulse
+        )
         return self._endpoint
+
+    def _beat(self) -> None:
+        self.lifeline.turn()
+        self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker, fd: int) -> None:
         if isinstance(word, Stop):

@@ -24,10 +24,13 @@ class Stats:
         handler_errors: handlers that raised or were cancelled.
         dropped: what was dropped, by reason: `corrupt` (runs of stray bytes, and batches that can't be
             read), `repeat` and `gap` (packets), `partial` (messages that lost a piece), `too_large`,
-            `stale` (packets of or for someone else), `lost` (accepted messages that never left an
-            outbox because their receiver went).
+            `stale` (packets of or for someone else), `invalid_name` (messages whose name is none),
+            `lost` (accepted messages that never left an outbox because their receiver went).
         outbox_bytes: what waits for each member, by pid.
         reassembly_bytes: pieces of large messages that are not complete.
+        loop_lag_s: how late this worker's event loop is: the delay, in seconds, of a timer that
+            goes off once a second, the last time.
+        max_loop_lag_s: the longest such delay so far.
     """
 
     sent: int
@@ -37,6 +40,8 @@ class Stats:
     dropped: Mapping[str, int]
     outbox_bytes: Mapping[int, int]
     reassembly_bytes: int
+    loop_lag_s: float
+    max_loop_lag_s: float
 
 
 def snapshot(endpoint: Endpoint) -> Stats:
@@ -50,4 +55,6 @@ def snapshot(endpoint: Endpoint) -> Stats:
         dropped=endpoint.dropped(),
         outbox_bytes=endpoint.outgoing.outbox_bytes(),
         reassembly_bytes=endpoint.reassembly_bytes,
+        loop_lag_s=endpoint.pulse.lag_s,
+        max_loop_lag_s=max(endpoint.pulse.max_lag_s, endpoint.pulse.lag_s),
     )

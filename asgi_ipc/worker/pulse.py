@@ -1,0 +1,48 @@
+"""The pulse: once a second, how late is the event loop?
+
+Law: one timer for all that is to happen now and then, so that an idle worker
+wakes once a second and no more. It runs on the event loop, never in a thread:
+what it measures is the loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+# Three that are missing, and a bit, show a blocked loop within the promised
+# 5 s (see protocol/slots.py); more often would wake idle workers for nothing.
+PULSE_S: Final = 1.0
+
+
+class Pulse:
+    """Calls `on_beat` at once and then every second, on the running loop, until closed."""
+
+    def __init__(self, on_beat: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_beat = on_beat
+        # How late the last beat was, and the latest of all, in seconds.
+        self.last_lag_s = 0.0
+        self.max_lag_s = 0.0
+        self._due = self._loop.time()
+        self._handle: asyncio.TimerHandle | None = None
+        self._beat()
+
+    @property
+    def lag_s(self) -> float:
+        """How late the loop is: the last beat's delay or, if that is more, how long the next is due."""
+        return max(self.last_lag_s, self._loop.time() - self._due)
+
+    def close(self) -> None:
+        """No more beats."""
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        self.last_lag_s = max(now - self._due, 0.0)
+        self.max_lag_s = max(self.max_lag_s, self.last_lag_s)
+        self._due = now + PULSE_S
+        self._handle = self._loop.call_at(self._due, self._beat)
+        self._on_beat()

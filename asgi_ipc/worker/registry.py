@@ -1,0 +1,72 @@
+"""The registry: which function handles which name, and who is told of joins and departures.
+
+Law: what the app registers, and nothing that runs. Registering is allowed at
+any time, before, during and after the lifespan.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from asgi_ipc.protocol.batch import check_name
+
+Function: TypeAlias = Callable[..., Any]
+
+
+@dataclass(eq=False, slots=True)
+class Handler:
+    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`)."""
+
+    name: str
+    function: Function
+    is_async: bool
+    ordered: bool = False
+    running: bool = False
+    in_verb: bool = False
+    # (context, data, its bytes)
+    lane: deque[tuple[Any, Any, int]] = field(default_factory=deque)
+    # How many calls have left the lane, and what is to be called when so many have.
+    lane_left: int = 0
+    behind: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
+
+
+class Registry:
+    """Handlers by name, and those who are told when a member joins or has gone."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.on_join: list[Handler] = []
+        self.on_leave: list[Handler] = []
+
+    def set(self, name: str, function: Function | None, ordered: bool) -> None:
+        """Register, replace, or (None) delete the handler of `name`."""
+        check_name(name)
+        if function is None:
+            self.handlers.pop(name, None)
+            return
+        _check_callable(function)
+        self.handlers[name] = Handler(name, function, _is_async(function), ordered)
+
+    @staticmethod
+    def watch(watchers: list[Handler], name: str, function: Function) -> None:
+        """Have `function` told, once however often it is registered."""
+        _check_callable(function)
+        if all(watcher.function != function for watcher in watchers):
+            watchers.append(Handler(name, function, _is_async(function)))
+
+
+def _check_callable(function: Function) -> None:
+    if not callable(function):
+        raise TypeError(f"a handler is a function, not {type(function).__qualname__}")
+
+
+def _is_async(function: Function) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(function, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
