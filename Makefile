@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench image-check clean
+.PHONY: help demo test lint faults bench image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000"
 	@echo "make test         install everything and run the whole test suite"
 	@echo "make lint         linter, formatter, types"
+	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
 	@echo "make bench        measure, and write benchmarks/results/"
 	@echo "make image-check  build the container image without a Docker engine and try it"
 
@@ -37,6 +38,9 @@ test: $(VENV)/.test
 
 lint: $(VENV)/.test
 	@scripts/lint $(BIN)
+
+faults: $(VENV)/.test
+	@$(BIN)/python -m tests.faults $(ROW)
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks

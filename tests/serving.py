@@ -67,6 +67,10 @@ class Server:
         self.process = process
         self.port = port
         self.lines: list[str] = []
+        # How long it may take to say or do something.
+        self.deadline_s = DEADLINE_S
+        # What was looked for: up to which line, and the lines that matched.
+        self._found: dict[str, tuple[int, list[str]]] = {}
         self._said = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
@@ -78,18 +82,25 @@ class Server:
     def text(self) -> str:
         return "\n".join(self.lines)
 
+    def found(self, pattern: str) -> list[str]:
+        """The lines that match so far."""
+        start, found = self._found.get(pattern, (0, []))
+        found += [line for line in self.lines[start:] if re.search(pattern, line)]
+        self._found[pattern] = (len(self.lines), found)
+        return found
+
     def count(self, pattern: str) -> int:
         """How many lines match so far."""
-        return sum(1 for line in self.lines if re.search(pattern, line))
+        return len(self.found(pattern))
 
     async def said(self, pattern: str, count: int = 1) -> list[str]:
         """Wait until that many lines match; those lines."""
         try:
-            async with asyncio.timeout(DEADLINE_S), self._said:
+            async with asyncio.timeout(self.deadline_s), self._said:
                 await self._said.wait_for(lambda: self.count(pattern) >= count)
         except TimeoutError:
             raise AssertionError(f"{count} x {pattern!r} not in:\n{self.text}") from None
-        return [line for line in self.lines if re.search(pattern, line)]
+        return list(self.found(pattern))
 
     async def started(self, workers: int) -> list[int]:
         """Wait until that many workers have started; their pids."""
@@ -111,7 +122,7 @@ class Server:
     async def ended(self) -> int:
         """Wait until the process has ended and all of its output is read; its exit status."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self.deadline_s):
                 status = await self.process.wait()
                 await self._reading
         except TimeoutError:

@@ -1,7 +1,8 @@
 """An app whose workers never stop talking: to one, to all, in replies, small and large.
 
-Law: everything accepted and everything delivered goes into the ledger. The
-traffic goes on until the verbs refuse, so a worker sends while it leaves.
+Law: everything offered, accepted and delivered goes into the ledger, and what
+the worker is told of the fleet into its notes. The traffic goes on until the
+verbs refuse, so a worker sends while it leaves.
 """
 
 from __future__ import annotations
@@ -10,116 +11,191 @@ import asyncio
 import os
 import random
 import zlib
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from asgi_ipc import DeliveryError, NotRunningError, ipc
-from tests.ledger import ACCEPTED, DELIVERED, JOINED, LEFT, LOST, Ledger
+from asgi_ipc import DeliveryError, NotRunningError, Worker, ipc
+from asgi_ipc.worker import station
+from tests.faults.ledger import ACCEPTED, REFUSED, Ledger, Notes
 
 FOLDER = Path(os.environ["TRAFFIC_FOLDER"])
-# Seconds between two bursts of one worker.
+# Seconds between two bursts of one talker; two talkers a worker.
 PAUSE_S = float(os.environ.get("TRAFFIC_PAUSE_S", "0.002"))
 LARGE_BYTES = int(os.environ.get("TRAFFIC_LARGE_BYTES", str(1024 * 1024)))
 LARGE_SHARE = float(os.environ.get("TRAFFIC_LARGE_SHARE", "0.002"))
+
+# One body is a list of the sender's generation, its sequence, and its own bytes.
+Body = list[Any]
 
 
 class State:
     """This worker's ledger and counters."""
 
     ledger: Ledger
+    notes: Notes
     generation = 0
     sequence = 0
+    members: tuple[Worker, ...] = ()
     random = random.Random()
+    # How late a 5 ms timer was, in ms, rounded up: a histogram.
+    lag: ClassVar[Counter[int]] = Counter()
 
 
-def _message() -> tuple[dict[str, Any], int, int]:
-    size = LARGE_BYTES if State.random.random() < LARGE_SHARE else State.random.randrange(0, 300)
-    body = State.random.randbytes(16) * (size // 16)
+def _body() -> tuple[Body, int, int]:
+    """A message, its checksum and its size."""
+    large = State.random.random() < LARGE_SHARE
+    size = LARGE_BYTES if large else State.random.randrange(0, 300)
+    if large:
+        State.notes.write("large")
+    data = State.random.randbytes(16) * (size // 16)
     sequence, State.sequence = State.sequence, State.sequence + 1
-    return {"from": State.generation, "n": sequence, "body": body}, sequence, zlib.crc32(body)
+    return [State.generation, sequence, data], zlib.crc32(data, sequence & 0xFFFFFFFF), len(data)
 
 
-def _generations() -> dict[int, int]:
-    return {worker.pid: worker.generation for worker in ipc.workers}
-
-
-def _delivered(data: dict[str, Any]) -> None:
-    State.ledger.write(DELIVERED, data["from"], State.generation, data["n"], zlib.crc32(data["body"]))
+def _delivered(body: Body) -> None:
+    sender, sequence, data = body
+    State.ledger.deliver(sender, sequence, zlib.crc32(data, sequence & 0xFFFFFFFF), len(data))
 
 
 @ipc.receive("plain")
-def plain(data: dict[str, Any]) -> None:
-    _delivered(data)
+def plain(body: Body) -> None:
+    _delivered(body)
 
 
 @ipc.receive("question")
-async def question(data: dict[str, Any]) -> None:
-    _delivered(data)
-    generation = _generations().get(ipc.sender or 0)
-    answer, sequence, checksum = _message()
+async def question(body: Body) -> None:
+    _delivered(body)
+    answer, checksum, size = _body()
+    place = State.ledger.offer(body[0], answer[1], checksum, size)
     try:
         await ipc.reply("plain", answer)
     except (DeliveryError, NotRunningError):
-        return
-    if generation is not None:
-        State.ledger.write(ACCEPTED, State.generation, generation, sequence, checksum)
+        State.ledger.sent.settle(place, REFUSED)
+    else:
+        State.ledger.sent.settle(place, ACCEPTED)
+
+
+@ipc.on_join
+def joined(worker: Worker) -> None:
+    State.notes.write("told_join", of=worker.generation)
+
+
+@ipc.on_leave
+async def left(worker: Worker, reason: str, lost: int) -> None:
+    State.notes.write("told_leave", of=worker.generation, reason=reason, lost=lost)
+
+
+def _note_removals() -> None:
+    """Note who is no member any more; the oracle knows when each died."""
+    members = ipc.workers
+    if members is not State.members:
+        for worker in set(State.members) - set(members):
+            State.notes.write("removed", of=worker.generation)
+        State.members = members
+
+
+async def _send(worker: Worker, call: Callable[[Worker, str, Body], Any], name: str) -> None:
+    body, checksum, size = _body()
+    place = State.ledger.offer(worker.generation, body[1], checksum, size)
+    try:
+        waits = call(worker, name, body)
+        if waits is not None:
+            await waits
+    except (DeliveryError, NotRunningError) as error:
+        State.ledger.sent.settle(place, REFUSED)
+        if isinstance(error, NotRunningError):
+            raise
+    else:
+        State.ledger.sent.settle(place, ACCEPTED)
+
+
+async def _broadcast(*, wait: bool) -> None:
+    body, checksum, size = _body()
+    # In the order of the members, as `broadcast` means them in this very moment.
+    places = {
+        worker.pid: State.ledger.offer(worker.generation, body[1], checksum, size) for worker in ipc.workers
+    }
+    took: tuple[int, ...] = ()
+    try:
+        took = await ipc.broadcast("plain", body) if wait else ipc.broadcast_nowait("plain", body)
+    except DeliveryError:
+        pass
+    finally:
+        for pid, place in places.items():
+            State.ledger.sent.settle(place, ACCEPTED if pid in took else REFUSED)
 
 
 async def talk() -> None:
     """Send to one, and now and then to all, until refused."""
+    chance = State.random.random
     while True:
         try:
-            known = _generations()
+            _note_removals()
             for worker in ipc.workers:
-                name = "question" if State.random.random() < 0.3 else "plain"
-                message, sequence, checksum = _message()
-                try:
-                    await ipc.send(worker, name, message)
-                except DeliveryError:
-                    continue
-                State.ledger.write(ACCEPTED, State.generation, worker.generation, sequence, checksum)
-            if State.random.random() < 0.2:
-                known = _generations()
-                message, sequence, checksum = _message()
-                for pid in await ipc.broadcast("plain", message):
-                    State.ledger.write(ACCEPTED, State.generation, known[pid], sequence, checksum)
+                call = ipc.send_nowait if chance() < 0.3 else ipc.send
+                await _send(worker, call, "question" if chance() < 0.3 else "plain")
+            if chance() < 0.2:
+                await _broadcast(wait=chance() < 0.7)
             await asyncio.sleep(PAUSE_S)
         except NotRunningError:
             return
 
 
+async def watch_lag() -> None:
+    """How late the event loop is, every 5 ms."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + 0.005
+        await asyncio.sleep(0.005)
+        State.lag[int((loop.time() - due) * 1000) + 1] += 1
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     State.random.seed(os.getpid())
+    assert station.current is not None
+    State.generation = station.current.me.generation
+    # Before anything is heard: handlers run as soon as the lifespan has entered.
+    State.ledger = Ledger(FOLDER, State.generation)
+    State.notes = Notes(FOLDER, State.generation)
+    State.notes.write("joining", slot=station.current.me.slot)
     async with ipc.lifespan(app):
-        State.generation = next(w.generation for w in ipc.workers if w.pid == ipc.pid)
-        State.ledger = Ledger(FOLDER, State.generation)
-        State.ledger.write(JOINED, State.generation, 0)
+        State.members = ipc.workers
+        State.notes.write("joined", members=[worker.generation for worker in ipc.workers])
         talking = [asyncio.create_task(talk()) for _ in range(2)]
+        watching = asyncio.create_task(watch_lag())
         endpoint = ipc._endpoint
         assert endpoint is not None
         yield
+        State.notes.write("leaving")
+    watching.cancel()
     for task in talking:
         await task
-    for receiver, count in endpoint.outgoing.lost.items():
-        State.ledger.write(LOST, State.generation, receiver, count)
-    State.ledger.write(LEFT, State.generation, 0)
+    # What nobody was there any more to be told of: it was lost at the end of this worker's own leave.
+    lost = {peer.worker.generation: peer.lost for peer in endpoint.outgoing.all_peers() if peer.lost}
+    State.notes.write("left", lost=lost)
 
 
 async def who(request: Request) -> JSONResponse:
+    stats = ipc.stats()
     return JSONResponse(
         {
             "pid": ipc.pid,
             "generation": State.generation,
             "workers": [[w.pid, w.slot, w.generation] for w in ipc.workers],
-            "dropped": dict(ipc.stats().dropped),
+            "sent": stats.sent,
+            "received": stats.received,
+            "dropped": dict(stats.dropped),
+            "outbox_bytes": dict(stats.outbox_bytes),
+            "lag": dict(State.lag),
         }
     )
 

@@ -1,0 +1,230 @@
+"""The reference: which packets a stream holds and which messages they make, said another way.
+
+Law: written from the rules, not from the code. The parser and the
+reassembler go forward and remember; this looks at all of it at once. Only
+MessagePack itself is decoded by the same library, without types, and only
+where no genuine sender wrote the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+
+from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES
+from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, Run, canonical
+
+_decode: Final = msgspec.msgpack.Decoder().decode
+_HEADER: Final = struct.Struct("<8sHBxIIQI")
+_TOTAL_BYTES: Final = 4
+_ONE_MESSAGE: Final = b"\xdc\x00\x01"
+
+
+class Found(NamedTuple):
+    """A packet of the stream, field by field as the parser gives it."""
+
+    sender: int
+    receiver: int
+    number: int
+    kind: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Scan:
+    """What the parser must return."""
+
+    packets: list[Found]
+    # Where each begins in the stream.
+    places: list[int]
+    # How many of them are due at each read that emptied the pipe.
+    due: list[int]
+    skips: int
+    skipped_bytes: int
+
+
+def scan(run: Run, stream: bytes, reads: list[tuple[int, bool]]) -> Scan:
+    """The packets of a stream: from the left, none across a read that emptied the pipe."""
+    packets: list[Found] = []
+    places: list[int] = []
+    due: list[int] = []
+    cookie, largest = run.cookie, run.max_packet_bytes
+    taken = taken_until = skips = position = 0
+    for end, drained in reads:
+        if not drained:
+            continue
+        position = stream.find(cookie, position, end)
+        while 0 <= position <= end - HEADER_BYTES:
+            _, length, kind, sender, receiver, number, crc = _HEADER.unpack_from(stream, position)
+            stop = position + length
+            if (
+                HEADER_BYTES <= length <= largest
+                and stop <= end
+                and BATCH <= kind <= FRAGMENT_MORE
+                and zlib.crc32(stream[position : position + 28] + stream[position + 32 : stop]) == crc
+            ):
+                payload = stream[position + HEADER_BYTES : stop]
+                packets.append(Found(sender, receiver, number, kind, payload))
+                places.append(position)
+                skips += position > taken_until
+                taken += length
+                taken_until = stop
+                position = stream.find(cookie, stop, end)
+            else:
+                position = stream.find(cookie, position + 1, end)
+        position = end
+        due.append(len(packets))
+    skips += len(stream) > taken_until
+    return Scan(packets, places, due, skips, len(stream) - taken)
+
+
+def completed_by_chance(found: Scan, writes: list[bytes], owners: list[int]) -> set[int]:
+    """Whose packets may be lost because a cut one was completed by the next write's first bytes.
+
+    When the bytes that were cut off equal those that the next write begins
+    with, the stream holds the one packet whole, and what is left of the other
+    begins without them: nobody can tell from the bytes that they were shared.
+    """
+    harmed: set[int] = set()
+    for packet, place in zip(found.packets, found.places, strict=True):
+        stop = place + HEADER_BYTES + len(packet.payload)
+        start = 0
+        for write, owner in zip(writes, owners, strict=True):
+            end = start + len(write)
+            if start <= place < end < stop:
+                harmed.add(packet.sender)
+            elif place < start < stop:
+                harmed.add(owner)
+            start = end
+    return harmed
+
+
+class Delivery(NamedTuple):
+    """What one packet made the receiver deliver."""
+
+    sender: int
+    number: int
+    messages: bytes
+
+
+@dataclass(slots=True)
+class Expectation:
+    """What the reassembler must deliver, drop and hold."""
+
+    deliveries: list[Delivery]
+    partial_bytes: int = 0
+    drops: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def expect(run: Run, packets: list[Found]) -> Expectation:
+    """What comes of the packets that reach the reassembler, in their order."""
+    senders: dict[int, list[tuple[int, Found]]] = {}
+    for index, packet in enumerate(packets):
+        senders.setdefault(packet.sender, []).append((index, packet))
+    expectation = Expectation([])
+    delivered: list[tuple[int, Delivery]] = []
+    for own in senders.values():
+        _expect_of_one(run, _without_repeats(own, expectation.drops), delivered, expectation)
+    delivered.sort()
+    expectation.deliveries = [delivery for _, delivery in delivered]
+    return expectation
+
+
+def _without_repeats(own: list[tuple[int, Found]], drops: dict[str, int]) -> list[tuple[int, Found]]:
+    highest = -1
+    counting = []
+    for entry in own:
+        number = entry[1].number
+        if number <= highest:
+            drops["repeat"] += 1
+            continue
+        if number > highest + 1:
+            drops["gap"] += number - highest - 1
+        highest = number
+        counting.append(entry)
+    return counting
+
+
+def _expect_of_one(
+    run: Run,
+    own: list[tuple[int, Found]],
+    delivered: list[tuple[int, Delivery]],
+    expectation: Expectation,
+) -> None:
+    drops = expectation.drops
+    at = 0
+    while at < len(own):
+        index, packet = own[at]
+        at += 1
+        if packet.kind == FRAGMENT_MORE:
+            # Its beginning is missing.
+            continue
+        says: bytes | None
+        if packet.kind == BATCH:
+            says = _meaning(run, packet.payload)
+        else:
+            total = int.from_bytes(packet.payload[:_TOTAL_BYTES], "little")
+            if len(packet.payload) <= _TOTAL_BYTES or not total:
+                drops["corrupt"] += 1
+                continue
+            if total > MAX_MESSAGE_BYTES:
+                drops["too_large"] += 1
+                continue
+            pieces = _pieces(own, at, total)
+            encoded = b"".join(pieces)
+            at += len(pieces) - 1
+            if len(encoded) < total and at == len(own):
+                expectation.partial_bytes += len(encoded)
+                continue
+            if len(encoded) != total:
+                drops["partial"] += 1
+                continue
+            index, packet = own[at - 1]
+            says = _meaning(run, _ONE_MESSAGE + encoded)
+        if says is None:
+            drops["corrupt"] += 1
+        elif says:
+            delivered.append((index, Delivery(packet.sender, packet.number, says)))
+
+
+def _pieces(own: list[tuple[int, Found]], at: int, total: int) -> list[bytes]:
+    """The payloads of a first fragment, which stands before `at`, and of what continues it."""
+    number = own[at - 1][1].number
+    pieces = [own[at - 1][1].payload[_TOTAL_BYTES:]]
+    have = len(pieces[0])
+    while have < total and at < len(own):
+        packet = own[at][1]
+        number += 1
+        if packet.kind != FRAGMENT_MORE or packet.number != number:
+            break
+        pieces.append(packet.payload)
+        have += len(packet.payload)
+        at += 1
+    return pieces
+
+
+def _meaning(run: Run, payload: bytes) -> bytes | None:
+    """The messages that a payload says, canonically; b"" for none, None for what is no batch."""
+    known = run.meanings.get(payload)
+    if known is not None:
+        return known
+    try:
+        batch = _decode(payload)
+    except Exception:  # noqa: BLE001 - whatever the library can't read is no batch
+        return None
+    if type(batch) is not list:
+        return None
+    messages = []
+    for message in batch:
+        if type(message) is not list or len(message) != 2 or type(message[0]) is not str:
+            return None
+        messages.append((message[0], message[1]))
+    return canonical(messages) if messages else b""
+
+
+assert FRAGMENT_FIRST == BATCH + 1 == FRAGMENT_MORE - 1, "scan() takes the kinds for a range"

@@ -1,0 +1,252 @@
+"""Planted bugs: mistakes that a competent engineer could make, one edit each.
+
+Law: chosen from the design and the package alone, without a look at the
+tests, so that what catches them is found out and not arranged. Each still
+imports, and two workers that talk in peace still get their messages.
+`python -m tests.faults.planted` plants them, one at a time, in a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+class PlantError(Exception):
+    """The place for an edit is not what it was when the bug was written."""
+
+    def __init__(self, name: str, file: str, found: int) -> None:
+        super().__init__(name, file, found)
+        self.name = name
+        self.file = file
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.name}: its place occurs {self.found} times in asgi_ipc/{self.file}, not once"
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """One bug.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        file: where, relative to the package's folder.
+        old: what is replaced; it occurs exactly once in that file.
+        new: what stands there instead.
+        breaks: what a user would see, in one sentence.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    breaks: str
+
+    def plant(self, text: str) -> str:
+        """The file's text with the bug. Raises PlantError unless its place is found once."""
+        found = text.count(self.old)
+        if found != 1:
+            raise PlantError(self.name, self.file, found)
+        return text.replace(self.old, self.new)
+
+
+_JOINING_AND_LEAVING: Final = (
+    Planted(
+        "entered-when-written",
+        "protocol/relay.py",
+        """            if newcomer is not None:
+                newcomer.queue.append(Item(WriteEnd(generation), generation))
+""",
+        """            if newcomer is not None:
+                newcomer.queue.append(Item(WriteEnd(generation), generation))
+                self._answered(generation, item.write_end_of)
+""",
+        "A broadcast made just after a newcomer's lifespan has entered misses it, if the member that "
+        "makes it was too busy to read the word.",
+    ),
+    Planted(
+        "welcome-names-leavers",
+        "protocol/relay.py",
+        "if line.joined and not line.leaving]",
+        "if line.joined]",
+        "A worker that joins while another leaves addresses the leaver and never hears that it left, so the "
+        "leaver waits for its drain timeout.",
+    ),
+    Planted(
+        "write-end-closed-before-handed-out",
+        "protocol/relay.py",
+        "not line.leaving or bool(self._promised.get(generation))",
+        "not line.leaving",
+        "When a worker leaves while a newcomer still waits for its write end, what the newcomer had accepted "
+        "for it is lost, and the newcomer hears no further word of the launcher.",
+    ),
+    Planted(
+        "answer-about-the-dead-not-counted",
+        "protocol/relay.py",
+        """        line.unacknowledged.remove(of)
+        self._in_flight -= 1
+        if of not in self._lines:
+            return
+""",
+        """        if of not in self._lines:
+            return
+        line.unacknowledged.remove(of)
+        self._in_flight -= 1
+""",
+        "After eight workers have died just as they joined, a worker is told of no newcomer any more.",
+    ),
+    Planted(
+        "closed-before-flushed",
+        "worker/outgoing.py",
+        """        if isinstance(peer.writer, PipeWriter):
+            peer.writer.close_when_empty()
+        self.progress.set()
+""",
+        """        if isinstance(peer.writer, PipeWriter):
+            peer.writer.close()
+        self.progress.set()
+""",
+        "Messages that were accepted for a worker and waited for room in its pipe are lost when it leaves.",
+    ),
+    Planted(
+        "late-write-end-kept-open",
+        "worker/outgoing.py",
+        """        if peer.leaving:
+            peer.writer.close_when_empty()
+        else:
+            peer.writer.flush()
+""",
+        """        peer.writer.flush()
+""",
+        "A worker that leaves while another joins never sees the end of its pipe: its stop takes the whole "
+        "drain timeout and is reported as not clean.",
+    ),
+    Planted(
+        "departure-settled-before-dispatch",
+        "worker/endpoint.py",
+        """        self._take_packets(self._parser, chunk, drained)
+        if self._departures:
+            self._settle_departures()
+""",
+        """        if self._departures:
+            self._settle_departures()
+        self._take_packets(self._parser, chunk, drained)
+""",
+        "The last messages that a killed worker had wholly written are dropped by those that had not "
+        "read them yet.",
+    ),
+    Planted(
+        "left-while-handlers-run",
+        "worker/endpoint.py",
+        """            await self.dispatcher.idle()
+            if self.outgoing.is_empty():
+                return
+""",
+        """            if self.outgoing.is_empty():
+                return
+            await self.dispatcher.idle()
+""",
+        "A worker that leaves cancels the handlers that are still running, and their replies are never sent.",
+    ),
+    Planted(
+        "end-of-file-before-the-last-word",
+        "worker/lifeline.py",
+        """        while self._bodies:
+""",
+        """        if not self.is_open:
+            self._ended()
+        while self._bodies:
+""",
+        "When the launcher is killed just after it let a worker in, the others keep that worker's pipe open "
+        "and it reaches its drain deadline.",
+    ),
+)
+
+_FRAMING: Final = (
+    Planted(
+        "half-a-packet-waited-for",
+        "protocol/packet.py",
+        """                elif not drained:
+                    break
+""",
+        """                else:
+                    break
+""",
+        "Half a packet in a pipe costs the good message behind it, which another worker wrote.",
+    ),
+    Planted(
+        "checksum-of-fragments-only",
+        "protocol/packet.py",
+        "if _crc32(payload, ",
+        "if kind == BATCH or _crc32(payload, ",
+        "A small message whose bytes were damaged reaches its handler as something else than was sent.",
+    ),
+    Planted(
+        "next-number-counts-arrivals",
+        "protocol/batch.py",
+        "stream.next_number = packet.number + 1",
+        "stream.next_number += 1",
+        "After one lost packet no large message of that sender is ever completed, and a repeat is "
+        "handled twice.",
+    ),
+    Planted(
+        "small-messages-stay-in-the-budget",
+        "protocol/outbox.py",
+        """            self.messages -= item.messages
+            self._budget.used_bytes -= size
+""",
+        """            self.messages -= item.messages
+""",
+        "After 128 MiB of small messages every send of any size to a busy worker waits and times out.",
+    ),
+    Planted(
+        "full-read-taken-for-the-last",
+        "worker/pipes.py",
+        "drained = len(chunk) < READ_BYTES or",
+        "drained = len(chunk) <= READ_BYTES or",
+        "Under load a message is lost wherever a full read cuts its packet in two.",
+    ),
+)
+
+_FLEET: Final = (
+    Planted(
+        "failed-restart-never-over",
+        "protocol/fleet.py",
+        """        self._to_restart.clear()
+        if self._restart_again is not None:
+""",
+        """        if self._restart_again is not None:
+""",
+        "After a restart that was given up, because the new code can't start, SIGHUP does nothing any more.",
+    ),
+    Planted(
+        "starting-asked-too-late",
+        "protocol/fleet.py",
+        """        starting = process.phase is Phase.STARTING
+        process.phase = Phase.STOPPING
+""",
+        """        process.phase = Phase.STOPPING
+        starting = process.phase is Phase.STARTING
+""",
+        "A stop during the start waits until every worker has finished importing the app.",
+    ),
+    Planted(
+        "hang-without-a-deadline",
+        "protocol/fleet.py",
+        "if self.policy.hang_timeout_s is not None and process.kill_at is None:",
+        "if self.policy.hang_timeout_s is not None and not process.stalled:",
+        "A worker whose event loop hangs is shown as stalled, but it is not replaced at "
+        "--worker-hang-timeout.",
+    ),
+    Planted(
+        "read-end-kept-by-the-parent",
+        "launcher/process.py",
+        "always.callback(os.close, read_end)",
+        "on_failure.callback(os.close, read_end)",
+        "The launcher loses one descriptor for every worker ever started, and senders to a dead worker "
+        "don't notice until it is reaped.",
+    ),
+)
+
+PLANTED: Final[tuple[Planted, ...]] = _JOINING_AND_LEAVING + _FRAMING + _FLEET

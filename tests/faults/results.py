@@ -1,0 +1,130 @@
+"""Results: what the last full run of each row has come to, and the table that is made of it.
+
+Law: a result is added by a run and by nothing else, with its commit, its date
+and the machine; the table shows what is in the file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tests.faults.rows import ROWS
+from tests.faults.trial import Row, Trial
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FILE: Final = ROOT / "docs" / "guarantees.json"
+PAGE: Final = ROOT / "docs" / "guarantees.md"
+
+BEGIN: Final = "<!-- table: written by `make faults` -->"
+END: Final = "<!-- end of table -->"
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One figure of a result."""
+
+    what: str
+    measured: str
+    holds: bool
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One row on one variant."""
+
+    row: str
+    variant: str
+    count: int
+    counts: str
+    holds: bool
+    figures: list[Measured]
+    seconds: float
+    date: str
+    commit: str
+    machine: str
+
+
+class Results(msgspec.Struct):
+    """All of them, by row and variant."""
+
+    results: dict[str, Result] = {}
+
+    @classmethod
+    def load(cls) -> Results:
+        """What is there already."""
+        return msgspec.json.decode(FILE.read_bytes(), type=cls) if FILE.exists() else cls()
+
+    def add(self, row: Row, trial: Trial, seconds: float) -> None:
+        """Replace what was known of that row on that variant, and write the file."""
+        self.results[f"{row.name}/{trial.variant.name}"] = Result(
+            row=row.name,
+            variant=trial.variant.name,
+            count=trial.count,
+            counts=row.counts,
+            holds=not trial.failures,
+            figures=[Measured(each.what, each.measured, each.holds) for each in trial.figures],
+            seconds=round(seconds, 1),
+            date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+            commit=_commit(),
+            machine=_machine(),
+        )
+        FILE.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+
+def write_table() -> None:
+    """Put the table into its page, between the marks."""
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(Results.load())}\n{END}{after}")
+
+
+def table(results: Results) -> str:
+    """One line for each row and variant that was run, and the figures below them."""
+    lines = ["| fault | on | how much | result | commit, date |", "|---|---|---|---|---|"]
+    details: list[str] = []
+    for name, row in ROWS.items():
+        for variant in row.full:
+            result = results.results.get(f"{name}/{variant.name}")
+            if result is None:
+                lines.append(f"| {row.fault} | {variant.name} | | not run | |")
+                continue
+            failed = [each for each in result.figures if not each.holds]
+            verdict = "holds" if result.holds else f"**{len(failed)} figures fail**"
+            lines.append(
+                f"| {row.fault} | {variant.name} | {result.count:,} {result.counts} | {verdict} "
+                f"| {result.commit}, {result.date} |"
+            )
+            details.append(_details(row, result))
+    return "\n".join([*lines, "", *details])
+
+
+def _details(row: Row, result: Result) -> str:
+    head = f"**{row.fault}, {result.variant}** ({row.how}; {result.seconds:,.0f} s; {result.machine})"
+    figures = [
+        f"- {'' if each.holds else '**does not hold:** '}{each.what}: {each.measured}"
+        for each in result.figures
+    ]
+    return "\n".join([head, "", *figures, ""])
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    versions = " ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("uvicorn", "uvloop", "msgspec")
+    )
+    return (
+        f"Linux {platform.release().split('-')[0]}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}"
+    )

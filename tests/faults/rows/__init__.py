@@ -1,0 +1,14 @@
+"""The rows of the table of faults, in its order.
+
+Law: a module for each, or for some that are one thing; it exports its `Row`s
+and is named here. What several need is beside this folder, not in it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.faults.rows import restarts
+from tests.faults.trial import Row
+
+ROWS: Final[dict[str, Row]] = {row.name: row for row in (restarts.ROLLING,)}

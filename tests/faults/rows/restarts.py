@@ -1,0 +1,77 @@
+"""Rolling restarts under traffic: every worker sends at the moment it leaves.
+
+Law: the promise of a restart, and nothing else that goes wrong meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Final
+
+from tests.faults.traffic import RESTARTED, ask_until, check_verdict, traffic
+from tests.faults.trial import Row, Trial, everywhere
+
+WORKERS: Final = 4
+
+# Who connects first and sends so much later shall get an answer, too.
+SLOW_CLIENT_S: Final = 0.05
+
+# Messages that a full run on uvloop is to see, at least.
+LEAST_MESSAGES: Final = 1_000_000
+
+
+async def restarts(trial: Trial) -> None:
+    """SIGHUP so often, each when the last restart is over; clients ask meanwhile."""
+    async with traffic(trial, workers=WORKERS) as run:
+        done = asyncio.Event()
+        failed: list[str] = []
+        clients = [
+            asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
+            for pause_s in (0.0, SLOW_CLIENT_S)
+        ]
+        for count in range(1, trial.count + 1):
+            run.server.signal(signal.SIGHUP)
+            await run.server.said(RESTARTED, count)
+        seconds = time.monotonic() - run.began
+        done.set()
+        answered = sum([await client for client in clients])
+        status = await run.server.stop()
+    verdict = run.verdict()
+    trial.check("restarts", run.server.count(RESTARTED), run.server.count(RESTARTED) == trial.count)
+    check_verdict(trial, verdict)
+    lost = verdict.lost + verdict.in_doubt
+    trial.check("lost", lost, verdict.accepted == verdict.delivered and not lost)
+    if trial.full:
+        run.check_rate(trial, verdict, seconds)
+    if trial.count >= 200:
+        trial.check(
+            f"at least {LEAST_MESSAGES:,} messages",
+            f"{verdict.accepted:,}",
+            verdict.accepted >= LEAST_MESSAGES,
+        )
+    trial.check("failed requests", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0)
+    sent_while_leaving = _sent_while_leaving(verdict.told("leaving"), len(verdict.left))
+    trial.say("workers that left", sent_while_leaving)
+    left = len(verdict.left)
+    expected = WORKERS * (trial.count + 1)
+    trial.check("workers that have left, cleanly", f"{left} of {expected}", left == expected)
+    trial.check("drain timeouts", run.server.count("drain timeout"), not run.server.count("drain timeout"))
+    trial.check("exit status", status, status == 0)
+
+
+def _sent_while_leaving(leaving: list[dict[str, object]], left: int) -> str:
+    return f"{left}, each talking until refused ({len(leaving)} noted it)"
+
+
+ROLLING: Final = Row(
+    name="restarts",
+    fault="rolling restart",
+    how="SIGHUP under traffic all to all, with replies, broadcasts and 1 MiB data, and clients",
+    counts="restarts",
+    full=everywhere(200),
+    short=2,
+    run=restarts,
+    short_everywhere=True,
+)

@@ -1,0 +1,194 @@
+"""Checks: what must hold while the fleet lives, when it has settled, and when all is over.
+
+Law: as the oracle: from outside, of what the workers and the launcher can be
+seen to do. What messages are owed is the oracle's; here are the members, the
+descriptors, who is told of whom, and the launcher's answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from asgi_ipc.protocol.membership import Worker
+from tests.faults.simulation.oracle import Offer
+
+if TYPE_CHECKING:
+    from tests.faults.simulation.program import Program
+    from tests.faults.simulation.world import World
+
+
+class Checks:
+    """Looks at one world; what is wrong is told to `World.fail`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._joins: set[tuple[int, int]] = set()
+        self._departures: set[tuple[int, int]] = set()
+
+    # --- messages
+
+    def heard(self, program: Program, sender: int, number: int, name: str, data: Any) -> None:
+        """A handler was called."""
+        world = self._world
+        world.note("handles %s %d of w%d", name, number, sender)
+        world.ledger.deliver(program.generation, sender, number, name, data)
+        assert program.app is not None
+        if (pid := program.app.ipc.sender) != world.programs[sender].process.pid:
+            world.fail(f"w{program.generation} believes that a message of w{sender} comes from {pid}")
+        if (sender, program.generation) in self._departures:
+            world.fail(f"w{program.generation} handles a message of w{sender} after its on_leave")
+
+    def due_to_hear(self, sender: Program) -> list[Program]:
+        """Who has entered, fully, and must get what `sender` broadcasts now."""
+        return [
+            each
+            for each in self._world.programs.values()
+            if each.is_ready
+            and each.has_entered
+            and _is_there(each)
+            and sender.generation not in each.missing
+        ]
+
+    def broadcast(self, sender: Program, offer: Offer, pids: Iterable[int], due: Iterable[Program]) -> None:
+        """A broadcast has come back before its time was up."""
+        if not self._world.parent.is_alive:
+            return
+        for each in due:
+            if _is_there(each) and each.process.pid not in pids:
+                self._world.fail(
+                    f"broadcast {offer.number} of w{sender.generation} does not include w{each.generation}, "
+                    "which has entered"
+                )
+
+    # --- who comes and goes
+
+    def told_of_join(self, program: Program, worker: Worker) -> None:
+        """`on_join` was called."""
+        key = (program.generation, worker.generation)
+        if key in self._joins:
+            self._world.fail(f"w{key[0]} is told twice that w{key[1]} joins")
+        self._joins.add(key)
+        if self._world.ledger.has_delivered(worker.generation, program.generation):
+            self._world.fail(f"w{key[0]} is told that w{key[1]} joins behind its first message")
+
+    def told_of_leave(self, program: Program, worker: Worker, reason: str, lost: int) -> None:
+        """`on_leave` was called."""
+        world = self._world
+        here, gone = program.generation, worker.generation
+        world.note("is told that w%d has gone: %s, %d lost", gone, reason, lost)
+        if (gone, here) in self._departures:
+            world.fail(f"w{here} is told twice that w{gone} has gone")
+        self._departures.add((gone, here))
+        if world.programs[gone].process.is_alive:
+            world.fail(f"w{here} is told that w{gone} has gone, which lives")
+        delivered, written = world.ledger.has_delivered(gone, here), world.ledger.wire.whole[gone, here]
+        if delivered != written:
+            world.fail(f"w{here} is told that w{gone} has gone after {delivered} of {written} messages")
+        least, most = world.ledger.loss(here, gone)
+        if not least <= lost <= most:
+            world.fail(f"w{here} is told that {lost} messages to w{gone} are lost; it is {least} to {most}")
+        if reason not in self._reasons(world.programs[gone]):
+            world.fail(
+                f"w{here} is told that w{gone} was {reason}, not {self._reasons(world.programs[gone])}"
+            )
+
+    def _reasons(self, gone: Program) -> list[str]:
+        fate = self._world.fate
+        if not gone.is_clean and gone.was_heard_out:
+            return ["drain_timeout"]
+        if gone.process.status < 0 and not gone.has_drained:
+            return ["stalled"] if gone.was_judged_stalled else ["killed"]
+        reasons = ["killed"] if gone.process.status < 0 else []
+        reasons += ["left"] if fate.has_terminated or fate.has_scaled_down or fate.restarts else []
+        return reasons + (["replaced"] if fate.restarts or fate.has_retired else [])
+
+    # --- settled
+
+    def is_settled(self) -> bool:
+        """Whether there are as many workers as there should be, all ready, and none besides."""
+        alive = [each for each in self._world.programs.values() if each.process.is_alive]
+        return (
+            len(alive) == self._world.fate.size
+            and all(each.is_ready and not each.is_stopping for each in alive)
+            and all(each.process.is_reaped or each.process.is_alive for each in self._world.programs.values())
+            and all(_knows_all(each, alive) and not self._unsaid(each) for each in alive)
+        )
+
+    def _unsaid(self, program: Program) -> set[int]:
+        """Of whose joining or departure it should have been told, and was not yet."""
+        here = program.generation
+        gone = {g for g in program.heard_of if not self._world.programs[g].process.is_alive}
+        return {g for g in gone if (g, here) not in self._departures} | {
+            g for g in program.joined if (here, g) not in self._joins
+        }
+
+    def settled(self) -> None:
+        """What must hold then, beyond that."""
+        world = self._world
+        alive = {g: each for g, each in world.programs.items() if each.process.is_alive}
+        if len(world.parent.fds) != 2 * len(alive):
+            world.fail(f"the launcher has {len(world.parent.fds)} descriptors for {len(alive)} workers")
+        for generation, each in alive.items():
+            if len(each.process.fds) != 1 + len(alive):
+                world.fail(f"w{generation} has {len(each.process.fds)} descriptors with {len(alive)} workers")
+        if world.fate.restarts and not any(each.process.status < 0 for each in world.programs.values()):
+            old = [g for g, each in alive.items() if each.started_at < world.fate.restarts[-1]]
+            if old:
+                world.fail(f"workers {old} are older than the last restart")
+
+    # --- the end
+
+    def leaver(self, program: Program) -> None:
+        """A worker has left its lifespan, and is about to exit."""
+        if left := program.process.fds.keys() - {program.lifeline_fd}:
+            self._world.fail(f"w{program.generation} leaves descriptors open: {sorted(left)}")
+
+    def drain_timeout(self, program: Program, unsent: int) -> None:
+        """A leave has reached its deadline: may it?"""
+        world = self._world
+        if world.plan.has_stops:
+            return
+        text = f"w{program.generation} reaches its drain timeout with {unsent} not sent"
+        if not world.fate.parent_was_killed:
+            world.fail(text)
+        # Without the launcher, a write end that has not come will not come.
+        late = [
+            g for g, lost in program.lost.items() if lost and g in program.arrived and g not in program.gone
+        ]
+        if late or not unsent:
+            world.fail(f"{text}, to {late}")
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """The product has something to say."""
+        if record.exc_info:
+            self._world.fail(f"logged: {record.getMessage()}: {record.exc_info}")
+        if "is stalled" in record.getMessage() and not self._world.plan.has_stops:
+            self._world.fail(f"nobody was stopped: {record.getMessage()}")
+
+    def after_all(self) -> None:
+        """All have ended."""
+        world = self._world
+        if not world.fate.parent_was_killed:
+            # A second SIGTERM may come when there is nobody left to end.
+            allowed = (0,) if world.fate.terminations < 2 else (0, 128 + signal.SIGTERM)
+            if world.status not in allowed:
+                world.fail(f"the launcher's exit status is {world.status}")
+        for generation, each in world.programs.items():
+            if each.process.status > 0 and not (world.fate.parent_was_killed and each.station is None):
+                world.fail(f"w{generation} has exited with status {each.process.status}")
+        if world.kernel.flight.count:
+            world.fail(f"{world.kernel.flight.count} descriptors are in flight for ever")
+
+
+def _is_there(program: Program) -> bool:
+    return program.process.is_alive and not program.has_left
+
+
+def _knows_all(program: Program, alive: list[Program]) -> bool:
+    """Whether its members are those, and it can write to each."""
+    assert program.app is not None
+    members = {worker.generation for worker in program.app.ipc.workers}
+    return members == {each.generation for each in alive} and len(program.process.fds) > len(alive)

@@ -1,0 +1,83 @@
+"""Installing: the simulated kernel and small bounds in the product's modules, for as long as one seed runs.
+
+Law: only globals that stand for the system, and constants, are replaced; no
+code of the product is. What replaces the code of a method calls it, and looks
+(see probes.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from asgi_ipc.launcher import launcher, process
+from asgi_ipc.protocol import outbox, relay
+from asgi_ipc.worker import endpoint, handlers, ipc, lifeline, outgoing, pipes
+from tests.faults.simulation.kernel import Kernel
+from tests.faults.simulation.kernel import Process as Simulated
+from tests.faults.simulation.plan import Plan
+from tests.faults.simulation.syscalls import Os, SocketModule, spawner, unread_bytes
+
+
+def swap(stack: ExitStack, where: object, **values: Any) -> None:
+    """Set attributes until `stack` ends."""
+    for name, value in values.items():
+        stack.callback(setattr, where, name, getattr(where, name))
+        setattr(where, name, value)
+
+
+@contextmanager
+def installed(
+    kernel: Kernel,
+    plan: Plan,
+    started: Callable[[Simulated, list[int]], None],
+    log: Callable[[logging.LogRecord], None],
+) -> Iterator[ExitStack]:
+    """The product on `kernel`, with the bounds of `plan`. What is put on the stack ends with it."""
+    bounds = plan.bounds
+    system = Os(kernel)
+    sockets = SocketModule(kernel)
+    with ExitStack() as stack:
+        # What a dead process was in the midst of generating ends nowhere.
+        stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
+        sys.set_asyncgen_hooks(finalizer=lambda generator: None)
+        for module in (pipes, endpoint, lifeline, handlers, ipc, launcher, process):
+            swap(stack, module, os=system)
+        swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
+        swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
+        swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
+        swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
+        swap(stack, pipes, READ_BYTES=bounds.read_bytes)
+        swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
+        swap(stack, handlers, MAX_IN_FLIGHT=bounds.in_flight, MESSAGES_PER_TURN=bounds.messages_per_turn)
+        swap(stack, outgoing, EAGER_BYTES=bounds.eager_bytes)
+        swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
+        swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
+        swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
+        swap(stack, relay, MAX_UNACKNOWLEDGED=bounds.unacknowledged, MAX_IN_FLIGHT=bounds.descriptors)
+        # Sets of peers are walked in the order of their hashes, which are places in memory.
+        swap(stack, outgoing.Peer, __hash__=lambda peer: peer.worker.generation)
+        for name in ("asgi_ipc", "uvicorn.error"):
+            _listen(stack, logging.getLogger(name), log)
+        yield stack
+
+
+class _Ear(logging.Handler):
+    def __init__(self, log: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log(record)
+
+
+def _listen(stack: ExitStack, logger: logging.Logger, log: Callable[[logging.LogRecord], None]) -> None:
+    """Have the records of `logger` come here, and nowhere else."""
+    swap(stack, logger, propagate=False, handlers=[_Ear(log)], disabled=False)
+    stack.callback(logger.setLevel, logger.level)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,151 @@
+"""Probes: what is seen of the protocol while the product runs.
+
+Law: a probe calls what it stands around, with the same arguments, and only
+looks. What it sees goes to the program of the worker that runs, and nasty
+events are counted by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from asgi_ipc.protocol import lifeline as words
+from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.worker.endpoint import Endpoint
+from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.outgoing import Outgoing, Peer
+from tests.faults.simulation.files import ReadEnd, SocketEnd
+from tests.faults.simulation.install import swap
+
+if TYPE_CHECKING:
+    from tests.faults.simulation.program import Program
+    from tests.faults.simulation.world import World
+
+PACKET_BEFORE_DESCRIPTOR: Final = "a packet before its sender's descriptor"
+LEAVE_CROSSING_JOIN: Final = "a leave crossing a join"
+DEATH_BEHIND_PAUSED_READER: Final = "a death behind a paused reader"
+LATE_ACKNOWLEDGEMENT: Final = "a late acknowledgement"
+
+
+class Probes:
+    """Stands around the methods through which the protocol's words go."""
+
+    def __init__(self, world: World, stack: ExitStack) -> None:
+        self._world = world
+        swap(stack, Lifeline, send=self._around_send(Lifeline.send))
+        swap(stack, Endpoint, on_word=self._around_on_word(Endpoint.on_word))
+        swap(stack, Relay, took=self._around_took(Relay.took))
+        swap(stack, Outgoing, lose=self._around_lose(Outgoing.lose))
+
+    # --- the worker speaks
+
+    def _around_send(
+        self, send: Callable[[Lifeline, words.ToLauncher], None]
+    ) -> Callable[[Lifeline, words.ToLauncher], None]:
+        def say(lifeline: Lifeline, word: words.ToLauncher) -> None:
+            program = self._world.running()
+            if not isinstance(word, words.Beat):
+                self._world.note("says %s", word)
+            match word:
+                case words.Leaving():
+                    self._look_for_crossing(program)
+                case words.Drained(clean, unsent):
+                    program.has_drained = True
+                    program.is_clean = clean
+                    if not clean:
+                        self._world.checks.drain_timeout(program, unsent)
+            send(lifeline, word)
+            match word:
+                case words.Join():
+                    program.has_asked = True
+                case words.Leaving():
+                    program.has_left = True
+                case words.Took(generation, arrived):
+                    program.tooks_sent += 1
+                    if arrived:
+                        program.arrived.add(generation)
+                        program.owed.discard(generation)
+                case words.Drained():
+                    program.was_heard_out = (
+                        self._lifeline(program).peer.unread().endswith(words.encode_word(word))
+                    )
+
+        return say
+
+    def _look_for_crossing(self, program: Program) -> None:
+        """It leaves, and has not read yet that another one joins."""
+        if b"Joined" in self._lifeline(program).unread():
+            self._world.count(LEAVE_CROSSING_JOIN)
+
+    @staticmethod
+    def _lifeline(program: Program) -> SocketEnd:
+        end = program.process.fds[program.lifeline_fd]
+        assert isinstance(end, SocketEnd)
+        return end
+
+    # --- the worker hears
+
+    def _around_on_word(
+        self, on_word: Callable[[Endpoint, words.ToWorker, int], None]
+    ) -> Callable[[Endpoint, words.ToWorker, int], None]:
+        def hear(endpoint: Endpoint, word: words.ToWorker, fd: int) -> None:
+            program = self._world.running()
+            self._world.note("hears %s, with descriptor %d", word, fd)
+            match word:
+                case words.Welcome(members):
+                    program.heard_of.update({each.generation: each for each in members})
+                    program.owed.update(each.generation for each in members)
+                case words.Joined(worker):
+                    program.heard_of[worker.generation] = worker
+                    program.joined.add(worker.generation)
+                case words.Entered(missing):
+                    program.missing = {g for g, each in program.heard_of.items() if each.pid in missing}
+                    program.has_entered = True
+                case words.Gone(generation, reason):
+                    program.gone[generation] = reason
+                    program.owed.discard(generation)
+                    self._look_for_death(program, generation)
+            on_word(endpoint, word, fd)
+
+        return hear
+
+    def _look_for_death(self, program: Program, generation: int) -> None:
+        """Somebody has died whose last bytes nobody reads at present."""
+        end = program.process.fds.get(program.pipe_fd)
+        if (
+            isinstance(end, ReadEnd)
+            and generation in end.pipe.writers()
+            and not program.loop.is_reading(end)
+            and program.is_ready
+        ):
+            self._world.count(DEATH_BEHIND_PAUSED_READER)
+
+    def read(self, program: Program, writers: set[int]) -> None:
+        """It has read what these have written."""
+        if any(writer not in program.heard_of for writer in writers):
+            self._world.count(PACKET_BEFORE_DESCRIPTOR)
+
+    # --- the launcher hears
+
+    def _around_took(
+        self, took: Callable[[Relay, int, int, bool, float], None]
+    ) -> Callable[[Relay, int, int, bool, float], None]:
+        def hear(relay: Relay, by: int, of: int, arrived: bool, now: float) -> None:
+            self._world.programs[by].tooks_heard += 1
+            newcomer = self._world.programs[of]
+            if by in newcomer.missing:
+                self._world.count(LATE_ACKNOWLEDGEMENT)
+            took(relay, by, of, arrived, now)
+
+        return hear
+
+    # --- what is lost
+
+    def _around_lose(self, lose: Callable[[Outgoing, Peer], None]) -> Callable[[Outgoing, Peer], None]:
+        def count(outgoing: Outgoing, peer: Peer) -> None:
+            lose(outgoing, peer)
+            self._world.running().lost[peer.worker.generation] = peer.lost
+
+        return count

@@ -1,0 +1,181 @@
+"""The program: what runs in a worker process. worker/main.py without uvicorn, and an app that talks.
+
+Law: `boot` and `main` do what worker/main.py does, in its order, with the
+shipped Lifeline, Station and IPC; there is no other way into the package.
+What the probes see of this worker is kept here, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
+
+from asgi_ipc import IPC
+from asgi_ipc.protocol.lifeline import Ready, Retiring
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker import lifeline as lifeline_module
+from asgi_ipc.worker.endpoint import Settings
+from asgi_ipc.worker.station import Station
+from tests.faults.simulation.app import App
+from tests.faults.simulation.files import SocketEnd
+from tests.faults.simulation.kernel import Process
+from tests.faults.simulation.loop import SimLoop
+from tests.faults.simulation.oracle import Exit
+from tests.faults.simulation.plan import Step
+
+if TYPE_CHECKING:
+    from tests.faults.simulation.world import World
+
+# A word begins with its length (see protocol/lifeline.py).
+_LENGTH_BYTES: Final = 4
+
+
+class Program:
+    """One worker process, from its first instruction to its exit."""
+
+    def __init__(self, world: World, process: Process, fds: list[int]) -> None:
+        self.process = process
+        self.generation = process.number
+        self.loop = SimLoop(world.kernel, process, world.on_error)
+        self.station: Station | None = None
+        self.app: App | None = None
+        self._world = world
+        self.lifeline_fd, self.pipe_fd = fds
+        self.started_at = world.kernel.now
+        self._chance = random.Random(world.plan.seed * 1_000 + process.number)
+        self._stop = asyncio.Event()
+        self._may_boot = False
+        # --- what the probes see
+        self.has_asked = False
+        self.has_entered = False
+        self.is_ready = False
+        self.has_left = False
+        self.has_eof = False
+        self.has_drained = False
+        self.is_clean = True
+        self.was_heard_out = False
+        # Whom it was told of, whose write ends it has not got yet, and who may not know it.
+        self.heard_of: dict[int, Worker] = {}
+        self.owed: set[int] = set()
+        self.arrived: set[int] = set()
+        self.missing: set[int] = set()
+        self.gone: dict[int, str] = {}
+        self.tooks_sent = 0
+        self.tooks_heard = 0
+        self.lost: dict[int, int] = {}
+        self.joined: set[int] = set()
+        self.was_judged_stalled = False
+
+    # --- the process
+
+    def wake(self) -> None:
+        """The interpreter has started; the handover may be read when it is there."""
+        self._may_boot = True
+
+    def is_due(self) -> bool:
+        """Whether a turn would do something."""
+        return self.loop.is_due() or (self._may_boot and self._has_handover())
+
+    def turn(self) -> None:
+        """Boot, or one turn of the loop."""
+        if self._may_boot:
+            self._may_boot = False
+            self._boot()
+        else:
+            self.loop.turn()
+
+    def terminate(self) -> None:
+        """SIGTERM: before the app is started it ends the process, later it asks it to stop."""
+        if self.app is None:
+            self._world.kernel.end(self.process, 0)
+        else:
+            self._stop.set()
+
+    def steps(self) -> list[Step]:
+        """Where in the protocol it is."""
+        steps: list[Step] = []
+        if self.station is None or self.owed:
+            steps.append("handover")
+        if self.has_asked and not self.has_entered:
+            steps.append("join word")
+        if self._world.ledger.wire.is_mid_fragment(self.generation):
+            steps.append("mid-fragment")
+        if self.has_left and not self.has_eof:
+            steps.append("leaving")
+        if self.has_eof and not self.has_drained:
+            steps.append("EOF")
+        if self.tooks_sent > self.tooks_heard:
+            steps.append("acknowledgement")
+        return steps
+
+    def retire(self) -> None:
+        """It has served as many requests as it may."""
+        if self.is_ready and self.station is not None and not self._stop.is_set():
+            self.station.lifeline.send(Retiring())
+
+    def _has_handover(self) -> bool:
+        """Whether a blocking read would get all of it, or the end of file."""
+        end = self.process.fds[self.lifeline_fd]
+        assert isinstance(end, SocketEnd)
+        unread = end.unread()
+        whole = _LENGTH_BYTES + int.from_bytes(unread[:_LENGTH_BYTES], "little")
+        return len(unread) >= max(whole, _LENGTH_BYTES + 1) or not end.peer.holders
+
+    # --- its code
+
+    def _boot(self) -> None:
+        """As `main` in worker/main.py, up to the loop."""
+        lifeline = lifeline_module.Lifeline(self.lifeline_fd)
+        try:
+            handover = lifeline.handover()
+        except EOFError:
+            self._world.kernel.end(self.process, 1)
+            return
+        if handover.generation != self.generation:
+            self._world.fail(f"generation {handover.generation} runs in process {self.generation}")
+        settings = Settings(
+            cookie=handover.cookie,
+            max_packet_bytes=handover.max_packet_bytes,
+            max_message_bytes=handover.max_message_bytes,
+            drain_timeout_s=handover.drain_timeout_s,
+        )
+        me = Worker(self.process.pid, handover.slot, handover.generation)
+        self.heard_of[self.generation] = me
+        self.station = Station(lifeline, self.pipe_fd, me, settings)
+        self.loop.create_task(self._main(), context=Context())
+
+    async def _main(self) -> None:
+        try:
+            await self._serve()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the failure that is looked for
+            if self.process.is_alive:
+                self._world.fail(f"{self.process.name} raises {error!r}")
+        self._world.kernel.exit(self.process, 0)
+
+    async def _serve(self) -> None:
+        """As `WorkerServer.serve`: attach, start the app, serve, stop it."""
+        station = self.station
+        assert station is not None
+        station.attach(self._stop.set)
+        # The app is imported and started meanwhile.
+        await asyncio.sleep(self._chance.choice([0.0, 0.001, 0.05]))
+        self.app = App(self._world, self, IPC(), self._chance)
+        async with self.app.ipc.lifespan():
+            endpoint = self.app.ipc._endpoint
+            assert endpoint is not None
+            self.app.serve()
+            station.lifeline.send(Ready())
+            self.is_ready = True
+            await self._stop.wait()
+            await self.app.finish()
+        self._world.ledger.exits[self.generation] = Exit(
+            "left" if self.is_clean else "drain_timeout", self.lost, endpoint.dropped()
+        )
+        self._world.checks.leaver(self)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop.is_set()

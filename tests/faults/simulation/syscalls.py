@@ -1,0 +1,209 @@
+"""System calls: what stands where the product's modules have `os` and `socket`.
+
+Law: each function has the name, the arguments and the errors of the one that
+it stands for, so that the shipped code runs as it is. A function that is not
+here is not used by the product, or must be added with the kernel's answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os as real_os
+import socket as real_socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.faults.simulation.files import File, Pipe, ReadEnd, SocketEnd, WriteEnd
+from tests.faults.simulation.kernel import Kernel, Process
+
+
+class Os:
+    """`os`, of whichever process runs."""
+
+    WNOHANG = real_os.WNOHANG
+    waitstatus_to_exitcode = staticmethod(real_os.waitstatus_to_exitcode)
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def pipe(self) -> tuple[int, int]:
+        process = self._kernel.enter()
+        limits = self._kernel.limits
+        pipe = Pipe(limits.page_bytes, limits.pipe_pages)
+        return process.open(pipe.read_end), process.open(pipe.write_end)
+
+    def read(self, fd: int, size_bytes: int) -> bytes:
+        kernel = self._kernel
+        process = kernel.enter()
+        end = process.file(fd)
+        assert isinstance(end, ReadEnd)
+        chunk, writers = end.pipe.read(size_bytes)
+        kernel.note(process.name, "reads %d bytes of its pipe, by %s", len(chunk), sorted(writers))
+        kernel.watch.read(process, end, chunk, writers)
+        kernel.done()
+        return chunk
+
+    def write(self, fd: int, data: bytes) -> int:
+        kernel = self._kernel
+        process = kernel.enter()
+        end = process.file(fd)
+        assert isinstance(end, WriteEnd)
+        end.pipe.write(data, process.number)
+        kernel.watch.wrote(process, end, data)
+        kernel.done()
+        return len(data)
+
+    def close(self, fd: int) -> None:
+        process = self._kernel.enter()
+        self._kernel.close(process, fd)
+
+    def set_blocking(self, fd: int, blocking: bool) -> None:
+        self._kernel.enter().file(fd)
+
+    def set_inheritable(self, fd: int, inheritable: bool) -> None:
+        self._kernel.enter().file(fd)
+
+    def getpid(self) -> int:
+        return self._kernel.enter().pid
+
+    def kill(self, pid: int, number: int) -> None:
+        self._kernel.enter()
+        self._kernel.kill(self._kernel.find(pid), number)
+
+    def waitpid(self, pid: int, options: int) -> tuple[int, int]:
+        kernel = self._kernel
+        parent = kernel.enter()
+        child = kernel.find(pid)
+        if child.is_alive:
+            return 0, 0
+        child.is_reaped = True
+        kernel.note(parent.name, "reaps %s", child.name)
+        return pid, -child.status if child.status < 0 else child.status << 8
+
+
+class Socket:
+    """A `socket.socket` of the process that made it."""
+
+    def __init__(self, kernel: Kernel, fd: int) -> None:
+        self._kernel = kernel
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def setblocking(self, blocking: bool) -> None:
+        # Who reads blocking is not run before there is something to read.
+        pass
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            process = self._kernel.enter()
+            fd, self._fd = self._fd, -1
+            self._kernel.close(process, fd)
+
+    def recv(self, size_bytes: int) -> bytes:
+        chunk, files = self.receive(self._kernel.enter(), size_bytes)
+        for file in files:
+            file.release()
+        self._kernel.done()
+        return chunk
+
+    def send(self, data: bytes | bytearray) -> int:
+        return self.transmit(bytes(data), ())
+
+    def receive(self, process: Process, size_bytes: int) -> tuple[bytes, list[File]]:
+        """What has come; the files are held."""
+        chunk, files = self._end(process).recv(size_bytes)
+        self._kernel.note(process.name, "receives %d bytes and %d descriptors", len(chunk), len(files))
+        return chunk, files
+
+    def transmit(self, data: bytes, files: Sequence[File]) -> int:
+        """Send what fits, or sometimes less."""
+        kernel = self._kernel
+        process = kernel.enter()
+        end = self._end(process)
+        size_bytes = min(len(data), max(end.room_bytes, 0))
+        if size_bytes > 1 and kernel.chance.random() < kernel.limits.short_write_chance:
+            size_bytes = kernel.chance.randint(1, size_bytes)
+        end.send(data[:size_bytes], files)
+        kernel.note(process.name, "sends %d of %d bytes, %d descriptors", size_bytes, len(data), len(files))
+        kernel.done()
+        return size_bytes
+
+    def _end(self, process: Process) -> SocketEnd:
+        end = process.file(self._fd)
+        assert isinstance(end, SocketEnd)
+        return end
+
+
+class SocketModule:
+    """`socket`, of whichever process runs."""
+
+    AF_UNIX = real_socket.AF_UNIX
+    SOCK_STREAM = real_socket.SOCK_STREAM
+    MSG_CTRUNC = real_socket.MSG_CTRUNC
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def socket(self, *, fileno: int) -> Socket:
+        return Socket(self._kernel, fileno)
+
+    def socketpair(self, family: int, kind: int) -> tuple[Socket, Socket]:
+        kernel = self._kernel
+        process = kernel.enter()
+        one, other = SocketEnd.pair(kernel.limits.socket_bytes, kernel.flight)
+        return Socket(kernel, process.open(one)), Socket(kernel, process.open(other))
+
+    def send_fds(self, sock: Socket, buffers: Sequence[bytes], fds: Sequence[int]) -> int:
+        process = self._kernel.enter()
+        return sock.transmit(b"".join(buffers), [process.file(fd) for fd in fds])
+
+    def recv_fds(
+        self, sock: Socket, size_bytes: int, max_fds: int, flags: int
+    ) -> tuple[bytes, list[int], int, None]:
+        kernel = self._kernel
+        process = kernel.enter()
+        chunk, files = sock.receive(process, size_bytes)
+        # As at the descriptor limit: the bytes come, and the descriptors don't.
+        truncated = bool(files) and kernel.chance.random() < kernel.limits.truncate_chance
+        fds = [] if truncated else [process.open(file) for file in files]
+        for file in files:
+            file.release()
+        kernel.done()
+        return chunk, fds, self.MSG_CTRUNC if truncated else 0, None
+
+
+@dataclass(slots=True)
+class Child:
+    """What `subprocess.Popen` gives."""
+
+    pid: int
+    returncode: int | None = None
+
+
+def spawner(kernel: Kernel, started: Callable[[Process, list[int]], None]) -> Callable[[list[int]], Child]:
+    """What stands where `launcher.process` starts a child; `started` gives it a program."""
+
+    def spawn(fds: list[int]) -> Child:
+        parent = kernel.enter()
+        child = kernel.spawn({fd: parent.file(fd) for fd in fds})
+        started(child, fds)
+        return Child(child.pid)
+
+    return spawn
+
+
+def unread_bytes(kernel: Kernel) -> Callable[[int], int]:
+    """What stands where `worker.pipes` asks with FIONREAD."""
+
+    def ask(fd: int) -> int:
+        end = kernel.enter().file(fd)
+        if not isinstance(end, ReadEnd):
+            raise OSError(errno.EINVAL, real_os.strerror(errno.EINVAL))
+        return end.pipe.unread_bytes
+
+    return ask

@@ -1,0 +1,151 @@
+"""Traffic: a server whose workers never stop talking, seen from outside.
+
+Law: it starts `tests/apps/traffic.py`, listens to what its workers note while
+they live, and asks the oracle when they have ended. It injects nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.faults.oracle import Note, Verdict, judge
+from tests.faults.trial import Trial, describe
+from tests.serving import DEADLINE_S, Server, serving
+
+RESTARTED = "All workers have been restarted"
+
+# The least that all workers together shall say to each other.
+LEAST_RATE = 5_000
+
+
+class Listener:
+    """Hears the workers' notes as they are written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        self._socket.bind(str(folder / "notes.sock"))
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._read)
+        self._heard = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[Callable[[Note], bool], asyncio.Future[Note]]] = []
+        self.notes: list[Note] = []
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    async def next(self, is_meant: Callable[[Note], bool], timeout_s: float = DEADLINE_S) -> Note:
+        """The first note from now on that is meant. Raises TimeoutError."""
+        future: asyncio.Future[Note] = self._loop.create_future()
+        self._waiting.append((is_meant, future))
+        async with asyncio.timeout(timeout_s):
+            return await future
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                note = json.loads(self._socket.recv(65536))
+                self.notes.append(note)
+                for entry in list(self._waiting):
+                    is_meant, future = entry
+                    if future.done() or is_meant(note):
+                        self._waiting.remove(entry)
+                        if not future.done():
+                            future.set_result(note)
+
+
+@dataclass
+class Traffic:
+    """A server under traffic."""
+
+    server: Server
+    folder: Path
+    listener: Listener
+    began: float = field(default_factory=time.monotonic)
+
+    def verdict(self) -> Verdict:
+        """What the ledgers say; the server has ended."""
+        return judge(self.folder)
+
+    def check_rate(self, trial: Trial, verdict: Verdict, seconds: float) -> None:
+        """At least so many messages a second, over all of the run."""
+        rate = verdict.accepted / seconds
+        trial.check(f"at least {LEAST_RATE:,} messages a second", f"{rate:,.0f}", rate >= LEAST_RATE)
+
+
+@asynccontextmanager
+async def traffic(
+    trial: Trial, *options: str, workers: int = 4, env: dict[str, str] | None = None
+) -> AsyncIterator[Traffic]:
+    """`asgi-ipc serve tests.apps.traffic:app` in the trial's variant, ready."""
+    folder = trial.folder
+    listener = Listener(folder)
+    env = {"TRAFFIC_FOLDER": str(folder), **(env or {})}
+    options = (*trial.variant.options, "--no-access-log", *options)
+    try:
+        async with serving("tests.apps.traffic:app", *options, workers=workers, env=env) as server:
+            await server.started(workers)
+            yield Traffic(server, folder, listener)
+    finally:
+        listener.close()
+
+
+def check_verdict(trial: Trial, verdict: Verdict, *, excused: set[int] | None = None) -> None:
+    """Nothing duplicated, reordered, altered, misdelivered or missing but to or from the `excused`."""
+    trial.say("messages", describe(verdict.summary()))
+    faults = verdict.faults
+    trial.check("duplicated, reordered, altered, misdelivered", "; ".join(faults) or 0, not faults)
+    missing = verdict.missing_between(verdict.left - (excused or set()))
+    trial.check(
+        "missing between those who lived or left cleanly",
+        sum(each.messages for each in missing.values()) if missing else 0,
+        not missing,
+    )
+
+
+async def ask_until(server: Server, done: asyncio.Event, failures: list[str], *, pause_s: float = 0.0) -> int:
+    """A client with a connection for each request, which asks some time after it has connected.
+
+    How many were answered; what was not goes to `failures`.
+    """
+    answered = 0
+    while not done.is_set():
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                if pause_s:
+                    await asyncio.sleep(pause_s)  # this is what the client does: it connects first
+                writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+        except (OSError, TimeoutError) as error:
+            failures.append(repr(error))
+            continue
+        if answer.startswith(b"HTTP/1.1 200 "):
+            answered += 1
+        else:
+            failures.append(repr(answer[:40]))
+    return answered
+
+
+async def who(server: Server, pid: int) -> dict[str, object]:
+    """What the worker `pid` says of itself; asked for until it is the one that answers."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
+                answer: dict[str, object] = (await client.get("/who")).json()
+                if answer["pid"] == pid:
+                    return answer

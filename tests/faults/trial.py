@@ -1,0 +1,131 @@
+"""Trials: one fault, one way to run the workers, and what was measured of it.
+
+Law: a row says what it does and what must come of it; a trial of it is a
+real server, real faults and figures that were measured. A figure that does
+not hold is written down like any other, and the trial has failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A way to run the workers. `options` are those of `asgi-ipc serve`."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+UVLOOP: Final = Variant("uvloop", ("--loop", "uvloop"))
+ASYNCIO: Final = Variant("asyncio", ("--loop", "asyncio"))
+SMALL: Final = Variant("small", ("--loop", "uvloop", "--max-packet-bytes", "512", "--pipe-bytes", "16384"))
+
+# What runs in no server: simulation and fuzzing.
+PURE: Final = Variant("pure", ())
+
+VARIANTS: Final = {variant.name: variant for variant in (UVLOOP, ASYNCIO, SMALL, PURE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that must hold, and what was measured."""
+
+    what: str
+    measured: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{'holds ' if self.holds else 'FAILS '} {self.what}: {self.measured}"
+
+
+@dataclass(slots=True)
+class Trial:
+    """One run of a row.
+
+    Attributes:
+        variant: how the workers run.
+        count: how often the fault is injected, or how much of it; each row says what it counts.
+        folder: a new one, for whatever the row writes.
+        full: the figures are those of a long run, not of its short form in the test suite.
+    """
+
+    variant: Variant
+    count: int
+    folder: Path
+    full: bool = False
+    figures: list[Figure] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def check(self, what: str, measured: object, holds: bool) -> None:
+        """Write down a figure, as a person would say it."""
+        self.figures.append(Figure(what, str(measured), holds))
+
+    def say(self, what: str, measured: object) -> None:
+        """Write down what was measured, though nothing is promised of it."""
+        self.check(what, measured, True)
+
+    @property
+    def failures(self) -> list[str]:
+        """The figures that do not hold."""
+        return [str(figure) for figure in self.figures if not figure.holds]
+
+
+Run: TypeAlias = Callable[[Trial], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fault of the table.
+
+    Attributes:
+        name: one word, for the command line.
+        fault, how: for the table.
+        counts: what `Trial.count` counts.
+        full: how many in the long run, by variant.
+        short: how many in the short form, on the first of these variants and, if `short_everywhere`,
+            on all of them.
+        run: does it, and writes the figures down.
+    """
+
+    name: str
+    fault: str
+    how: str
+    counts: str
+    full: dict[Variant, int]
+    short: int
+    run: Run
+    short_everywhere: bool = False
+
+    @property
+    def short_variants(self) -> list[Variant]:
+        """Those of the short form."""
+        variants = list(self.full)
+        return variants if self.short_everywhere else variants[:1]
+
+
+def everywhere(count: int) -> dict[Variant, int]:
+    """All of it on uvloop, a tenth on asyncio and with small packets and pipes."""
+    tenth = max(count // 10, 1)
+    return {UVLOOP: count, ASYNCIO: tenth, SMALL: tenth}
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of them does not exceed; 0 without any."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+def as_ms(seconds: float) -> str:
+    """Seconds, as a person reads them."""
+    return f"{seconds * 1000:.1f} ms"
+
+
+def describe(counts: dict[str, Any]) -> str:
+    """Some counts in one line."""
+    return ", ".join(f"{value:,} {name}" for name, value in counts.items())
