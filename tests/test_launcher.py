@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -14,70 +13,9 @@ import pytest
 
 from tests.faults.oracle import judge
 from tests.puppets import puppets
-from tests.serving import DEADLINE_S, Server, eventually, is_running, serving
+from tests.serving import DEADLINE_S, eventually, is_running, serving
 
 RESTARTED = "All workers have been restarted"
-
-
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-async def test_rolling_restarts_under_traffic_lose_nothing_and_fail_no_request(
-    loop: str, tmp_path: Path
-) -> None:
-    env = {"TRAFFIC_FOLDER": str(tmp_path)}
-    async with serving(
-        "tests.apps.traffic:app", "--loop", loop, "--no-access-log", workers=3, env=env
-    ) as server:
-        await server.started(3)
-        done = asyncio.Event()
-        clients = [asyncio.create_task(_ask_until(server, done, slow=slow)) for slow in (False, True)]
-        for count in (1, 2, 3):
-            server.signal(signal.SIGHUP)
-            await server.said(RESTARTED, count)
-        done.set()
-        answers = [await client for client in clients]
-        assert all(answers)
-        assert set(answers[0] + answers[1]) == {200}
-        assert await server.stop() == 0
-    verdict = judge(tmp_path)
-    assert verdict.faults == []
-    assert len(verdict.left) == 12
-    assert verdict.accepted == verdict.delivered > 5_000
-    assert verdict.missing == {}
-
-
-async def _ask_until(server: Server, done: asyncio.Event, *, slow: bool) -> list[int]:
-    """A client with a connection per request; a slow one asks some time after it has connected."""
-    statuses = []
-    while not done.is_set():
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        if slow:
-            await asyncio.sleep(0.05)  # this is what the client does: it connects first
-        writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-        answer = await reader.read()
-        writer.close()
-        statuses.append(int(answer.split(b" ", 2)[1]) if answer else 0)
-    return statuses
-
-
-@pytest.mark.parametrize(
-    "options",
-    [["--loop", "uvloop"], ["--loop", "asyncio", "--max-packet-bytes", "512", "--pipe-bytes", "16384"]],
-)
-async def test_kills_lose_only_what_was_the_dead_ones_own(options: list[str], tmp_path: Path) -> None:
-    env = {"TRAFFIC_FOLDER": str(tmp_path), "TRAFFIC_LARGE_SHARE": "0.02", "TRAFFIC_PAUSE_S": "0.01"}
-    async with serving("tests.apps.traffic:app", *options, "--no-access-log", workers=3, env=env) as server:
-        await server.started(3)
-        for count in range(1, 7):
-            victim = server.workers()[count % 3]
-            os.kill(victim, signal.SIGKILL)
-            await server.said(r"Worker \[\d+\] died", count)
-            await server.said("Application startup complete", 3 + count)
-        assert await server.stop() == 0
-    verdict = judge(tmp_path)
-    assert verdict.faults == []
-    # Between those who lived to the end nothing is missing; what a survivor never wrote to a dead one,
-    # it has counted.
-    assert verdict.missing_between(verdict.left) == {}
 
 
 async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tmp_path: Path) -> None:

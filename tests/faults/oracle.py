@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from tests.faults.ledger import ACCEPTED, DELIVERED, OFFERED, RECORD, REFUSED
+from tests.faults.ledger import ACCEPTED, DELIVERED, RECORD, REFUSED
 
 Pair: TypeAlias = tuple[int, int]
 
@@ -39,17 +39,26 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What one sender had accepted for one receiver and never reached its handler."""
+    """What one sender had accepted for one receiver and never reached its handler, in order."""
 
-    messages: int
-    size_bytes: int
-    # How many of them their sender has counted as lost.
+    sizes_bytes: Sequence[int]
+    # How many of them their sender has counted as lost: the last ones.
     counted: int
 
     @property
+    def messages(self) -> int:
+        """How many."""
+        return len(self.sizes_bytes)
+
+    @property
     def in_doubt(self) -> int:
-        """What was in the dead one's pipe or hands, which nobody can know."""
+        """How many were in the dead one's pipe or hands, which nobody can know."""
         return self.messages - self.counted
+
+    @property
+    def in_doubt_bytes(self) -> Sequence[int]:
+        """The size of each of those."""
+        return self.sizes_bytes[: max(self.in_doubt, 0)]
 
 
 @dataclass(slots=True)
@@ -64,7 +73,7 @@ class Verdict:
         invented: delivered, but refused in its sender.
         holes: missing, although a later one of the same sender has arrived.
         missing: by (sender, receiver).
-        unfinished: by sender: offers that its death has cut short, as (receiver, bytes, was delivered).
+        unfinished: offers that their sender's death has cut short, as (sender, receiver, bytes).
         left: workers whose lifespan has ended.
         notes: what the workers have noted, by time.
     """
@@ -79,7 +88,7 @@ class Verdict:
     invented: list[tuple[int, int, int]] = field(default_factory=list)
     holes: list[tuple[int, int, int]] = field(default_factory=list)
     missing: dict[Pair, Missing] = field(default_factory=dict)
-    unfinished: dict[int, list[tuple[int, int, bool]]] = field(default_factory=lambda: defaultdict(list))
+    unfinished: list[tuple[int, int, int]] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
     notes: list[Note] = field(default_factory=list)
 
@@ -204,7 +213,7 @@ def _counted(verdict: Verdict) -> dict[Pair, int]:
 
 def _judge_pair(pair: Pair, sent: _Stream, got: dict[int, int], verdict: Verdict, counted: int) -> None:
     missing: list[int] = []
-    missing_bytes = 0
+    sizes_bytes = array("I")
     known = 0
     for sequence, checksum, size_bytes, outcome in zip(
         sent.sequences, sent.checksums, sent.sizes, sent.outcomes, strict=True
@@ -218,19 +227,19 @@ def _judge_pair(pair: Pair, sent: _Stream, got: dict[int, int], verdict: Verdict
                 verdict.invented.append((*pair, sequence))
             elif missing:
                 verdict.holes += [(*pair, each) for each in missing]
-                missing = []
-                missing_bytes = 0
+                missing.clear()
+                sizes_bytes = array("I")
         if outcome == ACCEPTED:
             verdict.accepted += 1
             if seen is None:
                 missing.append(sequence)
-                missing_bytes += size_bytes
-        elif outcome == OFFERED:
-            verdict.unfinished[pair[0]].append((pair[1], size_bytes, seen is not None))
-        else:
+                sizes_bytes.append(size_bytes)
+        elif outcome == REFUSED:
             verdict.refused += 1
+        elif seen is None:
+            verdict.unfinished.append((*pair, size_bytes))
     if known != len(got):
         # Its sender never meant this receiver, or never was.
         verdict.misdelivered += [(*pair, each) for each in got.keys() - set(sent.sequences)]
     if missing or counted:
-        verdict.missing[pair] = Missing(len(missing), missing_bytes, counted)
+        verdict.missing[pair] = Missing(sizes_bytes, counted)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.faults.rows import restarts
+from tests.faults.rows import kills, restarts, soak, storm
 from tests.faults.trial import Row
 
-ROWS: Final[dict[str, Row]] = {row.name: row for row in (restarts.ROLLING,)}
+ROWS: Final[dict[str, Row]] = {
+    row.name: row
+    for row in (
+        kills.KILLS,
+        restarts.ROLLING,
+        storm.STORM,
+        soak.SOAK,
+    )
+}

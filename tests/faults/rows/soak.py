@@ -1,0 +1,110 @@
+"""The soak: for half an hour everything goes on, and nothing of the launcher's grows.
+
+Law: restarts at an even pace, traffic all the time; descriptors and memory
+are read from the kernel, at moments when the fleet is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.faults.traffic import RESTARTED, check_verdict, traffic
+from tests.faults.trial import Row, Trial, everywhere
+from tests.serving import eventually
+
+WORKERS: Final = 4
+
+# 500 restarts in half an hour.
+PACE_S: Final = 3.6
+
+# Messages for each restart: 10,000,000 in all.
+MESSAGES: Final = 20_000
+
+# Some 8,000 messages a second on two cores, which have other things to do.
+PACED: Final = {"TRAFFIC_LARGE_SHARE": "0.0005", "TRAFFIC_PAUSE_S": "0.006"}
+
+# The first fifth warms caches up; the slope is that of the rest.
+WARM_SHARE: Final = 0.2
+MAX_SLOPE_MIB_PER_H: Final = 1.0
+
+# Memory comes in pages and arenas; a slope of a run shorter than this is mostly their steps.
+LEAST_SECONDS: Final = 1500.0
+
+
+async def soak(trial: Trial) -> None:
+    """One restart after the other, evenly; descriptors and memory after each."""
+    async with traffic(trial, workers=WORKERS, env=PACED) as run:
+        server = run.server
+        pace_s = PACE_S if trial.full else 0.0
+        descriptors = [_descriptors(server.pid)]
+        memory: list[tuple[float, float]] = []
+        for count in range(1, trial.count + 1):
+            server.signal(signal.SIGHUP)
+            await server.said(RESTARTED, count)
+            await eventually(lambda: len(server.workers()) == WORKERS, "the old ones have gone")
+            descriptors.append(_descriptors(server.pid))
+            memory.append((time.monotonic() - run.began, _memory_mib(server.pid)))
+            await asyncio.sleep(max(run.began + count * pace_s - time.monotonic(), 0.0))  # the pace
+        seconds = time.monotonic() - run.began
+        status = await server.stop()
+    trial.check("restarts", server.count(RESTARTED), server.count(RESTARTED) == trial.count)
+    different = {each - descriptors[0] for each in descriptors} - {0}
+    trial.check("the launcher's descriptors", f"{descriptors[0]}, +-{different or 0}", not different)
+    _check_memory(trial, memory, seconds)
+    trial.check("exit status", status, status == 0)
+    verdict = run.verdict()
+    check_verdict(trial, verdict)
+    if trial.full:
+        least = trial.count * MESSAGES
+        trial.check(f"at least {least:,} messages", f"{verdict.accepted:,}", verdict.accepted >= least)
+        run.check_rate(trial, verdict, seconds)
+    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+
+
+def _check_memory(trial: Trial, memory: list[tuple[float, float]], seconds: float) -> None:
+    warm = [each for each in memory if each[0] >= seconds * WARM_SHARE]
+    slope = _slope(warm) * 3600
+    span = f"{warm[0][1]:.1f} to {warm[-1][1]:.1f} MiB in {warm[-1][0] - warm[0][0]:.0f} s"
+    if seconds >= LEAST_SECONDS:
+        what = f"the launcher's memory grows by less than {MAX_SLOPE_MIB_PER_H:g} MiB/h"
+        trial.check(what, f"{slope:.2f} MiB/h ({span})", slope < MAX_SLOPE_MIB_PER_H)
+    else:
+        trial.check("the launcher's memory grows by less than 1 MiB", span, warm[-1][1] - warm[0][1] < 1.0)
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Of the straight line that fits best; 0 for fewer than two points."""
+    if len(points) < 2:
+        return 0.0
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _memory_mib(pid: int) -> float:
+    """Resident and its own: what a leak would be part of (proc(5), smaps_rollup)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no Private_Dirty in smaps_rollup")
+
+
+SOAK: Final = Row(
+    name="soak",
+    fault="soak",
+    how=f"a restart every {PACE_S:g} s, under traffic",
+    counts="restarts",
+    full=everywhere(500),
+    short=2,
+    run=soak,
+)

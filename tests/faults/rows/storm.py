@@ -1,0 +1,108 @@
+"""A storm of signals: restarts, more and fewer workers, faster than any of it can be done.
+
+Law: the launcher's own log says which signals the kernel has delivered (it
+merges equal ones that are pending); what must come of them is computed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import time
+from typing import Final
+
+from tests.faults.traffic import RESTARTED, check_verdict, traffic
+from tests.faults.trial import Row, Trial, everywhere
+from tests.serving import Server, eventually
+
+WORKERS: Final = 3
+
+# 20 a second.
+PAUSE_S: Final = 0.05
+
+# The random walk is kept within what two cores can start at all.
+MOST_WORKERS: Final = 8
+
+# SIGTERM in the midst of it: requests are short, and a drain takes its time-out at most.
+STOP_WITHIN_S: Final = 10.0
+
+BEGUN: Final = "Received SIGHUP, restarting workers"
+SCALED: Final = re.compile(r"(In|De)creasing the number of workers to (\d+)")
+
+
+def _count(server: Server) -> tuple[int, list[str]]:
+    """How many workers the delivered signals ask for, and where the log has miscounted."""
+    size = WORKERS
+    wrong = []
+    for line in server.found(SCALED.pattern):
+        match = SCALED.search(line)
+        assert match is not None
+        size += 1 if match[1] == "In" else -1
+        if size != int(match[2]):
+            wrong.append(line)
+    return size, wrong
+
+
+def _descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+async def storm(trial: Trial) -> None:
+    """So many random signals, then quiet, then the count; then SIGTERM behind some more."""
+    chance = random.Random(trial.count)
+    async with traffic(trial, workers=WORKERS, env={"TRAFFIC_PAUSE_S": "0.02"}) as run:
+        server = run.server
+        before = _descriptors(server.pid)
+        sent = 0
+        for _ in range(trial.count):
+            size, _wrong = _count(server)
+            most = [] if size >= MOST_WORKERS else [signal.SIGTTIN]
+            server.signal(chance.choice([signal.SIGHUP, *most, signal.SIGTTOU]))
+            sent += 1
+            await asyncio.sleep(PAUSE_S)  # the rate of the storm
+        # Whatever is under way ends in a restart that is complete: this one.
+        begun = server.count(BEGUN)
+        server.signal(signal.SIGHUP)
+        await server.said(BEGUN, begun + 1)
+        await eventually(lambda: _is_quiet(server), "the fleet has settled")
+        size, wrong = _count(server)
+        scaled = len(server.found(SCALED.pattern)) + server.count("One worker is left")
+        trial.say(
+            "signals sent", f"{sent + 1}; {scaled} have scaled, {server.count(BEGUN)} restarts were made"
+        )
+        trial.check("the log counts right", wrong or "yes", not wrong)
+        found = len(server.workers())
+        trial.check("workers at the end", f"{found} of {size}", found == size)
+        # Two for each worker: its pipe and its lifeline.
+        after = _descriptors(server.pid) - 2 * (size - WORKERS)
+        trial.check("the launcher's descriptors, before and after", f"{before}, {after}", before == after)
+        for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTERM):
+            server.signal(number)
+        began = time.monotonic()
+        status = await server.ended()
+        seconds = time.monotonic() - began
+    trial.check(f"SIGTERM ends it within {STOP_WITHIN_S:g} s", f"{seconds:.1f} s", seconds < STOP_WITHIN_S)
+    trial.check("exit status", status, status == 0)
+    verdict = run.verdict()
+    check_verdict(trial, verdict)
+    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+
+
+def _is_quiet(server: Server) -> bool:
+    """Every restart that was begun is over, and there is no process too many or too few."""
+    size, _ = _count(server)
+    return server.count(BEGUN) == server.count(RESTARTED) and len(server.workers()) == size
+
+
+STORM: Final = Row(
+    name="storm",
+    fault="signal storm",
+    how="random HUP, TTIN and TTOU at 20 a second, under traffic",
+    counts="signals",
+    full=everywhere(1000),
+    short=40,
+    run=storm,
+)
