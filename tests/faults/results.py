@@ -11,20 +11,15 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from tests.faults.page import ROOT, TABLE, put
 from tests.faults.rows import ROWS
 from tests.faults.trial import Row, Trial
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 FILE: Final = ROOT / "docs" / "guarantees.json"
-PAGE: Final = ROOT / "docs" / "guarantees.md"
-
-BEGIN: Final = "<!-- table: written by `make faults` -->"
-END: Final = "<!-- end of table -->"
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -79,10 +74,7 @@ class Results(msgspec.Struct):
 
 def write_table() -> None:
     """Put the table into its page, between the marks."""
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(Results.load())}\n{END}{after}")
+    put(TABLE, table(Results.load()))
 
 
 def table(results: Results) -> str:
