@@ -274,6 +274,30 @@ async def test_a_turn_handles_a_bounded_number_of_messages() -> None:
         assert here.started == [*range(3 * handlers.MESSAGES_PER_TURN), "behind"]
 
 
+async def test_idle_means_now_and_not_a_moment_ago() -> None:
+    async with world() as here:
+        first, second = asyncio.Event(), asyncio.Event()
+
+        async def waits(event: asyncio.Event) -> None:
+            await event.wait()
+            here.started.append("done")
+
+        here.on("waits", waits)
+        here.deliver(("waits", first))
+        idle = asyncio.create_task(here.dispatcher.idle())
+        await asyncio.sleep(0)
+        first.set()
+        # Nothing runs, whoever waits for that has been woken and not gone on yet, and a message comes.
+        await here.until(here.dispatcher._idle.is_set)
+        here.deliver(("waits", second))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not idle.done()
+        second.set()
+        await idle
+        assert here.started == ["done", "done"]
+
+
 async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up() -> None:
     async with world() as here:
 

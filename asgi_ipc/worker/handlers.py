@@ -147,8 +147,10 @@ class Dispatcher:
             self._run()
 
     async def idle(self) -> None:
-        """Wait until nothing waits and no handler runs."""
-        await self._idle.wait()
+        """Wait until nothing waits and no handler runs: at the moment in which this returns."""
+        # Between the end of the last handler and this task's turn, another message may have come.
+        while not self._idle.is_set():
+            await self._idle.wait()
 
     async def cancel_all(self) -> int:
         """Cancel the handlers in flight and let them clean up; how many. What waits is dropped."""
