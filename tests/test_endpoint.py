@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.protocol.batch import encode_message, join_batch
-from asgi_ipc.protocol.lifeline import Joined
+from asgi_ipc.protocol.lifeline import Gone, Joined, encode_word
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
 from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Fleet, Member, fleet, settings
@@ -241,10 +242,6 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         a.ipc.receive("early", lambda data: heard.set())
         # The word is on a's lifeline and the packet is in its pipe before its loop turns.
         read_end, write_end = os.pipe()
-        import socket
-
-        from asgi_ipc.protocol.lifeline import encode_word
-
         socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
         payload = join_batch([encode_message("early", "data", 1000)])
         packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
@@ -255,6 +252,31 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         assert a.ipc.stats().dropped == {}
         os.close(read_end)
         os.close(write_end)
+
+
+async def test_a_death_told_between_its_packets_waits_for_them() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        gone: list[Worker] = []
+        a.ipc.on_leave(lambda worker, reason, lost: gone.append(worker))
+        newcomer = Worker(12_345, 1, 7)
+        # Its packet has been read, with nothing behind it; both words about it are on the lifeline.
+        launcher.members[1].line.sendall(
+            encode_word(Joined(newcomer)) + encode_word(Gone(newcomer.generation, "killed"))
+        )
+        payload = join_batch([encode_message("note", "last words", 1000)])
+        write_end = os.dup(launcher.members[1].write_end)
+        os.write(write_end, encode_packet(COOKIE, newcomer.generation, 1, 0, BATCH, payload))
+        os.close(write_end)
+        reader = a.endpoint._reader
+        assert reader is not None
+        reader._readable()
+        assert a.seen == [("note", newcomer.pid, "last words")]
+        async with asyncio.timeout(10):
+            while not gone:
+                await asyncio.sleep(0)
+        assert gone == [newcomer]
+        assert a.endpoint.outgoing.find(newcomer.generation) is None
+        assert a.ipc.stats().dropped == {}
 
 
 async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_counted() -> None:

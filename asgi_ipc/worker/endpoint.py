@@ -103,8 +103,10 @@ class Endpoint:
         self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._reassembler = Reassembler(settings.max_message_bytes)
         self._stale = 0
-        # The dead whose last byte has not been read.
+        # The dead whose last byte has not been read, and how many bytes have been read and gone through:
+        # word of a death may come between two packets of one read.
         self._departures: list[Departure] = []
+        self._taken_bytes = 0
         self._reader = (
             PipeReader(self._loop, pipe_fd, self._on_bytes, self._on_eof) if pipe_fd is not None else None
         )
@@ -118,6 +120,7 @@ class Endpoint:
 
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
         self._take_packets(self._parser, chunk, drained)
+        self._taken_bytes += len(chunk)
         if self._departures:
             self._settle_departures()
 
@@ -242,11 +245,9 @@ class Endpoint:
         self._settle_departures()
 
     def _settle_departures(self) -> None:
-        """Forget the dead whose last byte has been read."""
-        reader = self._reader
-        closed = reader is None or not reader.is_open
-        read_bytes = reader.read_bytes if reader is not None else 0
-        due = [each for each in self._departures if closed or each.until_bytes <= read_bytes]
+        """Forget the dead whose last byte has been read, and its packet taken."""
+        closed = self._reader is None or not self._reader.is_open
+        due = [each for each in self._departures if closed or each.until_bytes <= self._taken_bytes]
         self._departures = [each for each in self._departures if each not in due]
         for each in due:
             worker = each.peer.worker
