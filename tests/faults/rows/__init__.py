@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.faults.rows import kills, restarts, soak, storm
+from tests.faults.rows import (
+    kills,
+    launcher_kill,
+    restarts,
+    soak,
+    storm,
+)
 from tests.faults.trial import Row
 
 ROWS: Final[dict[str, Row]] = {
@@ -17,6 +23,7 @@ ROWS: Final[dict[str, Row]] = {
         kills.KILLS,
         restarts.ROLLING,
         storm.STORM,
+        launcher_kill.LAUNCHER_KILL,
         soak.SOAK,
     )
 }
