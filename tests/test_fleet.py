@@ -37,6 +37,7 @@ from asgi_ipc.protocol.fleet import Fleet
 from asgi_ipc.protocol.slots import (
     BACKOFF_MAX_S,
     EARLY_DEATH_S,
+    SAME_STOP_S,
     STALLED_AFTER_S,
     Phase,
     Policy,
@@ -545,8 +546,21 @@ def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal() -> None:
         desk = a_fleet(2)
         desk.hear(TERM)
         desk.dies(1, 0)
+        desk.now += SAME_STOP_S
         assert deeds(desk.hear(signal)) == [Kill(2)]
         assert desk.dies(2, -9)[-1] == Exit(128 + signal.signal)
+
+
+def test_another_kind_of_signal_in_the_same_moment_is_the_same_stop() -> None:
+    for first, second in ((INT, TERM), (TERM, INT)):
+        desk = a_fleet(2)
+        assert len(deeds(desk.hear(first))) == 2
+        desk.now += SAME_STOP_S / 2
+        assert deeds(desk.hear(second)) == []
+        # The same once more is a person who is in a hurry.
+        assert deeds(desk.hear(first)) == [Kill(1), Kill(2)]
+        assert desk.dies(1, -9) == [Buried(1, "killed")]
+        assert desk.dies(2, -9)[-1] == Exit(128 + first.signal)
 
 
 def test_a_worker_killed_by_the_second_stop_was_killed() -> None:

@@ -34,7 +34,7 @@ from asgi_ipc.protocol.events import (
     WorkerStarted,
 )
 from asgi_ipc.protocol.fleet import Fleet
-from asgi_ipc.protocol.slots import Phase, Policy
+from asgi_ipc.protocol.slots import SAME_STOP_S, Phase, Policy
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 MOST_WORKERS: Final = 5
@@ -70,6 +70,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.spawning_fails = False
         self.exit_status: int | None = None
         self.stops = 0
+        # With which signal it was told to stop, and when.
+        self.first_stop: tuple[int, float] | None = None
         self.requested = 0
         # After a restart without any failure, every worker is newer than this.
         self.newer_than = 0
@@ -297,11 +299,17 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(spared=_spared, again=_spared, signal=st.sampled_from([2, 15]))
     def stop(self, spared: bool, again: bool, signal: int) -> None:
         if not (spared or again) and self.exit_status is None:
-            was_told = self.stops > 0
+            first, told_at = self.first_stop or (signal, self.now)
+            killed_before = {g for g, process in self.processes.items() if process.killed}
+            is_same = first != signal and self.now < told_at + SAME_STOP_S
+            was_told = self.first_stop is not None
+            self.first_stop = first, told_at
             self.stops += 1
             self.post(StopRequested(signal, f"signal {signal}"))
             assert self.is_stopping
-            if was_told:
+            if was_told and is_same:
+                assert {g for g, process in self.processes.items() if process.killed} == killed_before
+            elif was_told:
                 assert all(process.killed for process in self.processes.values())
 
     # --- always

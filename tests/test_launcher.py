@@ -89,9 +89,13 @@ async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
         assert await server.stop() == 0
 
 
-async def test_ctrl_c_to_the_whole_group_is_one_clean_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)])
+async def test_ctrl_c_to_the_whole_group_is_one_clean_stop(
+    signals: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
     async with puppets(tmp_path, workers=3) as (strings, pids):
-        os.killpg(strings.server.pid, signal.SIGINT)
+        for each in signals:
+            os.killpg(strings.server.pid, each)
         assert await strings.server.ended() == 0
         assert "Traceback" not in strings.server.text
         assert "KeyboardInterrupt" not in strings.server.text

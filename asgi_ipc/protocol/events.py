@@ -18,7 +18,10 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """A signal asks for the end; the second one for the end at once."""
+    """A signal asks for the end; the second one for the end at once.
+
+    Another kind of signal in the same moment is the same request.
+    """
 
     signal: int
     name: str

@@ -41,6 +41,7 @@ from asgi_ipc.protocol.events import (
 from asgi_ipc.protocol.slots import (
     EARLY_DEATH_S,
     KILLED,
+    SAME_STOP_S,
     STALLED_AFTER_S,
     STARTUP_FAILURE,
     Phase,
@@ -62,8 +63,8 @@ class Fleet:
     # Every slot has been ready once: from then on nothing that fails ends the server.
     _established: bool = False
     _stopping: bool = False
-    # By the operator; it may also stop because the app can't be started.
-    _told_to_stop: bool = False
+    # By the operator, with which signal and when; it may also stop because the app can't be started.
+    _told_to_stop: tuple[int, float] | None = None
     _exit_status: int = 0
     # Slots that the restart under way has still to do, and the one that it is doing.
     _to_restart: deque[int] = field(default_factory=deque)
@@ -182,13 +183,17 @@ class Fleet:
     # --- what the operator asks
 
     def _stop_all(self, event: StopRequested, now: float) -> None:
-        if self._told_to_stop:
+        if self._told_to_stop is not None:
+            signal, told_at = self._told_to_stop
+            if event.signal != signal and now < told_at + SAME_STOP_S:
+                self._log("info", f"Received {event.name} in the same moment.")
+                return
             self._exit_status = 128 + event.signal
             self._log("warning", f"Received {event.name} again, ending all workers at once.")
             for generation in self._processes:
                 self._do(Kill(generation))
             return
-        self._told_to_stop = True
+        self._told_to_stop = event.signal, now
         self._log("info", f"Received {event.name}, exiting.")
         if not self._stopping:
             self._begin_stop(0, now)

@@ -21,6 +21,11 @@ BACKOFF_MAX_S: Final = 30.0
 # well within the promised 5 s.
 STALLED_AFTER_S: Final = 3.5
 
+# One Ctrl-C may reach the launcher as two kinds of signal: the terminal's to the
+# whole group, and what a wrapper makes of its own. A person who means "at
+# once" takes longer, or repeats the same.
+SAME_STOP_S: Final = 0.5
+
 # How uvicorn says that the app could not be started.
 STARTUP_FAILURE: Final = 3
 
