@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.faults.rows import (
+    ctrl_c,
     kills,
     launcher_kill,
     restarts,
@@ -24,6 +25,7 @@ ROWS: Final[dict[str, Row]] = {
         restarts.ROLLING,
         storm.STORM,
         launcher_kill.LAUNCHER_KILL,
+        ctrl_c.CTRL_C,
         soak.SOAK,
     )
 }
