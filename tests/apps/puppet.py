@@ -1,19 +1,17 @@
 """An app whose workers do what a test tells them, each through a Unix socket of its own.
 
-Law: every command is one line in, one line out, in Python literals, so that a
-test can address one worker and wait for what it waits for. It uses only the
-public API of asgi_ipc.
+Law: a test can address one worker and wait for what it waits for. It uses only
+the public API of asgi_ipc.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import ipc
+from tests.apps.strings import Commands, obeying
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
 
@@ -182,7 +181,7 @@ async def thread_send(to: int, data: Any) -> Any:
     return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
 
 
-COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
+COMMANDS: Commands = {
     "send": ipc.send,
     "broadcast": ipc.broadcast,
     "babble": babble,
@@ -203,24 +202,10 @@ COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 
 
-async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while line := await reader.readline():
-        command, arguments, options = ast.literal_eval(line.decode())
-        try:
-            answer = ("ok", await COMMANDS[command](*arguments, **options))
-        except Exception as error:
-            answer = (type(error).__name__, str(error))
-        writer.write(repr(answer).encode() + b"\n")
-        await writer.drain()
-    writer.close()
-
-
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    async with ipc.lifespan(app):
-        server = await asyncio.start_unix_server(obey, FOLDER / f"{os.getpid()}.sock", limit=64 * 1024 * 1024)
+    async with ipc.lifespan(app), obeying(FOLDER, COMMANDS):
         yield
-        server.close()
 
 
 async def pid(request: Request) -> JSONResponse:

@@ -49,30 +49,35 @@ class State:
     lag: ClassVar[Counter[int]] = Counter()
 
 
-def _body() -> tuple[Body, int, int]:
-    """A message, its checksum and its size."""
-    large = State.random.random() < LARGE_SHARE
-    size = LARGE_BYTES if large else State.random.randrange(0, 300)
-    if large:
-        State.notes.write("large")
-    data = State.random.randbytes(16) * (size // 16)
+def body_of(size_bytes: int) -> tuple[Body, int, int]:
+    """A message, its checksum and its size, which is rounded down to a multiple of 16."""
+    data = State.random.randbytes(16) * (size_bytes // 16)
     sequence, State.sequence = State.sequence, State.sequence + 1
     return [State.generation, sequence, data], zlib.crc32(data, sequence & 0xFFFFFFFF), len(data)
 
 
-def _delivered(body: Body) -> None:
+def _body() -> tuple[Body, int, int]:
+    """A small message, or now and then a large one."""
+    large = State.random.random() < LARGE_SHARE
+    if large:
+        State.notes.write("large")
+    return body_of(LARGE_BYTES if large else State.random.randrange(0, 300))
+
+
+def delivered(body: Body) -> None:
+    """First thing in a handler: its message is here."""
     sender, sequence, data = body
     State.ledger.deliver(sender, sequence, zlib.crc32(data, sequence & 0xFFFFFFFF), len(data))
 
 
 @ipc.receive("plain")
 def plain(body: Body) -> None:
-    _delivered(body)
+    delivered(body)
 
 
 @ipc.receive("question")
 async def question(body: Body) -> None:
-    _delivered(body)
+    delivered(body)
     answer, checksum, size = _body()
     place = State.ledger.offer(body[0], answer[1], checksum, size)
     try:
@@ -159,7 +164,8 @@ async def watch_lag() -> None:
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def keeping_books(app: Starlette) -> AsyncIterator[None]:
+    """Take part in the fleet, with a ledger, notes and an eye on the event loop."""
     State.random.seed(os.getpid())
     assert station.current is not None
     State.generation = station.current.me.generation
@@ -170,18 +176,24 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with ipc.lifespan(app):
         State.members = ipc.workers
         State.notes.write("joined", members=[worker.generation for worker in ipc.workers])
-        talking = [asyncio.create_task(talk()) for _ in range(2)]
         watching = asyncio.create_task(watch_lag())
         endpoint = ipc._endpoint
         assert endpoint is not None
         yield
         State.notes.write("leaving")
     watching.cancel()
-    for task in talking:
-        await task
     # What nobody was there any more to be told of: it was lost at the end of this worker's own leave.
     lost = {peer.worker.generation: peer.lost for peer in endpoint.outgoing.all_peers() if peer.lost}
     State.notes.write("left", lost=lost)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with keeping_books(app):
+        talking = [asyncio.create_task(talk()) for _ in range(2)]
+        yield
+    for task in talking:
+        await task
 
 
 async def who(request: Request) -> JSONResponse:
