@@ -12,6 +12,7 @@ from tests.faults.rows import (
     ctrl_c,
     kills,
     launcher_kill,
+    launcher_stop,
     restarts,
     soak,
     storm,
@@ -25,6 +26,7 @@ ROWS: Final[dict[str, Row]] = {
         restarts.ROLLING,
         storm.STORM,
         launcher_kill.LAUNCHER_KILL,
+        launcher_stop.LAUNCHER_STOP,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )
