@@ -272,7 +272,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         reader._readable()
         assert a.seen == [("note", newcomer.pid, "last words")]
         async with asyncio.timeout(10):
-            while not gone:
+            while not gone:  # noqa: ASYNC110  # each turn of the loop is the event
                 await asyncio.sleep(0)
         assert gone == [newcomer]
         assert a.endpoint.outgoing.find(newcomer.generation) is None

@@ -26,6 +26,10 @@ ACCEPTED: Final = 2  # the verb returned without an error
 REFUSED: Final = 3  # the verb raised, or did not name the receiver among those who took it
 DELIVERED: Final = 4  # the receiver's handler was called
 
+# One file for the notes of all workers (appends of a line don't mix), and who is woken by each.
+NOTES: Final = "notes"
+NOTES_SOCKET: Final = "notes.sock"
+
 # The file grows in steps of this; what is not written costs nothing (it is sparse).
 _STEP_BYTES: Final = RECORD.size * 65_536
 
@@ -76,13 +80,16 @@ class Ledger:
 
 
 class Notes:
-    """What happens to a worker besides messages: one line of JSON each, for the oracle and for whoever
-    listens on the folder's socket right now."""
+    """What happens to a worker besides messages: one line of JSON each, in one file for all workers.
+
+    A datagram wakes whoever listens right now. It may be refused (the kernel queues only some), but then
+    others wait there still, and who is woken by them finds this line, too.
+    """
 
     def __init__(self, folder: Path, generation: int) -> None:
         self._generation = generation
-        self._fd = os.open(folder / f"{generation}.notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._to = str(folder / "notes.sock")
+        self._fd = os.open(folder / NOTES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._to = str(folder / NOTES_SOCKET)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
@@ -98,4 +105,4 @@ class Notes:
         line = json.dumps(note).encode() + b"\n"
         os.write(self._fd, line)
         with suppress(OSError):  # nobody listens, or is too slow to
-            self._socket.sendto(line, self._to)
+            self._socket.sendto(b"!", self._to)

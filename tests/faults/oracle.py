@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from tests.faults.ledger import ACCEPTED, DELIVERED, RECORD, REFUSED
+from tests.faults.ledger import ACCEPTED, DELIVERED, NOTES, RECORD, REFUSED
 
 Pair: TypeAlias = tuple[int, int]
 
@@ -163,9 +163,8 @@ def judge(folder: Path) -> Verdict:
 
 
 def _read_notes(folder: Path, verdict: Verdict) -> None:
-    for path in folder.glob("*.notes"):
-        for line in path.read_bytes().splitlines():
-            verdict.notes.append(json.loads(line))
+    if (path := folder / NOTES).exists():
+        verdict.notes += map(json.loads, path.read_bytes().splitlines())
     verdict.notes.sort(key=lambda note: note["at"])
     verdict.left = {note["by"] for note in verdict.notes if note["what"] == "left"}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
 from tests.faults.trial import Trial, describe
 from tests.serving import DEADLINE_S, Server, serving
@@ -33,12 +34,11 @@ class Listener:
     def __init__(self, folder: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-        self._socket.bind(str(folder / "notes.sock"))
+        self._socket.bind(str(folder / NOTES_SOCKET))
+        self._file = (folder / NOTES).open("ab+")
+        self._place = 0
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
-        self._heard = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[tuple[Callable[[Note], bool], asyncio.Future[Note]]] = []
         self.notes: list[Note] = []
 
@@ -46,6 +46,7 @@ class Listener:
         """Hear no more."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        self._file.close()
 
     async def next(self, is_meant: Callable[[Note], bool], timeout_s: float = DEADLINE_S) -> Note:
         """The first note from now on that is meant. Raises TimeoutError."""
@@ -57,14 +58,22 @@ class Listener:
     def _read(self) -> None:
         with suppress(BlockingIOError):
             while True:
-                note = json.loads(self._socket.recv(65536))
-                self.notes.append(note)
-                for entry in list(self._waiting):
-                    is_meant, future = entry
-                    if future.done() or is_meant(note):
-                        self._waiting.remove(entry)
-                        if not future.done():
-                            future.set_result(note)
+                self._socket.recv(1)
+        # All datagrams first: a line is there before its datagram is.
+        self._file.seek(self._place)
+        lines, _, begun = self._file.read().rpartition(b"\n")
+        self._place = self._file.tell() - len(begun)
+        for line in lines.splitlines():
+            self._hear(json.loads(line))
+
+    def _hear(self, note: Note) -> None:
+        self.notes.append(note)
+        for entry in list(self._waiting):
+            is_meant, future = entry
+            if future.done() or is_meant(note):
+                self._waiting.remove(entry)
+                if not future.done():
+                    future.set_result(note)
 
 
 @dataclass

@@ -59,22 +59,31 @@ class Killer:
         self._run = run
         self._random = random.Random(seed)
         self.kills: list[Kill] = []
+        self._members: dict[int, Note] = {}
+        self._gone: set[int] = set()
+        # So many of the notes have been looked at.
+        self._seen = 0
 
     def members(self) -> dict[int, Note]:
         """Who has joined and has neither left nor been killed, with the note of its joining."""
-        gone = {kill.generation for kill in self.kills}
-        joined = {}
-        for note in self._run.listener.notes:
-            if note["what"] == "joined":
-                joined[note["by"]] = note
-            elif note["what"] in ("leaving", "left"):
-                gone.add(note["by"])
-        return {generation: note for generation, note in joined.items() if generation not in gone}
+        notes = self._run.listener.notes
+        for note in notes[self._seen :]:
+            if note["what"] == "joined" and note["by"] not in self._gone:
+                self._members[note["by"]] = note
+            elif note["what"] == "leaving":
+                self._forget(note["by"])
+        self._seen = len(notes)
+        return self._members
+
+    def _forget(self, generation: int) -> None:
+        self._gone.add(generation)
+        self._members.pop(generation, None)
 
     def kill(self, note: Note) -> None:
         """Kill the worker that wrote this note."""
         os.kill(note["pid"], signal.SIGKILL)
         self.kills.append(Kill(note["by"], time.monotonic()))
+        self._forget(note["by"])
 
     def anyone(self, but: int = 0) -> Note:
         """A member that was not born just now."""
