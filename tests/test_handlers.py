@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -181,6 +182,38 @@ async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes
         assert here.dispatcher.handler_errors == 4
         assert (here.dispatcher.received, here.dispatcher.discarded) == (6, 1)
         assert "LookupError: on purpose" in caplog.text
+
+
+async def test_what_is_no_exception_leaves_no_worker_deaf_either() -> None:
+    class Odd(BaseException):
+        """Frameworks have such ones, for what an `except Exception` shall not catch."""
+
+    async with world() as here:
+
+        def odd(data: str) -> None:
+            raise Odd(data)
+
+        async def odd_async(data: str) -> None:
+            raise Odd(data)
+
+        here.on("odd", odd)
+        here.on("odd async", odd_async)
+        here.on("good", here.started.append)
+        here.deliver(("odd", ""), ("good", 1), ("odd async", ""), ("good", 2))
+        here.deliver(("good", 3))
+        await here.settle()
+        assert here.started == [1, 2, 3]
+        assert here.dispatcher.handler_errors == 2
+
+
+async def test_a_handler_that_exits_ends_no_other_message() -> None:
+    async with world() as here:
+        here.on("exits", sys.exit)
+        here.on("good", here.started.append)
+        with pytest.raises(SystemExit):
+            here.deliver(("exits", 3), ("good", "still here"))
+        await here.settle()
+        assert here.started == ["still here"]
 
 
 async def test_the_reader_is_told_to_pause_at_the_bound_and_nothing_more_starts() -> None:

@@ -173,9 +173,10 @@ class Dispatcher:
         try:
             self._start_some()
         finally:
+            # Even if a handler ends the process: what it does last may need the others.
             self._running = False
-        if self._left < MESSAGES_PER_TURN:
-            self._schedule()
+            if self._left < MESSAGES_PER_TURN:
+                self._schedule()
         self._check_idle()
 
     def _schedule(self) -> None:
@@ -279,8 +280,10 @@ class Dispatcher:
     def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
         try:
             result = context.run(handler.function, data)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001  # the app's own
-            self._failed(handler, _sender(context))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the app's own
+            self._failed(handler, _sender(context), error)
             return
         if result is not None and inspect.iscoroutine(result):
             # A plain function that gave back a coroutine: run it like any other.
@@ -291,8 +294,8 @@ class Dispatcher:
         handler.running = True
         try:
             coroutine: Coroutine[Any, Any, Any] = handler.function(data)
-        except Exception:  # noqa: BLE001  # the app's own
-            self._failed(handler, _sender(context))
+        except Exception as error:  # noqa: BLE001  # the app's own
+            self._failed(handler, _sender(context), error)
             self._finished(handler, size)
             return
         self._track(handler, self._loop.create_task(coroutine, context=context), size, context)
@@ -335,10 +338,10 @@ class Dispatcher:
             self._lanes.discard(handler)
         self._check_idle()
 
-    def _failed(self, handler: Handler, sender: int, error: BaseException | None = None) -> None:
+    def _failed(self, handler: Handler, sender: int, error: BaseException) -> None:
         self.handler_errors += 1
         what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
-        logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error or True)
+        logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error)
 
     # --- how much is under way
 
