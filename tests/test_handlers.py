@@ -62,7 +62,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     here = World()
     yield here
-    await here.dispatcher.cancel_all()
+    await here.dispatcher.close()
 
 
 async def test_the_order_of_arrival_survives_the_bound_on_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up() -> N
         here.on("waits", waits, ordered=True)
         here.deliver(("waits", 1), ("waits", 2), ("waits", 3))
         await asyncio.sleep(0)
-        assert await here.dispatcher.cancel_all() == 1
+        assert await here.dispatcher.close() == 1
         assert here.started == ["cleaned up"]
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from asgi_ipc.protocol.batch import Reassembler
 from asgi_ipc.protocol.lifeline import (
@@ -36,7 +38,7 @@ from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
-from asgi_ipc.worker.registry import Registry
+from asgi_ipc.worker.registry import Handler, Registry
 
 logger = logging.getLogger("asgi_ipc")
 
@@ -107,6 +109,11 @@ class Endpoint:
         # word of a death may come between two packets of one read.
         self._departures: list[Departure] = []
         self._taken_bytes = 0
+        # Between `join` and `leave` and while this leaves, messages are handed on; who joins before that is
+        # told of then.
+        self._begun = False
+        self._over = False
+        self._early_news: list[Callable[[], None]] = []
         self._reader = (
             PipeReader(self._loop, pipe_fd, self._on_bytes, self._on_eof) if pipe_fd is not None else None
         )
@@ -185,7 +192,16 @@ class Endpoint:
                 logger.warning("the launcher has not answered; not every worker may know this one yet")
         self.accepting = self.was_accepting = True
         # In the turn after this one, so that handlers registered directly behind miss nothing.
-        self._loop.call_soon(self._resume)
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Hand on what has happened while this joined, and from now on messages."""
+        self._begun = True
+        news, self._early_news = self._early_news, []
+        for tell in news:
+            tell()
+        if not self.dispatcher.is_full:
+            self._resume()
 
     def on_word(self, word: ToWorker, fd: int) -> None:
         """The launcher says something about the fleet. `fd`: the write end that came with it, or -1."""
@@ -196,7 +212,7 @@ class Endpoint:
             case Joined(worker):
                 self._add_peer(worker)
                 self._take_write_end(worker.generation, fd)
-                self.dispatcher.announce(self._registry.on_join, (worker,), self._context)
+                self._tell(self._registry.on_join, (worker,))
             case WriteEnd(generation):
                 self._take_write_end(generation, fd)
             case Entered(missing):
@@ -221,7 +237,8 @@ class Endpoint:
         if fd < 0:
             return
         peer = self.outgoing.find(generation)
-        if peer is None or peer.writer is not None:
+        if peer is None or peer.writer is not None or self._over:
+            # Whoever leaves waits for the last of its write ends.
             os.close(fd)
         else:
             self.outgoing.connect(peer, fd)
@@ -253,8 +270,16 @@ class Endpoint:
             worker = each.peer.worker
             self._reassembler.forget(worker.generation)
             self.outgoing.forget(worker.generation)
-            news = (worker, each.reason, each.peer.lost)
-            self.dispatcher.announce(self._registry.on_leave, news, self._context, behind=worker.pid)
+            self._tell(self._registry.on_leave, (worker, each.reason, each.peer.lost), behind=worker.pid)
+
+    def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
+        """Tell those who watch the fleet now, behind what has been read and not before verbs may be used."""
+        announce = self.dispatcher.announce
+        tell = functools.partial(announce, tuple(watchers), news, self._context, behind)
+        if self._begun:
+            tell()
+        else:
+            self._early_news.append(tell)
 
     def _orphaned(self) -> None:
         """The launcher is gone: nobody will tell who leaves, so everyone treats everyone as leaving."""
@@ -273,9 +298,8 @@ class Endpoint:
         Takes at most the drain timeout; what is left then is counted and logged.
         """
         self.accepting = False
-        if not self.dispatcher.is_full:
-            # Reading may not have begun: a join that was cut short leaves, too.
-            self._resume()
+        # A join that was cut short leaves, too.
+        self._begin()
         lifeline = self._lifeline
         timeout_s = self.settings.drain_timeout_s
         if lifeline is not None and lifeline.is_open:
@@ -289,7 +313,8 @@ class Endpoint:
         except TimeoutError:
             clean = False
         self._leave_deadline = None
-        cancelled = await self.dispatcher.cancel_all()
+        cancelled = await self.dispatcher.close()
+        self._over = True
         unsent = self.outgoing.close()
         if self._reader is not None:
             self._reader.close()

@@ -101,6 +101,7 @@ class Dispatcher:
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self._running = False
+        self._closed = False
         self._in_flight = 0
         self._in_flight_bytes = 0
         # The bound on what is in flight is reached, and: messages wait for a later turn. Either pauses
@@ -125,6 +126,8 @@ class Dispatcher:
 
     def accept(self, context: contextvars.Context, messages: list[Message]) -> None:
         """Take the messages of one packet; their handlers start in this turn or in later ones."""
+        if self._closed:
+            return
         self._queue.append((context, messages))
         self._idle.clear()
         if len(self._queue) == 1 and not self._running:
@@ -141,6 +144,8 @@ class Dispatcher:
 
         `behind`: a pid, whose messages in the lanes of ordered handlers start before that, too.
         """
+        if self._closed:
+            return
         self._queue.append(functools.partial(self._announce, watchers, news, context, behind))
         self._idle.clear()
         if len(self._queue) == 1 and not self._running:
@@ -152,10 +157,14 @@ class Dispatcher:
         while not self._idle.is_set():
             await self._idle.wait()
 
-    async def cancel_all(self) -> int:
+    async def close(self) -> int:
         """Cancel the handlers in flight and let them clean up; how many. What waits is dropped."""
-        tasks = list(self._tasks)
+        self._closed = True
         self._queue.clear()
+        if self._deferred:
+            # Plain handlers whose turn has come are in the loop's own queue.
+            await asyncio.sleep(0)
+        tasks = list(self._tasks)
         for task in tasks:
             handler = self._tasks[task][0]
             handler.lane.clear()
@@ -268,7 +277,7 @@ class Dispatcher:
                 call_all()
 
         def call_all() -> None:
-            for watcher in list(watchers):
+            for watcher in watchers:
                 function = functools.partial(_spread, watcher.function)
                 self._begin(Handler(watcher.name, function, watcher.is_async), context.copy(), news)
 

@@ -49,20 +49,20 @@ class Registry:
         if function is None:
             self.handlers.pop(name, None)
             return
-        _check_callable(function)
+        _check_callable(function, "handler")
         self.handlers[name] = Handler(name, function, _is_async(function), ordered)
 
     @staticmethod
     def watch(watchers: list[Handler], name: str, function: Function) -> None:
         """Have `function` told, once however often it is registered."""
-        _check_callable(function)
+        _check_callable(function, "callback")
         if all(watcher.function != function for watcher in watchers):
             watchers.append(Handler(name, function, _is_async(function)))
 
 
-def _check_callable(function: Function) -> None:
+def _check_callable(function: Function, what: str) -> None:
     if not callable(function):
-        raise TypeError(f"a handler is a function, not {type(function).__qualname__}")
+        raise TypeError(f"a {what} is a function, not {type(function).__qualname__}")
 
 
 def _is_async(function: Function) -> bool:
