@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.faults.rows import (
+    crash_loop,
     ctrl_c,
     kills,
     launcher_kill,
@@ -27,6 +28,7 @@ ROWS: Final[dict[str, Row]] = {
         storm.STORM,
         launcher_kill.LAUNCHER_KILL,
         launcher_stop.LAUNCHER_STOP,
+        crash_loop.CRASH_LOOP,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )

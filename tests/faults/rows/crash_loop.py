@@ -1,0 +1,262 @@
+"""Starts that go wrong: again and again, at all, or only slowly.
+
+Law: what is slow or broken in one slot costs that slot only. Starts are
+counted where they happen, by the app's first line, and pauses from the note
+of a death to the note of the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from itertools import pairwise
+from typing import Final
+
+from tests.faults.oracle import Note
+from tests.faults.processes import of_session
+from tests.faults.traffic import RESTARTED, Listener, ask_until
+from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.serving import Server, serving
+
+# What is promised: "at most 20 starts of a slot in 5 minutes".
+FULL_S: Final = 300
+MOST_STARTS: Final = 20
+
+# What is promised: "back-off from 0.5 s to 30 s", behind a first replacement at once.
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+
+# How soon a signal is answered and a death is told of, whatever goes on.
+ANSWERED_S: Final = 1.0
+
+# How soon a worker that is asked for in a short pause is there, and gone again.
+MEMBER_S: Final = 5.0
+
+# During which pause a signal asks for something; a short run does not see long ones.
+PAUSE_OF_A_LONG_RUN_S: Final = 8.0
+PAUSE_OF_A_SHORT_RUN_S: Final = 1.0
+
+# A short run's start is above all time-outs that there are: a stall shows after 3.5 s, and 4 s is the least
+# that --worker-hang-timeout takes.
+SLOW_START_S: Final = 30.0
+SHORT_SLOW_START_S: Final = 4.2
+HANG_TIMEOUT_S: Final = 4
+
+# A client who asks as a person does; many more would only heat the machine.
+CLIENT_PAUSE_S: Final = 0.02
+
+DYING_SLOT: Final = 1
+
+
+async def crash_loop(trial: Trial) -> None:
+    """All three side by side: they wait most of the time."""
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(_dies_again_and_again(trial))
+        parts.create_task(_cannot_start(trial))
+        parts.create_task(_starts_slowly(trial))
+
+
+def pauses() -> list[float]:
+    """What is to pass between each death and the next start: 0, 0.5, 1, 2..., at most 30."""
+    doubled = [FIRST_PAUSE_S * 2**power for power in range(MOST_STARTS)]
+    return [0.0, *(min(each, LONGEST_PAUSE_S) for each in doubled)]
+
+
+def most_starts(seconds: float) -> int:
+    """How many starts these pauses leave room for in so many seconds, never above the promise."""
+    starts = 1
+    for pause in pauses():
+        seconds -= pause
+        if seconds < 0:
+            break
+        starts += 1
+    return min(starts, MOST_STARTS)
+
+
+@asynccontextmanager
+async def _crashing(
+    trial: Trial, name: str, *options: str, workers: int, dying_slot: int = -1, start_s: float = 0.0
+) -> AsyncIterator[tuple[Server, Listener]]:
+    """`tests/apps/crashing.py` in a folder of its own, and what it notes."""
+    folder = trial.folder / name
+    folder.mkdir()
+    env = {
+        "CRASHING_FOLDER": str(folder),
+        "CRASHING_SLOT": str(dying_slot),
+        "CRASHING_START_S": str(start_s),
+    }
+    options = (*trial.variant.options, "--no-access-log", *options)
+    with closing(Listener(folder)) as listener:
+        async with serving("tests.apps.crashing:app", *options, workers=workers, env=env) as server:
+            yield server, listener
+
+
+# --- again and again
+
+
+async def _dies_again_and_again(trial: Trial) -> None:
+    pause_s = PAUSE_OF_A_LONG_RUN_S if trial.full else PAUSE_OF_A_SHORT_RUN_S
+    async with _crashing(trial, "dying", workers=2, dying_slot=DYING_SLOT) as (server, listener):
+        first = await listener.next(lambda note: note["what"] == "start" and note["slot"] == DYING_SLOT)
+        await server.said(f"exited with status 9; starting another in {pause_s:g} s")
+        answered_s, joined_s, left_s = await _scale_meanwhile(server, listener)
+        # The duration of the fault.
+        await asyncio.sleep(first["at"] + trial.count - time.monotonic())
+        stopped_at = time.monotonic()
+        status = await server.stop()
+        stopped_s = time.monotonic() - stopped_at
+    starts = [n for n in listener.notes if n["what"] == "start" and n["slot"] == DYING_SLOT]
+    starts = [each for each in starts if each["at"] <= first["at"] + trial.count]
+    limit = most_starts(trial.count)
+    trial.check(f"at most {limit} starts in {trial.count} s", len(starts), 2 < len(starts) <= limit)
+    _check_pauses(trial, server, listener.notes)
+    trial.check(
+        f"SIGTTIN and SIGTTOU in a pause of {pause_s:g} s answered within {ANSWERED_S:g} s",
+        as_ms(answered_s),
+        answered_s <= ANSWERED_S,
+    )
+    limit_s = pause_s if trial.full else MEMBER_S
+    trial.check(
+        f"the worker asked for has joined, and left when told to, in {limit_s:g} s",
+        f"{as_ms(joined_s)} and {as_ms(left_s)}",
+        joined_s + left_s <= limit_s,
+    )
+    _check_told(trial, listener.notes)
+    trial.check("exit status of a stop in a pause", f"{status}, {as_ms(stopped_s)}", status == 0)
+
+
+async def _scale_meanwhile(server: Server, listener: Listener) -> tuple[float, float, float]:
+    """One worker more and one fewer: seconds to the slower answer, to the join and to the leave."""
+
+    def told(what: str) -> asyncio.Task[Note]:
+        # By the worker that stays.
+        return asyncio.create_task(
+            listener.next(lambda note: note["what"] == what and note["slot"] > DYING_SLOT and note["by"] == 1)
+        )
+
+    joins = told("told_join")
+    asked_at = time.monotonic()
+    server.signal(signal.SIGTTIN)
+    await server.said("Increasing the number of workers to 3")
+    answered_s = time.monotonic() - asked_at
+    joined_s = (await joins)["at"] - asked_at
+    leaves = told("told_leave")
+    asked_at = time.monotonic()
+    server.signal(signal.SIGTTOU)
+    await server.said("Decreasing the number of workers to 2")
+    answered_s = max(answered_s, time.monotonic() - asked_at)
+    left_s = (await leaves)["at"] - asked_at
+    return answered_s, joined_s, left_s
+
+
+def _check_pauses(trial: Trial, server: Server, notes: list[Note]) -> None:
+    """As logged, and as they really were."""
+    lines = server.found(r"exited with status 9; starting another")
+    expected = ["another." if not pause else f"another in {pause:g} s." for pause in pauses()]
+    logged = [line.rpartition("starting ")[2] for line in lines]
+    trial.check("pauses as logged", ", ".join(logged), logged == expected[: len(logged)])
+    mine = [note for note in notes if note.get("slot") == DYING_SLOT and note["what"] in ("start", "dies")]
+    passed = [
+        after["at"] - before["at"]
+        for before, after in pairwise(mine)
+        if (before["what"], after["what"]) == ("dies", "start")
+    ]
+    trial.check(
+        "from a death to the next start, and never less than logged",
+        ", ".join(f"{seconds:.1f} s" for seconds in passed),
+        len(passed) > 1 and all(was >= pause for was, pause in zip(passed, pauses(), strict=False)),
+    )
+
+
+def _check_told(trial: Trial, notes: list[Note]) -> None:
+    """The worker that stays is told of each death, once and soon."""
+    died = {note["by"]: note["at"] for note in notes if note["what"] == "dies"}
+    told = [note for note in notes if note["what"] == "told_leave" and note["by"] == 1 and note["of"] in died]
+    slowest_s = max((note["at"] - died[note["of"]] for note in told), default=float("inf"))
+    sound = {note["reason"] for note in told} == {"killed"} and slowest_s <= ANSWERED_S
+    trial.check(
+        f"deaths that the other worker is told of once, within {ANSWERED_S:g} s",
+        f"{len(told)} of {len(died)}, {as_ms(slowest_s)}",
+        sound and len(told) == len({note["of"] for note in told}) == len(died),
+    )
+
+
+# --- at all
+
+
+async def _cannot_start(trial: Trial) -> None:
+    for app, reason in (
+        ("broken_start", "broken on purpose while starting"),
+        ("broken_import", "broken on purpose while importing"),
+    ):
+        began = time.monotonic()
+        async with serving(f"tests.apps.{app}:app", *trial.variant.options, workers=2) as server:
+            status = await server.ended()
+            left_over = of_session(server.pid)
+        seconds = time.monotonic() - began
+        told = server.count(f"RuntimeError: {reason}")
+        trial.check(
+            f"{app}: ends with status 3, the reason in the log once, nothing left over",
+            f"status {status}, {told} x {reason!r}, {len(left_over)} left over, after {seconds:.1f} s",
+            status == 3 and told == 1 and not left_over,
+        )
+
+
+# --- slowly
+
+
+async def _starts_slowly(trial: Trial) -> None:
+    start_s = SLOW_START_S if trial.full else SHORT_SLOW_START_S
+    workers = 2 if trial.full else 1
+    patience = ("--worker-hang-timeout", str(HANG_TIMEOUT_S))
+    async with _crashing(trial, "slow", *patience, workers=workers, start_s=start_s) as (server, listener):
+        began = time.monotonic()
+        # Several slow starts one behind the other are more than the usual patience.
+        server.deadline_s += start_s * workers
+        first = set(await server.started(workers))
+        ready_s = time.monotonic() - began
+        done = asyncio.Event()
+        failed: list[str] = []
+        client = asyncio.create_task(ask_until(server, done, failed, pause_s=CLIENT_PAUSE_S))
+        server.signal(signal.SIGHUP)
+        await server.said("restarting workers")
+        asked_at = time.monotonic()
+        server.signal(signal.SIGTTIN)
+        await server.said(f"Increasing the number of workers to {workers + 1}")
+        answered_s = time.monotonic() - asked_at
+        await server.said(RESTARTED)
+        restarted_s = time.monotonic() - asked_at
+        await server.said("Application startup complete", 2 * workers + 1)
+        done.set()
+        answered = await client
+        status = await server.stop()
+    trial.check(f"ready after a start-up of {start_s:g} s", f"{ready_s:.1f} s", ready_s >= start_s)
+    ended = server.found("died|stalled|killing|giving the restart up")
+    trial.check("killed, called stalled, or given up", "; ".join(ended) or 0, not ended)
+    fresh = {note["pid"] for note in listener.notes if note["what"] == "joined"} - first
+    trial.check(
+        f"a rolling restart of {workers}, in seconds",
+        f"{restarted_s:.1f}, {len(fresh)} started",
+        restarted_s >= start_s * workers and len(fresh) == workers + 1,
+    )
+    trial.check(
+        f"SIGTTIN meanwhile answered within {ANSWERED_S:g} s", as_ms(answered_s), answered_s <= ANSWERED_S
+    )
+    trial.check(
+        "failed requests meanwhile", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0
+    )
+    trial.check("exit status of a stop then", status, status == 0)
+
+
+CRASH_LOOP: Final = Row(
+    name="crash-loop",
+    fault="crash loop",
+    how="an app that dies 0.1 s after its start; one that cannot start; one that takes long to start",
+    counts="seconds of a crash loop",
+    full=everywhere(FULL_S),
+    short=5,
+    run=crash_loop,
+)
