@@ -256,8 +256,8 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
 
 async def test_a_death_told_between_its_packets_waits_for_them() -> None:
     async with fleet(1) as (launcher, (a,)):
-        gone: list[Worker] = []
-        a.ipc.on_leave(lambda worker, reason, lost: gone.append(worker))
+        gone: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        a.ipc.on_leave(lambda worker, reason, lost: gone.set_result(worker))
         newcomer = Worker(12_345, 1, 7)
         # Its packet has been read, with nothing behind it; both words about it are on the lifeline.
         launcher.members[1].line.sendall(
@@ -272,9 +272,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         reader._readable()
         assert a.seen == [("note", newcomer.pid, "last words")]
         async with asyncio.timeout(10):
-            while not gone:  # noqa: ASYNC110  # each turn of the loop is the event
-                await asyncio.sleep(0)
-        assert gone == [newcomer]
+            assert await gone == newcomer
         assert a.endpoint.outgoing.find(newcomer.generation) is None
         assert a.ipc.stats().dropped == {}
 
