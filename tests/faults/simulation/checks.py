@@ -154,10 +154,10 @@ class Checks:
         text = f"w{program.generation} reaches its drain timeout with {unsent} not sent"
         if not world.fate.parent_was_killed:
             world.fail(text)
-        # Without the launcher, a write end that has not come will not come.
-        late = [
-            g for g, lost in program.lost.items() if lost and g in program.arrived and g not in program.gone
-        ]
+            return
+        # Without the launcher, a write end that has not come will not come. What it lost before, to those
+        # who died, is no part of this.
+        late = [g for g, lost in program.unsent.items() if lost and g in program.arrived]
         if late or not unsent:
             world.fail(f"{text}, to {late}")
 

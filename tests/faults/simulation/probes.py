@@ -38,6 +38,7 @@ class Probes:
         swap(stack, Endpoint, on_word=self._around_on_word(Endpoint.on_word))
         swap(stack, Relay, took=self._around_took(Relay.took))
         swap(stack, Outgoing, lose=self._around_lose(Outgoing.lose))
+        swap(stack, Outgoing, close=self._around_close(Outgoing.close))
 
     # --- the worker speaks
 
@@ -48,14 +49,11 @@ class Probes:
             program = self._world.running()
             if not isinstance(word, words.Beat):
                 self._world.note("says %s", word)
-            match word:
-                case words.Leaving():
-                    self._look_for_crossing(program)
-                case words.Drained(clean, unsent):
-                    program.has_drained = True
-                    program.is_clean = clean
-                    if not clean:
-                        self._world.checks.drain_timeout(program, unsent)
+            if isinstance(word, words.Drained):
+                program.has_drained = True
+                program.is_clean = word.clean
+                if not word.clean:
+                    self._world.checks.drain_timeout(program, word.unsent)
             send(lifeline, word)
             match word:
                 case words.Join():
@@ -73,11 +71,6 @@ class Probes:
                     )
 
         return say
-
-    def _look_for_crossing(self, program: Program) -> None:
-        """It leaves, and has not read yet that another one joins."""
-        if b"Joined" in self._lifeline(program).unread():
-            self._world.count(LEAVE_CROSSING_JOIN)
 
     @staticmethod
     def _lifeline(program: Program) -> SocketEnd:
@@ -100,6 +93,9 @@ class Probes:
                 case words.Joined(worker):
                     program.heard_of[worker.generation] = worker
                     program.joined.add(worker.generation)
+                    if program.has_left:
+                        # The launcher, which tells no leaver of a join, had not heard yet that it leaves.
+                        self._world.count(LEAVE_CROSSING_JOIN)
                 case words.Entered(missing):
                     program.missing = {g for g, each in program.heard_of.items() if each.pid in missing}
                     program.has_entered = True
@@ -147,5 +143,15 @@ class Probes:
         def count(outgoing: Outgoing, peer: Peer) -> None:
             lose(outgoing, peer)
             self._world.running().lost[peer.worker.generation] = peer.lost
+
+        return count
+
+    def _around_close(self, close: Callable[[Outgoing], int]) -> Callable[[Outgoing], int]:
+        def count(outgoing: Outgoing) -> int:
+            program = self._world.running()
+            before = dict(program.lost)
+            unsent = close(outgoing)
+            program.unsent = {to: lost - before.get(to, 0) for to, lost in program.lost.items()}
+            return unsent
 
         return count

@@ -64,7 +64,9 @@ class Program:
         self.gone: dict[int, str] = {}
         self.tooks_sent = 0
         self.tooks_heard = 0
+        # What was accepted and never left its outbox, by receiver: in all, and at the end of its leave.
         self.lost: dict[int, int] = {}
+        self.unsent: dict[int, int] = {}
         self.joined: set[int] = set()
         self.was_judged_stalled = False
 

@@ -40,7 +40,12 @@ def _packet_before_descriptor(plain: Plan) -> Plan:
 
 
 def _leave_crossing_join(plain: Plan) -> Plan:
-    """Some leave while others join, and who leaves has a turn under way when the newcomer is announced."""
+    """Some leave while others join, and who leaves has a turn under way when the newcomer is announced.
+
+    Turns are as slow as that, and all processes share one processor: at one small read a turn they carry
+    some 50 kB/s, and what they send must fit into the drain timeout.
+    """
+    traffic = plain.traffic
     return replace(
         plain,
         workers=4,
@@ -49,7 +54,13 @@ def _leave_crossing_join(plain: Plan) -> Plan:
             Act(0.12, "fewer"),
             Act(0.15, "restart"),
         ),
-        traffic=replace(plain.traffic, talkers=2, verbs=3, pause_s=0.02),
+        traffic=replace(
+            traffic,
+            talkers=2,
+            verbs=3,
+            pause_s=0.02,
+            large_bytes=min(traffic.large_bytes, 6 * plain.packet_bytes),
+        ),
         turn_s=0.002,
     )
 
