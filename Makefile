@@ -23,6 +23,10 @@ $(VENV)/.test: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint
 	@touch $@
 
+$(VENV)/.faults: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo test lint faults
+	@touch $@
+
 demo: $(VENV)/.demo
 	@echo
 	@echo "  Open   http://127.0.0.1:8000/   and then try, with a pid that it shows:"
@@ -39,7 +43,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	@scripts/lint $(BIN)
 
-faults: $(VENV)/.test
+faults: $(VENV)/.faults
 	@$(BIN)/python -m tests.faults $(ROW)
 
 bench: $(VENV)/.test
