@@ -61,7 +61,9 @@ class Report:
     unharmed: float
     # Senders that lost a message because a cut packet was completed, by chance, by their first bytes.
     chances: int
+    # Executions that broke a promise, raised or ended their process, and those that did the latter two.
     failed: int
+    crashed: int
     # "decisions-in-hex reason", the first of them.
     failures: list[str]
     seconds: float
@@ -84,7 +86,7 @@ class Report:
             f"{self.chances:,} senders lost one to a cut packet that their own bytes completed",
             *(f"coverage: {words}" for words in self.coverage),
             *([self.note] if self.note else []),
-            f"{self.failed:,} failures",
+            f"{self.failed:,} failures, {self.crashed:,} of them crashes",
             *self.failures,
         ]
         return "\n".join(lines)
@@ -131,6 +133,7 @@ def fuzz(
         unharmed=sum(tally.unharmed for tally in tallies) / max(total, 1),
         chances=sum(tally.chances for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
+        crashed=sum(tally.crashed for tally in tallies),
         failures=[failure for tally in tallies for failure in tally.failures],
         seconds=time.monotonic() - started,
         coverage=coverage,
@@ -164,7 +167,7 @@ class _Child:
             return Tally(**json.loads(result.read_text()))
         decisions = Now.read(self._folder / "now")
         last = self._output().strip().rpartition("\n")[2]
-        return Tally(failed=1, failures=[f"{decisions.hex()} {reason}: {last}"])
+        return Tally(failed=1, crashed=1, failures=[f"{decisions.hex()} {reason}: {last}"])
 
     def coverage(self) -> str:
         """How many branches, how many features of them, and how many inputs show all these."""

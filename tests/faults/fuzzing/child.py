@@ -51,7 +51,9 @@ class Tally:
     unharmed: int = 0
     # Senders that lost a message to a cut packet, completed by chance by their own first bytes.
     chances: int = 0
+    # Executions that broke a promise or raised, and those of them that raised.
     failed: int = 0
+    crashed: int = 0
     failures: list[str] = field(default_factory=list)
 
     def execute(self, decisions: bytes) -> None:
@@ -64,6 +66,7 @@ class Tally:
         self.chances += outcome.chances
         if outcome.failure is not None:
             self.failed += 1
+            self.crashed += outcome.crashed
             if len(self.failures) < MAX_KEPT_FAILURES:
                 self.failures.append(f"{decisions.hex()} {outcome.failure}")
 

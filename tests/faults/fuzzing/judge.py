@@ -23,6 +23,8 @@ class Outcome(NamedTuple):
     """What one execution came to."""
 
     failure: str | None
+    # Something was raised: that is a failure, too.
+    crashed: bool
     # Packets that the reassembler was given, packets that made it deliver messages.
     reached: int
     delivered: int
@@ -40,12 +42,12 @@ def execute(decisions: bytes) -> Outcome:
         receiver.read_all()
         unharmed = receiver.settle()
     except _PromiseError as broken:
-        return receiver.outcome(str(broken), 0)
+        return receiver.outcome(str(broken))
     except Exception as error:  # noqa: BLE001 - that nothing is raised is what is tested
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-        return receiver.outcome(reason, 0)
-    return receiver.outcome(None, unharmed)
+        return receiver.outcome(reason, crashed=True)
+    return receiver.outcome(None, unharmed=unharmed)
 
 
 class _PromiseError(Exception):
@@ -67,8 +69,8 @@ class _Receiver:
         self.reached = 0
         self.chances = 0
 
-    def outcome(self, failure: str | None, unharmed: int) -> Outcome:
-        return Outcome(failure, self.reached, len(self.deliveries), unharmed, self.chances)
+    def outcome(self, failure: str | None, *, crashed: bool = False, unharmed: int = 0) -> Outcome:
+        return Outcome(failure, crashed, self.reached, len(self.deliveries), unharmed, self.chances)
 
     def read_all(self) -> None:
         parser, reassembler = self.parser, self.reassembler

@@ -1,4 +1,4 @@
-"""The report: many seeds, in one process or two, and what they have come to.
+"""The report: many seeds and the named schedules, in one process or two, and what they have come to.
 
 Law: a seed is run by itself and judged by itself; the report only adds up.
 """
@@ -11,17 +11,18 @@ import multiprocessing
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from tests.faults.simulation.plan import STEPS
-from tests.faults.simulation.seeds import plan_of
+from tests.faults.simulation.seeds import NAMED, find, plan_of
 from tests.faults.simulation.world import World
 
-# Seeds that one process takes at once.
+# Seeds that one process takes at once, at most.
 CHUNK: Final = 250
 
 # A run leaves some thousand objects in cycles; collecting them seldom is faster than often.
@@ -36,17 +37,19 @@ class Report:
     """What some seeds have come to.
 
     Attributes:
-        seeds: how many were run.
-        failures: the seeds that failed, each with what is wrong and how to see it again.
+        seeds: how many were run, besides the named schedules.
+        failures: what is wrong in each run that failed, and how to see it again.
+        named: the named schedules, and the seed in which each has happened.
         kills: workers killed, by the step of the protocol that they were at.
         accepted, delivered, lost: messages, one for each receiver; `lost`: counted so by their senders.
-        events: nasty schedules that were seen, by name.
+        events: nasty schedules that were seen, in whichever seed, by name.
         exits: workers, by how they ended.
         seconds: of a clock on the wall.
     """
 
     seeds: int = 0
-    failures: list[tuple[int, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    named: dict[str, int] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
     accepted: int = 0
     delivered: int = 0
@@ -59,6 +62,7 @@ class Report:
         return Report(
             self.seeds + other.seeds,
             self.failures + other.failures,
+            self.named | other.named,
             dict(Counter(self.kills) + Counter(other.kills)),
             self.accepted + other.accepted,
             self.delivered + other.delivered,
@@ -75,32 +79,39 @@ class Report:
             "workers: " + _counts(self.exits),
             "killed at: " + _counts({step: self.kills.get(step, 0) for step in STEPS}),
             "seen: " + _counts(self.events),
+            *(f'named: "{name}", seen in its seed {seed}' for name, seed in self.named.items()),
         ]
-        return "\n".join([*lines, *(f"seed {seed}: {text}" for seed, text in self.failures)])
+        return "\n".join([*lines, *self.failures])
 
 
 def simulate(seeds: range, processes: int = 2) -> Report:
-    """Run these seeds, in one process or two."""
+    """Run these seeds and the named schedules, in one process or two."""
     began = time.monotonic()
-    chunks = [seeds[start : start + CHUNK] for start in range(0, len(seeds), CHUNK)]
+    chunk = min(CHUNK, -(-len(seeds) // processes)) or 1
+    jobs = [partial(_run_named, name) for name in NAMED]
+    jobs += [partial(_run_all, seeds[start : start + chunk]) for start in range(0, len(seeds), chunk)]
     if processes == 1:
-        reports = list(map(_run_all, chunks))
+        reports = list(map(_do, jobs))
     else:
         # Not forked: whoever calls may have threads.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(processes, MAX_PROCESSES), mp_context=context) as pool:
-            reports = list(pool.map(_run_all, chunks))
+            reports = list(pool.map(_do, jobs))
     return sum(reports, Report(seconds=time.monotonic() - began))
+
+
+def _do(job: Callable[[], Report]) -> Report:
+    with _collecting_seldom():
+        return job()
 
 
 def _run_all(seeds: range) -> Report:
     report = Report()
-    with _collecting_seldom():
-        for place, seed in enumerate(seeds):
-            if place % COLLECT_EVERY == 0:
-                gc.collect()
-            report += _run(seed)
-        gc.collect()
+    for place, seed in enumerate(seeds):
+        if place % COLLECT_EVERY == 0:
+            gc.collect()
+        report += _run(seed)
+    gc.collect()
     return report
 
 
@@ -110,14 +121,10 @@ def _run(seed: int) -> Report:
         world.run()
     except Exception:  # noqa: BLE001  # a mistake of the simulation's own is a failure of that seed
         world.fail(traceback.format_exc())
-    failures = []
-    if world.failures:
-        again = f"again: python -m tests.faults.simulation --seed {seed}"
-        failures = [(seed, "; ".join([*world.failures, again]))]
     ledger = world.ledger
     return Report(
         seeds=1,
-        failures=failures,
+        failures=_failures(world, f"--seed {seed}"),
         kills=dict(world.kills),
         accepted=ledger.accepted,
         delivered=ledger.delivered,
@@ -125,6 +132,21 @@ def _run(seed: int) -> Report:
         events=dict(world.events),
         exits=dict(Counter(each.fate for each in ledger.exits.values())),
     )
+
+
+def _run_named(name: str) -> Report:
+    try:
+        world = find(name)
+    except LookupError as error:
+        return Report(failures=[str(error)])
+    failures = _failures(world, f'--named "{name}"')
+    return Report(failures=failures, named={name: world.plan.seed} if world.events[name] else {})
+
+
+def _failures(world: World, options: str) -> list[str]:
+    if not world.failures:
+        return []
+    return [f"{'; '.join(world.failures)}; again: python -m tests.faults.simulation {options}"]
 
 
 @contextmanager

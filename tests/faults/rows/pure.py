@@ -1,0 +1,91 @@
+"""What runs in no server: the parser under mutated input, and the product in a simulated world.
+
+Law: what happens in an execution or a seed, and what must hold in it, is
+decided in `fuzzing/` and `simulation/`; here are the figures. Both run in
+processes of their own, so that nothing of this one is in their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tests.faults.fuzz import fuzz
+from tests.faults.simulation import simulate
+from tests.faults.simulation.plan import STEPS
+from tests.faults.simulation.seeds import NAMED
+from tests.faults.trial import PURE, Row, Trial, describe
+
+# So many seeds for each kill at each step of the protocol: 1,000 of them in 100,000 seeds.
+SEEDS_PER_KILL: Final = 100
+
+# The share of executions that must get as far as the reassembler, and of those in which somebody whom
+# nobody has harmed is owed every message: without either, nothing would be tested.
+LEAST_REACHED: Final = 0.5
+LEAST_UNHARMED: Final = 0.25
+
+# Failures that are written down in words; all are counted.
+MAX_SHOWN: Final = 3
+
+
+async def parser(trial: Trial) -> None:
+    """So many executions, each with the run's valid cookie; a tenth is guided if atheris is there."""
+    report = await asyncio.to_thread(fuzz, trial.count)
+    broken = report.failed - report.crashed
+    trial.check("executions", f"{report.executions:,}", report.executions == trial.count)
+    trial.check("crashes", f"{report.crashed:,}", not report.crashed)
+    trial.check("accepted, delivered or counted what it should not have", f"{broken:,}", not broken)
+    if report.failures:
+        trial.check("failures (decisions for --replay)", report.failures[:MAX_SHOWN], False)
+    trial.check(
+        f"share that reaches the reassembler, at least {LEAST_REACHED:.0%}",
+        f"{report.reached:.1%}",
+        report.reached >= LEAST_REACHED,
+    )
+    trial.check(
+        f"share in which an unharmed sender got every message through, at least {LEAST_UNHARMED:.0%}",
+        f"{report.unharmed:.1%}",
+        report.unharmed >= LEAST_UNHARMED,
+    )
+    trial.say("packets that made the receiver deliver", f"{report.delivered:,}")
+    guided = f"{report.guided:,} executions; {report.note or '; '.join(report.coverage)}"
+    trial.check("guided by coverage", guided, report.guided > 0 or not trial.full)
+
+
+async def simulation(trial: Trial) -> None:
+    """Seeds from 0 on, and the named schedules."""
+    report = await asyncio.to_thread(simulate, range(trial.count))
+    trial.check("seeds", f"{report.seeds:,}", report.seeds == trial.count)
+    failed = f"{len(report.failures)}: {report.failures[:MAX_SHOWN]}" if report.failures else 0
+    trial.check("seeds and named schedules that failed", failed, not report.failures)
+    least = max(trial.count // SEEDS_PER_KILL, 1)
+    for step in STEPS:
+        kills = report.kills.get(step, 0)
+        trial.check(f"workers killed at: {step}; at least {least:,}", f"{kills:,}", kills >= least)
+    for name in NAMED:
+        seen = f"in its seed {report.named.get(name)}; {report.events.get(name, 0):,} times in the others"
+        trial.check(f"named schedule: {name}", seen, name in report.named)
+    messages = {"accepted": report.accepted, "delivered": report.delivered, "counted lost": report.lost}
+    trial.say("messages", describe(messages))
+    trial.say("workers, by their end", describe(report.exits))
+
+
+PARSER: Final = Row(
+    name="parser",
+    fault="parser",
+    how="inputs with the valid cookie, mutated structurally, against a reference of what must come of them",
+    counts="executions",
+    full={PURE: 10_000_000},
+    short=5_000,
+    run=parser,
+)
+
+SIMULATION: Final = Row(
+    name="simulation",
+    fault="simulation",
+    how="the shipped launcher and workers on a simulated kernel and clock, with kills at any call",
+    counts="seeds",
+    full={PURE: 100_000},
+    short=200,
+    run=simulation,
+)
