@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgi_ipc.launcher.launcher import LATE_S
+from asgi_ipc.protocol.slots import STALLED_AFTER_S
 from tests.faults.oracle import judge
 from tests.puppets import puppets
 from tests.serving import DEADLINE_S, eventually, is_running, serving
@@ -155,6 +157,20 @@ async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]
         assert await strings.server.stop() == 0
+
+
+async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -> None:
+    async with puppets(tmp_path, workers=1) as (strings, [a]):
+        # A pause that ends just after the worker would have been due to be judged: too short to be noticed
+        # by its length, and what the worker has said meanwhile is unread.
+        since_beat_s = await strings.call(a, "since_beat")
+        strings.server.signal(signal.SIGSTOP)
+        await asyncio.sleep(STALLED_AFTER_S - since_beat_s + LATE_S / 2)  # the fault is this pause
+        strings.server.signal(signal.SIGCONT)
+        # What is asked for now is done behind what was due before.
+        strings.server.signal(signal.SIGTTIN)
+        await strings.server.said("Increasing the number of workers to 2")
+        assert not strings.server.found("stalled")
 
 
 async def test_a_worker_that_has_served_its_requests_is_replaced_before_it_stops(tmp_path: Path) -> None:

@@ -122,14 +122,18 @@ class Launcher:
             except TimeoutError:
                 pass
         now = self._loop.time()
+        is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:
-            # The time was ours; the workers may have spoken meanwhile.
+            # The time was ours.
             self._handle(LauncherSlept(now - deadline), now)
+        if is_due:
+            # What the workers have said counts before they are judged: a select that was interrupted until
+            # its time was over (SIGSTOP, SIGCONT: signal(7)) has told of no lifeline.
             for generation in list(self._processes):
                 self._read_lifeline(generation)
         while self._events:
             self._handle(self._events.popleft(), now)
-        if deadline is not None and now >= deadline:
+        if is_due:
             self._handle(Tick(), now)
             self._relay.tick(now)
         for generation in self._relay.pending():

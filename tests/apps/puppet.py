@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import ipc
+from asgi_ipc.worker.pulse import PULSE_S
 from tests.apps.strings import Commands, obeying
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
@@ -177,6 +178,15 @@ async def babble() -> None:
     station.current.lifeline._socket.send(b"\x05\x00\x00\x00nonsense")
 
 
+async def since_beat() -> float:
+    """Seconds since this worker's last beat."""
+    from asgi_ipc.worker import station
+
+    assert station.current is not None
+    assert station.current._pulse is not None
+    return asyncio.get_running_loop().time() - station.current._pulse._due + PULSE_S
+
+
 async def thread_send(to: int, data: Any) -> Any:
     return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
 
@@ -197,6 +207,7 @@ COMMANDS: Commands = {
     "stats": stats,
     "outside": outside,
     "open_gate": open_gate,
+    "since_beat": since_beat,
     "fork_and_hold": fork_and_hold,
     "thread_send": thread_send,
 }
