@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -46,6 +48,33 @@ def write_all(outbox: Outbox) -> list[Packet]:
 
 
 # --- bounds
+
+
+# In a process of its own: what this one has allocated and freed before would be in the figure.
+_FILL = """
+import sys
+from asgi_ipc.protocol.batch import encode_message
+from asgi_ipc.protocol.outbox import Budget, LargeMessage, Outbox, Route
+
+def own_kib():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon:"))
+
+outbox = Outbox(Route(b"outboxes", 1, 2, 4096), Budget())
+before = own_kib()
+while outbox.offer(LargeMessage(encode_message("n", bytes(int(sys.argv[1])), 2**24))):
+    pass
+print(own_kib() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@pytest.mark.parametrize("size_bytes", [4_200, 5_000, 16_384, 100_000, 1_048_576])
+def test_a_full_outbox_costs_memory_as_its_bound_says(size_bytes: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL, str(size_bytes)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 <= MAX_OUTBOX_BYTES + 10 * 1024 * 1024
 
 
 def test_an_outbox_is_full_at_exactly_its_limit() -> None:
