@@ -416,6 +416,39 @@ def test_a_first_fragment_that_begins_nothing_is_counted_as_corrupt(payload: byt
     assert reassembler.drops == {"corrupt": 1}
 
 
+def test_pieces_that_continue_nothing_are_corrupt_once_and_what_follows_is_not_harmed() -> None:
+    reassembler = Reassembler(MIB)
+    stray = memoryview(b"piece")
+    for number in range(3):
+        assert reassembler.accept(Packet(1, 2, number, FRAGMENT_MORE, stray)) == []
+    assert reassembler.accept(batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+    assert reassembler.drops == {"corrupt": 1}
+    assert reassembler.accept(Packet(1, 2, 4, FRAGMENT_MORE, stray)) == []
+    assert [m for packet in fragments(5) for m in reassembler.accept(packet)] == [LARGE_MESSAGE]
+    assert reassembler.accept(Packet(1, 2, 11, FRAGMENT_MORE, stray)) == []
+    assert reassembler.drops == {"corrupt": 3}
+
+
+@pytest.mark.parametrize("beginning", [None, b"\5", b"\0\0\0\0piece", b"\xff\xff\xff\xffpiece"])
+def test_pieces_of_what_was_dropped_are_not_counted_again(beginning: bytes | None) -> None:
+    reassembler = Reassembler(MIB)
+    if beginning is not None:
+        reassembler.accept(Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(beginning)))
+    for number in (1, 2):
+        assert reassembler.accept(Packet(1, 2, number, FRAGMENT_MORE, memoryview(b"piece"))) == []
+    assert sum(reassembler.drops.values()) == 1
+    assert reassembler.accept(batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+
+
+def test_at_the_end_all_that_is_unfinished_is_dropped_and_counted() -> None:
+    reassembler = Reassembler(MIB)
+    for sender in (1, 9):
+        reassembler.accept(next(fragments(0, sender=sender)))
+    reassembler.accept(batch(0, FIRST_MESSAGE, sender=5))
+    reassembler.close()
+    assert (reassembler.partial_bytes, reassembler.drops) == (0, {"partial": 2})
+
+
 def test_a_timestamp_that_no_datetime_can_hold_is_counted_as_corrupt() -> None:
     # The year 10000, as MessagePack's 96-bit timestamp (fuzzing found that msgspec raises ValueError here).
     timestamp = b"\xc7\x0c\xff" + bytes(4) + (253_402_300_800).to_bytes(8, "big")

@@ -166,7 +166,9 @@ class Reassembler:
     A repeat is dropped, a gap is counted, and what a gap has made
     impossible to complete is dropped with it. `drops` counts by reason:
     `repeat` and `corrupt` (packets), `gap` (packets missing), `partial`
-    (messages that can't be completed), `too_large` (messages).
+    (messages that can't be completed), `too_large` (messages). Pieces that
+    continue what was dropped go with it; such that continue nothing are
+    `corrupt`, once for those that follow each other.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -186,10 +188,13 @@ class Reassembler:
                 return []
             self._drop("gap", packet.number - stream.next_number)
             self._drop_partial(stream)
+            # What was missing may have begun a message.
+            stream.is_skipping = True
         stream.next_number = packet.number + 1
         if packet.kind == BATCH:
             if stream.pieces:
                 self._drop_partial(stream)
+            stream.is_skipping = False
             return self._decode(packet.payload)
         if packet.kind == FRAGMENT_FIRST:
             return self._begin(stream, packet.payload)
@@ -201,8 +206,14 @@ class Reassembler:
         if stream is not None:
             self._drop_partial(stream)
 
+    def close(self) -> None:
+        """Drop what everybody has left unfinished."""
+        for sender in list(self._streams):
+            self.forget(sender)
+
     def _begin(self, stream: _Stream, payload: memoryview) -> list[Message]:
         self._drop_partial(stream)
+        stream.is_skipping = True
         if len(payload) <= TOTAL_BYTES:
             self._drop("corrupt")
             return []
@@ -214,11 +225,14 @@ class Reassembler:
             self._drop("too_large")
             return []
         stream.total_bytes = total
+        stream.is_skipping = False
         return self._continue(stream, payload[TOTAL_BYTES:])
 
     def _continue(self, stream: _Stream, piece: memoryview) -> list[Message]:
         if not stream.total_bytes:
-            # Its beginning was dropped, and counted then.
+            if not stream.is_skipping:
+                self._drop("corrupt")
+                stream.is_skipping = True
             return []
         stream.pieces.append(bytes(piece))
         stream.have_bytes += len(piece)
@@ -227,6 +241,7 @@ class Reassembler:
             return []
         if stream.have_bytes > stream.total_bytes:
             self._drop_partial(stream)
+            stream.is_skipping = True
             return []
         encoded = b"".join((_BATCH_HEADER.pack(_ARRAY16, 1), *stream.pieces))
         self._clear(stream)
@@ -257,10 +272,12 @@ class Reassembler:
 class _Stream:
     """What is known of one sender's packets: the next number, and a large message under way."""
 
-    __slots__ = ("have_bytes", "next_number", "pieces", "total_bytes")
+    __slots__ = ("have_bytes", "is_skipping", "next_number", "pieces", "total_bytes")
 
     def __init__(self) -> None:
         self.next_number = 0
         self.pieces: list[bytes] = []
         self.have_bytes = 0
         self.total_bytes = 0
+        # What comes next may continue a message whose beginning was dropped, and counted then.
+        self.is_skipping = False

@@ -157,18 +157,25 @@ def _expect_of_one(
     expectation: Expectation,
 ) -> None:
     drops = expectation.drops
+    # The number of a piece that would continue what was dropped already.
+    excused = -1
     at = 0
     while at < len(own):
         index, packet = own[at]
+        follows = packet.number == (own[at - 1][1].number + 1 if at else 0)
         at += 1
         if packet.kind == FRAGMENT_MORE:
-            # Its beginning is missing.
+            if follows and packet.number != excused:
+                # It continues nothing.
+                drops["corrupt"] += 1
+            excused = packet.number + 1
             continue
         says: bytes | None
         if packet.kind == BATCH:
             says = _meaning(run, packet.payload)
         else:
             total = int.from_bytes(packet.payload[:_TOTAL_BYTES], "little")
+            excused = packet.number + 1
             if len(packet.payload) <= _TOTAL_BYTES or not total:
                 drops["corrupt"] += 1
                 continue
@@ -183,7 +190,9 @@ def _expect_of_one(
                 continue
             if len(encoded) != total:
                 drops["partial"] += 1
+                excused = own[at - 1][1].number + 1
                 continue
+            excused = -1
             index, packet = own[at - 1]
             says = _meaning(run, _ONE_MESSAGE + encoded)
         if says is None:
