@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +25,13 @@ from asgi_ipc.worker.station import Station
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until then: each turn may be the event."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 class Member:

@@ -159,7 +159,7 @@ async def test_a_handler_that_never_ends_is_cancelled_at_the_drain_deadline(
         async with alone_ipc.lifespan():
             await alone_ipc.send(alone_ipc.pid, "endless")
     assert ended.is_set()
-    assert "drain timeout: 0 messages not sent, 1 handlers cancelled" in caplog.text
+    assert "drain timeout: 0 messages not sent, 0 not handled, 1 handlers cancelled" in caplog.text
 
 
 async def test_handlers_registered_before_and_directly_behind_the_lifespan_miss_nothing() -> None:

@@ -614,14 +614,14 @@ def test_without_a_limit_a_stop_may_take_any_time() -> None:
     ("before", "said", "reason"),
     [
         ([], [], "killed"),
-        ([], [WorkerDrained(1, True, 0)], "left"),
-        ([], [WorkerDrained(1, False, 7)], "drain_timeout"),
+        ([], [WorkerDrained(1, True, 0, 0)], "left"),
+        ([], [WorkerDrained(1, False, 7, 2)], "drain_timeout"),
         ([FEWER], [], "left"),
         ([HUP, WorkerReady(3)], [], "replaced"),
-        ([TERM], [WorkerDrained(2, True, 0)], "left"),
-        ([TERM], [WorkerDrained(2, False, 7)], "drain_timeout"),
-        ([HUP, WorkerReady(3)], [WorkerDrained(1, True, 0)], "replaced"),
-        ([HUP, WorkerReady(3)], [WorkerDrained(1, False, 7)], "drain_timeout"),
+        ([TERM], [WorkerDrained(2, True, 0, 0)], "left"),
+        ([TERM], [WorkerDrained(2, False, 7, 2)], "drain_timeout"),
+        ([HUP, WorkerReady(3)], [WorkerDrained(1, True, 0, 0)], "replaced"),
+        ([HUP, WorkerReady(3)], [WorkerDrained(1, False, 7, 2)], "drain_timeout"),
     ],
 )
 def test_the_dead_are_buried_with_the_reason(before: list[Event], said: list[Event], reason: str) -> None:
@@ -642,14 +642,15 @@ def test_who_dies_while_it_leaves_was_killed_unless_it_has_said_its_last_word(
     desk.hear(*before)
     assert Buried(gone, "killed") in desk.dies(gone, -9)
     desk = a_fleet(2)
-    desk.hear(*before, WorkerDrained(gone, True, 0))
+    desk.hear(*before, WorkerDrained(gone, True, 0, 0))
     assert Buried(gone, reason) in desk.dies(gone, -9)
 
 
 def test_messages_that_were_not_sent_before_the_drain_timeout_are_told() -> None:
     desk = a_fleet(1)
-    (log,) = desk.hear(TERM, WorkerDrained(1, False, 7))[-1:]
-    assert log == Log("warning", "Worker [1001] reached its drain timeout with 7 messages not sent.")
+    (log,) = desk.hear(TERM, WorkerDrained(1, False, 7, 2))[-1:]
+    text = "Worker [1001] reached its drain timeout with 7 messages not sent and 2 not handled."
+    assert log == Log("warning", text)
 
 
 def test_the_same_reason_of_many_workers_is_told_once_until_a_restart() -> None:
@@ -677,7 +678,7 @@ def test_what_is_heard_of_a_process_that_is_gone_changes_nothing(generation: int
         WorkerFailed(generation, "late"),
         WorkerRetiring(generation),
         WorkerBeat(generation),
-        WorkerDrained(generation, False, 1),
+        WorkerDrained(generation, False, 1, 2),
         WorkerExited(generation, 1, "exited"),
     ]
     assert desk.hear(*late) == []

@@ -226,7 +226,7 @@ class FleetMachine(RuleBasedStateMachine):
         if self.processes[generation].killed:
             self.end(generation, -9)
         else:
-            self.post(WorkerDrained(generation, clean, 0 if clean else 3))
+            self.post(WorkerDrained(generation, clean, 0 if clean else 3, 0 if clean else 2))
             self.end(generation, 0)
 
     @precondition(lambda self: self.serving())

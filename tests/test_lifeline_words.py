@@ -52,7 +52,7 @@ to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
     st.builds(words.Join),
     st.builds(words.Took, _generations, st.booleans()),
     st.builds(words.Leaving),
-    st.builds(words.Drained, st.booleans(), st.integers(0, 2**40)),
+    st.builds(words.Drained, st.booleans(), st.integers(0, 2**40), st.integers(0, 2**40)),
     st.builds(words.Ready),
     st.builds(words.Failed, st.text()),
     st.builds(words.Retiring),

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,16 +15,9 @@ from asgi_ipc.protocol.batch import encode_message, join_batch
 from asgi_ipc.protocol.lifeline import Joined, encode_word
 from asgi_ipc.protocol.packet import BATCH, encode_packet
 from asgi_ipc.worker.endpoint import Endpoint
-from tests.inprocess import COOKIE, DEADLINE_S, Fleet, Member, fleet
+from tests.inprocess import COOKIE, Fleet, Member, fleet, until
 
 MIB = 1024 * 1024
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until then."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  # each turn of the loop is the event
-            await asyncio.sleep(0)
 
 
 def watch(member: Member) -> list[tuple[Any, ...]]:

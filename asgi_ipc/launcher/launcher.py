@@ -250,8 +250,8 @@ class Launcher:
                 relay.took(generation, of, arrived, now)
             case words.Leaving():
                 relay.leave(generation)
-            case words.Drained(clean, unsent):
-                self._post(WorkerDrained(generation, clean, unsent))
+            case words.Drained(clean, unsent, unhandled):
+                self._post(WorkerDrained(generation, clean, unsent, unhandled))
             case words.Ready():
                 self._post(WorkerReady(generation))
             case words.Failed(reason):

@@ -80,11 +80,12 @@ class WorkerBeat:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDrained:
-    """Its leave is over, cleanly or with this many messages not sent."""
+    """Its leave is over, cleanly or with this many messages not sent and not handled."""
 
     generation: int
     clean: bool
     unsent: int
+    unhandled: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,12 +147,13 @@ class Fleet:
                     self._log("info", f"Worker [{process.pid}] responds again.")
             case WorkerFailed(reason=reason):
                 process.failure = reason
-            case WorkerDrained(clean=clean, unsent=unsent):
+            case WorkerDrained(clean=clean, unsent=unsent, unhandled=unhandled):
                 process.drained = clean
                 if not clean:
                     self._log(
                         "warning",
-                        f"Worker [{process.pid}] reached its drain timeout with {unsent} messages not sent.",
+                        f"Worker [{process.pid}] reached its drain timeout with {unsent} messages not sent "
+                        f"and {unhandled} not handled.",
                     )
             case WorkerReady() if process.phase is Phase.STARTING:
                 process.phase = Phase.READY

@@ -101,10 +101,11 @@ class Leaving(_Word, frozen=True):
 
 
 class Drained(_Word, frozen=True):
-    """My leave is over: cleanly, or at its deadline with this many messages not sent."""
+    """My leave is over: cleanly, or at its deadline with this many messages not sent and not handled."""
 
     clean: bool
     unsent: int
+    unhandled: int
 
 
 class Ready(_Word, frozen=True):

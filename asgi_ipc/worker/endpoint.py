@@ -169,6 +169,7 @@ class Endpoint:
             "stale": self._stale,
             "lost": self.outgoing.lost,
             "invalid_name": self.dispatcher.invalid_names,
+            "unhandled": self.dispatcher.unhandled,
         }
         counts["corrupt"] = counts.get("corrupt", 0) + self._parser.skips + self._loopback_parser.skips
         return {reason: count for reason, count in counts.items() if count}
@@ -317,13 +318,22 @@ class Endpoint:
         self._over = True
         unsent = self.outgoing.close()
         if self._reader is not None:
+            # What its senders have written is theirs no more; here it is counted, at least.
+            self._reader.read_rest()
             self._reader.close()
+        self._reassembler.close()
+        unhandled = self.dispatcher.unhandled
         if not clean:
-            logger.warning("drain timeout: %d messages not sent, %d handlers cancelled", unsent, cancelled)
+            logger.warning(
+                "drain timeout: %d messages not sent, %d not handled, %d handlers cancelled",
+                unsent,
+                unhandled,
+                cancelled,
+            )
         if self._own_pulse is not None:
             self._own_pulse.close()
         if lifeline is not None:
-            lifeline.send(Drained(clean, unsent))
+            lifeline.send(Drained(clean, unsent, unhandled))
 
     async def _drain(self) -> None:
         # Flushing without reading deadlocks: two leavers would wait on each other's full pipes.

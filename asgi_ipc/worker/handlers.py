@@ -115,6 +115,8 @@ class Dispatcher:
         self.received = 0
         self.discarded = 0
         self.invalid_names = 0
+        # Arrived, and not given to a handler before `close`.
+        self.unhandled = 0
         self.handler_errors = 0
 
     @property
@@ -127,6 +129,7 @@ class Dispatcher:
     def accept(self, context: contextvars.Context, messages: list[Message]) -> None:
         """Take the messages of one packet; their handlers start in this turn or in later ones."""
         if self._closed:
+            self.unhandled += len(messages)
             return
         self._queue.append((context, messages))
         self._idle.clear()
@@ -158,15 +161,19 @@ class Dispatcher:
             await self._idle.wait()
 
     async def close(self) -> int:
-        """Cancel the handlers in flight and let them clean up; how many. What waits is dropped."""
+        """Cancel the handlers in flight, let them clean up; how many. What waits is dropped and counted."""
         self._closed = True
+        waiting = sum(len(entry[1]) for entry in self._queue if not callable(entry))
+        self.unhandled += waiting - self._position
         self._queue.clear()
+        self._position = 0
         if self._deferred:
             # Plain handlers whose turn has come are in the loop's own queue.
             await asyncio.sleep(0)
         tasks = list(self._tasks)
         for task in tasks:
             handler = self._tasks[task][0]
+            self.unhandled += len(handler.lane)
             handler.lane.clear()
             handler.behind.clear()
             task.cancel()

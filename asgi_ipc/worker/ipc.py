@@ -75,6 +75,7 @@ class IPC:
     def __init__(self) -> None:
         self._registry = Registry()
         self._endpoint: Endpoint | None = None
+        self._last_stats: Stats | None = None
         self._known_names: set[str] = set()
         descriptors.register(self)
 
@@ -189,8 +190,12 @@ class IPC:
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.
 
-        Raises NotRunningError outside the lifespan.
+        After the lifespan: as it was at its end, with what a leave had to drop at its deadline.
+
+        Raises NotRunningError before the lifespan.
         """
+        if self._endpoint is None and self._last_stats is not None:
+            return self._last_stats
         return snapshot(self._entered())
 
     # --- verbs
@@ -326,11 +331,12 @@ class IPC:
             finally:
                 await endpoint.leave()
         finally:
+            self._last_stats = snapshot(endpoint)
             self._endpoint = None
 
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
-        self._endpoint = None
+        self._endpoint = self._last_stats = None
 
     # --- in between
 

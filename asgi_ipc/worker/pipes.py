@@ -28,6 +28,9 @@ if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
 # the default size holds.
 READ_BYTES: Final = 64 * 1024
 
+# What the largest pipe holds, and as much again as may be written meanwhile.
+MAX_REST_BYTES: Final = 2 * 1024 * 1024
+
 # Packets written before the loop gets its turn back.
 BURST_PACKETS: Final = 64
 
@@ -90,6 +93,13 @@ class PipeReader:
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._fd)
+
+    def read_rest(self) -> None:
+        """Read what lies in the pipe, at once and for the last time; senders may not stop meanwhile."""
+        self.pause()
+        until = self.read_bytes + MAX_REST_BYTES
+        while self._fd >= 0 and self.read_bytes < until and self.unread_bytes():
+            self._readable()
 
     def close(self) -> None:
         """Close the read end; senders get EPIPE from now on."""

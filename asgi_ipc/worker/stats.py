@@ -19,14 +19,18 @@ class Stats:
 
     Attributes:
         sent: messages accepted by this worker's verbs, one for each receiver.
-        received: messages that arrived, with a handler or without.
-        discarded: messages that arrived and had no handler.
-        handler_errors: handlers that raised or were cancelled.
-        dropped: what was dropped, by reason: `corrupt` (runs of stray bytes, and batches that can't be
-            read), `repeat` and `gap` (packets), `partial` (messages that lost a piece), `too_large`,
-            `stale` (packets of or for someone else), `invalid_name` (messages whose name is none),
-            `lost` (accepted messages that never left an outbox because their receiver went).
-        outbox_bytes: what waits for each member, by pid.
+        received: messages whose turn has come, with a handler or without.
+        discarded: those of them that had no handler.
+        handler_errors: handlers and callbacks that raised or were cancelled.
+        dropped: what was dropped, by reason; a reason that has not come up is not there.
+            Messages: `lost` (accepted here, and never left an outbox because their receiver went or this
+            worker's own leave reached its deadline), `unhandled` (arrived, and not given to a handler
+            before such a deadline), `partial` (one that lost a piece: its sender was killed, or there was
+            a gap), `too_large` (announced as more than `max_message_bytes`), `invalid_name`.
+            Packets: `stale` (from or to a worker that is not known, or not this one), `repeat`, and
+            `gap` (missing in their sender's count).
+            `corrupt`: runs of stray bytes, and packets that nothing can be made of.
+        outbox_bytes: what waits for each worker, by pid, in bytes of encoded messages.
         reassembly_bytes: pieces of large messages that are not complete.
         loop_lag_s: how late this worker's event loop is: the delay, in seconds, of a timer that
             goes off once a second, the last time.
