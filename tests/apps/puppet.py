@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from asgi_ipc import ipc
+from asgi_ipc import Worker, ipc
 from asgi_ipc.worker.pulse import PULSE_S
 from tests.apps.strings import Commands, obeying
 
@@ -29,6 +30,8 @@ FOLDER = Path(os.environ["PUPPET_FOLDER"])
 
 # What handlers saw: (name, sender, data).
 journal: list[tuple[str, int | None, Any]] = []
+# How many of each name.
+heard: Counter[str] = Counter()
 seen = asyncio.Condition()
 gate = asyncio.Event()
 
@@ -36,6 +39,7 @@ gate = asyncio.Event()
 async def note(name: str, data: Any) -> None:
     async with seen:
         journal.append((name, ipc.sender, data))
+        heard[name] += 1
         seen.notify_all()
 
 
@@ -79,15 +83,34 @@ def on_fail(data: Any) -> None:
     raise ValueError(data)
 
 
+async def on_ping(data: int) -> None:
+    await ipc.reply("pong", data)
+
+
+def on_pong(data: int) -> None:
+    pongs.put_nowait(data)
+
+
+async def on_left(worker: Worker, reason: str, lost: int) -> None:
+    async with seen:
+        departures.append((worker.pid, reason, lost))
+        seen.notify_all()
+
+
+pongs: asyncio.Queue[int] = asyncio.Queue()
+# Who has gone and why: (pid, reason, lost).
+departures: list[tuple[int, str, int]] = []
+ipc.on_leave(on_left)
 tasks: set[asyncio.Task[None]] = set()
 ipc.receive("plain", on_plain)
-ipc.receive({"slow": on_slow, "block": on_block, "fail": on_fail})
+ipc.receive({"slow": on_slow, "block": on_block, "fail": on_fail, "ping": on_ping, "pong": on_pong})
 
 
 async def reset() -> None:
     """Forget what came before, for the next test."""
     async with seen:
         journal.clear()
+        heard.clear()
     gate.clear()
     ipc.receive("note", on_note)
 
@@ -96,6 +119,31 @@ async def received(count: int) -> list[tuple[str, int | None, Any]]:
     async with seen:
         await seen.wait_for(lambda: len(journal) >= count)
         return list(journal)
+
+
+async def counted(name: str, count: int) -> int:
+    """How many messages of that name handlers saw, once there are so many."""
+    async with seen:
+        await seen.wait_for(lambda: heard[name] >= count)
+        return heard[name]
+
+
+async def round_trips(to: int, count: int) -> list[float]:
+    """Ask and wait for the answer, so often; the seconds of each."""
+    seconds = []
+    for number in range(count):
+        asked_at = time.perf_counter()
+        await ipc.send(to, "ping", number)
+        assert await pongs.get() == number
+        seconds.append(time.perf_counter() - asked_at)
+    return seconds
+
+
+async def departed(count: int) -> list[tuple[int, str, int]]:
+    """Who has gone and why, once there are so many."""
+    async with seen:
+        await seen.wait_for(lambda: len(departures) >= count)
+        return departures
 
 
 async def members(count: int) -> list[tuple[int, int, int]]:
@@ -199,6 +247,9 @@ COMMANDS: Commands = {
     "broadcast_nowait": broadcast_nowait,
     "reply": ipc.reply,
     "received": received,
+    "counted": counted,
+    "round_trips": round_trips,
+    "departed": departed,
     "members": members,
     "flood": flood,
     "sized": sized,

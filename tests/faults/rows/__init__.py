@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.faults.rows import (
+    blocked,
     crash_loop,
     ctrl_c,
     kills,
@@ -31,6 +32,7 @@ ROWS: Final[dict[str, Row]] = {
         launcher_stop.LAUNCHER_STOP,
         pure.PARSER,
         pure.SIMULATION,
+        blocked.BLOCKED,
         crash_loop.CRASH_LOOP,
         ctrl_c.CTRL_C,
         soak.SOAK,

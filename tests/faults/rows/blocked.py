@@ -1,0 +1,195 @@
+"""A blocked event loop: `time.sleep` in a handler.
+
+Law: who blocks costs nobody else anything. The others go on asking each other
+and sending to the blocked one, whose messages wait; they don't get lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Final
+
+from tests.faults.processes import of_session, watching
+from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.puppets import Puppets, puppets
+
+WORKERS: Final = 4
+
+# What is promised: "a blocked event loop shows as `stalled` within 5 s", and workers whose launcher was
+# killed "exit, within 5 s when no request is open".
+SHOWN_S: Final = 5.0
+ENDED_S: Final = 5.0
+
+# How much later than before the slowest hundredth of the answers may come: as late as an event loop may be.
+# The short form shares its machine with the rest of the suite.
+MOVED_S: Final = 0.02
+SHORT_MOVED_S: Final = 0.1
+
+# 4 s is the least that the option takes. Workers beat once a second, so it is seen up to that much earlier
+# than the block is so old; and what the replacement must not take longer than, its start included.
+HANG_TIMEOUT_S: Final = 4
+BEAT_S: Final = 1.0
+REPLACED_S: Final = 5.0
+
+# The block that somebody ends.
+LONG_BLOCK_S: Final = 60.0
+
+# Questions in a row, messages to the blocked one behind them, and a client's think time.
+QUESTIONS: Final = 10
+MESSAGES: Final = 10
+THINK_S: Final = 0.02
+BATCHES_BEFORE: Final = 30
+
+
+async def blocked(trial: Trial) -> None:
+    """All three side by side; they wait most of the time."""
+    ready = asyncio.Barrier(3)
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(_shows_and_moves_nobody(trial, ready))
+        parts.create_task(_is_replaced(trial, ready))
+        parts.create_task(_leaves_no_orphan(trial, ready))
+
+
+def _folder(trial: Trial, name: str) -> Path:
+    folder = trial.folder / name
+    folder.mkdir()
+    return folder
+
+
+class Others:
+    """The workers that are not blocked: they ask each other in a ring, and send to the blocked one."""
+
+    def __init__(self, strings: Puppets, pids: list[int], blocked_pid: int) -> None:
+        self._strings = strings
+        self._blocked = blocked_pid
+        ring = [pid for pid in pids if pid != blocked_pid]
+        self._pairs = list(zip(ring, [*ring[1:], ring[0]], strict=True))
+        self.sent = 0
+        self.refused: list[str] = []
+
+    async def ask(self, *, and_send: bool) -> list[float]:
+        """Everybody asks the next so often, and sends as often; the seconds of each answer."""
+        asked = [self._strings.call(pid, "round_trips", to, QUESTIONS) for pid, to in self._pairs]
+        seconds = [each for answers in await asyncio.gather(*asked) for each in answers]
+        if and_send:
+            for pid, _ in self._pairs:
+                self.refused += await self._strings.call(pid, "flood", self._blocked, MESSAGES, 100)
+                self.sent += MESSAGES
+        await asyncio.sleep(THINK_S)  # this is what a client does: it thinks
+        return seconds
+
+
+async def _shows_and_moves_nobody(trial: Trial, ready: asyncio.Barrier) -> None:
+    async with puppets(_folder(trial, "shown"), *trial.variant.options, workers=WORKERS) as (strings, pids):
+        server = strings.server
+        victim = pids[1]
+        others = Others(strings, pids, victim)
+        await ready.wait()
+        before = [s for _ in range(BATCHES_BEFORE) for s in await others.ask(and_send=False)]
+        began = time.monotonic()
+        await strings.call(pids[0], "send", victim, "block", float(trial.count))
+        shown = asyncio.create_task(_seconds_until(server.said(rf"Worker \[{victim}\] is stalled"), began))
+        meanwhile = []
+        while not server.count(rf"Worker \[{victim}\] responds again"):
+            assert time.monotonic() < began + trial.count + server.deadline_s
+            meanwhile += await others.ask(and_send=True)
+        again_s = time.monotonic() - began
+        shown_s = await shown
+        arrived = await strings.call(victim, "counted", "plain", others.sent)
+        members = await strings.call(pids[0], "members", WORKERS)
+        status = await server.stop()
+    stalled = server.found("stalled")
+    trial.check(
+        f"a log line with `stalled` and the pid within {SHOWN_S:g} s",
+        f"{shown_s:.1f} s",
+        shown_s <= SHOWN_S and len(stalled) == 1,
+    )
+    trial.say(f"after a block of {trial.count} s it responds again", f"{again_s:.1f} s")
+    moved_s = MOVED_S if trial.full else SHORT_MOVED_S
+    was_s, is_s = percentile(before, 0.99), percentile(meanwhile, 0.99)
+    trial.check(
+        f"round trips between others: p99 at most {as_ms(moved_s)} more than before",
+        f"{as_ms(was_s)} before ({len(before):,}), {as_ms(is_s)} during the block ({len(meanwhile):,}), "
+        f"at most {as_ms(max(meanwhile))}",
+        is_s <= was_s + moved_s,
+    )
+    trial.check(
+        "messages to the blocked one that arrive afterwards",
+        f"{arrived:,} of {others.sent:,}",
+        arrived == others.sent > 0 and not others.refused,
+    )
+    same = [pid for pid, _, _ in members] == pids and not server.count("died")
+    trial.check("nobody was replaced", f"{len(members)} members", same)
+    trial.check("exit status", status, status == 0)
+
+
+async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
+    options = (*trial.variant.options, "--worker-hang-timeout", str(HANG_TIMEOUT_S))
+    async with puppets(_folder(trial, "replaced"), *options, workers=WORKERS) as (strings, pids):
+        server = strings.server
+        victim = pids[1]
+        await ready.wait()
+        began = time.monotonic()
+        await strings.call(pids[0], "send", victim, "block", LONG_BLOCK_S)
+        await server.said(rf"Worker \[{victim}\] has been stalled for {HANG_TIMEOUT_S} s; replacing it")
+        judged_s = time.monotonic() - began
+        await server.said("Application startup complete", WORKERS + 1)
+        replaced_s = time.monotonic() - began
+        members = await strings.call(pids[0], "members", WORKERS)
+        told = [await strings.call(pid, "departed", 1) for pid in pids if pid != victim]
+        status = await server.stop()
+    trial.check(
+        f"--worker-hang-timeout {HANG_TIMEOUT_S}: judged, and another one is ready",
+        f"after {judged_s:.1f} s and {replaced_s:.1f} s",
+        HANG_TIMEOUT_S - BEAT_S <= judged_s <= HANG_TIMEOUT_S + BEAT_S
+        and replaced_s <= judged_s + REPLACED_S
+        and victim not in [pid for pid, _, _ in members],
+    )
+    trial.check("the others are told of it once, as", told, told == [[(victim, "stalled", 0)]] * len(told))
+    trial.check("exit status of a stop then", status, status == 0)
+
+
+async def _leaves_no_orphan(trial: Trial, ready: asyncio.Barrier) -> None:
+    # It would be replaced, if there were anybody to do so.
+    options = (*trial.variant.options, "--worker-hang-timeout", f"{LONG_BLOCK_S:g}")
+    async with puppets(_folder(trial, "orphans"), *options, workers=WORKERS) as (strings, pids):
+        server = strings.server
+        victim = pids[1]
+        await ready.wait()
+        await strings.call(pids[0], "send", victim, "block", LONG_BLOCK_S)
+        await server.said(rf"Worker \[{victim}\] is stalled")
+        with watching(pids) as ends:
+            killed_at = time.monotonic()
+            os.kill(server.pid, signal.SIGKILL)
+            running = await ends.all()
+            ended_s = {pid: at - killed_at for pid, at in ends.at.items()}
+        orphans = of_session(server.pid)
+    its_own_s = ended_s.get(victim, float("inf"))
+    slowest_s = max(ended_s.values(), default=float("inf"))
+    trial.check(
+        f"launcher killed meanwhile: all have ended within {ENDED_S:g} s",
+        f"the blocked one after {as_ms(its_own_s)}, the last after {as_ms(slowest_s)}",
+        not running and slowest_s <= ENDED_S,
+    )
+    trial.check("orphans", orphans or 0, not orphans)
+
+
+async def _seconds_until(event: Awaitable[object], began: float) -> float:
+    await event
+    return time.monotonic() - began
+
+
+BLOCKED: Final = Row(
+    name="blocked",
+    fault="blocked loop",
+    how="time.sleep in a handler; the launcher sees it, replaces it when told to, or is killed meanwhile",
+    counts="seconds of sleep",
+    full=everywhere(60),
+    short=6,
+    run=blocked,
+)
