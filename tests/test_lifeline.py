@@ -28,6 +28,7 @@ from asgi_ipc.protocol.lifeline import (
     encode_word,
 )
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.lifeline import GUARD_EXIT_STATUS, Lifeline
 
 HANDOVER = Handover(1, 2, b"12345678", ["/app"], 4096, 1 << 20, 10.0, {"app": "demo:app"})
@@ -108,7 +109,7 @@ async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[sock
         if sent is not None:
             assert os.fstat(arrived).st_ino == os.fstat(sent).st_ino
             assert not os.get_inheritable(arrived)
-            os.close(arrived)
+            descriptors.close(arrived)
     for read_end, write_end in ends:
         os.close(read_end)
         os.close(write_end)
@@ -139,7 +140,8 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
     assert (first, missing) == (Joined(Worker(8, 1, 2)), -1)
     assert second == WriteEnd(2)
     assert os.fstat(arrived).st_ino == os.fstat(write_end).st_ino
-    for fd in (arrived, read_end, write_end):
+    descriptors.close(arrived)
+    for fd in (read_end, write_end):
         os.close(fd)
 
 

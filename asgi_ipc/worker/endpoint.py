@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import functools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +32,7 @@ from asgi_ipc.protocol.lifeline import (
 )
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.packet import PacketParser
+from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.outgoing import Outgoing, Peer
@@ -240,7 +240,7 @@ class Endpoint:
         peer = self.outgoing.find(generation)
         if peer is None or peer.writer is not None or self._over:
             # Whoever leaves waits for the last of its write ends.
-            os.close(fd)
+            descriptors.close(fd)
         else:
             self.outgoing.connect(peer, fd)
 

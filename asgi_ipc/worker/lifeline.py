@@ -68,7 +68,7 @@ class Lifeline:
         self._on_eof: list[Callable[[], None]] = []
         self._turns = 0
         self.is_open = True
-        descriptors.register(self)
+        descriptors.register(self, fd)
 
     def fileno(self) -> int:
         """The descriptor, or -1."""
@@ -126,7 +126,8 @@ class Lifeline:
         """Hang up."""
         self._detach()
         self.is_open = False
-        self._socket.close()
+        with descriptors.changing_hands:
+            self._socket.close()
         self._drop_descriptors()
 
     def abandon(self) -> None:
@@ -136,7 +137,9 @@ class Lifeline:
 
     def _receive(self) -> None:
         try:
-            chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
+            with descriptors.changing_hands:
+                chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
+                descriptors.hold(*fds)
         except ConnectionResetError:
             # It went with words of ours unread; all of its own have been read before this shows.
             self.is_open = False
@@ -179,7 +182,7 @@ class Lifeline:
         while self._fds:
             fd = self._fds.popleft()
             if fd >= 0:
-                os.close(fd)
+                descriptors.close(fd)
 
     def _ended(self) -> None:
         self._detach()

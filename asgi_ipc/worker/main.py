@@ -61,18 +61,17 @@ class _CapturedErrors(logging.Filter):
 class WorkerServer(uvicorn.Server):
     """uvicorn's server, which tells the launcher how it is and stops in the launcher's order."""
 
-    def __init__(self, config: uvicorn.Config, here: Station) -> None:
+    def __init__(self, config: uvicorn.Config, here: Station, listeners: list[socket.socket]) -> None:
         super().__init__(config)
         self._here = here
         self._loading = True
-        self._listeners: list[socket.socket] = []
-        descriptors.register(self)
+        self._listeners = listeners
+        descriptors.register(self, *(listener.fileno() for listener in listeners))
         signal.signal(signal.SIGTERM, self._terminate)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
-        self._listeners = sockets or []
         self._here.attach(self._stop)
         with self._telling_failure():
             self.config.load()
@@ -122,7 +121,9 @@ class WorkerServer(uvicorn.Server):
     def abandon(self) -> None:
         """In a forked child: it serves nothing, so it keeps no port busy and answers SIGTERM itself."""
         for listener in self._listeners:
-            listener.close()
+            # Detached first: uvloop counts itself as a user of the socket, and close() waits for it.
+            with contextlib.suppress(OSError):  # closed already: this worker was stopping
+                os.close(listener.detach())
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _stop(self) -> None:
@@ -172,6 +173,8 @@ def main(arguments: list[str]) -> None:
     fds = [int(argument) for argument in arguments]
     for fd in fds:
         os.set_inheritable(fd, False)
+    # Until each has its owner: the app may fork while it is imported.
+    descriptors.hold(*fds)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     lifeline = Lifeline(fds[0])
@@ -191,7 +194,7 @@ def main(arguments: list[str]) -> None:
     me = Worker(os.getpid(), handover.slot, handover.generation)
     station.current = Station(lifeline, fds[1], me, settings)
     config = uvicorn.Config(**handover.uvicorn)
-    server = WorkerServer(config, station.current)
     sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
+    server = WorkerServer(config, station.current, sockets)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets))

@@ -71,7 +71,7 @@ class PipeReader:
         self._on_eof = on_eof
         self._reading = False
         self.read_bytes = 0
-        descriptors.register(self)
+        descriptors.register(self, fd)
 
     @property
     def is_open(self) -> bool:
@@ -105,8 +105,9 @@ class PipeReader:
         """Close the read end; senders get EPIPE from now on."""
         if self._fd >= 0:
             self.pause()
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+            with descriptors.changing_hands:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
     def abandon(self) -> None:
         """In a forked child: close, without touching the loop."""
@@ -154,7 +155,7 @@ class PipeWriter:
         self._waiting = False
         self._again: asyncio.Handle | None = None
         self._closing = False
-        descriptors.register(self)
+        descriptors.register(self, fd)
 
     @property
     def is_open(self) -> bool:
@@ -178,8 +179,9 @@ class PipeWriter:
             if self._again is not None:
                 self._again.cancel()
                 self._again = None
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+            with descriptors.changing_hands:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
 
     def abandon(self) -> None:
         """In a forked child: close, without touching the loop."""

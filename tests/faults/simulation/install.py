@@ -17,7 +17,7 @@ from typing import Any
 
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.protocol import outbox, relay
-from asgi_ipc.worker import endpoint, handlers, ipc, lifeline, outgoing, pipes
+from asgi_ipc.worker import descriptors, handlers, ipc, lifeline, outgoing, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.plan import Plan
@@ -46,8 +46,10 @@ def installed(
         # What a dead process was in the midst of generating ends nowhere.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
-        for module in (pipes, endpoint, lifeline, handlers, ipc, launcher, process):
+        for module in (descriptors, pipes, lifeline, handlers, ipc, launcher, process):
             swap(stack, module, os=system)
+        # Simulated numbers; a fork of this process must not close its own.
+        swap(stack, descriptors, _held=set())
         swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)

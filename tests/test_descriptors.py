@@ -1,0 +1,111 @@
+"""Descriptors and forks: what has come and has no owner yet is nobody's after a fork, either."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from asgi_ipc.protocol.lifeline import ToWorker, WriteEnd, encode_word
+from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.lifeline import Lifeline
+
+# How long a fork on another thread is watched for coming through where it has to wait.
+HELD_UP_S = 0.2
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[socket.socket, Lifeline]]:
+    ours, theirs = socket.socketpair()
+    lifeline = Lifeline(theirs.detach())
+    yield ours, lifeline
+    lifeline.close()
+    ours.close()
+
+
+def _holds(link: str) -> int:
+    """How many descriptors of this process are that file."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{fd}") == link
+        except FileNotFoundError:  # the listing's own
+            continue
+    return count
+
+
+def _held_by_a_forked_child(link: str) -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(_holds(link))
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def test_a_descriptor_that_is_held_until_it_has_an_owner_is_closed_in_a_forked_child() -> None:
+    fd = os.memfd_create("held")
+    link = os.readlink(f"/proc/self/fd/{fd}")
+    descriptors.hold(fd)
+    assert _held_by_a_forked_child(link) == 0
+    assert _holds(link) == 1
+    descriptors.close(fd)
+    assert _holds(link) == 0
+
+
+async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
+    pipe: tuple[int, int], line: tuple[socket.socket, Lifeline]
+) -> None:
+    link = os.readlink(f"/proc/self/fd/{pipe[0]}")
+    ours, lifeline = line
+    in_children: list[int] = []
+
+    def on_word(word: ToWorker, fd: int) -> None:
+        # As a callback of on_join may do it: it runs between this word and the next.
+        in_children.append(_held_by_a_forked_child(link))
+        descriptors.close(fd)
+
+    lifeline.attach(on_word)
+    for generation in (1, 2, 3):
+        socket.send_fds(ours, [encode_word(WriteEnd(generation))], [pipe[1]])
+    lifeline.drain()
+    # The two ends that this test has opened itself.
+    assert in_children == [2, 2, 2]
+
+
+async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
+    pipe: tuple[int, int], line: tuple[socket.socket, Lifeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.readlink(f"/proc/self/fd/{pipe[0]}")
+    ours, lifeline = line
+    arrived: list[int] = []
+    in_child: list[int] = []
+    forking = threading.Thread(target=lambda: in_child.append(_held_by_a_forked_child(link)))
+    receive = socket.recv_fds
+
+    def recv_fds(*arguments: int) -> tuple[bytes, list[int], int, object]:
+        received = receive(*arguments)  # type: ignore[arg-type]
+        if received[1]:
+            # In the very moment in which the descriptor is here and nobody knows of it.
+            forking.start()
+            forking.join(HELD_UP_S)
+        return received
+
+    lifeline.attach(lambda word, fd: arrived.append(fd))
+    monkeypatch.setattr(socket, "recv_fds", recv_fds)
+    socket.send_fds(ours, [encode_word(WriteEnd(1))], [pipe[1]])
+    lifeline.drain()
+    forking.join()
+    assert in_child == [2]
+    assert len(arrived) == 1
+    descriptors.close(arrived[0])
