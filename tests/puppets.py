@@ -52,11 +52,15 @@ class Puppets:
 
 @asynccontextmanager
 async def puppets(
-    folder: Path, *options: str, workers: int = 2, env: Mapping[str, str] | None = None
+    folder: Path,
+    *options: str,
+    workers: int = 2,
+    env: Mapping[str, str] | None = None,
+    app: str = "tests.apps.puppet:app",
 ) -> AsyncIterator[tuple[Puppets, list[int]]]:
     """A started server of puppets, and their pids in the order of their slots."""
     env = {"PUPPET_FOLDER": str(folder), **(env or {})}
-    async with serving("tests.apps.puppet:app", *options, workers=workers, env=env) as server:
+    async with serving(app, *options, workers=workers, env=env) as server:
         pids = await server.started(workers)
         strings = Puppets(server, folder)
         everyone = await strings.call(pids[0], "members", workers)

@@ -1,0 +1,193 @@
+"""Forked children: workers that have children of every kind are killed, restarted and stopped.
+
+Law: the children live on while their worker goes; what they hold open is read
+from the kernel's tables and compared with all that the launcher holds and all
+that the workers were started with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.faults.holdings import Kept, descendants, inherited, links, named
+from tests.faults.processes import of_session
+from tests.faults.traffic import RESTARTED
+from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.puppets import Puppets, puppets
+from tests.serving import children, eventually, is_running
+
+WORKERS: Final = 3
+
+# A survivor has removed the dead one by then, and refuses to send to it.
+REMOVED_WITHIN_S: Final = 1.0
+
+REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
+
+
+@dataclass
+class _Seen:
+    """What was measured, over all rounds."""
+
+    removed_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    refusals: set[str] = field(default_factory=set)
+    # Looks at one child each, and what was found that is ours, as (child, link).
+    looks: int = 0
+    ours: int = 0
+    leaks: list[tuple[int, str]] = field(default_factory=list)
+
+
+async def forks(trial: Trial) -> None:
+    """Kill a worker that has children, so often; restart all; stop; the children live all the time."""
+    kept, seen = Kept(), _Seen()
+    options = (*trial.variant.options, "--no-access-log")
+    async with puppets(trial.folder, *options, workers=WORKERS, app="tests.apps.parent:app") as (
+        strings,
+        pids,
+    ):
+        try:
+            bred = sum([await _breed(strings, pid, kept) for pid in pids])
+            trial.say("children at the start", bred)
+            _look(strings, kept, seen)
+            for _ in range(trial.count):
+                await _kill_one(strings, kept, seen)
+            await _restart(trial, strings, kept, seen)
+            await _stop(trial, strings, kept)
+        finally:
+            # They hold the server's output open, too, and it is read to its end. The server itself has
+            # ended long ago, unless something has gone wrong.
+            kept.keep(of_session(strings.server.pid))
+            await kept.end()
+        status = await strings.server.ended()
+        trial.check("exit status", status, status == 0)
+    _report(trial, seen)
+
+
+async def _breed(strings: Puppets, worker: int, kept: Kept) -> int:
+    """Have that worker's children; how many there are."""
+    expected: int = await strings.call(worker, "breed")
+    there = descendants(worker)
+    assert len(there) >= expected, f"{len(there)} of {expected} children of {worker}"
+    kept.keep(there)
+    return len(there)
+
+
+def _look(strings: Puppets, kept: Kept, seen: _Seen) -> None:
+    """Compare what every child holds with all that is ours."""
+    launcher = strings.server.pid
+    workers = children(launcher)
+    held = links(launcher)
+    ours = named(held.values()) - {held[fd] for fd in (0, 1, 2)}
+    # A write end of each pipe, an end of each lifeline, the listening socket, the loop's own pair.
+    assert len(ours) >= 2 * len(workers) + 1, ours
+    for worker in workers:
+        given = inherited(worker)
+        assert len(given) == 3, given
+        ours |= named(given)
+    seen.ours = len(ours)
+    for child in kept.running:
+        seen.looks += 1
+        seen.leaks += [(child, link) for link in ours & named(links(child).values())]
+
+
+async def _kill_one(strings: Puppets, kept: Kept, seen: _Seen) -> None:
+    """Kill a worker while the others send to it; its children stay until its successor has some, too."""
+    pids = strings.server.workers()
+    victim = random.choice(pids)
+    survivors = [pid for pid in pids if pid != victim]
+    orphans = descendants(victim)
+    await strings.call(victim, "reset")
+    outliving = [asyncio.create_task(strings.call(pid, "outlive", victim)) for pid in survivors]
+    # Each of them sends by now.
+    while {sender for _, sender, _ in await strings.call(victim, "received", len(survivors))} != set(
+        survivors
+    ):
+        pass
+    killed_at = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    for outlived in await asyncio.gather(*outliving):
+        _note(outlived, killed_at, seen)
+    assert orphans <= set(kept.running), "the children outlive their worker"
+    started = len(seen.removed_s) // len(survivors) + WORKERS
+    (successor,) = set(await strings.server.started(started)) - set(survivors)
+    await _breed(strings, successor, kept)
+    _look(strings, kept, seen)
+    await kept.end(orphans)
+
+
+def _note(outlived: dict[str, Any], killed_at: float, seen: _Seen) -> None:
+    seen.removed_s.append(outlived["removed_at"] - killed_at)
+    seen.refused_s.append(outlived["refused_at"] - killed_at)
+    seen.refusals.add(outlived["refusal"])
+
+
+async def _restart(trial: Trial, strings: Puppets, kept: Kept, seen: _Seen) -> None:
+    """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
+    server = strings.server
+    began = time.monotonic()
+    server.signal(signal.SIGHUP)
+    await server.said(RESTARTED)
+    await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+    trial.say("a rolling restart beside children that live on", f"{time.monotonic() - began:.1f} s")
+    _look(strings, kept, seen)
+    timeouts = server.count("drain timeout")
+    trial.check("leaves that reached the drain timeout", timeouts, not timeouts)
+
+
+async def _stop(trial: Trial, strings: Puppets, kept: Kept) -> None:
+    server = strings.server
+    for worker in server.workers():
+        await _breed(strings, worker, kept)
+    server.signal(signal.SIGTERM)
+    await server.said("Stopping parent process")
+    await eventually(lambda: not is_running(server.pid), "the launcher has ended")
+    alive = len(kept.running)
+    trial.check("children that outlive the server", alive, alive > 0)
+    with socket.socket() as again:
+        # As uvicorn binds; it fails only while somebody listens.
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            again.bind(("127.0.0.1", server.port))
+            again.listen()
+            refusal = ""
+        except OSError as error:
+            refusal = str(error)
+    trial.check("the port binds again beside them", refusal or "yes", not refusal)
+
+
+def _report(trial: Trial, seen: _Seen) -> None:
+    leaks = sorted(set(seen.leaks))
+    trial.check(
+        f"descriptors of ours in a child, of {seen.ours}, in {seen.looks:,} looks at a child",
+        leaks[:5] or 0,
+        not leaks and seen.looks > 0,
+    )
+    kills = len(seen.removed_s) // (WORKERS - 1)
+    trial.check("kills of a worker with children", kills, kills == trial.count)
+    for what, times in (("removed by", seen.removed_s), ("refused by", seen.refused_s)):
+        worst, median = max(times), percentile(times, 0.5)
+        trial.check(
+            f"the dead {what} every survivor within {REMOVED_WITHIN_S:g} s",
+            f"median {as_ms(median)}, longest {as_ms(worst)}",
+            worst <= REMOVED_WITHIN_S,
+        )
+    trial.check("errors of those who sent to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
+
+
+FORKS: Final = Row(
+    name="forks",
+    fault="forked children",
+    how="workers that have forked, pools of every start method, and programs started with close_fds=False "
+    "or posix_spawn, are killed, restarted and stopped, while these children live on",
+    counts="kills",
+    full=everywhere(20),
+    short=1,
+    run=forks,
+)
