@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-Commands: TypeAlias = Mapping[str, Callable[..., Awaitable[Any]]]
+Commands: TypeAlias = MutableMapping[str, Callable[..., Awaitable[Any]]]
 
 # A test may give a worker the largest message to send.
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
