@@ -1,7 +1,9 @@
-"""Traffic: a server whose workers never stop talking, seen from outside.
+"""Traffic: a server whose workers talk and keep books of it, seen from outside.
 
-Law: it starts `tests/apps/traffic.py`, listens to what its workers note while
-they live, and asks the oracle when they have ended. It injects nothing.
+Law: it starts `tests/apps/traffic.py`, whose workers never stop talking, or
+`tests/apps/pressure.py`, whose workers talk when told to; it listens to what
+they note while they live, and asks the oracle when they have ended. It injects
+nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ import httpx
 from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
 from tests.faults.trial import Trial, describe
+from tests.puppets import Puppets
 from tests.serving import DEADLINE_S, Server, serving
 
 RESTARTED = "All workers have been restarted"
+
+# Whose workers talk when they are told to.
+PRESSURE = "tests.apps.pressure:app"
 
 # The least that all workers together shall say to each other.
 LEAST_RATE = 5_000
@@ -83,6 +89,8 @@ class Traffic:
     server: Server
     folder: Path
     listener: Listener
+    # To those who obey: the workers of tests/apps/pressure.py.
+    strings: Puppets
     began: float = field(default_factory=time.monotonic)
 
     def verdict(self) -> Verdict:
@@ -97,17 +105,21 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic(
-    trial: Trial, *options: str, workers: int = 4, env: dict[str, str] | None = None
+    trial: Trial,
+    *options: str,
+    workers: int = 4,
+    env: dict[str, str] | None = None,
+    app: str = "tests.apps.traffic:app",
 ) -> AsyncIterator[Traffic]:
-    """`asgi-ipc serve tests.apps.traffic:app` in the trial's variant, ready."""
+    """`asgi-ipc serve` of that app in the trial's variant, ready."""
     folder = trial.folder
     listener = Listener(folder)
     env = {"TRAFFIC_FOLDER": str(folder), **(env or {})}
     options = (*trial.variant.options, "--no-access-log", *options)
     try:
-        async with serving("tests.apps.traffic:app", *options, workers=workers, env=env) as server:
+        async with serving(app, *options, workers=workers, env=env) as server:
             await server.started(workers)
-            yield Traffic(server, folder, listener)
+            yield Traffic(server, folder, listener, Puppets(server, folder))
     finally:
         listener.close()
 

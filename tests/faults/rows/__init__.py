@@ -19,6 +19,7 @@ from tests.faults.rows import (
     pure,
     restarts,
     soak,
+    stopped,
     storm,
 )
 from tests.faults.trial import Row
@@ -29,6 +30,7 @@ ROWS: Final[dict[str, Row]] = {
         kills.KILLS,
         restarts.ROLLING,
         storm.STORM,
+        stopped.STOPPED,
         launcher_kill.LAUNCHER_KILL,
         launcher_stop.LAUNCHER_STOP,
         pure.PARSER,

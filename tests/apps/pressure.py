@@ -1,0 +1,270 @@
+"""An app whose workers press each other as hard as a test tells them to.
+
+Law: the books and handlers of tests/apps/traffic.py, but nobody talks before
+a test pulls its string. Whatever is offered, accepted, refused and delivered
+is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from asgi_ipc import DeliveryError, NotRunningError, Worker, ipc
+from tests.apps import traffic
+from tests.apps.strings import Commands, obeying
+from tests.apps.traffic import FOLDER, Body, State, body_of, delivered, keeping_books
+from tests.faults.ledger import ACCEPTED, REFUSED
+
+# How long a send waits for room; then it is refused, and the next one is tried.
+PATIENCE_S: Final = 0.5
+
+# Many to a packet, a few, and some packets for one.
+SIZES_BYTES: Final = (96, 1024, 16 * 1024)
+
+# Each message of a flood that arrives makes two: outboxes fill within moments, and stay full.
+FAN_OUT: Final = 2
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one sender's messages have been, since somebody began to listen."""
+
+    last_at: float
+    messages: int = 0
+    silence_s: float = 0.0
+
+    def hear(self, now: float, messages: int = 1) -> None:
+        self.silence_s = max(self.silence_s, now - self.last_at)
+        self.messages += messages
+        self.last_at = now
+
+
+class Pressure:
+    """What this worker does at full rate, and how it fares."""
+
+    talking: ClassVar[list[asyncio.Task[None]]] = []
+    is_quiet = False
+    # By the sender's generation.
+    heard: ClassVar[dict[int, Heard]] = {}
+    listens_since = 0.0
+    refused: ClassVar[Counter[str]] = Counter()
+    # Deliveries and typed errors: a worker that has neither stands still.
+    progress: ClassVar[Heard] = Heard(0.0)
+
+
+def _refused(place: int, error: Exception) -> str:
+    State.ledger.sent.settle(place, REFUSED)
+    name = type(error).__name__
+    Pressure.refused[name] += 1
+    Pressure.progress.hear(time.monotonic(), 0)
+    return name
+
+
+async def send(worker: Worker, name: str, size_bytes: int) -> str:
+    """Offer one message and wait for room; the name of the error, or nothing."""
+    body, checksum, size = body_of(size_bytes)
+    place = State.ledger.offer(worker.generation, body[1], checksum, size)
+    try:
+        await ipc.send(worker, name, body, timeout=PATIENCE_S)
+    except (DeliveryError, NotRunningError) as error:
+        return _refused(place, error)
+    State.ledger.sent.settle(place, ACCEPTED)
+    return ""
+
+
+def send_nowait(worker: Worker, name: str, size_bytes: int) -> str:
+    """The same without waiting."""
+    body, checksum, size = body_of(size_bytes)
+    place = State.ledger.offer(worker.generation, body[1], checksum, size)
+    try:
+        ipc.send_nowait(worker, name, body)
+    except (DeliveryError, NotRunningError) as error:
+        return _refused(place, error)
+    State.ledger.sent.settle(place, ACCEPTED)
+    return ""
+
+
+def _others() -> list[Worker]:
+    return [worker for worker in ipc.workers if worker.pid != ipc.pid]
+
+
+# --- one presses another
+
+
+@ipc.receive("press")
+def pressed(body: Body) -> None:
+    delivered(body)
+    heard = Pressure.heard.get(body[0])
+    if heard is None:
+        heard = Pressure.heard[body[0]] = Heard(Pressure.listens_since)
+    heard.hear(time.monotonic())
+
+
+@ipc.receive("mark")
+def marked(text: str) -> None:
+    """Behind all that its sender has said before."""
+    State.notes.write("marked", text=text, sender=ipc.sender)
+
+
+async def _press(worker: Worker) -> None:
+    while not Pressure.is_quiet:
+        error = await send(worker, "press", State.random.choice(SIZES_BYTES))
+        if error:
+            State.notes.write("refused", to=worker.generation, error=error)
+        if error not in ("", "SendTimeoutError"):
+            return
+
+
+async def press(to: int) -> None:
+    """Send to the worker `to` at full rate, until told to be quiet or refused for good."""
+    Pressure.is_quiet = False
+    worker = next(worker for worker in ipc.workers if worker.pid == to)
+    Pressure.talking.append(asyncio.create_task(_press(worker)))
+
+
+async def chat() -> None:
+    """Talk to all as the workers of tests/apps/traffic.py do, until refused for good."""
+    Pressure.talking += [asyncio.create_task(traffic.talk()) for _ in range(2)]
+
+
+async def quiet() -> None:
+    """Press no more; what has been accepted goes its way."""
+    Pressure.is_quiet = True
+    await asyncio.gather(*Pressure.talking)
+    Pressure.talking.clear()
+
+
+async def mark(to: int, text: str) -> None:
+    await ipc.send(to, "mark", text, timeout=None)
+
+
+async def backlog(to: int, least_bytes: int) -> int:
+    """Wait until so much waits for the worker `to` here."""
+    # An outbox has no event for it; each turn of this loop lets more come in.
+    while (waiting := ipc.stats().outbox_bytes.get(to, 0)) < least_bytes:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return waiting
+
+
+async def listen() -> None:
+    """Forget what was heard of whom."""
+    Pressure.heard.clear()
+    Pressure.listens_since = time.monotonic()
+
+
+async def heard() -> dict[int, tuple[int, float]]:
+    """By the sender's generation: how many messages since `listen`, and its longest silence in seconds."""
+    now = time.monotonic()
+    return {
+        sender: (each.messages, max(each.silence_s, now - each.last_at))
+        for sender, each in Pressure.heard.items()
+    }
+
+
+async def speak_and_stop(count: int) -> None:
+    """Accept so many messages for everybody else, and stand still before they are all written."""
+    for worker in _others():
+        for _ in range(count):
+            send_nowait(worker, "press", 1024)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+# --- all flood all
+
+
+@ipc.receive("flood")
+async def flooded(body: Body) -> None:
+    """Pass on, waiting for room inside the handler."""
+    delivered(body)
+    Pressure.progress.hear(time.monotonic())
+    for worker in State.random.choices(_others(), k=FAN_OUT):
+        await send(worker, _kind(), State.random.choice(SIZES_BYTES))
+
+
+@ipc.receive("flood_nowait")
+def flooded_nowait(body: Body) -> None:
+    """Pass on without waiting, from a plain handler."""
+    delivered(body)
+    Pressure.progress.hear(time.monotonic())
+    for worker in State.random.choices(_others(), k=FAN_OUT):
+        send_nowait(worker, _kind(), State.random.choice(SIZES_BYTES))
+
+
+def _kind() -> str:
+    return "flood" if State.random.random() < 0.5 else "flood_nowait"
+
+
+async def flood(count: int) -> None:
+    """The first so many messages of a flood, half of each kind, to everybody else."""
+    Pressure.progress.last_at = time.monotonic()
+    for worker in _others():
+        for number in range(count):
+            await send(worker, "flood" if number % 2 else "flood_nowait", 1024)
+
+
+# --- how it fares
+
+
+async def measured() -> dict[str, Any]:
+    """What this worker says of itself."""
+    endpoint = ipc._endpoint
+    assert endpoint is not None
+    stats = ipc.stats()
+    now = time.monotonic()
+    return {
+        "generation": State.generation,
+        "cookie": endpoint.settings.cookie.hex(),
+        "max_packet_bytes": endpoint.settings.max_packet_bytes,
+        "sent": stats.sent,
+        "received": stats.received,
+        "handler_errors": stats.handler_errors,
+        "dropped": dict(stats.dropped),
+        "skipped_bytes": endpoint._parser.skipped_bytes,
+        "outbox_bytes": dict(stats.outbox_bytes),
+        "refused": dict(Pressure.refused),
+        "progress": Pressure.progress.messages,
+        "standstill_s": max(Pressure.progress.silence_s, now - Pressure.progress.last_at),
+        "lag": dict(State.lag),
+    }
+
+
+COMMANDS: Commands = {
+    "press": press,
+    "chat": chat,
+    "quiet": quiet,
+    "mark": mark,
+    "backlog": backlog,
+    "listen": listen,
+    "heard": heard,
+    "speak_and_stop": speak_and_stop,
+    "flood": flood,
+    "measured": measured,
+}
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with keeping_books(app), obeying(FOLDER, COMMANDS):
+        yield
+        Pressure.is_quiet = True
+    await asyncio.gather(*Pressure.talking)
+
+
+async def pid(request: Request) -> JSONResponse:
+    return JSONResponse(os.getpid())
+
+
+app = Starlette(routes=[Route("/pid", pid)], lifespan=lifespan)

@@ -1,0 +1,105 @@
+"""Vitals: how quickly workers answer and what they weigh, seen from outside.
+
+Law: a light hand. It asks each worker some fifty times a second over a
+connection that it keeps, and reads /proc; a worker's own word is not needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.serving import DEADLINE_S, Server
+
+# Between an answer and the next question to the same worker.
+PAUSE_S: Final = 0.02
+
+_REQUEST: Final = b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def anonymous_bytes(pid: int) -> int:
+    """What of a process's resident memory is its own.
+
+    Not what it has mapped from files: a ledger is the test's, and grows with every message.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"no RssAnon of {pid}")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether SIGSTOP has reached a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+@dataclass(slots=True)
+class Vitals:
+    """What was seen of some workers, over one connection to each."""
+
+    connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+    # The largest that each has been.
+    peak_bytes: dict[int, int] = field(default_factory=dict)
+
+    async def watch(self, until: asyncio.Event) -> list[float]:
+        """Ask all of them until told to stop: how long each answer took, in seconds."""
+        took: list[float] = []
+        async with asyncio.TaskGroup() as group:
+            for pid in self.connections:
+                group.create_task(self._watch_one(pid, until, took))
+        return took
+
+    async def watch_for(self, seconds: float) -> list[float]:
+        """The same for so long."""
+        until = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, until.set)
+        return await self.watch(until)
+
+    async def _watch_one(self, pid: int, until: asyncio.Event, took: list[float]) -> None:
+        while not until.is_set():
+            began = time.perf_counter()
+            async with asyncio.timeout(DEADLINE_S):
+                await _ask(*self.connections[pid])
+            took.append(time.perf_counter() - began)
+            self.peak_bytes[pid] = max(self.peak_bytes.get(pid, 0), anonymous_bytes(pid))
+            await asyncio.sleep(PAUSE_S)  # a client's think time
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """One request; the pid that answers."""
+    writer.write(_REQUEST)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    body = await reader.readexactly(int(length.split(b":")[1]))
+    pid: int = json.loads(body)
+    return pid
+
+
+@asynccontextmanager
+async def watching(server: Server, pids: Collection[int]) -> AsyncIterator[Vitals]:
+    """A connection to each of these workers, kept open. The app answers /pid."""
+    kept: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+    opened: list[asyncio.StreamWriter] = []
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            # Which worker accepts a connection is the kernel's choice.
+            while kept.keys() != set(pids):
+                connection = await asyncio.open_connection("127.0.0.1", server.port)
+                opened.append(connection[1])
+                pid = await _ask(*connection)
+                if pid in pids:
+                    kept.setdefault(pid, connection)
+        for writer in opened:
+            if all(writer is not connection[1] for connection in kept.values()):
+                writer.close()
+        yield Vitals(kept)
+    finally:
+        for writer in opened:
+            writer.close()
