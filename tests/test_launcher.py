@@ -194,13 +194,13 @@ async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_pat
             client.stream("GET", f"http://127.0.0.1:{server.port}/stream") as response,
         ):
             lines = response.aiter_lines()
-            holder = int(await anext(lines))
+            holder = int((await anext(lines)).split()[0])
             server.signal(signal.SIGHUP)
             await server.said(RESTARTED)
             # The one with the open stream goes on with it, the other has gone, and signals are heard.
             (other,) = {*pids} - {holder}
             await eventually(lambda: not is_running(other), "the other old one has gone")
-            assert int(await anext(lines)) == holder
+            assert int((await anext(lines)).split()[0]) == holder
             server.signal(signal.SIGTTIN)
             await server.said("Increasing the number of workers to 3")
             server.signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,12 @@ class Ends:
         self._at: dict[int, asyncio.Future[float]] = {}
         # Opened before anything happens to them: a descriptor means that very process, a pid whoever has it.
         for pid in pids:
-            fd = self._fds[pid] = os.pidfd_open(pid)
             self._at[pid] = self._loop.create_future()
+            try:
+                fd = self._fds[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._at[pid].set_result(time.monotonic())
+                continue
             self._loop.add_reader(fd, partial(self._note, pid))
 
     @property
@@ -34,10 +38,16 @@ class Ends:
         """By pid, for those that have ended."""
         return {pid: future.result() for pid, future in self._at.items() if future.done()}
 
-    async def all(self, timeout_s: float = DEADLINE_S) -> list[int]:
-        """Wait for all of them; the pids of those that still run at the deadline."""
-        await asyncio.wait(self._at.values(), timeout=timeout_s)
-        return sorted(self._at.keys() - self.at.keys())
+    async def all(self, *, but: Collection[int] = (), timeout_s: float = DEADLINE_S) -> list[int]:
+        """Wait for all of them but some; the pids of those that still run at the deadline."""
+        awaited = {pid: future for pid, future in self._at.items() if pid not in but}
+        await asyncio.wait(awaited.values(), timeout=timeout_s)
+        return sorted(awaited.keys() - self.at.keys())
+
+    async def last(self, *, but: Collection[int] = ()) -> float:
+        """Wait for all of them but some; when the last has ended, infinity if one still runs."""
+        running = await self.all(but=but)
+        return float("inf") if running else max(at for pid, at in self.at.items() if pid not in but)
 
     def close(self) -> None:
         """Watch no more."""

@@ -16,6 +16,7 @@ from tests.faults.rows import (
     kills,
     launcher_kill,
     launcher_stop,
+    long_requests,
     pure,
     restarts,
     soak,
@@ -38,6 +39,7 @@ ROWS: Final[dict[str, Row]] = {
         forks.FORKS,
         blocked.BLOCKED,
         crash_loop.CRASH_LOOP,
+        long_requests.LONG_REQUESTS,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )

@@ -86,8 +86,7 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
             await server.said("The launcher is gone", len(survivors))
             # As this test has read the last one's line, so at most that.
             noticed_s = time.monotonic() - killed_at
-            await ends.all()
-            ended_s = max(ends.at.get(pid, float("inf")) for pid in survivors) - killed_at
+            ended_s = await ends.last() - killed_at
         orphans = of_session(server.pid)
         bound = _binds(server.port)
         await server.ended()
