@@ -207,6 +207,18 @@ async def fork_and_hold(seconds: float) -> int:
     return child
 
 
+async def orphan(count: int) -> int:
+    """Leave grandchildren behind that only wait; their parents have ended."""
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            if os.fork() == 0:
+                signal.pause()
+            os._exit(0)
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it ends at once
+    return count
+
+
 async def broadcast_nowait(name: str, count: int) -> int:
     """Broadcast numbers without waiting, several in one turn."""
     for number in range(count):
@@ -260,6 +272,7 @@ COMMANDS: Commands = {
     "open_gate": open_gate,
     "since_beat": since_beat,
     "fork_and_hold": fork_and_hold,
+    "orphan": orphan,
     "thread_send": thread_send,
 }
 

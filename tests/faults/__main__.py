@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.faults.results import Results, write_table
 from tests.faults.rows import ROWS
-from tests.faults.trial import VARIANTS, Row, Trial, Variant
+from tests.faults.trial import VARIANTS, NotHereError, Row, Trial, Variant
 
 
 def main() -> int:
@@ -56,6 +56,10 @@ def _try(row: Row, variant: Variant, count: int, *, is_full: bool) -> bool:
     began = time.monotonic()
     try:
         asyncio.run(_run(row, trial))
+    except NotHereError as reason:
+        _print(f"    not run: {reason}")
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
     except Exception:  # noqa: BLE001  # whatever it is, the row has failed and the next one follows
         trial.check("no error of the run itself", traceback.format_exc(), False)
     seconds = time.monotonic() - began

@@ -81,6 +81,13 @@ def state_and_parent(pid: int) -> tuple[str, int]:
     return state, int(parent)
 
 
+def name_inside(pid: int) -> int:
+    """What a process is called in the innermost of its pid namespaces (proc(5), NSpid)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
+    return int(line.split()[-1])
+
+
 def of_session(leader: int) -> list[int]:
     """The pids of all that run in the session of a server, its orphans among them; zombies don't run."""
     found = []

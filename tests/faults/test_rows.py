@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.rows import ROWS
-from tests.faults.trial import Row, Trial, Variant
+from tests.faults.trial import NotHereError, Row, Trial, Variant
 
 SHORT = [
     pytest.param(row, variant, id=f"{name}-{variant.name}")
@@ -23,6 +23,9 @@ SHORT = [
 @pytest.mark.parametrize(("row", "variant"), SHORT)
 async def test_the_promises_hold_in_the_short_form_of(row: Row, variant: Variant, tmp_path: Path) -> None:
     trial = Trial(variant, row.short, tmp_path)
-    await row.run(trial)
+    try:
+        await row.run(trial)
+    except NotHereError as reason:
+        pytest.skip(str(reason))
     assert trial.figures
     assert trial.failures == []

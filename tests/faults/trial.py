@@ -32,6 +32,10 @@ PURE: Final = Variant("pure", ())
 VARIANTS: Final = {variant.name: variant for variant in (UVLOOP, ASYNCIO, SMALL, PURE)}
 
 
+class NotHereError(Exception):
+    """The machine does not permit what a row needs, so nothing was measured; the text says what."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One thing that must hold, and what was measured."""

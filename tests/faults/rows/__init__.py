@@ -17,6 +17,7 @@ from tests.faults.rows import (
     launcher_kill,
     launcher_stop,
     long_requests,
+    pid1,
     pure,
     restarts,
     soak,
@@ -40,6 +41,7 @@ ROWS: Final[dict[str, Row]] = {
         blocked.BLOCKED,
         crash_loop.CRASH_LOOP,
         long_requests.LONG_REQUESTS,
+        pid1.PID1,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )
