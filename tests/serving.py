@@ -13,7 +13,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -147,10 +147,18 @@ class Server:
 
 @asynccontextmanager
 async def started(
-    *command: str, port: int = 0, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    *command: str,
+    port: int = 0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
-    """Run a Python command as a server; kill what is left of it at the end."""
+    """Run a Python command as a server; kill what is left of it at the end.
+
+    `under`: a command that executes what follows it, under a limit or as somebody else.
+    """
     process = await asyncio.create_subprocess_exec(
+        *under,
         sys.executable,
         *command,
         stdout=asyncio.subprocess.PIPE,
@@ -174,10 +182,15 @@ async def started(
 
 @asynccontextmanager
 async def serving(
-    app: str, *options: str, workers: int = 2, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    app: str,
+    *options: str,
+    workers: int = 2,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = ROOT,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
     """`asgi-ipc serve app` on a free port; does not wait for its workers."""
     port = free_port()
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
-    async with started(*command, port=port, env=env, cwd=cwd) as server:
+    async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server

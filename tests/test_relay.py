@@ -270,6 +270,22 @@ def test_a_member_that_had_no_descriptor_has_answered_only_with_the_second_offer
     assert words(write(relay, 2)) == [Entered([])]
 
 
+def test_a_refusal_is_news_once_and_so_is_its_end() -> None:
+    relay = a_fleet(1)
+    a_newcomer(relay, 2)
+    write(relay, 1)
+    assert relay.took(1, 2, False, 0.0) is False
+    relay.tick(RETRY_S)
+    write(relay, 1)
+    assert relay.took(1, 2, False, RETRY_S) is None
+    relay.tick(2 * RETRY_S)
+    write(relay, 1)
+    assert relay.took(1, 2, True, 2 * RETRY_S) is True
+    assert relay.took(1, 2, True, 2 * RETRY_S) is None
+    write(relay, 2)
+    assert relay.took(2, 1, True, 2 * RETRY_S) is None
+
+
 @pytest.mark.parametrize("gone", [1, 2])
 def test_a_refused_write_end_is_not_offered_again_when_either_side_is_gone(gone: int) -> None:
     relay = a_fleet(1)

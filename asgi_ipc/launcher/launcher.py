@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
+from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.protocol import lifeline as words
 from asgi_ipc.protocol.events import (
@@ -91,6 +92,7 @@ class Launcher:
         self._events: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._status: int | None = None
+        self._pipe_watch = PipeWatch(run.pipe_bytes)
 
     async def run(self) -> int:
         """Start the workers and keep them until a signal or their failure ends it."""
@@ -183,10 +185,13 @@ class Launcher:
         try:
             process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes)
         except OSError as error:
-            self._post(WorkerFailed(generation, f"A worker process can't be started: {error}"))
+            self._post(
+                WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
+            )
             self._post(WorkerExited(generation, 1, "could not be started"))
             return
         self._processes[generation] = process
+        self._pipe_watch.saw(process.pipe_bytes)
         self._relay.connect(Worker(process.pid, slot, generation))
         self._relay.tell(generation, self._run.handover(slot, generation))
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
@@ -245,9 +250,9 @@ class Launcher:
             case words.Join():
                 relay.join(generation, now)
             case words.Took(of, arrived):
-                if not arrived:
-                    logger.warning("Worker [%d] has no descriptor to spare.", self._processes[generation].pid)
-                relay.took(generation, of, arrived, now)
+                news = relay.took(generation, of, arrived, now)
+                if news is not None:
+                    tell_reach(self._processes[generation].pid, self._processes[of].pid, news)
             case words.Leaving():
                 relay.leave(generation)
             case words.Drained(clean, unsent, unhandled):

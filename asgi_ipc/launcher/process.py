@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -180,7 +180,9 @@ def _size_pipe(fd: int, wanted_bytes: int | None) -> int | None:
     if sys.platform != "linux":
         return None
     if wanted_bytes is not None:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, wanted_bytes)
+        # Refused above the user's share of pages (pipe(7)); a smaller pipe is slower, and no reason to fail.
+        with suppress(PermissionError):
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, wanted_bytes)
     return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
 
 

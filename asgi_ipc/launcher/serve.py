@@ -28,6 +28,7 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.launcher.launcher import Launcher, Run
+from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.protocol.lifeline import Handover
 from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
 from asgi_ipc.protocol.packet import COOKIE_BYTES, MIN_PACKET_BYTES
@@ -87,6 +88,7 @@ def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     config, count = _configure(app, workers, theirs)
+    check_descriptors(count)
     where = _Where(config)
     logger.addFilter(where)
     try:

@@ -171,6 +171,8 @@ class Fleet:
         if slot is None:
             return
         slot.was_ready = True
+        # What keeps the next one from starting is news again, even if it is the same.
+        self._told_failure = None
         slot.retry_at = None
         self._judge_established()
         if slot.incoming == generation:

@@ -54,6 +54,8 @@ class _Line:
     begun: bool = False
     # Whose write ends have been written to it and not been acknowledged yet.
     unacknowledged: list[int] = field(default_factory=list)
+    # Whose write ends it had no descriptor for when they came last.
+    refused: set[int] = field(default_factory=set)
     joined: bool = False
     leaving: bool = False
     stalled: bool = False
@@ -104,20 +106,27 @@ class Relay:
             (newcomer.missing if line.stalled else newcomer.awaited).add(member)
         self._enter_if_complete(newcomer)
 
-    def took(self, by: int, of: int, arrived: bool, now: float) -> None:
-        """A worker acknowledges, or refuses, a write end."""
+    def took(self, by: int, of: int, arrived: bool, now: float) -> bool | None:
+        """A worker acknowledges, or refuses, a write end.
+
+        False: now it can't be reached by the first; True: now it can again; None: that is no news.
+        """
         line = self._lines.get(by)
         if line is None or of not in line.unacknowledged:
-            return
+            return None
         line.unacknowledged.remove(of)
         self._in_flight -= 1
         if of not in self._lines:
-            return
+            return None
+        was_refused = of in line.refused
         if arrived:
+            line.refused.discard(of)
             self._promise(of, -1)
             self._answered(by, of)
-        else:
-            self._retries.append((now + RETRY_S, by, of))
+            return True if was_refused else None
+        line.refused.add(of)
+        self._retries.append((now + RETRY_S, by, of))
+        return None if was_refused else False
 
     def leave(self, generation: int) -> None:
         """A member is leaving: everyone who knows it is told."""
@@ -158,6 +167,7 @@ class Relay:
         if line.joined:
             self._tell_members(Gone(generation, reason), but=generation)
         for other in self._lines.values():
+            other.refused.discard(generation)
             other.missing.discard(generation)
             if other.awaited is not None:
                 other.awaited.discard(generation)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -23,6 +25,7 @@ from typing import Final
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors, station
@@ -160,6 +163,8 @@ class WorkerServer(uvicorn.Server):
             logger.removeFilter(captured)
 
     def _fail(self, reason: str) -> None:
+        if f"[Errno {errno.EMFILE}]" in reason:
+            reason += f"\n{limits.no_descriptor_here(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}."
         self._here.lifeline.send(Failed(reason))
 
 

@@ -1,0 +1,89 @@
+"""Limits: what the kernel allows, asked for by the launcher.
+
+Law: asked when it matters and never kept: whoever may do so can change a
+limit of a running process (prlimit(1)). What is said of it is in
+`protocol/limits.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+from contextlib import suppress
+from typing import Final
+
+from asgi_ipc.errors import LauncherError
+from asgi_ipc.protocol import limits
+
+logger = logging.getLogger("uvicorn.error")
+
+# What Linux gives a pipe unless its user has used up all pages for pipes: 16 of them (pipe(7)).
+DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptor_limit(pid: int = 0) -> int:
+    """How many descriptors a process may have; where that can't be asked of others, as many as this one."""
+    if hasattr(resource, "prlimit"):  # Linux
+        with suppress(OSError):
+            return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def check_descriptors(workers: int) -> None:
+    """Refuse a fleet that can't be whole under the limit of this process, which its workers inherit.
+
+    Raises LauncherError.
+    """
+    limit = descriptor_limit()
+    launcher = limits.launcher_needs(workers, _open_descriptors())
+    worker = limits.worker_needs(workers)
+    if limit != resource.RLIM_INFINITY and limit < max(launcher, worker):
+        raise LauncherError(limits.too_few_to_start(workers, launcher, worker, limit))
+
+
+def _open_descriptors() -> int:
+    try:
+        # Less the one by which it is read.
+        return len(os.listdir("/dev/fd")) - 1
+    except OSError:
+        # Not mounted here. 0 to 2 are open in any case.
+        return 3
+
+
+def describe_refusal(error: OSError) -> str:
+    """Why the kernel has refused a pipe, a socket or a process, and what to do about it."""
+    match error.errno:
+        case errno.EMFILE:
+            return f"{error.strerror}: {limits.no_descriptor_here(descriptor_limit())}"
+        case errno.ENFILE:
+            return f"{error.strerror}: {limits.no_file_in_system()}"
+        case errno.EAGAIN:
+            return f"{error.strerror}: {limits.no_process()}"
+        case _:
+            return str(error)
+
+
+def tell_reach(pid: int, to: int, is_reached: bool) -> None:
+    """Say that a worker can't send to another for want of a descriptor, or that now it can."""
+    if is_reached:
+        logger.info("Worker [%d] can send to worker [%d] now.", pid, to)
+    else:
+        logger.error("%s", limits.no_descriptor_for(pid, to, descriptor_limit(pid)))
+
+
+class PipeWatch:
+    """Says it when pipes become smaller than they should be; once, until they are right again."""
+
+    def __init__(self, wanted_bytes: int | None) -> None:
+        self._wanted_bytes = wanted_bytes or DEFAULT_PIPE_BYTES
+        self._is_small = False
+
+    def saw(self, given_bytes: int | None) -> None:
+        """The kernel has given a pipe of that size; None: it does not say."""
+        was_small, self._is_small = self._is_small, False
+        if given_bytes is not None and given_bytes < self._wanted_bytes:
+            self._is_small = True
+            if not was_small:
+                logger.warning("%s", limits.small_pipes(given_bytes, self._wanted_bytes))
