@@ -105,7 +105,7 @@ class Dispatcher:
         self._in_flight = 0
         self._in_flight_bytes = 0
         # The bound on what is in flight is reached, and: messages wait for a later turn. Either pauses
-        # the reader; only the first keeps handlers from starting.
+        # the reader, and so does the end; only the first keeps handlers from starting.
         self._blocked = False
         self._behind = False
         self._full = False
@@ -163,6 +163,7 @@ class Dispatcher:
     async def close(self) -> int:
         """Cancel the handlers in flight, let them clean up; how many. What waits is dropped and counted."""
         self._closed = True
+        self._tell_flow()
         waiting = sum(len(entry[1]) for entry in self._queue if not callable(entry))
         self.unhandled += waiting - self._position
         self._queue.clear()
@@ -386,7 +387,7 @@ class Dispatcher:
 
     def _tell_flow(self) -> None:
         """Pause the reader while messages wait here: the pipe shall fill, not this process's memory."""
-        full = self._blocked or self._behind
+        full = self._blocked or self._behind or self._closed
         if full == self._full:
             return
         self._full = full

@@ -32,6 +32,8 @@ FOLDER = Path(os.environ["PUPPET_FOLDER"])
 journal: list[tuple[str, int | None, Any]] = []
 # How many of each name.
 heard: Counter[str] = Counter()
+# What was told of others: ("join", pid), or ("leave", pid, reason, lost).
+news: list[tuple[Any, ...]] = []
 seen = asyncio.Condition()
 gate = asyncio.Event()
 
@@ -46,6 +48,22 @@ async def note(name: str, data: Any) -> None:
 @ipc.receive("note")
 async def on_note(data: Any) -> None:
     await note("note", data)
+
+
+async def _told(what: tuple[Any, ...]) -> None:
+    async with seen:
+        news.append(what)
+        seen.notify_all()
+
+
+@ipc.on_join
+async def on_join(worker: Worker) -> None:
+    await _told(("join", worker.pid))
+
+
+@ipc.on_leave
+async def on_leave(worker: Worker, reason: str, lost: int) -> None:
+    await _told(("leave", worker.pid, reason, lost))
 
 
 @ipc.receive("ask")
@@ -144,6 +162,20 @@ async def departed(count: int) -> list[tuple[int, str, int]]:
     async with seen:
         await seen.wait_for(lambda: len(departures) >= count)
         return departures
+
+
+async def told(what: str, pid: int) -> list[tuple[Any, ...]]:
+    """All that this worker was told, once that ("join" or "leave") of the worker `pid` is there."""
+    async with seen:
+        await seen.wait_for(lambda: any(each[:2] == (what, pid) for each in news))
+        return list(news)
+
+
+async def post(to: int, name: str, count: int, size: int) -> int:
+    """Send as many without waiting, all in one turn."""
+    for number in range(count):
+        ipc.send_nowait(to, name, str(number).ljust(size))
+    return count
 
 
 async def members(count: int) -> list[tuple[int, int, int]]:
@@ -262,6 +294,8 @@ COMMANDS: Commands = {
     "counted": counted,
     "round_trips": round_trips,
     "departed": departed,
+    "told": told,
+    "post": post,
     "members": members,
     "flood": flood,
     "sized": sized,
