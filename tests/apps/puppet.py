@@ -109,16 +109,7 @@ def on_pong(data: int) -> None:
     pongs.put_nowait(data)
 
 
-async def on_left(worker: Worker, reason: str, lost: int) -> None:
-    async with seen:
-        departures.append((worker.pid, reason, lost))
-        seen.notify_all()
-
-
 pongs: asyncio.Queue[int] = asyncio.Queue()
-# Who has gone and why: (pid, reason, lost).
-departures: list[tuple[int, str, int]] = []
-ipc.on_leave(on_left)
 tasks: set[asyncio.Task[None]] = set()
 ipc.receive("plain", on_plain)
 ipc.receive({"slow": on_slow, "block": on_block, "fail": on_fail, "ping": on_ping, "pong": on_pong})
@@ -155,13 +146,6 @@ async def round_trips(to: int, count: int) -> list[float]:
         assert await pongs.get() == number
         seconds.append(time.perf_counter() - asked_at)
     return seconds
-
-
-async def departed(count: int) -> list[tuple[int, str, int]]:
-    """Who has gone and why, once there are so many."""
-    async with seen:
-        await seen.wait_for(lambda: len(departures) >= count)
-        return departures
 
 
 async def told(what: str, pid: int) -> list[tuple[Any, ...]]:
@@ -293,7 +277,6 @@ COMMANDS: Commands = {
     "received": received,
     "counted": counted,
     "round_trips": round_trips,
-    "departed": departed,
     "told": told,
     "post": post,
     "members": members,

@@ -140,7 +140,8 @@ async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
         await server.said("Application startup complete", WORKERS + 1)
         replaced_s = time.monotonic() - began
         members = await strings.call(pids[0], "members", WORKERS)
-        told = [await strings.call(pid, "departed", 1) for pid in pids if pid != victim]
+        news = [await strings.call(pid, "told", "leave", victim) for pid in pids if pid != victim]
+        told = [[each for each in heard if each[0] == "leave"] for heard in news]
         status = await server.stop()
     trial.check(
         f"--worker-hang-timeout {HANG_TIMEOUT_S}: judged, and another one is ready",
@@ -148,7 +149,9 @@ async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
         HANG_TIMEOUT_S - BEAT_S <= judged_s <= HANG_TIMEOUT_S + BEAT_S
         and victim not in [pid for pid, _, _ in members],
     )
-    trial.check("the others are told of it once, as", told, told == [[(victim, "stalled", 0)]] * len(told))
+    trial.check(
+        "the others are told of it once, as", told, told == [[("leave", victim, "stalled", 0)]] * len(told)
+    )
     trial.check("exit status of a stop then", status, status == 0)
 
 
