@@ -6,6 +6,8 @@ where. All words pass through here, so that every worker hears them in one
 order.
 
 The rules that keep messages whole:
+- C's welcome is written before M hears of C. So C knows M when M's first
+  packet arrives, though the launcher die between the two.
 - M hears of C, with C's write end, before C is given M's write end. So M
   knows C when C's first packet arrives.
 - A leaver's write end still goes to everyone who was promised it: they may
@@ -57,6 +59,8 @@ class _Line:
     # Whose write ends it had no descriptor for when they came last.
     refused: set[int] = field(default_factory=set)
     joined: bool = False
+    # Its welcome has been written, whole.
+    welcomed: bool = False
     leaving: bool = False
     stalled: bool = False
     # Members whose answer this newcomer still waits for; None once it has entered.
@@ -216,11 +220,11 @@ class Relay:
         if line is None or not line.queue:
             return None
         item = line.queue[0]
-        if line.begun:
+        if line.begun or item.write_end_of is None:
             return item
-        if item.write_end_of is not None and (
-            len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT
-        ):
+        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT:
+            return None
+        if isinstance(item.word, Joined) and not self._lines[item.write_end_of].welcomed:
             return None
         return item
 
@@ -233,6 +237,8 @@ class Relay:
         line = self._lines[generation]
         line.begun = False
         item = line.queue.popleft()
+        if isinstance(item.word, Welcome):
+            line.welcomed = True
         if item.write_end_of is None:
             return
         line.unacknowledged.append(item.write_end_of)
