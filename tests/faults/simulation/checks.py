@@ -42,7 +42,12 @@ class Checks:
             world.fail(f"w{program.generation} handles a message of w{sender} after its on_leave")
 
     def due_to_hear(self, sender: Program) -> list[Program]:
-        """Who has entered, fully, and must get what `sender` broadcasts now."""
+        """Who has entered, fully, and must get what `sender` broadcasts now: if that is a member.
+
+        Whom the launcher does not answer goes on alone, with a warning.
+        """
+        if not sender.is_welcome:
+            return []
         return [
             each
             for each in self._world.programs.values()

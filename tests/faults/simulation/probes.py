@@ -88,6 +88,7 @@ class Probes:
             self._world.note("hears %s, with descriptor %d", word, fd)
             match word:
                 case words.Welcome(members):
+                    program.is_welcome = True
                     program.heard_of.update({each.generation: each for each in members})
                     program.owed.update(each.generation for each in members)
                 case words.Joined(worker):

@@ -49,6 +49,7 @@ class Program:
         self._may_boot = False
         # --- what the probes see
         self.has_asked = False
+        self.is_welcome = False
         self.has_entered = False
         self.is_ready = False
         self.has_left = False
@@ -82,7 +83,7 @@ class Program:
 
     def turn(self) -> None:
         """Boot, or one turn of the loop."""
-        if self._may_boot:
+        if self._may_boot and self._has_handover():
             self._may_boot = False
             self._boot()
         else:
