@@ -21,6 +21,7 @@ import httpx
 
 from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
+from tests.faults.ordinary import User
 from tests.faults.trial import Trial, describe
 from tests.puppets import Puppets
 from tests.serving import DEADLINE_S, Server, serving
@@ -110,15 +111,26 @@ async def traffic(
     workers: int = 4,
     env: dict[str, str] | None = None,
     app: str = "tests.apps.traffic:app",
+    user: User | None = None,
+    deadline_s: float = DEADLINE_S,
+    is_awaited: bool = True,
 ) -> AsyncIterator[Traffic]:
-    """`asgi-ipc serve` of that app in the trial's variant, ready."""
+    """`asgi-ipc serve` of that app in the trial's variant, as that user, or as whoever we are.
+
+    Ready, unless it is not awaited here.
+    """
     folder = trial.folder
     listener = Listener(folder)
+    if user is not None:
+        user.own(folder)
     env = {"TRAFFIC_FOLDER": str(folder), **(env or {})}
     options = (*trial.variant.options, "--no-access-log", *options)
     try:
-        async with serving(app, *options, workers=workers, env=env) as server:
-            await server.started(workers)
+        under = () if user is None else user.under
+        async with serving(app, *options, workers=workers, env=env, under=under) as server:
+            server.deadline_s = deadline_s
+            if is_awaited:
+                await server.started(workers)
             yield Traffic(server, folder, listener, Puppets(server, folder))
     finally:
         listener.close()

@@ -1,0 +1,79 @@
+"""An ordinary user: who a server runs as when the kernel's limits are to count.
+
+Law: root may have descriptors in flight and pages for pipes without end
+(CAP_SYS_RESOURCE, CAP_SYS_ADMIN), so a test that runs as root has its server
+run as a user whom nobody else is, with accounts of his own in the kernel.
+Whoever is an ordinary user already stays it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# Above the ids that a system gives away by itself (login.defs(5)), below those of container users.
+FIRST_UID: Final = 61_000
+UIDS: Final = 3_000
+
+# capabilities(7), as bits: what frees from the limits on pipes and on descriptors in flight.
+CAP_SYS_ADMIN: Final = 21
+CAP_SYS_RESOURCE: Final = 24
+
+# The coverage of child processes writes where only root may.
+_NOT_HIS: Final = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An ordinary user, and how many descriptors each of his processes may have; None: as many as ours."""
+
+    uid: int
+    descriptors: int | None = None
+
+    @property
+    def under(self) -> tuple[str, ...]:
+        """The command that executes what follows it as him; the limit is one that he may raise himself."""
+        limit = () if self.descriptors is None else ("prlimit", f"--nofile={self.descriptors}:")
+        if self.uid == os.getuid():
+            return limit
+        # He may read any file: the interpreter may lie in root's home. That gives no page and no descriptor.
+        reading = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search")
+        become = ("setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", *reading)
+        return (*limit, "env", *(f"--unset={name}" for name in _NOT_HIS), *become)
+
+    async def limit(self, pid: int, descriptors: int | None) -> None:
+        """Set how many descriptors a running process of his may have; None: as many as he may give it."""
+        soft = _hard_limit(pid) if descriptors is None else descriptors
+        # As himself: without CAP_SYS_RESOURCE root may not do it for him (prlimit(2)).
+        command = (*self.under, "prlimit", "--pid", str(pid), f"--nofile={soft}:")
+        process = await asyncio.create_subprocess_exec(*command)
+        assert await process.wait() == 0, command
+
+    def own(self, folder: Path) -> None:
+        """Make a folder his, with what is in it."""
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, self.uid, -1)
+
+
+def _hard_limit(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("Max open files"))
+    return int(line.split()[4])
+
+
+def ordinary(descriptors: int | None = None) -> User:
+    """An ordinary user: us, unless we are root."""
+    uid = os.getuid() or FIRST_UID + os.getpid() % UIDS
+    return User(uid, descriptors)
+
+
+def is_ordinary(pid: int) -> bool:
+    """Whether the kernel counts what a process has against its user's limits."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    capabilities = int(status["CapEff"], 16)
+    return status["Uid"].split()[1] != "0" and not capabilities & (1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE)

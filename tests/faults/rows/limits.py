@@ -1,0 +1,238 @@
+"""Limits: too few descriptors for the launcher or a worker, at the start and later, and no pages for pipes.
+
+Law: what comes of each is full service, or a line that names the limit and
+what raises it; and full service once it is raised. That a worker can't be
+reached and nobody says so is the failure. All servers run as an ordinary
+user, whose descriptors in flight are limited, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from uvicorn.config import STARTUP_FAILURE
+
+from asgi_ipc.protocol.limits import worker_needs
+from tests.faults.holdings import first_free
+from tests.faults.ordinary import User, is_ordinary, ordinary
+from tests.faults.pages import SMALL_BYTES, pages_used_up
+from tests.faults.reach import Reach, Settled
+from tests.faults.traffic import RESTARTED, Traffic, check_verdict, traffic
+from tests.faults.trial import Row, Trial, describe, everywhere
+from tests.serving import eventually
+
+WORKERS: Final = 4
+
+# A line says which limit, and what to do.
+CLEAR: Final = r"RLIMIT_NOFILE\).*Raise it: ulimit -n"
+
+SMALL_PIPES: Final = rf"pipes of {SMALL_BYTES:,} bytes instead of [\d,]+, as when its pages"
+
+# What comes of a start.
+CLEAR_ERROR: Final = "clear error"
+FULL_SERVICE: Final = "full service"
+NAMED: Final = "every missing pair named, and full service when the limit is raised"
+
+# The interpreter itself starts with no fewer.
+FEWEST: Final = 6
+
+# The least that this fleet asks for; its launcher needs fewer than a worker.
+NEEDED: Final = worker_needs(WORKERS)
+
+# What an app may leave to its worker: from too little for itself to enough for all.
+SPARE: Final = range(10)
+
+# A fleet that asks little of the machine: every pair hears each other every some ms.
+TALK: Final = {"TRAFFIC_PAUSE_S": "0.05", "TRAFFIC_LARGE_SHARE": "0.01"}
+
+
+async def limits(trial: Trial) -> None:
+    """Each of them by itself; in the short form side by side, as most of their time is waiting."""
+    parts: list[Callable[[Trial], Awaitable[None]]] = [_tight_starts, _lowered, _no_pages]
+    if trial.full:
+        parts.append(_hungry_starts)
+    trials = []
+    for part in parts:
+        folder = trial.folder / part.__name__
+        folder.mkdir()
+        # The figures are the trial's own.
+        trials.append(part(replace(trial, folder=folder)))
+    if trial.full:
+        for each in trials:
+            await each
+    else:
+        await asyncio.gather(*trials)
+
+
+# --- at the start
+
+
+async def _tight_starts(trial: Trial) -> None:
+    """Start under limits from far too low to just enough."""
+    others = max(trial.count - 2, 0)
+    tried = [NEEDED - 1, NEEDED, *random.choices(range(FEWEST, NEEDED + 8), k=others)]
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    for place, descriptors in enumerate(sorted(tried)):
+        folder = trial.folder / str(place)
+        folder.mkdir()
+        one = replace(trial, folder=folder)
+        outcome = await _start_under(one, ordinary(descriptors), "tests.apps.traffic:app", TALK)
+        outcomes[outcome] += 1
+        if outcome not in (CLEAR_ERROR, FULL_SERVICE):
+            wrong.append(f"{outcome} under {descriptors}")
+    trial.check(
+        f"a clear error or full service of {WORKERS} workers under {min(tried)} to {max(tried)} descriptors",
+        f"{describe(dict(outcomes))}; {wrong[:3]}" if wrong else describe(dict(outcomes)),
+        not wrong and len(outcomes) == 2,
+    )
+
+
+async def _hungry_starts(trial: Trial) -> None:
+    """Start apps that leave their workers hardly a descriptor, and raise the limit later."""
+    outcomes: Counter[str] = Counter()
+    wrong = []
+    for spare in SPARE:
+        folder = trial.folder / str(spare)
+        folder.mkdir()
+        one = replace(trial, folder=folder)
+        env = {**TALK, "HUNGRY_SPARE": str(spare)}
+        outcome = await _start_under(one, ordinary(NEEDED + 40), "tests.apps.hungry:app", env)
+        outcomes[outcome] += 1
+        if outcome not in (CLEAR_ERROR, NAMED, FULL_SERVICE):
+            wrong.append(f"{outcome} with {spare} to spare")
+    trial.check(
+        f"a clear error, named pairs or full service of apps that leave {min(SPARE)} to {max(SPARE)} of them",
+        f"{describe(dict(outcomes))}; {wrong[:3]}" if wrong else describe(dict(outcomes)),
+        not wrong and len(outcomes) >= 2,
+    )
+
+
+async def _start_under(trial: Trial, user: User, app: str, env: dict[str, str]) -> str:
+    """What comes of a start, in words; a server that has started is stopped, and must have been whole."""
+    async with traffic(trial, workers=WORKERS, app=app, env=env, user=user, is_awaited=False) as run:
+        server = run.server
+        await server.said(r"Application startup complete|stopping the server|^Error|^Traceback")
+        if server.count("stopping the server|^Error|^Traceback"):
+            status = await server.ended()
+            is_clear = status in (1, STARTUP_FAILURE) and server.count(CLEAR) > 0
+            return CLEAR_ERROR if is_clear else f"status {status} and {server.lines[-3:]}"
+        await server.started(WORKERS)
+        reach = Reach(run)
+        first = settled = await reach.settle(WORKERS, may_be_named=True)
+        if first.named:
+            for pid in server.workers():
+                await user.limit(pid, None)
+            settled = await reach.settle(WORKERS)
+        status = await server.stop()
+    verdict = run.verdict()
+    if settled.silent or settled.named or status or verdict.faults or verdict.accepted != verdict.delivered:
+        return f"not whole: {settled}, status {status}, {verdict.summary()}"
+    return NAMED if first.named else FULL_SERVICE
+
+
+# --- of what runs
+
+
+async def _lowered(trial: Trial) -> None:
+    """Take a running worker's last descriptor, then the launcher's; ask for another worker each time."""
+    user = ordinary()
+    async with traffic(trial, workers=WORKERS, env=TALK, user=user) as run:
+        await _lowered_worker(trial, run, user)
+        await _lowered_launcher(trial, run, user)
+        status = await run.server.stop()
+    check_verdict(trial, run.verdict())
+    trial.check("exit status under a limit that was lowered", status, status == 0)
+
+
+async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
+    server, reach = run.server, Reach(run)
+    victim = random.choice(server.workers())
+    # None is left but those that it has.
+    await user.limit(victim, first_free(victim))
+    server.signal(signal.SIGTTIN)
+    await server.started(WORKERS + 1)
+    settled = await reach.settle(WORKERS + 1, may_be_named=True)
+    trial.check(
+        "pairs when a worker has no descriptor for a newcomer",
+        settled,
+        not settled.silent and {sender for sender, _ in settled.named} == {victim},
+    )
+    await user.limit(victim, None)
+    settled = await reach.settle(WORKERS + 1)
+    trial.check("pairs when its limit is raised", settled, _is_whole(settled))
+    told = server.count(rf"Worker \[{victim}\] can send to worker")
+    trial.check("times that the launcher says so", told, told == 1)
+
+
+async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
+    """It can neither add a worker nor replace a dead one, and says why; the others go on."""
+    server, reach = run.server, Reach(run)
+    await user.limit(server.pid, first_free(server.pid))
+    server.signal(signal.SIGTTIN)
+    await server.said(rf"A worker process can't be started: .*{CLEAR}")
+    trial.say("the launcher without a descriptor", server.found(CLEAR)[-1].partition("ERROR:")[2].strip())
+    victim = random.choice(server.workers())
+    os.kill(victim, signal.SIGKILL)
+    await server.said(rf"Worker \[{victim}\] died")
+    await server.said("A worker could not be started; starting another in", 3)
+    settled = await reach.settle(WORKERS)
+    trial.check("pairs of those who are left meanwhile", settled, _is_whole(settled))
+    await user.limit(server.pid, None)
+    await server.started(WORKERS + 3)
+    settled = await reach.settle(WORKERS + 2)
+    trial.check("pairs when its limit is raised, too", settled, _is_whole(settled))
+
+
+def _is_whole(settled: Settled) -> bool:
+    return not settled.silent and not settled.named
+
+
+# --- pages for pipes
+
+
+async def _no_pages(trial: Trial) -> None:
+    """Use up a user's pages for pipes while his server runs, and have it make new ones."""
+    user = ordinary()
+    async with traffic(trial, workers=WORKERS, env=TALK, user=user) as run:
+        server, reach = run.server, Reach(run)
+        is_so = is_ordinary(server.pid) and all(map(is_ordinary, server.workers()))
+        trial.check("all processes are of an ordinary user", "yes" if is_so else "no", is_so)
+        before = server.count(SMALL_PIPES)
+        async with pages_used_up(user) as held:
+            given = held["new_pipe_bytes"]
+            trial.check(
+                "bytes of a new pipe when the pages are used up", describe(held), given == SMALL_BYTES
+            )
+            server.signal(signal.SIGHUP)
+            await server.said(RESTARTED)
+            await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+            settled = await reach.settle(WORKERS)
+            trial.check("pairs over pipes of 8 KiB", settled, _is_whole(settled))
+            status = await server.stop()
+    verdict = run.verdict()
+    trial.check("warnings of small pipes", f"{before}, then {server.count(SMALL_PIPES)}", not before)
+    trial.check("warned once", server.count(SMALL_PIPES), server.count(SMALL_PIPES) == 1)
+    check_verdict(trial, verdict)
+    lost = verdict.accepted - verdict.delivered
+    trial.check("lost over small pipes", lost, not lost)
+    trial.check("exit status with small pipes", status, status == 0)
+
+
+LIMITS: Final = Row(
+    name="limits",
+    fault="descriptor and pipe-page limits",
+    how="as an ordinary user: starts under RLIMIT_NOFILE from far too low to just enough; a running worker, "
+    "then the launcher, without a descriptor to spare (prlimit); all pages for pipes in use (pipes of 8 KiB)",
+    counts="starts under a tight limit",
+    full=everywhere(20),
+    short=2,
+    run=limits,
+)
