@@ -12,6 +12,7 @@ from tests.faults.rows import (
     blocked,
     crash_loop,
     ctrl_c,
+    fairness,
     forks,
     kills,
     launcher_kill,
@@ -44,6 +45,7 @@ ROWS: Final[dict[str, Row]] = {
         crash_loop.CRASH_LOOP,
         long_requests.LONG_REQUESTS,
         pid1.PID1,
+        fairness.FAIRNESS,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )
