@@ -19,6 +19,7 @@ from tests.faults.rows import (
     launcher_stop,
     limits,
     long_requests,
+    many,
     pid1,
     pure,
     restarts,
@@ -46,6 +47,7 @@ ROWS: Final[dict[str, Row]] = {
         long_requests.LONG_REQUESTS,
         pid1.PID1,
         fairness.FAIRNESS,
+        many.MANY,
         ctrl_c.CTRL_C,
         soak.SOAK,
     )

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.faults.holdings import Kept, descendants, inherited, links, named
+from tests.faults.belongings import Kept, descendants, inherited, links, named
 from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile

@@ -1,4 +1,4 @@
-"""Holdings: what processes hold open, and how to end those that outlive their parents.
+"""Belongings: what processes hold open, and how to end those that outlive their parents.
 
 Law: it only looks, at the kernel's tables; a process is ended through a
 descriptor of it, so that nobody who has its number by now is hit.
