@@ -282,7 +282,7 @@ def test_a_name_has_no_control_characters(code: int, place: str) -> None:
         check_name(place.format(chr(code)))
 
 
-@pytest.mark.parametrize("name", [" ", "\u2028", "\xa0", "\u200b", "a b", "\ufffe", "\x7e"])
+@pytest.mark.parametrize("name", [" ", "\u2028", "\u202e", "\xa0", "\u200b", "a b", "\ufffe", "\x7e"])
 def test_what_is_unprintable_but_no_control_character_is_taken(name: str) -> None:
     check_name(name)
     assert decode_batch(join_batch([encode_message(name, None, MIB)])) == [(name, None)]
@@ -301,13 +301,9 @@ def test_an_empty_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["\ud800", "name\udfff", "x" * 200 + "\ud800"])
-def test_a_name_with_a_lone_surrogate_is_refused_by_the_time_it_is_encoded(name: str) -> None:
-    def use() -> None:
-        check_name(name)
-        encode_message(name, "data", MIB)
-
+def test_a_name_with_a_lone_surrogate_is_refused(name: str) -> None:
     with pytest.raises(InvalidNameError, match="Unicode"):
-        use()
+        check_name(name)
 
 
 def test_data_with_a_lone_surrogate_is_not_blamed_on_the_name() -> None:

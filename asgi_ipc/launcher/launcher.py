@@ -47,6 +47,7 @@ from asgi_ipc.protocol.events import (
 )
 from asgi_ipc.protocol.fleet import Fleet
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.printable import printable_lines
 from asgi_ipc.protocol.relay import Relay
 from asgi_ipc.protocol.slots import Policy
 
@@ -260,7 +261,7 @@ class Launcher:
             case words.Ready():
                 self._post(WorkerReady(generation))
             case words.Failed(reason):
-                self._post(WorkerFailed(generation, reason))
+                self._post(WorkerFailed(generation, printable_lines(reason)))
             case words.Retiring():
                 self._post(WorkerRetiring(generation))
             case words.Beat():

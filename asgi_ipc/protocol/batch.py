@@ -69,15 +69,14 @@ def check_name(name: object) -> None:
     if not name:
         raise InvalidNameError(name, "a name has at least one character")
     # isprintable() is a quick yes for nearly every name there is.
-    if not name.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
-        raise InvalidNameError(name, "a name has no control characters")
-    if len(name) * 4 > MAX_NAME_BYTES:
-        try:
-            size_bytes = len(name.encode())
-        except UnicodeEncodeError:
-            raise InvalidNameError(name, "a name is valid Unicode") from None
-        if size_bytes > MAX_NAME_BYTES:
-            raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
+    if not name.isprintable():
+        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+            # Unicode's Cc. What else is unprintable belongs to some scripts, and is escaped in logs.
+            raise InvalidNameError(name, "a name has no control characters")
+        if not _is_unicode(name):
+            raise InvalidNameError(name, "a name is valid Unicode")
+    if len(name) * 4 > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
 
 
 def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
@@ -96,10 +95,6 @@ def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
         raise MessageTooLargeError(len(data), max_message_bytes)
     try:
         encoded = _encode((name, data))
-    except UnicodeEncodeError as error:
-        if name.isascii() or _is_unicode(name):
-            raise
-        raise InvalidNameError(name, "a name is valid Unicode") from error
     except BufferError as error:
         raise ValueError(f"a message can't carry this memoryview: {error}") from error
     if len(encoded) > max_message_bytes:

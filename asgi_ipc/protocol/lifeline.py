@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.printable import printable
 
 _LENGTH: Final = struct.Struct("<I")
 
@@ -141,7 +142,13 @@ def encode_word(word: ToWorker | ToLauncher) -> bytes:
 
 
 class WordError(Exception):
-    """The other side of the lifeline says what is no word. It is our own code: a bug, not bad input."""
+    """The other side of the lifeline says what is no word. It is our own code: a bug, not bad input.
+
+    All the same its text, which quotes what was said, may stand in a log.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class WordParser:

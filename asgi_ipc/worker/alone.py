@@ -6,11 +6,10 @@ Law: looks, warns once, changes nothing. Without the launcher every worker of
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import sys
 
-logger = logging.getLogger("asgi_ipc")
+from asgi_ipc.worker.logs import logger
 
 _ADVICE = (
     "started by %s with several workers: each is alone, and messages do not reach the others. "

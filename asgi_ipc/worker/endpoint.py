@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,12 +34,11 @@ from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.registry import Handler, Registry
-
-logger = logging.getLogger("asgi_ipc")
 
 # How long a newcomer waits for the members to know it; a little more than the
 # launcher waits, which names those that are missing.

@@ -12,7 +12,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -23,9 +22,8 @@ from typing import Any, Final
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.protocol.batch import Message, check_name
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.registry import Handler, Registry
-
-logger = logging.getLogger("asgi_ipc")
 
 # Handlers that have started and not finished. At a few KiB each, a thousand
 # keep a worker busy and cost it a few MiB.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from asgi_ipc import ipc
 async def lifespan(app: Starlette | None) -> AsyncIterator[None]:
     async with ipc.lifespan(app):
         if app is not None:
-            raise RuntimeError("broken on purpose while starting")
+            raise RuntimeError(os.environ.get("BROKEN_BECAUSE", "broken on purpose while starting"))
         yield
 
 

@@ -221,7 +221,9 @@ def _check_counts(
 ) -> None:
     """What the leavers and the stopped one could not deliver to each other is counted to the message."""
     said = {
-        int(pid): int(count) for pid, count in (re.findall(r"\d+", line) for line in run.server.found(UNSENT))
+        int(pid): int(count)
+        for line in run.server.found(UNSENT)
+        for pid, count in re.findall(rf"\[(\d+)\] {UNSENT} (\d+) messages", line)
     }
     pairs = [(leaver, target) for leaver, pid in leavers.items() if pid in senders]
     ours = [verdict.counted(pair) for pair in pairs]
