@@ -66,7 +66,7 @@ class Results(msgspec.Struct):
             figures=[Measured(each.what, each.measured, each.holds) for each in trial.figures],
             seconds=round(seconds, 1),
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-            commit=_commit(),
+            commit=COMMIT,
             machine=_machine(),
         )
         FILE.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
@@ -107,9 +107,14 @@ def _details(row: Row, result: Result) -> str:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """What is checked out, and whether the package or the tests differ from it."""
+    head = _git("rev-parse", "--short", "HEAD") or "unknown"
+    return head + ("-dirty" if _git("status", "--porcelain", "--", "asgi_ipc", "tests") else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _machine() -> str:
@@ -120,3 +125,7 @@ def _machine() -> str:
         f"Linux {platform.release().split('-')[0]}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}"
     )
+
+
+# Of what runs: a long run does not notice what is checked out meanwhile.
+COMMIT: Final = _commit()
