@@ -57,7 +57,13 @@ _PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None), bytearray, 
 _KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+def _refuse_extension(code: int, data: memoryview) -> Any:
+    raise ValueError(f"no message carries the extension type {code}")
+
+
+_decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).decode
 
 
 def check_name(name: object) -> None:
