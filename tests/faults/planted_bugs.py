@@ -87,10 +87,10 @@ _JOINING_AND_LEAVING: Final = (
         """        line.unacknowledged.remove(of)
         self._in_flight -= 1
         if of not in self._lines:
-            return
+            return None
 """,
         """        if of not in self._lines:
-            return
+            return None
         line.unacknowledged.remove(of)
         self._in_flight -= 1
 """,
