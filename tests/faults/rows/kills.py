@@ -80,10 +80,13 @@ class Killer:
         self._members.pop(generation, None)
 
     def kill(self, note: Note) -> None:
-        """Kill the worker that wrote this note."""
-        os.kill(note["pid"], signal.SIGKILL)
-        self.kills.append(Kill(note["by"], time.monotonic()))
+        """Kill the worker that wrote this note, unless it has left meanwhile."""
         self._forget(note["by"])
+        try:
+            os.kill(note["pid"], signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.kills.append(Kill(note["by"], time.monotonic()))
 
     def anyone(self, but: int = 0) -> Note:
         """A member that was not born just now."""
