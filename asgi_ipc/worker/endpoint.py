@@ -311,6 +311,14 @@ class Endpoint:
                 await self._drain()
         except TimeoutError:
             clean = False
+        except asyncio.CancelledError:
+            # Nothing stays open, and nothing uncounted.
+            await self._end(clean=False)
+            raise
+        await self._end(clean)
+
+    async def _end(self, clean: bool) -> None:
+        """Close everything; count, log and tell what is left, unless it is nothing."""
         self._leave_deadline = None
         cancelled = await self.dispatcher.close()
         self._over = True
@@ -330,8 +338,8 @@ class Endpoint:
             )
         if self._own_pulse is not None:
             self._own_pulse.close()
-        if lifeline is not None:
-            lifeline.send(Drained(clean, unsent, unhandled))
+        if self._lifeline is not None:
+            self._lifeline.send(Drained(clean, unsent, unhandled))
 
     async def _drain(self) -> None:
         # Flushing without reading deadlocks: two leavers would wait on each other's full pipes.
