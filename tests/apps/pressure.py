@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -34,8 +34,8 @@ PATIENCE_S: Final = 0.5
 # Many to a packet, a few, and some packets for one.
 SIZES_BYTES: Final = (96, 1024, 16 * 1024)
 
-# Each message of a flood that arrives makes two: outboxes fill within moments, and stay full.
-FAN_OUT: Final = 2
+# Each message of a flood that arrives makes four: outboxes fill within moments, and stay full.
+FAN_OUT: Final = 4
 
 
 @dataclass(slots=True)
@@ -62,23 +62,29 @@ class Pressure:
     listens_since = 0.0
     refused: ClassVar[Counter[str]] = Counter()
     # Deliveries and typed errors: a worker that has neither stands still.
-    progress: ClassVar[Heard] = Heard(0.0)
+    progress = Heard(0.0)
+    # What a flood consists of, and how long its sends wait for room.
+    kinds: ClassVar[tuple[str, ...]] = ()
+    sizes_bytes: ClassVar[tuple[int, ...]] = ()
+    patience_s = PATIENCE_S
 
 
 def _refused(place: int, error: Exception) -> str:
     State.ledger.sent.settle(place, REFUSED)
     name = type(error).__name__
+    if not Pressure.refused:
+        State.notes.write("full", error=name)
     Pressure.refused[name] += 1
     Pressure.progress.hear(time.monotonic(), 0)
     return name
 
 
-async def send(worker: Worker, name: str, size_bytes: int) -> str:
+async def send(worker: Worker, name: str, size_bytes: int, timeout_s: float = PATIENCE_S) -> str:
     """Offer one message and wait for room; the name of the error, or nothing."""
     body, checksum, size = body_of(size_bytes)
     place = State.ledger.offer(worker.generation, body[1], checksum, size)
     try:
-        await ipc.send(worker, name, body, timeout=PATIENCE_S)
+        await ipc.send(worker, name, body, timeout=timeout_s)
     except (DeliveryError, NotRunningError) as error:
         return _refused(place, error)
     State.ledger.sent.settle(place, ACCEPTED)
@@ -160,9 +166,11 @@ async def backlog(to: int, least_bytes: int) -> int:
 
 
 async def listen() -> None:
-    """Forget what was heard of whom."""
+    """Forget what was heard of whom, and what was refused."""
     Pressure.heard.clear()
+    Pressure.refused.clear()
     Pressure.listens_since = time.monotonic()
+    Pressure.progress = Heard(Pressure.listens_since)
 
 
 async def heard() -> dict[int, tuple[int, float]]:
@@ -190,8 +198,8 @@ async def flooded(body: Body) -> None:
     """Pass on, waiting for room inside the handler."""
     delivered(body)
     Pressure.progress.hear(time.monotonic())
-    for worker in State.random.choices(_others(), k=FAN_OUT):
-        await send(worker, _kind(), State.random.choice(SIZES_BYTES))
+    for worker, kind, size_bytes in _next_ones():
+        await send(worker, kind, size_bytes, Pressure.patience_s)
 
 
 @ipc.receive("flood_nowait")
@@ -199,20 +207,29 @@ def flooded_nowait(body: Body) -> None:
     """Pass on without waiting, from a plain handler."""
     delivered(body)
     Pressure.progress.hear(time.monotonic())
-    for worker in State.random.choices(_others(), k=FAN_OUT):
-        send_nowait(worker, _kind(), State.random.choice(SIZES_BYTES))
+    for worker, kind, size_bytes in _next_ones():
+        send_nowait(worker, kind, size_bytes)
 
 
-def _kind() -> str:
-    return "flood" if State.random.random() < 0.5 else "flood_nowait"
+def _next_ones() -> Iterator[tuple[Worker, str, int]]:
+    choice = State.random.choice
+    for _ in range(FAN_OUT):
+        if others := _others():
+            yield choice(others), choice(Pressure.kinds), choice(Pressure.sizes_bytes)
+
+
+async def agree(kinds: tuple[str, ...], sizes_bytes: tuple[int, ...], patience_s: float) -> None:
+    """What the flood to come consists of; everybody must know before it begins."""
+    Pressure.kinds = kinds
+    Pressure.sizes_bytes = sizes_bytes
+    Pressure.patience_s = patience_s
 
 
 async def flood(count: int) -> None:
-    """The first so many messages of a flood, half of each kind, to everybody else."""
-    Pressure.progress.last_at = time.monotonic()
+    """The first so many messages of a flood to everybody else, all kinds of them in turn."""
     for worker in _others():
         for number in range(count):
-            await send(worker, "flood" if number % 2 else "flood_nowait", 1024)
+            await send(worker, Pressure.kinds[number % len(Pressure.kinds)], 1024)
 
 
 # --- how it fares
@@ -234,6 +251,7 @@ async def measured() -> dict[str, Any]:
         "dropped": dict(stats.dropped),
         "skipped_bytes": endpoint._parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
+        "in_verbs": endpoint.dispatcher._exempt_calls,
         "refused": dict(Pressure.refused),
         "progress": Pressure.progress.messages,
         "standstill_s": max(Pressure.progress.silence_s, now - Pressure.progress.last_at),
@@ -250,6 +268,7 @@ COMMANDS: Commands = {
     "listen": listen,
     "heard": heard,
     "speak_and_stop": speak_and_stop,
+    "agree": agree,
     "flood": flood,
     "measured": measured,
 }

@@ -1,0 +1,134 @@
+"""Mutual flood: workers that answer each message with four more, from inside their handlers.
+
+Law: outboxes, pipes and handlers in flight are all full, and each waits for
+the other. What must come of it is progress or typed errors, in every worker
+and at any time; and at the end everything that was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from asgi_ipc.worker.handlers import MAX_IN_VERBS
+from tests.faults.oracle import Note
+from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
+from tests.faults.trial import Figure, Row, Trial, describe, everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class _Flood:
+    """One way to flood: by how many, with which handlers of tests/apps/pressure.py, in which sizes."""
+
+    name: str
+    workers: int
+    kinds: tuple[str, ...]
+    sizes_bytes: tuple[int, ...]
+    patience_s: float
+
+
+# Handlers that wait for room, and plain ones that don't; many messages to a packet, and packets to a message.
+_BOTH: Final = ("flood", "flood_nowait")
+_MIXED_BYTES: Final = (96, 1024, 16 * 1024)
+FLOODS: Final = (
+    _Flood("2 workers", 2, _BOTH, _MIXED_BYTES, 2.0),
+    _Flood("4 workers", 4, _BOTH, _MIXED_BYTES, 2.0),
+)
+# So many that so many handlers wait in each worker, each as long as a send does unless told otherwise,
+# that neither reads any more: only deadlines get them out of it.
+STUCK: Final = _Flood("2 workers, all handlers waiting", 2, ("flood",), (512,), 5.0)
+
+# What each says to each other before they answer each other.
+FIRST_MESSAGES: Final = 100
+
+# A worker whose sends all wait has nothing to show until their deadline.
+STANDSTILL_SLACK_S: Final = 1.0
+
+# A full outbox from each to each, which are read while everybody writes.
+DRAIN_TIMEOUT_S: Final = 60
+
+
+async def flood(trial: Trial) -> None:
+    """One way after the other."""
+    for each in (*FLOODS, STUCK) if trial.full else FLOODS:
+        folder = trial.folder / each.name
+        folder.mkdir()
+        one = Trial(trial.variant, trial.count, folder, trial.full)
+        await _flood(one, each)
+        trial.figures += [
+            Figure(f"{each.name}: {figure.what}", figure.measured, figure.holds) for figure in one.figures
+        ]
+
+
+async def _flood(trial: Trial, how: _Flood) -> None:
+    options = ("--drain-timeout", str(DRAIN_TIMEOUT_S))
+    async with traffic(trial, *options, workers=how.workers, app=PRESSURE) as run:
+        run.server.deadline_s += DRAIN_TIMEOUT_S
+        pids = run.server.workers()
+        await _all(run, pids, "agree", how.kinds, how.sizes_bytes, how.patience_s)
+        full = [run.listener.next(partial(_is_full, pid=pid)) for pid in pids]
+        await asyncio.gather(*full, _all(run, pids, "flood", FIRST_MESSAGES))
+        await _all(run, pids, "listen")
+        await asyncio.sleep(trial.count / 2)  # the fault: so many seconds of it
+        halfway = await _all(run, pids, "measured")
+        await asyncio.sleep(trial.count / 2)
+        measured = await _all(run, pids, "measured")
+        # In the middle of it: what is accepted now must still arrive.
+        status = await run.server.stop()
+    _check_progress(trial, halfway, measured, how.patience_s + STANDSTILL_SLACK_S)
+    verdict = run.verdict()
+    check_verdict(trial, verdict)
+    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+    late = run.server.count("drain timeout")
+    trial.check("drain timeouts when all stop in the middle of it", late, not late)
+    trial.check("exit status", status, status == 0)
+
+
+def _is_full(note: Note, pid: int) -> bool:
+    return (note["what"], note["pid"]) == ("full", pid)
+
+
+async def _all(run: Traffic, pids: list[int], command: str, *arguments: Any) -> list[Any]:
+    return await asyncio.gather(*[run.strings.call(pid, command, *arguments) for pid in pids])
+
+
+def _check_progress(
+    trial: Trial, halfway: list[dict[str, Any]], measured: list[dict[str, Any]], most_s: float
+) -> None:
+    progress = [
+        after["progress"] - before["progress"] for before, after in zip(halfway, measured, strict=True)
+    ]
+    trial.check("messages heard in the second half, each worker", progress, min(progress) > 0)
+    standstill_s = max(each["standstill_s"] for each in measured)
+    trial.check(
+        f"longest without a message or a typed error, at most {most_s:g} s",
+        f"{standstill_s:.2f} s",
+        standstill_s <= most_s,
+    )
+    backlog = max(sum(each["outbox_bytes"].values()) for each in measured)
+    trial.say("most that waited in one worker's outboxes at the end", f"{backlog / 2**20:.1f} MiB")
+    trial.say(
+        "handlers that waited inside a verb at the end, each worker",
+        f"{[each['in_verbs'] for each in measured]} (nothing is read from {MAX_IN_VERBS:,} on)",
+    )
+    refused: dict[str, int] = {}
+    for each in measured:
+        for name, count in each["refused"].items():
+            refused[name] = refused.get(name, 0) + count
+    allowed = {"SendTimeoutError", "WouldBlockError"}
+    trial.check("typed errors", describe(refused), refused.keys() <= allowed and bool(refused))
+    errors = sum(each["handler_errors"] for each in measured)
+    trial.check("other errors in handlers", errors, not errors)
+
+
+FLOOD: Final = Row(
+    name="flood",
+    fault="mutual flood",
+    how="two and four workers flood each other from inside handlers",
+    counts="seconds of each flood",
+    full=everywhere(30),
+    short=1,
+    run=flood,
+)
