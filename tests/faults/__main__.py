@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,8 @@ def main() -> int:
     if chosen.table:
         write_table()
         return 0
+    # Ended politely like with Ctrl-C, so that no server stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ok = True
     for row in [ROWS[name] for name in chosen.rows or ROWS]:
         for variant, count in row.full.items():
