@@ -27,6 +27,7 @@ from tests.faults.rows import (
     soak,
     stopped,
     storm,
+    strays,
 )
 from tests.faults.trial import Row
 
@@ -40,6 +41,7 @@ ROWS: Final[dict[str, Row]] = {
         flood.FLOOD,
         launcher_kill.LAUNCHER_KILL,
         launcher_stop.LAUNCHER_STOP,
+        strays.STRAY,
         pure.PARSER,
         pure.SIMULATION,
         forks.FORKS,

@@ -1,0 +1,206 @@
+"""Stray bytes: another process of the same user writes into a worker's pipe.
+
+Law: what it writes is no packet of this run: random bytes, packets that are
+cut short or flipped, packets with another cookie. It costs no sender a
+message, and what is skipped is counted to the byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from tests.faults.oracle import Note
+from tests.faults.stray import Target, message_pipe
+from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
+from tests.faults.trial import Row, Trial, as_ms, describe, everywhere
+from tests.faults.vitals import anonymous_bytes, is_stopped
+from tests.serving import DEADLINE_S, ROOT, eventually
+
+WORKERS: Final = 4
+KINDS: Final = ("random", "cut", "flipped", "foreign")
+
+# Half packets with one good message behind them: read one after the other, and read at once.
+HALVES: Final = 10
+SHORT_HALVES: Final = 4
+
+# Half a packet delays nobody: its reader doesn't wait for the other half. This bounds a busy machine.
+ARRIVAL_S: Final = 1.0
+
+# Between two looks at the memory of the workers.
+LOOK_S: Final = 0.05
+# What comes from strays, beside what the traffic itself needs at its heights, which the others have, too.
+GROWTH_BYTES: Final = 10 * 1024 * 1024
+
+SEED: Final = 20_240_229
+
+
+class _Writer:
+    """The stray process: one that waits to be told what to write."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.writes = 0
+        self.written_bytes = 0
+
+    async def write(self, count: int, *kinds: str) -> None:
+        """Have it write; returns when all of it is in the pipe."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{count} {' '.join(kinds)}\n".encode())
+        line = await self._process.stdout.readline()
+        self.writes += count
+        self.written_bytes += int(line)
+
+
+@asynccontextmanager
+async def _writing(target: Target) -> AsyncIterator[_Writer]:
+    command = [sys.executable, "-m", "tests.faults.stray", msgspec.json.encode(target).decode(), str(SEED)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    try:
+        yield _Writer(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def strays(trial: Trial) -> None:
+    """Half packets when all is quiet; then everything, under traffic all to all."""
+    async with traffic(trial, workers=WORKERS, app=PRESSURE) as run:
+        victim, sender, *_ = run.server.workers()
+        it, other = [await run.strings.call(pid, "measured") for pid in (victim, sender)]
+        target = Target(
+            pipe=message_pipe(victim),
+            cookie=bytes.fromhex(it["cookie"]),
+            sender=other["generation"],
+            receiver=it["generation"],
+            max_packet_bytes=it["max_packet_bytes"],
+        )
+        async with _writing(target) as writer:
+            await _halves(trial, run, writer, victim, sender)
+            await _storm(trial, run, writer, victim, sender)
+        measured = [await run.strings.call(pid, "measured") for pid in run.server.workers()]
+        status = await run.server.stop()
+    elsewhere = [each["dropped"] for each in measured if each["generation"] != it["generation"]]
+    trial.check("dropped by the other workers", [each for each in elsewhere if each] or 0, not any(elsewhere))
+    verdict = run.verdict()
+    check_verdict(trial, verdict)
+    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+    trial.check("exit status", status, status == 0)
+
+
+async def _halves(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
+    """Half a packet, one good message behind it, then silence."""
+    count = HALVES if trial.full else SHORT_HALVES
+    took: list[float] = []
+    for number in range(count):
+        at_once = number % 2 == 1
+        if at_once:
+            os.kill(victim, signal.SIGSTOP)
+            await eventually(lambda: is_stopped(victim), "the worker has stopped")
+        await writer.write(1, "cut")
+        began = asyncio.get_running_loop().time()
+        arrival = asyncio.ensure_future(run.listener.next(partial(_is_mark, text=str(number))))
+        await run.strings.call(sender, "mark", victim, str(number))
+        if at_once:
+            began = asyncio.get_running_loop().time()
+            os.kill(victim, signal.SIGCONT)
+        took.append((await arrival)["at"] - began)
+    trial.check(
+        f"a message behind half a packet, then silence: arrives within {ARRIVAL_S:g} s",
+        f"{len(took)} of {count}, the slowest in {as_ms(max(took))}",
+        max(took) <= ARRIVAL_S,
+    )
+    skipped = await run.strings.call(victim, "measured")
+    counted = skipped["dropped"].get("corrupt", 0)
+    trial.check("halves that are counted", f"{counted} of {count}", counted == count)
+    _check_bytes(trial, "bytes of halves that are counted", skipped, writer)
+
+
+def _is_mark(note: Note, text: str) -> bool:
+    return note["what"] == "marked" and bool(note["text"] == text)
+
+
+async def _storm(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
+    """All kinds at full rate, while everybody talks to everybody."""
+    before_writes = writer.writes
+    await asyncio.gather(*[run.strings.call(pid, "chat") for pid in run.server.workers()])
+    # It has grown to what its own traffic needs: somebody has sent it something large.
+    await run.listener.next(lambda note: note["what"] == "large" and note["pid"] == sender)
+    before = await run.strings.call(victim, "measured")
+    began = time.monotonic()
+    storm = asyncio.create_task(writer.write(trial.count, *KINDS))
+    growth = await _growth(storm, run.server.workers())
+    await storm
+    # Behind the last of it: whoever has read this has read all.
+    last = asyncio.ensure_future(run.listener.next(partial(_is_mark, text="last")))
+    await run.strings.call(sender, "mark", victim, "last")
+    await last
+    after = await run.strings.call(victim, "measured")
+    trial.say("how long it took", f"{time.monotonic() - began:.1f} s")
+    _check_storm(trial, writer, before, after, writer.writes - before_writes)
+    most_bytes = GROWTH_BYTES + max(growth[pid] for pid in growth if pid != victim)
+    trial.check(
+        "growth of its memory meanwhile, at most 10 MiB more than that of the others",
+        f"{growth[victim] / 2**20:.1f} MiB of {most_bytes / 2**20:.1f} MiB",
+        growth[victim] <= most_bytes,
+    )
+
+
+async def _growth(meanwhile: asyncio.Task[None], pids: list[int]) -> dict[int, int]:
+    """How much each grew at most, in bytes."""
+    before = {pid: anonymous_bytes(pid) for pid in pids}
+    peak = dict(before)
+    while not meanwhile.done():
+        await asyncio.wait([meanwhile], timeout=LOOK_S)
+        peak = {pid: max(peak[pid], anonymous_bytes(pid)) for pid in pids}
+    return {pid: peak[pid] - before[pid] for pid in pids}
+
+
+def _check_storm(
+    trial: Trial, writer: _Writer, before: dict[str, Any], after: dict[str, Any], writes: int
+) -> None:
+    heard = after["received"] - before["received"]
+    trial.check("good messages that it heard meanwhile", f"{heard:,}", heard > 0)
+    dropped = dict(after["dropped"])
+    corrupt = dropped.pop("corrupt", 0)
+    trial.check("gaps and whatever else it has dropped", describe(dropped) or 0, not dropped)
+    runs = corrupt - before["dropped"].get("corrupt", 0)
+    trial.check(
+        "runs of stray bytes that are counted; what comes in a row is one",
+        f"{runs:,} of {writes:,} writes",
+        1 <= runs <= writes,
+    )
+    _check_bytes(trial, "stray bytes that are counted", after, writer)
+
+
+def _check_bytes(trial: Trial, what: str, measured: dict[str, Any], writer: _Writer) -> None:
+    skipped = measured["skipped_bytes"]
+    trial.check(what, f"{skipped:,} of {writer.written_bytes:,}", skipped == writer.written_bytes)
+
+
+STRAY: Final = Row(
+    name="stray",
+    fault="stray bytes",
+    how="another process writes random bytes, packets cut short or flipped, and packets with another cookie",
+    counts="writes",
+    full=everywhere(100_000),
+    short=2_000,
+    run=strays,
+)
