@@ -31,7 +31,7 @@ class _Flood:
 
 # Handlers that wait for room, and plain ones that don't; many messages to a packet, and packets to a message.
 _BOTH: Final = ("flood", "flood_nowait")
-_MIXED_BYTES: Final = (96, 1024, 16 * 1024)
+_MIXED_BYTES: Final = (96, 1024, 64 * 1024)
 FLOODS: Final = (
     _Flood("2 workers", 2, _BOTH, _MIXED_BYTES, 2.0),
     _Flood("4 workers", 4, _BOTH, _MIXED_BYTES, 2.0),
