@@ -224,6 +224,22 @@ def test_no_lifeline_has_more_than_eight_unacknowledged_write_ends() -> None:
     assert [item.write_end_of for item in write(relay, 13)] == [MAX_UNACKNOWLEDGED + 1]
 
 
+def test_an_answer_about_one_who_has_died_meanwhile_makes_room_for_the_next() -> None:
+    relay = a_fleet(1)
+    for generation in range(2, 2 + MAX_UNACKNOWLEDGED):
+        a_newcomer(relay, generation)
+        write(relay, 1)
+        relay.gone(generation, "killed")
+        relay.took(1, generation, generation % 2 == 0, 0.0)
+    assert relay._in_flight == 0
+    assert relay.next_deadline() is None
+    a_newcomer(relay, 99)
+    assert words(write(relay, 1)) == [
+        Gone(1 + MAX_UNACKNOWLEDGED, "killed"),
+        Joined(worker(99)),
+    ]
+
+
 def test_words_without_a_write_end_are_not_counted() -> None:
     relay = a_fleet(1)
     for _ in range(100):

@@ -126,10 +126,12 @@ _JOINING_AND_LEAVING: Final = (
         "departure-settled-before-dispatch",
         "worker/endpoint.py",
         """        self._take_packets(self._parser, chunk, drained)
+        self._taken_bytes += len(chunk)
         if self._departures:
             self._settle_departures()
 """,
-        """        if self._departures:
+        """        self._taken_bytes += len(chunk)
+        if self._departures:
             self._settle_departures()
         self._take_packets(self._parser, chunk, drained)
 """,
