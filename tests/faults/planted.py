@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import page
+from tests.faults import guarantees
 from tests.faults.planted_bugs import PLANTED, Planted, PlantError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     sys.stdout.write(table(outcomes))
     if chosen.page:
-        page.put(page.PLANTED, table(outcomes))
+        guarantees.put(guarantees.PLANTED, table(outcomes))
     if chosen.json is not None:
         chosen.json.write_text(as_json(outcomes))
     return 0 if all(outcome.caught_by for outcome in outcomes) else 1

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from tests.faults.page import ROOT, TABLE, put
+from tests.faults.guarantees import ROOT, TABLE, put
 from tests.faults.rows import ROWS
 from tests.faults.trial import Row, Trial
 
