@@ -17,7 +17,7 @@ import msgspec
 
 from tests.faults.guarantees import ROOT, TABLE, put
 from tests.faults.rows import ROWS
-from tests.faults.trial import Row, Trial
+from tests.faults.trial import ASYNCIO, PURE, SMALL, UVLOOP, Row, Trial
 
 FILE: Final = ROOT / "docs" / "guarantees.json"
 
@@ -78,32 +78,41 @@ def write_table() -> None:
 
 
 def table(results: Results) -> str:
-    """One line for each row and variant that was run, and the figures below them."""
-    lines = ["| fault | on | how much | result | commit, date |", "|---|---|---|---|---|"]
+    """One line for each row with a cell for each way to run the workers, and below it the figures."""
+    lines = ["| fault | how | uvloop | asyncio | 512-byte packets, 16 KiB pipes |", "|---|---|---|---|---|"]
     details: list[str] = []
-    for name, row in ROWS.items():
-        for variant in row.full:
-            result = results.results.get(f"{name}/{variant.name}")
-            if result is None:
-                lines.append(f"| {row.fault} | {variant.name} | | not run | |")
-                continue
-            failed = [each for each in result.figures if not each.holds]
-            verdict = "holds" if result.holds else f"**{len(failed)} figures fail**"
-            lines.append(
-                f"| {row.fault} | {variant.name} | {result.count:,} {result.counts} | {verdict} "
-                f"| {result.commit}, {result.date} |"
-            )
-            details.append(_details(row, result))
+    for row in ROWS.values():
+        found = {variant: results.results.get(f"{row.name}/{variant.name}") for variant in row.full}
+        cells = [_cell(found[each]) if each in found else "" for each in (UVLOOP, ASYNCIO, SMALL)]
+        if PURE in found:
+            cells[0] = _cell(found[PURE])
+        lines.append(f"| [{row.fault}](#{row.name}) | {row.how} | {' | '.join(cells)} |")
+        details += [f'<a id="{row.name}"></a>', "", f"### {row.fault}", ""]
+        first, *others = found.values()
+        if first is not None:
+            details += _details(first, list(first.figures))
+        for result in others:
+            if result is not None and not result.holds:
+                details += _details(result, [each for each in result.figures if not each.holds])
     return "\n".join([*lines, "", *details])
 
 
-def _details(row: Row, result: Result) -> str:
-    head = f"**{row.fault}, {result.variant}** ({row.how}; {result.seconds:,.0f} s; {result.machine})"
-    figures = [
-        f"- {'' if each.holds else '**does not hold:** '}{each.what}: {each.measured}"
-        for each in result.figures
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "not run"
+    failed = sum(not each.holds for each in result.figures)
+    verdict = f"**{failed} of {len(result.figures)} figures fail**" if failed else "holds"
+    return f"{result.count:,} {result.counts}: {verdict}"
+
+
+def _details(result: Result, figures: list[Measured]) -> list[str]:
+    """What was measured, on which variant, how long, when, on what."""
+    where = f"{result.variant}, {result.count:,} {result.counts}"
+    head = f"{where}; {result.seconds:,.0f} s, {result.date}, commit {result.commit}, {result.machine}:"
+    lines = [
+        f"- {'' if each.holds else '**does not hold:** '}{each.what}: {each.measured}" for each in figures
     ]
-    return "\n".join([head, "", *figures, ""])
+    return [head, "", *lines, ""]
 
 
 def _commit() -> str:
