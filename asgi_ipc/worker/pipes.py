@@ -153,6 +153,8 @@ class PipeWriter:
         self._on_written = on_written
         self._on_broken = on_broken
         self._waiting = False
+        # It has had to wait since its outbox was empty: others may be waiting for the same pipe.
+        self._contended = False
         self._again: asyncio.Handle | None = None
         self._closing = False
         descriptors.register(self, fd)
@@ -196,6 +198,7 @@ class PipeWriter:
             with self._lock:
                 packet = outbox.next_packet()
             if packet is None:
+                self._contended = False
                 self._stop_waiting()
                 if self._closing:
                     self.close()
@@ -219,9 +222,10 @@ class PipeWriter:
 
     def _go_on(self) -> None:
         self._again = None
-        self._write(BURST_AFTER_WAIT_PACKETS if self._waiting else BURST_PACKETS)
+        self._write(BURST_AFTER_WAIT_PACKETS if self._contended else BURST_PACKETS)
 
     def _wait(self, *, lost_the_race: bool) -> None:
+        self._contended = True
         if lost_the_race:
             self._stop_waiting()
             self._again = self._loop.call_later(random.uniform(*RETRY_S), self._go_on)
