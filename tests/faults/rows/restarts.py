@@ -18,13 +18,16 @@ WORKERS: Final = 4
 # Who connects first and sends so much later shall get an answer, too.
 SLOW_CLIENT_S: Final = 0.05
 
+# Well above the least rate, and something of the machine is left for the restarts themselves.
+PACED: Final = {"TRAFFIC_PAUSE_S": "0.005"}
+
 # Messages that a full run on uvloop is to see, at least.
 LEAST_MESSAGES: Final = 1_000_000
 
 
 async def restarts(trial: Trial) -> None:
     """SIGHUP so often, each when the last restart is over; clients ask meanwhile."""
-    async with traffic(trial, workers=WORKERS) as run:
+    async with traffic(trial, workers=WORKERS, env=PACED) as run:
         done = asyncio.Event()
         failed: list[str] = []
         clients = [
