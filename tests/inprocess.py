@@ -13,7 +13,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from unittest.mock import patch
 
 from asgi_ipc import IPC, Worker
 from asgi_ipc.protocol import lifeline as words
@@ -106,9 +105,13 @@ class Fleet:
     @asynccontextmanager
     async def joined(self, member: Member) -> AsyncIterator[Member]:
         """`member` inside its lifespan; its end is its leave."""
-        with patch.object(station, "current", member.station):
-            lifespan = member.ipc.lifespan()
+        lifespan = member.ipc.lifespan()
+        # Looked at before the first await, so members that join at the same time don't mix.
+        station.current = member.station
+        try:
             await lifespan.__aenter__()
+        finally:
+            station.current = None
         # Dispatch begins in the turn after.
         await asyncio.sleep(0)
         try:
