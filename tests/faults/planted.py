@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +32,10 @@ from typing import Final
 from tests.faults import guarantees
 from tests.faults.planted_bugs import PLANTED, Planted, PlantError
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = guarantees.ROOT
+
+# What became of each bug the last time, for the page.
+KNOWN: Final = ROOT / "docs" / "planted.json"
 PACKAGE: Final = "asgi_ipc"
 
 # All that the tests need; a copy has no `.git`, no environment and no caches.
@@ -266,14 +269,30 @@ def try_all(bugs: Sequence[Planted], options: Options, processes: int) -> list[O
 
 def table(outcomes: Iterable[Outcome]) -> str:
     """The outcomes as a Markdown table, and below it what was remarkable."""
+    outcomes = list(outcomes)
+    remarks = [f"- {each.bug.name}: {remark}" for each in outcomes for remark in each.remarks]
+    rows = _rows({each.bug.name: each.caught_by for each in outcomes})
+    return "\n".join([*rows, *([""] if remarks else []), *remarks]) + "\n"
+
+
+def _rows(caught_by: Mapping[str, str | None]) -> list[str]:
+    """A line for each bug of which it is known what became of it."""
     lines = ["| bug | in | what a user would see | caught by |", "|---|---|---|---|"]
-    remarks = []
-    for outcome in outcomes:
-        bug = outcome.bug
-        caught_by = f"`{outcome.caught_by}`" if outcome.caught_by else "**nothing**"
-        lines.append(f"| {bug.name} | {bug.file} | {bug.breaks} | {caught_by} |")
-        remarks += [f"- {bug.name}: {remark}" for remark in outcome.remarks]
-    return "\n".join([*lines, *([""] if remarks else []), *remarks]) + "\n"
+    for bug in PLANTED:
+        if bug.name in caught_by:
+            test = caught_by[bug.name]
+            lines.append(
+                f"| {bug.name} | {bug.file} | {bug.breaks} | {f'`{test}`' if test else '**nothing**'} |"
+            )
+    return lines
+
+
+def write_page(outcomes: Iterable[Outcome]) -> None:
+    """Add the outcomes to what is known, and put all of it into the page."""
+    known: dict[str, str | None] = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
+    known |= {each.bug.name: each.caught_by for each in outcomes}
+    KNOWN.write_text(json.dumps(known, indent=1) + "\n")
+    guarantees.put(guarantees.PLANTED, "\n".join(_rows(known)))
 
 
 def as_json(outcomes: Iterable[Outcome]) -> str:
@@ -303,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="how many bugs at a time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes there, too")
-    parser.add_argument("--page", action="store_true", help="put the table into docs/guarantees.md, too")
+    parser.add_argument("--page", action="store_true", help="put the outcomes into docs/guarantees.md, too")
     parser.add_argument(
         "--stage-timeout", type=float, default=STAGE_TIMEOUT_S, metavar="S", help="seconds for one stage"
     )
@@ -325,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     sys.stdout.write(table(outcomes))
     if chosen.page:
-        guarantees.put(guarantees.PLANTED, table(outcomes))
+        write_page(outcomes)
     if chosen.json is not None:
         chosen.json.write_text(as_json(outcomes))
     return 0 if all(outcome.caught_by for outcome in outcomes) else 1
