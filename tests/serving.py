@@ -34,6 +34,12 @@ def free_port() -> int:
         return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there: uvicorn says that it has started some moments before."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     """Wait for something in another process that no event tells of."""
     async with asyncio.timeout(DEADLINE_S):

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from asgi_ipc import IPC, LauncherError, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
 from tests.apps import alone
-from tests.serving import Server, free_port, started
+from tests.serving import Server, eventually, free_port, listens, started
 
 
 def _check_everything(answer: dict[str, object]) -> None:
@@ -56,6 +56,7 @@ async def _uvicorn(*options: str) -> None:
     command = ["-m", "uvicorn", "tests.apps.alone:app", "--port", str(port), *options]
     async with started(*command, port=port) as server:
         await server.started(1)
+        await eventually(lambda: listens(port), "uvicorn listens")
         _check_everything((await server.get("/")).json())
         await server.stop()
         assert "each is alone" not in server.text

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -20,7 +19,7 @@ from tests.faults.oracle import Note
 from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED, Listener, ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
-from tests.serving import Server, eventually, serving
+from tests.serving import Server, eventually, listens, serving
 
 # What is promised: "at most 20 starts of a slot in 5 minutes".
 FULL_S: Final = 300
@@ -225,7 +224,7 @@ async def _starts_slowly(trial: Trial) -> None:
         server.deadline_s += start_s * workers
         first = set(await server.started(workers))
         # Its line about the start-up comes before it listens.
-        await eventually(lambda: _listens(server.port), "somebody listens")
+        await eventually(lambda: listens(server.port), "somebody listens")
         ready_s = time.monotonic() - began
         done = asyncio.Event()
         failed: list[str] = []
@@ -258,11 +257,6 @@ async def _starts_slowly(trial: Trial) -> None:
         "failed requests meanwhile", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0
     )
     trial.check("exit status of a stop then", status, status == 0)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 CRASH_LOOP: Final = Row(
