@@ -13,7 +13,7 @@ from itertools import pairwise
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.batch import MAX_NAME_BYTES
+from asgi_ipc.protocol.message import MAX_NAME_BYTES
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
 
 # A slow machine is no failure: neither an example nor its drawing has a deadline.

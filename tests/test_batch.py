@@ -19,18 +19,15 @@ from hypothesis import strategies as st
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
 from asgi_ipc.protocol.batch import (
-    MAX_DEPTH,
-    MAX_NAME_BYTES,
     Message,
     Reassembler,
     batch_capacity_bytes,
-    check_name,
     decode_batch,
-    encode_message,
     first_fragment,
     join_batch,
 )
-from asgi_ipc.protocol.outbox import Budget, LargeMessage, Outbox, Route
+from asgi_ipc.protocol.message import MAX_DEPTH, MAX_NAME_BYTES, LargeMessage, check_name
+from asgi_ipc.protocol.outbox import Budget, Outbox, Route
 from asgi_ipc.protocol.packet import (
     BATCH,
     FRAGMENT_FIRST,
@@ -42,6 +39,7 @@ from asgi_ipc.protocol.packet import (
 )
 from tests import strategies
 from tests.strategies import same
+from tests.wire import encode_message
 
 MIB = 1024 * 1024
 

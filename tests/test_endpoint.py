@@ -20,11 +20,12 @@ from asgi_ipc import (
     WorkerGoneError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.batch import encode_message, join_batch
+from asgi_ipc.protocol.batch import join_batch
 from asgi_ipc.protocol.lifeline import Gone, Joined, encode_word
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
 from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Fleet, Member, fleet, settings
+from tests.wire import encode_message
 
 MIB = 1024 * 1024
 
@@ -367,7 +368,7 @@ async def test_while_it_ends_verbs_are_refused_but_a_handler_that_drains_may_rep
         async with launcher.joined(leaver):
 
             async def drains(data: Any) -> None:
-                while leaver.endpoint.accepting:  # noqa: ASYNC110  # each turn of the loop is the event
+                while not leaver.endpoint.leaving:  # noqa: ASYNC110  # each turn of the loop is the event
                     await asyncio.sleep(0)
                 for verb in (leaver.ipc.send(a.pid, "note"), leaver.ipc.broadcast("note")):
                     try:

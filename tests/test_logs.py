@@ -18,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc import InvalidNameError
-from asgi_ipc.protocol.batch import check_name, encode_message, join_batch
+from asgi_ipc.protocol.batch import join_batch
 from asgi_ipc.protocol.lifeline import WordError, decode_for_launcher, decode_for_worker
+from asgi_ipc.protocol.message import check_name
 from asgi_ipc.protocol.packet import BATCH, encode_packet
 from asgi_ipc.protocol.printable import MARGIN, MAX_SHOWN_CHARACTERS, printable, printable_lines
 from asgi_ipc.worker.logs import error_text
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.puppets import puppets
 from tests.serving import serving
+from tests.wire import encode_unchecked
 
 FORGED = "ERROR:    forged"
 HOSTILE = {
@@ -193,7 +195,7 @@ def test_a_group_of_many_and_a_deep_one_stay_readable() -> None:
 
 def _forge(receiver: Member, sender: int, *messages: tuple[str, Any]) -> None:
     """A packet with the run's cookie, as one write into the receiver's pipe."""
-    payload = join_batch([encode_message(name, data, 100_000) for name, data in messages])
+    payload = join_batch([encode_unchecked(name, data) for name, data in messages])
     os.write(receiver.write_end, encode_packet(COOKIE, sender, receiver.worker.generation, 0, BATCH, payload))
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, NotRunningError, Stats
-from asgi_ipc.protocol.batch import encode_message, first_fragment, join_batch
+from asgi_ipc.protocol.batch import first_fragment, join_batch
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
 from asgi_ipc.worker import handlers, pulse
 from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Member, fleet, until
+from tests.wire import encode_message, encode_unchecked
 
 MIB = 1024 * 1024
 
@@ -32,7 +33,7 @@ class Forger:
         self._numbers: Iterator[int] = iter(range(1000))
 
     def batch(self, *messages: tuple[str, Any], number: int | None = None, receiver: int = 0) -> None:
-        encoded = [encode_message(name, data, MIB) for name, data in messages]
+        encoded = [encode_unchecked(name, data) for name, data in messages]
         self.packet(BATCH, join_batch(encoded), number=number, receiver=receiver)
 
     def packet(self, kind: int, payload: bytes, *, number: int | None = None, receiver: int = 0) -> None:
@@ -228,7 +229,7 @@ async def test_a_leave_that_is_cancelled_leaves_nothing_open_and_nothing_uncount
         for _ in range(2):
             leaver.ipc.send_nowait(a.pid, "note", bytes(MIB))
         go.set()
-        await until(lambda: not endpoint.accepting)
+        await until(lambda: endpoint.leaving)
         living.cancel()
         with pytest.raises(asyncio.CancelledError):
             await living

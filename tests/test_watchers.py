@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, Worker, WouldBlockError
-from asgi_ipc.protocol.batch import encode_message, join_batch
+from asgi_ipc.protocol.batch import join_batch
 from asgi_ipc.protocol.lifeline import Joined, encode_word
 from asgi_ipc.protocol.packet import BATCH, encode_packet
 from asgi_ipc.worker.endpoint import Endpoint
 from tests.inprocess import COOKIE, Fleet, Member, fleet, until
+from tests.wire import encode_message
 
 MIB = 1024 * 1024
 

@@ -1,4 +1,4 @@
-"""Batches: messages to bytes and back, and the pieces of a large one.
+"""Batches: messages that travel together, and the pieces of a large one.
 
 Law: nothing in this file asks the kernel or the clock, and nothing is
 allocated because the wire says so: a first fragment's total is only a limit.
@@ -11,38 +11,14 @@ packet travels alone, in fragments.
 
 from __future__ import annotations
 
-import datetime
 import struct
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet
 
-Data: TypeAlias = (
-    str
-    | bytes
-    | bytearray
-    | memoryview
-    | int
-    | float
-    | datetime.datetime
-    | list[Any]
-    | tuple[Any, ...]
-    | dict[Any, Any]
-    | None
-)
-"""What a message carries: anything MessagePack can carry and give back as it was."""
-
 Message: TypeAlias = tuple[str, Any]
-
-# 254 bytes is the original's limit; a name is a label, not a place for data.
-MAX_NAME_BYTES: Final = 254
-
-# A decoder recurses; 100 levels fit every stack that could be left at the
-# receiver, so what the sender could encode the receiver can decode.
-MAX_DEPTH: Final = 100
 
 # MessagePack's 16-bit array header, which every batch carries.
 _BATCH_HEADER: Final = struct.Struct(">BH")
@@ -53,92 +29,12 @@ MAX_BATCH_MESSAGES: Final = 0xFFFF
 _TOTAL: Final = struct.Struct("<I")
 TOTAL_BYTES: Final = _TOTAL.size
 
-_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None), bytearray, memoryview})
-_KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
-
-_encode = msgspec.msgpack.Encoder().encode
-
 
 def _refuse_extension(code: int, data: memoryview) -> Any:
     raise ValueError(f"no message carries the extension type {code}")
 
 
 _decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).decode
-
-
-def check_name(name: object) -> None:
-    """Raise InvalidNameError unless `name` may name a message."""
-    if type(name) is not str:
-        if not isinstance(name, str):
-            raise InvalidNameError(name, "a name is a str")
-        raise InvalidNameError(name, "a name is a plain str, not a subclass")
-    if not name:
-        raise InvalidNameError(name, "a name has at least one character")
-    # isprintable() is a quick yes for nearly every name there is.
-    if not name.isprintable():
-        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
-            # Unicode's Cc. What else is unprintable belongs to some scripts, and is escaped in logs.
-            raise InvalidNameError(name, "a name has no control characters")
-        if not _is_unicode(name):
-            raise InvalidNameError(name, "a name is valid Unicode")
-    if len(name) * 4 > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
-
-
-def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
-    """One message as bytes. `name` has been checked.
-
-    Raises:
-        TypeError, ValueError, OverflowError: MessagePack can't carry `data`
-            and give it back as it was.
-        MessageTooLargeError: the encoded message exceeds `max_message_bytes`.
-    """
-    kind = type(data)
-    if kind not in _PLAIN:
-        _check_data(data, 0)
-    elif (kind is str or kind is bytes) and len(data) > max_message_bytes:
-        # Known to be too large without a copy of it.
-        raise MessageTooLargeError(len(data), max_message_bytes)
-    try:
-        encoded = _encode((name, data))
-    except BufferError as error:
-        raise ValueError(f"a message can't carry this memoryview: {error}") from error
-    if len(encoded) > max_message_bytes:
-        raise MessageTooLargeError(len(encoded), max_message_bytes)
-    return encoded
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_data(data: Any, depth: int) -> None:
-    """Raise TypeError or ValueError for what would arrive as something else."""
-    kind = type(data)
-    if kind in _PLAIN:
-        return
-    if kind is datetime.datetime:
-        if data.utcoffset() is None:
-            raise ValueError("a message can't carry a datetime without a time zone")
-        return
-    if depth == MAX_DEPTH:
-        raise ValueError(f"data is nested more than {MAX_DEPTH} levels deep, or contains itself")
-    if kind is dict:
-        for key, value in data.items():
-            if type(key) not in _KEYS:
-                raise TypeError(f"a message can't carry a dict key of type {type(key).__qualname__}")
-            if type(value) not in _PLAIN:
-                _check_data(value, depth + 1)
-    elif kind is list or kind is tuple:
-        for value in data:
-            if type(value) not in _PLAIN:
-                _check_data(value, depth + 1)
-    else:
-        raise TypeError(f"a message can't carry data of type {kind.__qualname__}")
 
 
 def join_batch(messages: list[bytes]) -> bytes:
@@ -156,7 +52,7 @@ def batch_capacity_bytes(max_packet_bytes: int) -> int:
     return max_packet_bytes - HEADER_BYTES - BATCH_HEADER_BYTES
 
 
-def first_fragment(total_bytes: int, piece: memoryview) -> bytes:
+def first_fragment(total_bytes: int, piece: bytes | memoryview) -> bytes:
     """The payload of a large message's first packet."""
     return _TOTAL.pack(total_bytes) + piece
 

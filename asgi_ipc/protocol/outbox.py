@@ -4,13 +4,20 @@ Law: nothing in this file asks the kernel or the clock. An outbox accepts
 encoded messages, gives back packets one at a time, and is told when each has
 been written. Order is the order of acceptance; whoever waits for room is
 served in the order of arrival, and nobody overtakes.
+
+Small messages have a short way in: while `full` is False, whoever appends to
+`fresh` has had a message accepted, from any thread and without a lock, and
+calls `settle` when FRESH_MESSAGES are there. Everything else is called under
+the lock of the outbox's owner.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import accumulate
+from typing import Final
 
 from asgi_ipc.protocol.batch import (
     MAX_BATCH_MESSAGES,
@@ -19,6 +26,7 @@ from asgi_ipc.protocol.batch import (
     first_fragment,
     join_batch,
 )
+from asgi_ipc.protocol.message import Encoded, LargeMessage
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, encode_packet
 
 # Two of the largest messages: one that is being written and one behind it.
@@ -31,25 +39,13 @@ MAX_BUDGET_BYTES: Final = 128 * 1024 * 1024
 # have stalled can't close the way to those which have not.
 RESERVED_BYTES: Final = 64 * 1024
 
+# Small messages that are accepted before they are counted. Some dozens share
+# the cost of counting; at 4 KiB each they are 256 KiB, for which the short way leaves room.
+FRESH_MESSAGES: Final = 64
 
-class LargeMessage:
-    """An encoded message larger than a packet; its bytes are shared by all outboxes that hold it."""
-
-    __slots__ = ("data", "holders")
-
-    def __init__(self, data: bytes) -> None:
-        # A copy of just its size: what the encoder gives back was grown by half at a time and cut, and on
-        # the heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
-        self.data = bytes(memoryview(data))
-        self.holders = 0
-
-
-Encoded: TypeAlias = bytes | LargeMessage
-
-
-def size_bytes(message: Encoded) -> int:
-    """How large a message is, encoded."""
-    return len(message.data) if isinstance(message, LargeMessage) else len(message)
+# Small messages are kept in runs of about this size: what is taken from the
+# front of a long list would cost a copy of the rest.
+RUN_BYTES: Final = 64 * 1024
 
 
 class Budget:
@@ -72,22 +68,44 @@ class Route:
     max_packet_bytes: int
 
 
-@dataclass(eq=False, slots=True)
-class _Batch:
-    """Small messages that share the next packet: its payload, how many, and their bytes."""
+class _Run:
+    """Small messages in a row, at least one, and their bytes. What has been taken is before `start`."""
 
-    payload: bytes
-    messages: int
-    size_bytes: int
+    __slots__ = ("ends", "messages", "size_bytes", "start")
+
+    def __init__(self, messages: list[bytes], size_bytes: int) -> None:
+        self.messages = messages
+        self.size_bytes = size_bytes
+        self.start = 0
+        # Where each message ends, in bytes; once something has been taken from the front.
+        self.ends: list[int] | None = None
+
+    def take(self, capacity_bytes: int) -> tuple[list[bytes], int]:
+        """As many as fit, from the front, and their bytes; not all of them."""
+        if self.ends is None:
+            self.ends = list(accumulate(map(len, self.messages)))
+        before = self.ends[self.start - 1] if self.start else 0
+        stop = bisect_right(self.ends, before + capacity_bytes, self.start)
+        taken = self.messages[self.start : stop]
+        size_bytes = (self.ends[stop - 1] if stop else 0) - before
+        self.start = stop
+        self.size_bytes -= size_bytes
+        return taken, size_bytes
+
+    def rest(self) -> list[bytes]:
+        """All that has not been taken."""
+        return self.messages[self.start :] if self.start else self.messages
 
 
-@dataclass(eq=False, slots=True)
 class _Fragments:
     """A large message under way: what of it has been written, and what the packet now offered reaches to."""
 
-    message: LargeMessage
-    written_bytes: int = 0
-    offered_bytes: int = 0
+    __slots__ = ("message", "offered_bytes", "written_bytes")
+
+    def __init__(self, message: LargeMessage) -> None:
+        self.message = message
+        self.written_bytes = 0
+        self.offered_bytes = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -105,21 +123,28 @@ class Outbox:
     `next_packet` is the packet to write next, the same one until `written`
     says that it is on its way. Small messages share packets; a message larger
     than a packet travels alone, in fragments.
+
+    Attributes:
+        fresh: accepted, and not counted yet. To be appended to.
+        full: small messages must be offered: there may be no room.
     """
 
     __slots__ = (
+        "_accepted",
         "_budget",
         "_capacity_bytes",
         "_limit_bytes",
+        "_messages",
         "_number",
-        "_open",
-        "_open_bytes",
+        "_offered",
         "_packet",
+        "_queue",
         "_route",
-        "_sealed",
+        "_settled_bytes",
+        "_slack_bytes",
         "_waiting",
-        "backlog_bytes",
-        "messages",
+        "fresh",
+        "full",
     )
 
     def __init__(self, route: Route, budget: Budget, limit_bytes: int = MAX_OUTBOX_BYTES) -> None:
@@ -127,14 +152,34 @@ class Outbox:
         self._budget = budget
         self._limit_bytes = limit_bytes
         self._capacity_bytes = batch_capacity_bytes(route.max_packet_bytes)
+        self._slack_bytes = FRESH_MESSAGES * self._capacity_bytes
         self._number = 0
-        self._open: list[bytes] = []
-        self._open_bytes = 0
-        self._sealed: deque[_Batch | _Fragments] = deque()
+        self.fresh: list[bytes] = []
+        self._queue: deque[_Run | _Fragments] = deque()
         self._packet: bytes | None = None
+        # Of the packet now offered: its messages and their bytes. A fragment has its own account.
+        self._offered: tuple[int, int] | None = None
         self._waiting: deque[Ticket] = deque()
-        self.backlog_bytes = 0
-        self.messages = 0
+        self._settled_bytes = 0
+        self._messages = 0
+        self._accepted = 0
+        self.full = False
+        self._judge()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What has been accepted and not written."""
+        return self._settled_bytes + sum(map(len, self.fresh))
+
+    @property
+    def messages(self) -> int:
+        """How many have been accepted and not written."""
+        return self._messages + len(self.fresh)
+
+    @property
+    def accepted(self) -> int:
+        """How many have ever been accepted."""
+        return self._accepted + len(self.fresh)
 
     @property
     def waiting(self) -> int:
@@ -142,26 +187,41 @@ class Outbox:
         return len(self._waiting)
 
     def __bool__(self) -> bool:
-        return bool(self.messages or self._waiting)
+        return bool(self._messages or self.fresh or self._waiting)
 
     # --- into the outbox
+
+    def settle(self) -> int:
+        """Count what is fresh; how many bytes wait in all."""
+        fresh = self.fresh
+        if fresh:
+            # Other threads may append behind these meanwhile.
+            count = len(fresh)
+            messages = fresh[:count]
+            del fresh[:count]
+            self._take_small(messages, sum(map(len, messages)))
+            self._judge()
+        return self._settled_bytes
 
     def has_room(self, message: Encoded, ahead_bytes: int = 0) -> bool:
         """Whether `offer` would take this message now, when other outboxes of the same budget have
         taken `ahead_bytes` more."""
+        self.settle()
         return not self._waiting and self._fits(message, ahead_bytes)
 
     def offer(self, message: Encoded) -> bool:
         """Take the message if there is room and nobody waits for it already."""
-        if self._waiting or not self._fits(message):
+        if not self.has_room(message):
             return False
         self._take(message)
+        self._judge()
         return True
 
     def wait(self, message: Encoded) -> Ticket:
         """Queue the message for room, behind all that wait already."""
         ticket = Ticket(message)
         self._waiting.append(ticket)
+        self._judge()
         return ticket
 
     def withdraw(self, ticket: Ticket) -> bool:
@@ -172,83 +232,123 @@ class Outbox:
         if ticket.accepted:
             return False
         self._waiting.remove(ticket)
+        self._judge()
         return True
 
+    def take_back(self, message: bytes) -> bool:
+        """Undo an append to `fresh`, of this very object. False: too late, it will be written."""
+        for place, each in enumerate(self.fresh):
+            if each is message:
+                del self.fresh[place]
+                return True
+        return False
+
     def refuse(self) -> list[Ticket]:
-        """Send away all that wait; what has been accepted stays."""
+        """Accept nothing more, and send away all that wait; what has been accepted stays."""
+        self.settle()
         refused = list(self._waiting)
         self._waiting.clear()
+        self._judge()
         return refused
 
     def promote(self) -> list[Ticket]:
         """Accept those who wait, in order, as far as there is room."""
+        self.settle()
         accepted = []
         while self._waiting and self._fits(self._waiting[0].message):
             ticket = self._waiting.popleft()
             self._take(ticket.message)
             ticket.accepted = True
             accepted.append(ticket)
+        self._judge()
         return accepted
 
     def _fits(self, message: Encoded, ahead_bytes: int = 0) -> bool:
-        if isinstance(message, LargeMessage):
-            size = len(message.data)
-            cost = 0 if message.holders else size
-        else:
-            size = cost = len(message)
-        after = self.backlog_bytes + size
+        size = len(message)
+        cost = 0 if isinstance(message, LargeMessage) and message.holders else size
+        after = self._settled_bytes + size
         used = self._budget.used_bytes + ahead_bytes + cost
         return after <= self._limit_bytes and (after <= RESERVED_BYTES or used <= self._budget.limit_bytes)
 
+    def _judge(self) -> None:
+        """Open the short way while all that it may bring uncounted has room, whatever the others have."""
+        self.full = (
+            bool(self._waiting)
+            or self._settled_bytes > RESERVED_BYTES
+            or self._settled_bytes + self._slack_bytes > self._limit_bytes
+        )
+
     def _take(self, message: Encoded) -> None:
-        self.messages += 1
         if isinstance(message, LargeMessage):
-            self._seal()
-            size = len(message.data)
+            size = len(message)
             if not message.holders:
                 self._budget.used_bytes += size
             message.holders += 1
-            self._sealed.append(_Fragments(message))
+            self._queue.append(_Fragments(message))
+            self._settled_bytes += size
+            self._messages += 1
+            self._accepted += 1
         else:
-            size = len(message)
-            if self._open_bytes + size > self._capacity_bytes or len(self._open) == MAX_BATCH_MESSAGES:
-                self._seal()
-            self._open.append(message)
-            self._open_bytes += size
-            self._budget.used_bytes += size
-        self.backlog_bytes += size
+            self._take_small([message], len(message))
 
-    def _seal(self) -> None:
-        if self._open:
-            self._sealed.append(_Batch(join_batch(self._open), len(self._open), self._open_bytes))
-            self._open = []
-            self._open_bytes = 0
+    def _take_small(self, messages: list[bytes], size_bytes: int) -> None:
+        self._messages += len(messages)
+        self._accepted += len(messages)
+        self._settled_bytes += size_bytes
+        self._budget.used_bytes += size_bytes
+        last = self._queue[-1] if self._queue else None
+        if (
+            type(last) is _Run
+            and last.ends is None
+            and last.size_bytes + size_bytes <= RUN_BYTES
+            and len(last.messages) + len(messages) <= MAX_BATCH_MESSAGES
+        ):
+            last.messages += messages
+            last.size_bytes += size_bytes
+        else:
+            self._queue.append(_Run(messages, size_bytes))
 
     # --- out of the outbox
 
     def next_packet(self) -> bytes | None:
         """The packet to write next, or None. The same one until `written` is called."""
         if self._packet is None:
-            if not self._sealed:
-                if not self._open:
-                    return None
-                self._seal()
-            item = self._sealed[0]
-            if isinstance(item, _Batch):
-                self._packet = self._encode(BATCH, item.payload)
-            else:
-                self._packet = self._next_fragment(item)
+            if self.fresh:
+                self.settle()
+            if not self._queue:
+                return None
+            head = self._queue[0]
+            self._packet = self._next_batch(head) if isinstance(head, _Run) else self._next_fragment(head)
         return self._packet
 
+    def _next_batch(self, run: _Run) -> bytes:
+        room = self._capacity_bytes
+        messages: list[bytes] = []
+        while run.size_bytes <= room and len(messages) + len(run.messages) <= MAX_BATCH_MESSAGES:
+            self._queue.popleft()
+            messages += run.rest()
+            room -= run.size_bytes
+            head = self._queue[0] if self._queue else None
+            if not isinstance(head, _Run):
+                break
+            run = head
+        else:
+            taken, size_bytes = run.take(room)
+            messages += taken
+            room -= size_bytes
+        self._offered = (len(messages), self._capacity_bytes - room)
+        return self._encode(BATCH, join_batch(messages))
+
     def _next_fragment(self, item: _Fragments) -> bytes:
-        data = memoryview(item.message.data)
+        message = item.message
+        total = len(message)
         start = item.written_bytes
         room = self._route.max_packet_bytes - HEADER_BYTES
         if start == 0:
             item.offered_bytes = room - TOTAL_BYTES
-            return self._encode(FRAGMENT_FIRST, first_fragment(len(data), data[: item.offered_bytes]))
-        item.offered_bytes = min(start + room, len(data))
-        return self._encode(FRAGMENT_MORE, data[start : item.offered_bytes])
+            return self._encode(FRAGMENT_FIRST, first_fragment(total, message.piece(0, item.offered_bytes)))
+        item.offered_bytes = min(start + room, total)
+        return self._encode(FRAGMENT_MORE, message.piece(start, item.offered_bytes))
 
     def _encode(self, kind: int, payload: bytes | memoryview) -> bytes:
         route = self._route
@@ -258,32 +358,46 @@ class Outbox:
         """The packet that `next_packet` gave is in the pipe, whole."""
         self._packet = None
         self._number += 1
-        item = self._sealed[0]
-        if isinstance(item, _Fragments) and item.offered_bytes < len(item.message.data):
-            item.written_bytes = item.offered_bytes
-            return
-        self._sealed.popleft()
-        self._discharge(item)
+        if self._offered is not None:
+            self._discharge_small(*self._offered)
+            self._offered = None
+        else:
+            item = self._queue[0]
+            assert isinstance(item, _Fragments)
+            if item.offered_bytes < len(item.message):
+                item.written_bytes = item.offered_bytes
+                return
+            self._queue.popleft()
+            self._discharge_large(item.message)
+        if self.full:
+            self._judge()
 
     def close(self) -> int:
         """Empty the outbox; the number of accepted messages that are lost with it."""
-        self._seal()
-        lost = self.messages
-        while self._sealed:
-            self._discharge(self._sealed.popleft())
+        self.settle()
+        lost = self._messages
+        if self._offered is not None:
+            self._discharge_small(*self._offered)
+            self._offered = None
+        while self._queue:
+            item = self._queue.popleft()
+            if isinstance(item, _Run):
+                self._discharge_small(len(item.messages) - item.start, item.size_bytes)
+            else:
+                self._discharge_large(item.message)
         self._packet = None
+        self._judge()
         return lost
 
-    def _discharge(self, item: _Batch | _Fragments) -> None:
-        if isinstance(item, _Batch):
-            size = item.size_bytes
-            self.messages -= item.messages
+    def _discharge_small(self, messages: int, size_bytes: int) -> None:
+        self._messages -= messages
+        self._settled_bytes -= size_bytes
+        self._budget.used_bytes -= size_bytes
+
+    def _discharge_large(self, message: LargeMessage) -> None:
+        size = len(message)
+        self._messages -= 1
+        self._settled_bytes -= size
+        message.holders -= 1
+        if not message.holders:
             self._budget.used_bytes -= size
-        else:
-            message = item.message
-            size = len(message.data)
-            self.messages -= 1
-            message.holders -= 1
-            if not message.holders:
-                self._budget.used_bytes -= size
-        self.backlog_bytes -= size

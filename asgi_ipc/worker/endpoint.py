@@ -89,12 +89,11 @@ class Endpoint:
         # The worker's, or without a launcher one of its own.
         self.pulse = pulse or Pulse(_nothing)
         self._own_pulse = None if pulse else self.pulse
-        self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes)
+        self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes, settings.max_message_bytes)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self._registry = registry
-        # Between `join` and `leave`; replies are taken until the leave is over.
-        self.accepting = False
-        self.was_accepting = False
+        # From `leave` on.
+        self.leaving = False
         self._loop = asyncio.get_running_loop()
         self._lifeline = lifeline
         self._owner = owner
@@ -189,7 +188,6 @@ class Endpoint:
                     await self._entered.wait()
             except TimeoutError:
                 logger.warning("the launcher has not answered; not every worker may know this one yet")
-        self.accepting = self.was_accepting = True
         # In the turn after this one, so that handlers registered directly behind miss nothing.
         self._loop.call_soon(self._begin)
 
@@ -296,7 +294,7 @@ class Endpoint:
 
         Takes at most the drain timeout; what is left then is counted and logged.
         """
-        self.accepting = False
+        self.leaving = True
         # A join that was cut short leaves, too.
         self._begin()
         lifeline = self._lifeline

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from asgi_ipc.errors import InvalidNameError
-from asgi_ipc.protocol.batch import Message, check_name
+from asgi_ipc.protocol.batch import Message
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import check_name
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.registry import Handler, Registry
 

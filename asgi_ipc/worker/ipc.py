@@ -8,12 +8,12 @@ others on the event loop that entered the lifespan.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import secrets
 import select
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from threading import get_ident
 from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import (
@@ -24,15 +24,14 @@ from asgi_ipc.errors import (
     UnknownWorkerError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.batch import Data, check_name, encode_message
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.outbox import Encoded, size_bytes
+from asgi_ipc.protocol.message import Data, Encoded, check_name
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.handlers import current_delivery
-from asgi_ipc.worker.outgoing import Outgoing, Peer, Waiter
+from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.registry import Function, Registry
 from asgi_ipc.worker.stats import Stats, snapshot
 
@@ -55,9 +54,6 @@ YIELD_AFTER_BYTES: Final = 1024 * 1024
 # yielding too often leaves its packets almost empty.
 RECEIVERS_AS_ONE_MESSAGE: Final = 8
 
-# Names found valid are remembered, up to this many.
-MAX_KNOWN_NAMES: Final = 1024
-
 
 class IPC:
     """Messages between the workers of one server.
@@ -76,7 +72,9 @@ class IPC:
         self._registry = Registry()
         self._endpoint: Endpoint | None = None
         self._last_stats: Stats | None = None
-        self._known_names: set[str] = set()
+        # Where verbs put messages: None unless they are accepted; and replies, which are while this leaves.
+        self._sending: Outgoing | None = None
+        self._replying: Outgoing | None = None
         descriptors.register(self)
 
     # --- handlers
@@ -222,19 +220,28 @@ class IPC:
             TypeError, ValueError, OverflowError: `data` is nothing that a message can carry.
             NotRunningError: outside the lifespan, or on another event loop.
         """
-        endpoint = self._running_here()
+        outgoing = self._here(self._sending)
         _check_timeout(timeout)
-        message = self._message(endpoint, name, data)
-        await self._send(endpoint, endpoint.outgoing.peer(_check_address(pid)), message, timeout)
+        message = outgoing.pack(name, data)
+        peer = outgoing.peer(pid)
+        if outgoing.post(peer, message):
+            outgoing.turn_messages += 1
+            if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
+                await self._yield_sometimes(outgoing, len(message))
+        else:
+            await self._accepted_by(outgoing, peer, message, timeout)
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
 
         May be called from any thread of the worker.
         """
-        endpoint = self._running()
-        message = self._message(endpoint, name, data)
-        _send_nowait(endpoint.outgoing, endpoint.outgoing.peer(_check_address(pid)), message)
+        outgoing = self._sending
+        if outgoing is None:
+            raise self._not_running()
+        message = outgoing.pack(name, data)
+        if not outgoing.post(outgoing.peer(pid), message):
+            raise WouldBlockError(outgoing.peer(pid).worker.pid)
 
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
@@ -247,26 +254,16 @@ class IPC:
 
         Raises as `send`, but for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
-        endpoint = self._running_here()
+        outgoing = self._here(self._sending)
         _check_timeout(timeout)
-        message = self._message(endpoint, name, data)
-        outgoing = endpoint.outgoing
-        took: list[int] = []
-        full: list[Waiter] = []
-        for peer in outgoing.members(include_self=include_self):
-            # A member that leaves in this very moment is in neither list.
-            with suppress(UnknownWorkerError):
-                if outgoing.post(peer, message):
-                    took.append(peer.worker.pid)
-                else:
-                    # Its place in the order is taken now, whoever sends while this waits.
-                    full.append(outgoing.queue(peer, message))
+        message = outgoing.pack(name, data)
+        took, full = outgoing.post_to_each(outgoing.members(include_self=include_self), message)
         if full:
-            took += await self._accepted_by(endpoint, full, timeout)
-        else:
-            # Encoded once; putting it into some outboxes more costs little beside that.
-            cost = 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-            await self._yield_sometimes(endpoint, cost, size_bytes(message) * len(took))
+            return (*took, *await self._accepted_by_each(outgoing, full, message, timeout))
+        # Encoded once; putting it into some outboxes more costs little beside that.
+        outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
+        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
+            await self._yield_sometimes(outgoing, len(message) * len(took))
         return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
@@ -274,29 +271,39 @@ class IPC:
 
         Returns the pids. May be called from any thread of the worker.
         """
-        endpoint = self._running()
-        message = self._message(endpoint, name, data)
-        outgoing = endpoint.outgoing
-        return tuple(outgoing.post_all(outgoing.members(include_self=include_self), message))
+        outgoing = self._sending
+        if outgoing is None:
+            raise self._not_running()
+        message = outgoing.pack(name, data)
+        return tuple(outgoing.post_to_all(outgoing.members(include_self=include_self), message))
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """Send one message to the sender of the message being handled, that very incarnation.
 
         Raises OutsideHandlerError where no message is being handled, and else as `send`.
         """
-        endpoint = self._running_here(leaving=True)
+        outgoing = self._here(self._replying)
         _check_timeout(timeout)
-        peer = endpoint.outgoing.peer(self._addressee())
-        await self._send(endpoint, peer, self._message(endpoint, name, data), timeout)
+        peer = outgoing.peer(self._addressee())
+        message = outgoing.pack(name, data)
+        if outgoing.post(peer, message):
+            outgoing.turn_messages += 1
+            if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
+                await self._yield_sometimes(outgoing, len(message))
+        else:
+            await self._accepted_by(outgoing, peer, message, timeout)
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
 
         May be called from any thread that the handler started.
         """
-        endpoint = self._running(leaving=True)
-        peer = endpoint.outgoing.peer(self._addressee())
-        _send_nowait(endpoint.outgoing, peer, self._message(endpoint, name, data))
+        outgoing = self._replying
+        if outgoing is None:
+            raise self._not_running()
+        peer = outgoing.peer(self._addressee())
+        if not outgoing.post(peer, outgoing.pack(name, data)):
+            raise WouldBlockError(peer.worker.pid)
 
     # --- life
 
@@ -327,16 +334,18 @@ class IPC:
         try:
             try:
                 await endpoint.join()
+                self._sending = self._replying = endpoint.outgoing
                 yield
             finally:
+                self._sending = None
                 await endpoint.leave()
         finally:
             self._last_stats = snapshot(endpoint)
-            self._endpoint = None
+            self._endpoint = self._replying = None
 
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
-        self._endpoint = self._last_stats = None
+        self._endpoint = self._sending = self._replying = self._last_stats = None
 
     # --- in between
 
@@ -346,19 +355,21 @@ class IPC:
             raise NotRunningError
         return endpoint
 
-    def _running(self, *, leaving: bool = False) -> Endpoint:
-        endpoint = self._endpoint
-        if endpoint is None:
-            raise NotRunningError
-        if not endpoint.accepting and not (leaving and endpoint.was_accepting):
-            raise NotRunningError("ipc.lifespan has not been entered yet, or is ending")
-        return endpoint
+    def _not_running(self) -> NotRunningError:
+        if self._endpoint is None:
+            return NotRunningError()
+        return NotRunningError("ipc.lifespan has not been entered yet, or is ending")
 
-    def _running_here(self, *, leaving: bool = False) -> Endpoint:
-        endpoint = self._running(leaving=leaving)
-        if asyncio.get_running_loop() is not endpoint.outgoing.loop:
+    def _here(self, outgoing: Outgoing | None) -> Outgoing:
+        """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop."""
+        if outgoing is None:
+            raise self._not_running()
+        # Asked once a turn on the same thread, where another loop can't run meanwhile.
+        if get_ident() != outgoing.thread or (
+            not outgoing.turn_messages and asyncio.get_running_loop() is not outgoing.loop
+        ):
             raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
-        return endpoint
+        return outgoing
 
     def _addressee(self) -> Worker:
         delivery = current_delivery.get()
@@ -366,64 +377,52 @@ class IPC:
             raise OutsideHandlerError
         return delivery.sender
 
-    def _message(self, endpoint: Endpoint, name: str, data: object) -> Encoded:
-        if type(name) is not str or name not in self._known_names:
-            check_name(name)
-            if len(self._known_names) >= MAX_KNOWN_NAMES:
-                self._known_names.clear()
-            self._known_names.add(name)
-        return endpoint.outgoing.pack(encode_message(name, data, endpoint.settings.max_message_bytes))
+    def _waiting(self) -> AbstractContextManager[None]:
+        """Around a wait inside a verb."""
+        return self._entered().dispatcher.waiting()
 
-    async def _send(self, endpoint: Endpoint, peer: Peer, message: Encoded, timeout: float | None) -> None:
-        if endpoint.outgoing.post(peer, message):
-            await self._yield_sometimes(endpoint, 1, size_bytes(message))
-        else:
-            waiter = endpoint.outgoing.queue(peer, message)
-            with endpoint.dispatcher.waiting():
-                await endpoint.outgoing.accepted(waiter, timeout)
+    async def _accepted_by(
+        self, outgoing: Outgoing, peer: Peer, message: Encoded, timeout: float | None
+    ) -> None:
+        waiter = outgoing.queue(peer, message)
+        with self._waiting():
+            await outgoing.accepted(waiter, timeout)
 
-    @staticmethod
-    async def _accepted_by(endpoint: Endpoint, full: Sequence[Waiter], timeout: float | None) -> list[int]:
+    async def _accepted_by_each(
+        self, outgoing: Outgoing, full: Sequence[Peer], message: Encoded, timeout: float | None
+    ) -> list[int]:
         """Wait for room in all these outboxes at once; the pids of those who made it."""
-        waits = [endpoint.outgoing.accepted(waiter, timeout) for waiter in full]
+        waiters = []
+        for peer in full:
+            # A member that leaves in this very moment does not get it.
+            with suppress(UnknownWorkerError):
+                waiters.append(outgoing.queue(peer, message))
+        waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
         try:
-            with endpoint.dispatcher.waiting():
+            with self._waiting():
                 results = await asyncio.gather(*waits, return_exceptions=True)
         finally:
             # A wait that was cancelled before it began has not done so itself.
-            for waiter in full:
-                endpoint.outgoing.withdraw(waiter)
+            for waiter in waiters:
+                outgoing.withdraw(waiter)
         took = []
-        for waiter, result in zip(full, results, strict=True):
+        for waiter, result in zip(waiters, results, strict=True):
             if result is None:
                 took.append(waiter.peer.worker.pid)
             elif not isinstance(result, DeliveryError):
                 raise result
         return took
 
-    @staticmethod
-    async def _yield_sometimes(endpoint: Endpoint, messages: int, sent_bytes: int) -> None:
-        outgoing = endpoint.outgoing
-        outgoing.turn_messages += messages
+    async def _yield_sometimes(self, outgoing: Outgoing, sent_bytes: int) -> None:
         outgoing.turn_bytes += sent_bytes
         if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            with endpoint.dispatcher.waiting():
+            with self._waiting():
                 await asyncio.sleep(0)
 
 
-def _send_nowait(outgoing: Outgoing, peer: Peer, message: Encoded) -> None:
-    if not outgoing.post(peer, message):
-        raise WouldBlockError(peer.worker.pid)
-
-
-def _check_address(to: object) -> int | Worker:
-    if isinstance(to, Worker) or (isinstance(to, int) and not isinstance(to, bool)):
-        return to
-    raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
-
-
 def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and (math.isnan(timeout) or timeout < 0):
+    # Not `timeout < 0`: that is False for NaN.
+    if timeout is not None and not timeout >= 0:
         raise ValueError(f"a timeout is a number of seconds from 0 on, or None; not {timeout!r}")
 
 

@@ -1,9 +1,10 @@
 """Outgoing: what this worker sends. Peers, their outboxes, and who waits for room in them.
 
-Law: a message is accepted here or nowhere. `post` may be called from any
-thread; one short lock guards the outboxes and the peers. Only the event loop
-writes: at once for the first message of a quiet moment and for an outbox that
-is filling, else at the end of the turn, so that messages share packets.
+Law: a message is accepted here or nowhere. `post` and `post_to_each` may be
+called from any thread; one short lock guards the outboxes and the peers, but
+for the short way of a small message. Only the event loop writes: at once for
+the first message of a quiet moment and for an outbox that is filling, else at
+the end of the turn, so that messages share packets.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
 from asgi_ipc.protocol.batch import batch_capacity_bytes
 from asgi_ipc.protocol.membership import Membership, Worker
-from asgi_ipc.protocol.outbox import Budget, Encoded, LargeMessage, Outbox, Route, Ticket
+from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer
+from asgi_ipc.protocol.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
 from asgi_ipc.worker.loopback import LoopbackWriter
 from asgi_ipc.worker.pipes import PipeWriter
 
 # An outbox that reaches this is written at once instead of at the end of the
 # turn: it fills a pipe of the default size.
 EAGER_BYTES: Final = 64 * 1024
+
+# A turn that brings a peer more than so many messages is followed by others
+# like it: then the first message of the next waits for those behind it.
+QUIET_MESSAGES: Final = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -38,10 +45,19 @@ class Peer:
     writer: PipeWriter | LoopbackWriter | None = None
     # In the list of those to flush at the end of this turn.
     dirty: bool = False
+    # The last turn brought it little.
+    quiet: bool = True
     # Not addressed any more.
     leaving: bool = False
     # Accepted messages for it that never left its outbox, once it has gone.
     lost: int = 0
+
+
+class Members(NamedTuple):
+    """Those whom a broadcast means, and their pids."""
+
+    peers: tuple[Peer, ...]
+    pids: tuple[int, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -56,29 +72,33 @@ class Waiter:
 class Outgoing:
     """The sending half of an endpoint: peers, what waits for each, and who waits for room."""
 
-    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int) -> None:
+    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int, max_message_bytes: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.membership = Membership(me)
-        self.sent = 0
-        # What this turn has accepted, for those who yield after so much.
+        # What this turn has accepted by those who yield after so much.
         self.turn_messages = 0
         self.turn_bytes = 0
         # Accepted messages that never left an outbox because their receiver went.
         self.lost = 0
         # While this worker leaves: something has been written, or has become impossible to write.
         self.progress = asyncio.Event()
+        self.thread = threading.get_ident()
+        self.pack = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes)).pack
         self._cookie = cookie
         self._max_packet_bytes = max_packet_bytes
-        self._small_bytes = batch_capacity_bytes(max_packet_bytes)
         self._lock = threading.Lock()
-        self._thread = threading.get_ident()
         self._budget = Budget()
         self._peers: dict[int, Peer] = {}
+        # Those that can be addressed, by pid; and as a broadcast means them, with this worker and without.
+        self._by_pid: dict[int, Peer] = {}
+        self._everybody = self._others = Members((), ())
         self._dirty: list[Peer] = []
         self._turn_ends = False
         # Who waits for room, and the peers that they wait for.
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._congested: set[Peer] = set()
+        # What peers that are forgotten had been sent.
+        self._sent_before = 0
 
     # --- peers
 
@@ -87,23 +107,23 @@ class Outgoing:
         return self._peers.get(generation)
 
     def peer(self, to: int | Worker) -> Peer:
-        """Whom a pid or a Worker means now. Raises UnknownWorkerError."""
-        with self._lock:
-            generation = self.membership.generation_of(to)
-            peer = self._peers.get(generation) if generation is not None else None
+        """Whom a pid or a Worker means now. Raises UnknownWorkerError, or TypeError for anything else."""
+        peer = self._by_pid.get(to) if type(to) is int else self._peer_of(to)
         if peer is None:
             raise UnknownWorkerError(to if isinstance(to, int) else to.pid)
         return peer
 
-    def members(self, *, include_self: bool) -> list[Peer]:
-        """The peers that a broadcast means now."""
-        with self._lock:
-            me = self.membership.me
-            return [
-                self._peers[worker.generation]
-                for worker in self.membership.workers
-                if include_self or worker is not me
-            ]
+    def _peer_of(self, to: int | Worker) -> Peer | None:
+        if isinstance(to, Worker):
+            peer = self._peers.get(to.generation)
+            return peer if peer is not None and not peer.leaving and peer.worker == to else None
+        if isinstance(to, int) and not isinstance(to, bool):
+            return self._by_pid.get(to)
+        raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
+
+    def members(self, *, include_self: bool) -> Members:
+        """Those whom a broadcast means now."""
+        return self._everybody if include_self else self._others
 
     def all_peers(self) -> list[Peer]:
         """Every peer that is not forgotten yet."""
@@ -117,7 +137,20 @@ class Outgoing:
         with self._lock:
             self._peers[worker.generation] = peer
             self.membership.add(worker)
+            self._members_changed()
         return peer
+
+    def _members_changed(self) -> None:
+        """Under the lock: look at the membership again, and replace the pictures that are read without it."""
+        me = self.membership.me
+        peers = tuple(self._peers[worker.generation] for worker in self.membership.workers)
+        others = tuple(peer for peer in peers if peer.worker is not me)
+        having = self.membership.generation_of
+        self._by_pid = {
+            peer.worker.pid: peer for peer in peers if having(peer.worker.pid) == peer.worker.generation
+        }
+        self._everybody = Members(peers, tuple(peer.worker.pid for peer in peers))
+        self._others = Members(others, tuple(peer.worker.pid for peer in others))
 
     def loop_back(self, me: Peer, on_packet: Callable[[bytes], None]) -> LoopbackWriter:
         """Have what this worker sends itself come back to it."""
@@ -158,7 +191,9 @@ class Outgoing:
     def forget(self, generation: int) -> None:
         """That peer is dead and its last byte has been read."""
         with self._lock:
-            self._peers.pop(generation, None)
+            peer = self._peers.pop(generation, None)
+            if peer is not None:
+                self._sent_before += peer.outbox.accepted
 
     def close(self) -> int:
         """Close everything; how many accepted messages were not sent."""
@@ -174,25 +209,60 @@ class Outgoing:
 
     # --- messages
 
-    def pack(self, encoded: bytes) -> Encoded:
-        """Mark a message that must travel in fragments, so that its bytes are shared and counted once."""
-        return encoded if len(encoded) <= self._small_bytes else LargeMessage(encoded)
-
     def post(self, peer: Peer, message: Encoded) -> bool:
         """Put a message into a peer's outbox. False: no room. From any thread."""
+        outbox = peer.outbox
+        if outbox.full or type(message) is not bytes:
+            return self._post_exactly(peer, message)
+        fresh = outbox.fresh
+        fresh.append(message)
+        if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
+            return self._appended(peer, message)
+        return True
+
+    def _post_exactly(self, peer: Peer, message: Encoded) -> bool:
         with self._lock:
             if peer.leaving:
                 raise UnknownWorkerError(peer.worker.pid)
             if not peer.outbox.offer(message):
                 return False
-            begins_turn = self._accepted(peer)
-        self._after_accept(peer, begins_turn)
+            begins_turn = self._touch(peer)
+            backlog_bytes = peer.outbox.settle()
+        self._after_accept(peer, begins_turn, backlog_bytes)
         return True
 
-    def post_all(self, peers: Sequence[Peer], message: Encoded) -> list[int]:
-        """Put a message into every outbox, or raise WouldBlockError and put it into none; the pids."""
+    def _appended(self, peer: Peer, message: bytes) -> bool:
+        """The first message of a turn has gone the short way, or many have: see that they go on."""
         with self._lock:
-            peers = [peer for peer in peers if not peer.leaving]
+            # What was appended before a peer left is written; behind that nobody would look again.
+            if peer.leaving and peer.outbox.take_back(message):
+                raise UnknownWorkerError(peer.worker.pid)
+            begins_turn = self._touch(peer)
+            backlog_bytes = peer.outbox.settle()
+        self._after_accept(peer, begins_turn, backlog_bytes)
+        return True
+
+    def post_to_each(self, members: Members, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
+        """Put a message into every outbox with room; the pids of those, and the peers that had none."""
+        if type(message) is bytes and _all_open(members):
+            return self._append_to_each(members, message), ()
+        took: list[int] = []
+        full: list[Peer] = []
+        for peer in members.peers:
+            # One that leaves in this very moment is in neither list.
+            with suppress(UnknownWorkerError):
+                if self.post(peer, message):
+                    took.append(peer.worker.pid)
+                else:
+                    full.append(peer)
+        return took, full
+
+    def post_to_all(self, members: Members, message: Encoded) -> Sequence[int]:
+        """Put a message into every outbox, or raise WouldBlockError and put it into none; the pids."""
+        if type(message) is bytes and _all_open(members):
+            return self._append_to_each(members, message)
+        with self._lock:
+            peers = tuple(peer for peer in members.peers if not peer.leaving)
             # A large message's bytes are shared; of a small one every outbox has its own.
             each_bytes = 0 if isinstance(message, LargeMessage) else len(message)
             for place, peer in enumerate(peers):
@@ -201,10 +271,23 @@ class Outgoing:
             begun = []
             for peer in peers:
                 peer.outbox.offer(message)
-                begun.append(self._accepted(peer))
-        for peer, begins_turn in zip(peers, begun, strict=True):
-            self._after_accept(peer, begins_turn)
+                begun.append((self._touch(peer), peer.outbox.settle()))
+        for peer, (begins_turn, backlog_bytes) in zip(peers, begun, strict=True):
+            self._after_accept(peer, begins_turn, backlog_bytes)
         return [peer.worker.pid for peer in peers]
+
+    def _append_to_each(self, members: Members, message: bytes) -> Sequence[int]:
+        """The short way of a broadcast; the pids."""
+        gone = []
+        for peer in members.peers:
+            fresh = peer.outbox.fresh
+            fresh.append(message)
+            if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
+                try:
+                    self._appended(peer, message)
+                except UnknownWorkerError:
+                    gone.append(peer.worker.pid)
+        return [pid for pid in members.pids if pid not in gone] if gone else members.pids
 
     def queue(self, peer: Peer, message: Encoded) -> Waiter:
         """Take a place for a message behind all that wait for room in a peer's outbox."""
@@ -241,25 +324,23 @@ class Outgoing:
             # Who waited behind it may fit now.
             self._promote()
 
-    def _accepted(self, peer: Peer) -> bool:
+    def _touch(self, peer: Peer) -> bool:
         """Under the lock: note that the peer's outbox has something. True: it had nothing in this turn."""
-        self.sent += 1
         if peer.dirty:
             return False
         peer.dirty = True
         self._dirty.append(peer)
         return True
 
-    def _after_accept(self, peer: Peer, begins_turn: bool) -> None:
-        if threading.get_ident() != self._thread:
+    def _after_accept(self, peer: Peer, begins_turn: bool, backlog_bytes: int) -> None:
+        if threading.get_ident() != self.thread:
             if begins_turn:
                 self.loop.call_soon_threadsafe(self._end_turn)
-        elif begins_turn:
+            return
+        if begins_turn:
             self._schedule_end_of_turn()
-            # The first message of a quiet moment does not wait for those behind it.
-            if peer.writer is not None:
-                peer.writer.flush()
-        elif peer.outbox.backlog_bytes >= EAGER_BYTES and peer.writer is not None:
+        # The first message of a quiet moment does not wait for those behind it.
+        if peer.writer is not None and ((begins_turn and peer.quiet) or backlog_bytes >= EAGER_BYTES):
             peer.writer.flush()
 
     def _schedule_end_of_turn(self) -> None:
@@ -275,6 +356,7 @@ class Outgoing:
             for peer in dirty:
                 peer.dirty = False
         for peer in dirty:
+            peer.quiet = peer.outbox.messages <= QUIET_MESSAGES
             if peer.writer is not None:
                 peer.writer.flush()
 
@@ -289,7 +371,7 @@ class Outgoing:
         with self._lock:
             for peer in list(self._congested):
                 for ticket in peer.outbox.promote():
-                    if self._accepted(peer):
+                    if self._touch(peer):
                         self._schedule_end_of_turn()
                     _settle(self._waiters.pop(ticket, None), None)
                 if not peer.outbox.waiting:
@@ -299,16 +381,33 @@ class Outgoing:
         """Take a peer out of the members; whoever waits for room there waits in vain."""
         with self._lock:
             peer.leaving = True
+            # A message that another thread has appended and not looked after yet is looked for then.
+            peer.dirty = False
             self.membership.remove(peer.worker.generation)
+            self._members_changed()
             self._congested.discard(peer)
             for ticket in peer.outbox.refuse():
                 _settle(self._waiters.pop(ticket, None), WorkerGoneError(peer.worker.pid))
 
     # --- counters
 
+    @property
+    def sent(self) -> int:
+        """Messages accepted so far, one for each receiver."""
+        with self._lock:
+            return self._sent_before + sum(peer.outbox.accepted for peer in self._peers.values())
+
     def outbox_bytes(self) -> dict[int, int]:
         """What waits for each peer, by pid."""
         return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.all_peers()}
+
+
+def _all_open(members: Members) -> bool:
+    """Whether a small message can go the short way to each."""
+    for peer in members.peers:  # noqa: SIM110  # a generator would cost as much as the rest
+        if peer.outbox.full:
+            return False
+    return True
 
 
 def _settle(future: asyncio.Future[None] | None, error: Exception | None) -> None:

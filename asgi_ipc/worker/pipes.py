@@ -193,10 +193,10 @@ class PipeWriter:
 
     def _write(self, burst: int) -> None:
         """Write up to `burst` packets; then wait, go on soon, or be done."""
-        outbox = self._outbox
+        outbox, lock = self._outbox, self._lock
+        with lock:
+            packet = outbox.next_packet()
         for count in range(burst):
-            with self._lock:
-                packet = outbox.next_packet()
             if packet is None:
                 self._contended = False
                 self._stop_waiting()
@@ -212,8 +212,9 @@ class PipeWriter:
                 self.close()
                 self._on_broken()
                 return
-            with self._lock:
+            with lock:
                 outbox.written()
+                packet = outbox.next_packet()
             self._on_written()
             if self._fd < 0:
                 return

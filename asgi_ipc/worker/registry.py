@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from asgi_ipc.protocol.batch import check_name
+from asgi_ipc.protocol.message import check_name
 
 Function: TypeAlias = Callable[..., Any]
 

@@ -17,9 +17,11 @@ from typing import Any, Final
 
 import msgspec
 
-from asgi_ipc.protocol.batch import Message, batch_capacity_bytes, encode_message
-from asgi_ipc.protocol.outbox import Budget, LargeMessage, Outbox, Route
+from asgi_ipc.protocol.batch import Message, batch_capacity_bytes
+from asgi_ipc.protocol.message import LargeMessage
+from asgi_ipc.protocol.outbox import Budget, Outbox, Route
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
+from tests.wire import encode_message
 
 RECEIVER: Final = 7
 SENDERS: Final = (11, 12, 2**32 - 1)

@@ -62,6 +62,7 @@ class Bounds:
     eager_bytes: int
     unacknowledged: int
     descriptors: int
+    fresh_messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
         eager_bytes=chance.choice([500, 65536]),
         unacknowledged=chance.choice([1, 2, 8]),
         descriptors=chance.choice([2, 512]),
+        fresh_messages=64 if outbox_bytes > 8_000 else 2,
     )
 
 

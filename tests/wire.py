@@ -1,0 +1,24 @@
+"""Wire: a message as the bytes that travel, for tests that write packets themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer
+
+
+def as_bytes(message: Encoded) -> bytes:
+    """All of an encoded message, however large."""
+    return message.prefix + message.body if isinstance(message, LargeMessage) else message
+
+
+def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
+    """One message, in one piece."""
+    return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data))
+
+
+def encode_unchecked(name: str, data: Any) -> bytes:
+    """One message as only another program would send it."""
+    return msgspec.msgpack.encode((name, data))
