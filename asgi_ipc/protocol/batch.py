@@ -20,11 +20,10 @@ from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet
 
 Message: TypeAlias = tuple[str, Any]
 
-# MessagePack's 16-bit array header, which every batch carries.
+# MessagePack's 16-bit array header, which every batch carries; its count is far above what fits a packet.
 _BATCH_HEADER: Final = struct.Struct(">BH")
 _ARRAY16: Final = 0xDC
 BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
-MAX_BATCH_MESSAGES: Final = 0xFFFF
 
 _TOTAL: Final = struct.Struct("<I")
 TOTAL_BYTES: Final = _TOTAL.size

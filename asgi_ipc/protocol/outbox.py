@@ -20,7 +20,6 @@ from itertools import accumulate
 from typing import Final
 
 from asgi_ipc.protocol.batch import (
-    MAX_BATCH_MESSAGES,
     TOTAL_BYTES,
     batch_capacity_bytes,
     first_fragment,
@@ -42,10 +41,6 @@ RESERVED_BYTES: Final = 64 * 1024
 # Small messages that are accepted before they are counted. Some dozens share
 # the cost of counting; at 4 KiB each they are 256 KiB, for which the short way leaves room.
 FRESH_MESSAGES: Final = 64
-
-# Small messages are kept in runs of about this size: what is taken from the
-# front of a long list would cost a copy of the rest.
-RUN_BYTES: Final = 64 * 1024
 
 
 class Budget:
@@ -69,32 +64,24 @@ class Route:
 
 
 class _Run:
-    """Small messages in a row, at least one, and their bytes. What has been taken is before `start`."""
+    """Small messages that were counted together, and their bytes; what has gone of them is not there."""
 
-    __slots__ = ("ends", "messages", "size_bytes", "start")
+    __slots__ = ("messages", "size_bytes")
 
     def __init__(self, messages: list[bytes], size_bytes: int) -> None:
         self.messages = messages
         self.size_bytes = size_bytes
-        self.start = 0
-        # Where each message ends, in bytes; once something has been taken from the front.
-        self.ends: list[int] | None = None
 
-    def take(self, capacity_bytes: int) -> tuple[list[bytes], int]:
-        """As many as fit, from the front, and their bytes; not all of them."""
-        if self.ends is None:
-            self.ends = list(accumulate(map(len, self.messages)))
-        before = self.ends[self.start - 1] if self.start else 0
-        stop = bisect_right(self.ends, before + capacity_bytes, self.start)
-        taken = self.messages[self.start : stop]
-        size_bytes = (self.ends[stop - 1] if stop else 0) - before
-        self.start = stop
-        self.size_bytes -= size_bytes
-        return taken, size_bytes
-
-    def rest(self) -> list[bytes]:
-        """All that has not been taken."""
-        return self.messages[self.start :] if self.start else self.messages
+    def cut(self, capacity_bytes: int) -> list[_Run]:
+        """The same in runs that fit one packet each."""
+        ends = list(accumulate(map(len, self.messages)))
+        runs = []
+        start = before = 0
+        while start < len(ends):
+            stop = bisect_right(ends, before + capacity_bytes, start)
+            runs.append(_Run(self.messages[start:stop], ends[stop - 1] - before))
+            start, before = stop, ends[stop - 1]
+        return runs
 
 
 class _Fragments:
@@ -296,17 +283,7 @@ class Outbox:
         self._accepted += len(messages)
         self._settled_bytes += size_bytes
         self._budget.used_bytes += size_bytes
-        last = self._queue[-1] if self._queue else None
-        if (
-            type(last) is _Run
-            and last.ends is None
-            and last.size_bytes + size_bytes <= RUN_BYTES
-            and len(last.messages) + len(messages) <= MAX_BATCH_MESSAGES
-        ):
-            last.messages += messages
-            last.size_bytes += size_bytes
-        else:
-            self._queue.append(_Run(messages, size_bytes))
+        self._queue.append(_Run(messages, size_bytes))
 
     # --- out of the outbox
 
@@ -318,24 +295,26 @@ class Outbox:
             if not self._queue:
                 return None
             head = self._queue[0]
-            self._packet = self._next_batch(head) if isinstance(head, _Run) else self._next_fragment(head)
+            self._packet = self._next_batch() if isinstance(head, _Run) else self._next_fragment(head)
         return self._packet
 
-    def _next_batch(self, run: _Run) -> bytes:
-        room = self._capacity_bytes
+    def _next_batch(self) -> bytes:
+        queue = self._queue
         messages: list[bytes] = []
-        while run.size_bytes <= room and len(messages) + len(run.messages) <= MAX_BATCH_MESSAGES:
-            self._queue.popleft()
-            messages += run.rest()
-            room -= run.size_bytes
-            head = self._queue[0] if self._queue else None
-            if not isinstance(head, _Run):
+        room = self._capacity_bytes
+        while queue:
+            run = queue[0]
+            if not isinstance(run, _Run):
                 break
-            run = head
-        else:
-            taken, size_bytes = run.take(room)
-            messages += taken
-            room -= size_bytes
+            if run.size_bytes > room:
+                if run.size_bytes <= self._capacity_bytes:
+                    break
+                queue.popleft()
+                queue.extendleft(reversed(run.cut(self._capacity_bytes)))
+                continue
+            queue.popleft()
+            messages += run.messages
+            room -= run.size_bytes
         self._offered = (len(messages), self._capacity_bytes - room)
         return self._encode(BATCH, join_batch(messages))
 
@@ -382,7 +361,7 @@ class Outbox:
         while self._queue:
             item = self._queue.popleft()
             if isinstance(item, _Run):
-                self._discharge_small(len(item.messages) - item.start, item.size_bytes)
+                self._discharge_small(len(item.messages), item.size_bytes)
             else:
                 self._discharge_large(item.message)
         self._packet = None

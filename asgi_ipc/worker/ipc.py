@@ -223,7 +223,9 @@ class IPC:
         outgoing = self._here(self._sending)
         _check_timeout(timeout)
         message = outgoing.pack(name, data)
-        peer = outgoing.peer(pid)
+        peer = outgoing.by_pid.get(pid) if type(pid) is int else None
+        if peer is None:
+            peer = outgoing.peer(pid)
         if outgoing.post(peer, message):
             outgoing.turn_messages += 1
             if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
@@ -240,8 +242,11 @@ class IPC:
         if outgoing is None:
             raise self._not_running()
         message = outgoing.pack(name, data)
-        if not outgoing.post(outgoing.peer(pid), message):
-            raise WouldBlockError(outgoing.peer(pid).worker.pid)
+        peer = outgoing.by_pid.get(pid) if type(pid) is int else None
+        if peer is None:
+            peer = outgoing.peer(pid)
+        if not outgoing.post(peer, message):
+            raise WouldBlockError(peer.worker.pid)
 
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0

@@ -89,8 +89,9 @@ class Outgoing:
         self._lock = threading.Lock()
         self._budget = Budget()
         self._peers: dict[int, Peer] = {}
-        # Those that can be addressed, by pid; and as a broadcast means them, with this worker and without.
-        self._by_pid: dict[int, Peer] = {}
+        # Those that can be addressed, by pid (for a plain int, which `True` is not); and as a broadcast
+        # means them, with this worker and without. Replaced as a whole, so they may be read by any thread.
+        self.by_pid: dict[int, Peer] = {}
         self._everybody = self._others = Members((), ())
         self._dirty: list[Peer] = []
         self._turn_ends = False
@@ -108,7 +109,7 @@ class Outgoing:
 
     def peer(self, to: int | Worker) -> Peer:
         """Whom a pid or a Worker means now. Raises UnknownWorkerError, or TypeError for anything else."""
-        peer = self._by_pid.get(to) if type(to) is int else self._peer_of(to)
+        peer = self.by_pid.get(to) if type(to) is int else self._peer_of(to)
         if peer is None:
             raise UnknownWorkerError(to if isinstance(to, int) else to.pid)
         return peer
@@ -118,7 +119,7 @@ class Outgoing:
             peer = self._peers.get(to.generation)
             return peer if peer is not None and not peer.leaving and peer.worker == to else None
         if isinstance(to, int) and not isinstance(to, bool):
-            return self._by_pid.get(to)
+            return self.by_pid.get(to)
         raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
 
     def members(self, *, include_self: bool) -> Members:
@@ -146,7 +147,7 @@ class Outgoing:
         peers = tuple(self._peers[worker.generation] for worker in self.membership.workers)
         others = tuple(peer for peer in peers if peer.worker is not me)
         having = self.membership.generation_of
-        self._by_pid = {
+        self.by_pid = {
             peer.worker.pid: peer for peer in peers if having(peer.worker.pid) == peer.worker.generation
         }
         self._everybody = Members(peers, tuple(peer.worker.pid for peer in peers))
