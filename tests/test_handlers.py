@@ -15,8 +15,9 @@ import pytest
 
 from asgi_ipc import InvalidNameError
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.worker import handlers
-from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
+from asgi_ipc.worker import flow, handlers
+from asgi_ipc.worker.calls import Delivery, current_delivery
+from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.registry import Handler, Registry
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -226,14 +227,14 @@ async def test_the_reader_is_told_to_pause_at_the_bound_and_nothing_more_starts(
 
         here.on("waits", waits)
         here.on("plain", here.started.append)
-        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT + 5)], ("plain", "last"))
-        await here.until(lambda: len(here.started) == handlers.MAX_IN_FLIGHT)
+        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT + 5)], ("plain", "last"))
+        await here.until(lambda: len(here.started) == flow.MAX_IN_FLIGHT)
         assert here.flow == ["full"]
         assert here.dispatcher.is_full
         gate.set()
         await here.settle()
         assert here.flow == ["full", "room"]
-        assert here.started == [*range(handlers.MAX_IN_FLIGHT + 5), "last"]
+        assert here.started == [*range(flow.MAX_IN_FLIGHT + 5), "last"]
 
 
 async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
@@ -244,10 +245,11 @@ async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
             await gate.wait()
 
         here.on("waits", waits)
-        quarter = bytes(handlers.MAX_IN_FLIGHT_BYTES // 4)
+        quarter = bytes(flow.MAX_IN_FLIGHT_BYTES // 4)
         here.deliver(*[("waits", quarter)] * 3)
         assert here.flow == []
         here.deliver(("waits", quarter))
+        await here.until(lambda: bool(here.flow))
         assert here.flow == ["full"]
         gate.set()
         await here.settle()
@@ -262,30 +264,29 @@ async def test_a_handler_that_waits_inside_a_verb_is_not_in_flight(ordered: bool
 
         async def waits(data: int) -> None:
             here.started.append(data)
-            with here.dispatcher.waiting():
+            with here.dispatcher.calls.waiting():
                 inside.set()
                 await verb.wait()
 
         here.on("waits", waits, ordered=ordered)
-        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT - 1)])
+        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT - 1)])
         await inside.wait()
         # Whether they wait in the verb or behind one that does: the pipe must be read on.
-        here.deliver(*[("waits", number) for number in range(handlers.MAX_IN_FLIGHT + 50)])
-        for _ in range(20):
-            await asyncio.sleep(0)
+        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT + 50)])
+        await here.until(lambda: not here.dispatcher._queue)
         assert not here.dispatcher.is_full
         verb.set()
         await here.settle()
-        assert len(here.started) == 2 * handlers.MAX_IN_FLIGHT + 49
+        assert len(here.started) == 2 * flow.MAX_IN_FLIGHT + 49
 
 
 async def test_waits_inside_verbs_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_IN_VERBS", 10)
+    monkeypatch.setattr(flow, "MAX_IN_VERBS", 10)
     async with world() as here:
         verb = asyncio.Event()
 
         async def waits(data: int) -> None:
-            with here.dispatcher.waiting():
+            with here.dispatcher.calls.waiting():
                 await verb.wait()
 
         here.on("waits", waits)

@@ -15,7 +15,7 @@ import pytest
 from asgi_ipc import IPC, NotRunningError, Stats
 from asgi_ipc.protocol.batch import first_fragment, join_batch
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
-from asgi_ipc.worker import handlers, pulse
+from asgi_ipc.worker import flow, pulse
 from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.wire import encode_message, encode_unchecked
@@ -152,7 +152,7 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
 async def test_at_a_drain_deadline_what_was_accepted_is_what_was_handled_or_counted_on_either_side(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handlers, "MAX_IN_FLIGHT", 10)
+    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 10)
     async with fleet(2, drain_timeout_s=0.2) as (launcher, (a, stopped)):
         leaver = launcher.new(slot=2)
         begun: list[Any] = []

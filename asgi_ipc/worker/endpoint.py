@@ -32,7 +32,8 @@ from asgi_ipc.protocol.lifeline import (
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
-from asgi_ipc.worker.handlers import Delivery, Dispatcher, current_delivery
+from asgi_ipc.worker.calls import Delivery, current_delivery
+from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.outgoing import Outgoing, Peer

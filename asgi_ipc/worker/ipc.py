@@ -29,8 +29,8 @@ from asgi_ipc.protocol.message import Data, Encoded, check_name
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
+from asgi_ipc.worker.calls import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.handlers import current_delivery
 from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.registry import Function, Registry
 from asgi_ipc.worker.stats import Stats, snapshot
@@ -384,7 +384,7 @@ class IPC:
 
     def _waiting(self) -> AbstractContextManager[None]:
         """Around a wait inside a verb."""
-        return self._entered().dispatcher.waiting()
+        return self._entered().dispatcher.calls.waiting()
 
     async def _accepted_by(
         self, outgoing: Outgoing, peer: Peer, message: Encoded, timeout: float | None

@@ -17,7 +17,7 @@ from typing import Any
 
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.protocol import outbox, relay
-from asgi_ipc.worker import descriptors, handlers, ipc, lifeline, outgoing, pipes
+from asgi_ipc.worker import descriptors, flow, handlers, ipc, lifeline, outgoing, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.plan import Plan
@@ -56,7 +56,8 @@ def installed(
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
         swap(stack, pipes, READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
-        swap(stack, handlers, MAX_IN_FLIGHT=bounds.in_flight, MESSAGES_PER_TURN=bounds.messages_per_turn)
+        swap(stack, flow, MAX_IN_FLIGHT=bounds.in_flight)
+        swap(stack, handlers, MESSAGES_PER_TURN=bounds.messages_per_turn)
         swap(stack, outgoing, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
