@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from asgi_ipc import IPC, Worker
+from asgi_ipc.launcher.process import make_arena
 from asgi_ipc.protocol import lifeline as words
 from asgi_ipc.protocol.relay import Relay
 from asgi_ipc.worker import station
@@ -36,7 +37,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Member:
     """One worker of the fleet: its IPC, and the launcher's ends of its pipe and lifeline."""
 
-    def __init__(self, generation: int, slot: int, settings: Settings) -> None:
+    def __init__(self, generation: int, slot: int, settings: Settings, has_arena: bool) -> None:
         self.worker = Worker(10_000 + generation, slot, generation)
         self.ipc = IPC()
         self.seen: list[tuple[str, int | None, Any]] = []
@@ -44,9 +45,10 @@ class Member:
         read_end, self.write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.set_blocking(self.write_end, False)
+        own_arena, self.arena = make_arena() if has_arena else (-1, -1)
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
-        self.station = Station(Lifeline(theirs.detach()), read_end, self.worker, settings)
+        self.station = Station(Lifeline(theirs.detach()), read_end, self.worker, settings, own_arena)
         self.ipc.receive("note", self.note)
 
     @property
@@ -82,8 +84,9 @@ class Member:
 class Fleet:
     """The launcher's side."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, has_arena: bool) -> None:
         self.settings = settings
+        self._has_arena = has_arena
         self.relay = Relay()
         self.members: dict[int, Member] = {}
         self._ever: list[Member] = []
@@ -93,7 +96,7 @@ class Fleet:
 
     def new(self, slot: int = 0) -> Member:
         self._generations += 1
-        member = Member(self._generations, slot, self.settings)
+        member = Member(self._generations, slot, self.settings, self._has_arena)
         self.members[member.worker.generation] = member
         self._ever.append(member)
         self.relay.connect(member.worker)
@@ -152,7 +155,9 @@ class Fleet:
                     if item.write_end_of is None:
                         line.sendall(encoded)
                     else:
-                        socket.send_fds(line, [encoded], [self.members[item.write_end_of].write_end])
+                        owner = self.members[item.write_end_of]
+                        fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
+                        socket.send_fds(line, [encoded], fds)
                     self.relay.wrote(generation)
         for member in self.members.values():
             if not self.relay.is_promised(member.worker.generation):
@@ -178,6 +183,9 @@ class Fleet:
         if member.write_end >= 0:
             os.close(member.write_end)
             member.write_end = -1
+        if member.arena >= 0:
+            os.close(member.arena)
+            member.arena = -1
 
     def close(self) -> None:
         for member in self._ever:
@@ -199,9 +207,11 @@ def settings(**changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def fleet(size: int, **changes: Any) -> AsyncIterator[tuple[Fleet, list[Member]]]:
+async def fleet(
+    size: int, *, has_arena: bool = True, **changes: Any
+) -> AsyncIterator[tuple[Fleet, list[Member]]]:
     """A fleet of that many members, all joined."""
-    launcher = Fleet(settings(**changes))
+    launcher = Fleet(settings(**changes), has_arena=has_arena)
     async with AsyncExitStack() as stack:
         stack.callback(launcher.close)
         leaves = await stack.enter_async_context(_together())

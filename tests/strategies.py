@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from asgi_ipc.protocol.message import MAX_NAME_BYTES
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
+from asgi_ipc.protocol.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, encode_packet
 
 # A slow machine is no failure: neither an example nor its drawing has a deadline.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -71,7 +71,7 @@ def same(left: object, right: object) -> bool:
 
 cookies = st.binary(min_size=8, max_size=8)
 generations = st.integers(0, 2**32 - 1)
-kinds = st.sampled_from([BATCH, FRAGMENT_FIRST, FRAGMENT_MORE])
+kinds = st.sampled_from([BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED])
 
 
 @st.composite
@@ -99,7 +99,7 @@ def strays(draw: st.DrawFn, cookie: bytes, max_packet_bytes: int) -> bytes:
             other = bytes(byte ^ 0x5A for byte in cookie)
             return encode_packet(other, 1, 2, 3, BATCH, draw(st.binary(max_size=50)))
         case "kind":
-            return encode_packet(cookie, 1, 2, 3, draw(st.sampled_from([0, 4, 255])), b"payload")
+            return encode_packet(cookie, 1, 2, 3, draw(st.sampled_from([0, 6, 255])), b"payload")
         case "long":
             return encode_packet(cookie, 1, 2, 3, BATCH, bytes(max_packet_bytes - 31))
         case "short":

@@ -70,7 +70,7 @@ async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
     ours, lifeline = line
     in_children: list[int] = []
 
-    def on_word(word: ToWorker, fd: int) -> None:
+    def on_word(word: ToWorker, fd: int, arena: int) -> None:
         # As a callback of on_join may do it: it runs between this word and the next.
         in_children.append(_held_by_a_forked_child(link))
         descriptors.close(fd)
@@ -101,7 +101,7 @@ async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
             forking.join(HELD_UP_S)
         return received
 
-    lifeline.attach(lambda word, fd: arrived.append(fd))
+    lifeline.attach(lambda word, fd, arena: arrived.append(fd))
     monkeypatch.setattr(socket, "recv_fds", recv_fds)
     socket.send_fds(ours, [encode_word(WriteEnd(1))], [pipe[1]])
     lifeline.drain()

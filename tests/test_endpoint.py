@@ -171,7 +171,7 @@ async def test_the_budget_of_all_outboxes_is_shared_but_does_not_close_the_way_t
 
 
 async def test_a_nowait_broadcast_that_fits_only_some_outboxes_budget_is_accepted_by_none() -> None:
-    async with fleet(3) as (_, (a, b, c)):
+    async with fleet(3, has_arena=False) as (_, (a, b, c)):
         for member in (b, c):
             member.stop_reading()
             # More than the reserve, so that the shared budget counts.
@@ -303,7 +303,7 @@ def _write_end(sender: Member, receiver: Member) -> int:
 
 
 async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_has_been_read() -> None:
-    async with fleet(2) as (launcher, (a, b)):
+    async with fleet(2, has_arena=False) as (launcher, (a, b)):
         b.stop_reading()
         whole = join_batch([encode_message("note", "whole", 1000)])
         end = os.dup(_write_end(a, b))
@@ -510,7 +510,7 @@ async def test_sending_much_in_one_turn_lets_the_others_have_theirs() -> None:
 
 
 async def test_a_worker_that_has_left_cannot_join_again() -> None:
-    launcher = Fleet(settings())
+    launcher = Fleet(settings(), has_arena=True)
     member = launcher.new()
     async with launcher.joined(member):
         assert member.ipc.slot == 0

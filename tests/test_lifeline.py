@@ -50,7 +50,7 @@ class Heard:
         self.words: list[tuple[ToWorker, int]] = []
         self.event = asyncio.Event()
 
-    def __call__(self, word: ToWorker, fd: int) -> None:
+    def __call__(self, word: ToWorker, fd: int, arena: int) -> None:
         self.words.append((word, fd))
         self.event.set()
 

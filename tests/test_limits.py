@@ -58,13 +58,13 @@ def test_more_workers_than_a_limit_allows_are_refused_whoever_asks(monkeypatch: 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
-        check_descriptors(100)
+        check_descriptors(70)
         with pytest.raises(
-            LauncherError, match=r"200 workers need at least 4\d\d descriptors .* have 256 here"
+            LauncherError, match=r"200 workers need at least 6\d\d descriptors .* have 256 here"
         ):
             check_descriptors(200)
         monkeypatch.setattr(os, "listdir", _no_such_folder)
-        check_descriptors(100)
+        check_descriptors(70)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -133,10 +133,10 @@ async def test_nothing_of_ours_is_in_the_environment_or_the_file_system_and_no_s
         given = strings_of(server.pid, "environ")
         for pid in server.workers():
             assert strings_of(pid, "environ") == given
-            *_, boot, package, lifeline, pipe, listener = strings_of(pid, "cmdline")
+            *_, boot, package, lifeline, pipe, arena, listener = strings_of(pid, "cmdline")
             assert "asgi_ipc.worker.main" in boot
             assert package.startswith("/"), "a folder"
-            assert all(fd.isdecimal() for fd in (lifeline, pipe, listener))
+            assert all(fd.isdecimal() for fd in (lifeline, pipe, arena, listener))
         assert os.listdir(tmp_path) == []
         assert await server.stop() == 0
 
@@ -167,7 +167,7 @@ async def test_pipes_belong_to_the_servers_user_alone() -> None:
     ids=["nested", "a long array", "long data", "an extension type", "a lone surrogate", "half", "no batch"],
 )
 async def test_what_the_cookie_vouches_for_is_still_checked_and_harms_nobody(payload: bytes) -> None:
-    async with fleet(2) as (_, (a, b)):
+    async with fleet(2, has_arena=False) as (_, (a, b)):
         os.write(b.write_end, encode_packet(COOKIE, a.worker.generation, 2, 0, BATCH, payload))
         os.write(b.write_end, encode_packet(COOKIE, a.worker.generation, 2, 1, BATCH, join_batch([])))
         await until(lambda: b.ipc.stats().dropped == {"corrupt": 1})

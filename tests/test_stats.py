@@ -69,7 +69,7 @@ async def test_messages_are_counted_where_they_are_accepted_and_where_they_arriv
 
 
 async def test_an_outbox_shows_what_waits_for_its_receiver_and_for_no_other() -> None:
-    async with fleet(3) as (_, (a, b, c)):
+    async with fleet(3, has_arena=False) as (_, (a, b, c)):
         b.stop_reading()
         await a.ipc.broadcast("note", bytes(MIB))
         await c.until(1)
@@ -83,7 +83,7 @@ async def test_an_outbox_shows_what_waits_for_its_receiver_and_for_no_other() ->
 
 
 async def test_a_large_message_under_way_shows_its_bytes_until_it_is_complete() -> None:
-    async with fleet(2) as (_, (a, b)):
+    async with fleet(2, has_arena=False) as (_, (a, b)):
         forger = Forger(b, a.worker.generation)
         data = memoryview(encode_message("note", bytes(5000), MIB))
         forger.packet(FRAGMENT_FIRST, first_fragment(len(data), data[:3000]))
@@ -111,7 +111,7 @@ async def test_a_blocked_loop_shows_at_once_and_stays_as_the_longest(monkeypatch
 
 
 async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> None:
-    async with fleet(3, max_message_bytes=MIB) as (launcher, (a, b, c)):
+    async with fleet(3, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b, c)):
         forger = Forger(b, a.worker.generation)
         forger.write(b"stray bytes")
         forger.batch(("note", "good"))
@@ -153,7 +153,7 @@ async def test_at_a_drain_deadline_what_was_accepted_is_what_was_handled_or_coun
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 10)
-    async with fleet(2, drain_timeout_s=0.2) as (launcher, (a, stopped)):
+    async with fleet(2, has_arena=False, drain_timeout_s=0.2) as (launcher, (a, stopped)):
         leaver = launcher.new(slot=2)
         begun: list[Any] = []
         told: list[Any] = []
@@ -198,7 +198,7 @@ async def test_at_a_drain_deadline_what_was_accepted_is_what_was_handled_or_coun
 
 
 async def test_a_leave_that_cannot_hear_of_a_death_any_more_counts_the_unfinished_all_the_same() -> None:
-    async with fleet(1) as (launcher, (a,)):
+    async with fleet(1, has_arena=False) as (launcher, (a,)):
         leaver = launcher.new(slot=1)
         async with launcher.joined(leaver):
             forger = Forger(leaver, a.worker.generation)

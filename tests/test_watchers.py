@@ -222,7 +222,7 @@ async def test_a_message_to_a_newcomer_from_its_announcement_is_heard_and_so_is_
 
 
 async def test_lost_counts_what_this_worker_had_accepted_for_it_and_nobody_elses() -> None:
-    async with fleet(4) as (launcher, (a, b, c, d)):
+    async with fleet(4, has_arena=False) as (launcher, (a, b, c, d)):
         told = {member.pid: watch(member) for member in (a, b)}
         c.stop_reading()
         d.stop_reading()
@@ -248,7 +248,7 @@ async def test_lost_counts_what_this_worker_had_accepted_for_it_and_nobody_elses
 
 
 async def test_what_was_never_accepted_is_not_lost() -> None:
-    async with fleet(2) as (launcher, (a, b)):
+    async with fleet(2, has_arena=False) as (launcher, (a, b)):
         told = watch(a)
         b.stop_reading()
         # An outbox of 32 MiB takes three, with what they are wrapped in.

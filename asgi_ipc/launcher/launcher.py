@@ -279,9 +279,7 @@ class Launcher:
         while (item := self._relay.next_item(generation)) is not None:
             owner = self._processes.get(item.write_end_of) if item.write_end_of is not None else None
             try:
-                process.write_item(
-                    words.encode_word(item.word), item, owner.write_end if owner is not None else None
-                )
+                process.write_item(words.encode_word(item.word), item, owner)
             except LifelineFullError as full:
                 if full.begun:
                     self._relay.began(generation)

@@ -23,6 +23,7 @@ if sys.platform == "linux":
     import fcntl
 
 import asgi_ipc
+from asgi_ipc.protocol.arena import ARENA_BYTES
 from asgi_ipc.protocol.lifeline import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.protocol.relay import Item
 
@@ -76,11 +77,15 @@ class WorkerProcess:
             os.set_blocking(read_end, False)
             os.set_blocking(self.write_end, False)
             self.pipe_bytes = _size_pipe(self.write_end, pipe_bytes)
+            own_arena, self.arena = make_arena()
+            if own_arena >= 0:
+                always.callback(os.close, own_arena)
+                on_failure.callback(os.close, self.arena)
             self.lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             always.callback(theirs.close)
             on_failure.callback(self.lifeline.close)
             self.lifeline.setblocking(False)
-            self._popen = _spawn([theirs.fileno(), read_end, *(each.fileno() for each in sockets)])
+            self._popen = _spawn([theirs.fileno(), read_end, own_arena, *(each.fileno() for each in sockets)])
             on_failure.pop_all()
         self.pid = self._popen.pid
 
@@ -100,8 +105,8 @@ class WorkerProcess:
             if not chunk:
                 return words, True
 
-    def write_item(self, encoded: bytes, item: Item, write_end: int | None) -> None:
-        """Write one word, with the descriptor that belongs to it, or the rest of it.
+    def write_item(self, encoded: bytes, item: Item, owner: WorkerProcess | None) -> None:
+        """Write one word, with the descriptors of the worker that it is about, or the rest of it.
 
         Raises LifelineFullError when the kernel takes no more, and OSError when nobody is
         there to read it.
@@ -109,9 +114,10 @@ class WorkerProcess:
         try:
             if self._remainder:
                 sent = self.lifeline.send(self._remainder)
-            elif item.write_end_of is not None and write_end is not None:
+            elif item.write_end_of is not None and owner is not None:
                 self._remainder = encoded
-                sent = socket.send_fds(self.lifeline, [encoded], [write_end])
+                fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
+                sent = socket.send_fds(self.lifeline, [encoded], fds)
             else:
                 self._remainder = encoded
                 sent = self.lifeline.send(encoded)
@@ -152,9 +158,12 @@ class WorkerProcess:
         self._status = self._popen.returncode = status
 
     def close_write_end(self) -> None:
-        """Close this copy of the write end of its pipe."""
+        """Close this copy of the write end of its pipe, and of its arena: nobody is given them any more."""
         if self.write_end >= 0:
             fd, self.write_end = self.write_end, -1
+            os.close(fd)
+        if self.arena >= 0:
+            fd, self.arena = self.arena, -1
             os.close(fd)
 
     def close(self) -> None:
@@ -170,9 +179,30 @@ def _spawn(fds: list[int]) -> subprocess.Popen[bytes]:
     # The child inherits the mask, and lifts it when it can answer.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
-        return subprocess.Popen(command, pass_fds=fds)
+        return subprocess.Popen(command, pass_fds=[fd for fd in fds if fd >= 0])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def make_arena() -> tuple[int, int]:
+    """Shared memory for a worker: a descriptor of its own, and one for the others that can only be read.
+
+    (-1, -1) where there is no such thing, or none is to be had: then everything travels in packets.
+    """
+    if sys.platform != "linux":
+        return -1, -1
+    with ExitStack() as on_failure:
+        try:
+            own = os.memfd_create("asgi-ipc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            on_failure.callback(os.close, own)
+            os.ftruncate(own, ARENA_BYTES)
+            # Nobody can cut it under a reader, who would die of it (memfd_create(2), SIGBUS).
+            fcntl.fcntl(own, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            others = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1, -1
+        on_failure.pop_all()
+        return own, others
 
 
 def _size_pipe(fd: int, wanted_bytes: int | None) -> int | None:

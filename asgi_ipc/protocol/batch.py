@@ -16,7 +16,16 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet
+from asgi_ipc.protocol.arena import PLACE, is_there, read_block
+from asgi_ipc.protocol.packet import (
+    BATCH,
+    COPIED,
+    FRAGMENT_FIRST,
+    FRAGMENT_MORE,
+    HEADER_BYTES,
+    PLACED,
+    Packet,
+)
 
 Message: TypeAlias = tuple[str, Any]
 
@@ -24,6 +33,9 @@ Message: TypeAlias = tuple[str, Any]
 _BATCH_HEADER: Final = struct.Struct(">BH")
 _ARRAY16: Final = 0xDC
 BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
+
+_SERIAL: Final = struct.Struct("<Q")
+pack_serial = _SERIAL.pack
 
 _TOTAL: Final = struct.Struct("<I")
 TOTAL_BYTES: Final = _TOTAL.size
@@ -38,7 +50,12 @@ _decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).dec
 
 def join_batch(messages: list[bytes]) -> bytes:
     """The payload of one packet: encoded messages that travel together."""
-    return _BATCH_HEADER.pack(_ARRAY16, len(messages)) + b"".join(messages)
+    return b"".join((_BATCH_HEADER.pack(_ARRAY16, len(messages)), *messages))
+
+
+def batch_header(messages: int) -> bytes:
+    """What stands before so many encoded messages."""
+    return _BATCH_HEADER.pack(_ARRAY16, messages)
 
 
 def decode_batch(payload: bytes | memoryview) -> list[Message]:
@@ -65,6 +82,10 @@ class Reassembler:
     (messages that can't be completed), `too_large` (messages). Pieces that
     continue what was dropped go with it; such that continue nothing are
     `corrupt`, once for those that follow each other.
+
+    Attributes:
+        fetched: by sender, the serial of the last place that was read and is to be acknowledged.
+        copied: (sender, serial), what senders say of places in this worker's own arena.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -72,12 +93,22 @@ class Reassembler:
         self._streams: dict[int, _Stream] = {}
         self.partial_bytes = 0
         self.drops: dict[str, int] = {}
+        self.fetched: dict[int, int] = {}
+        self.copied: list[tuple[int, int]] = []
+
+    def attach(self, sender: int, memory: memoryview) -> None:
+        """That sender's arena can be read here from now on."""
+        self._stream_of(sender).memory = memory
+
+    def _stream_of(self, sender: int) -> _Stream:
+        stream = self._streams.get(sender)
+        if stream is None:
+            stream = self._streams[sender] = _Stream()
+        return stream
 
     def accept(self, packet: Packet) -> list[Message]:
         """The messages that `packet` completes, in order."""
-        stream = self._streams.get(packet.sender)
-        if stream is None:
-            stream = self._streams[packet.sender] = _Stream()
+        stream = self._streams.get(packet.sender) or self._stream_of(packet.sender)
         if packet.number != stream.next_number:
             if packet.number < stream.next_number:
                 self._drop("repeat")
@@ -94,11 +125,14 @@ class Reassembler:
             return self._decode(packet.payload)
         if packet.kind == FRAGMENT_FIRST:
             return self._begin(stream, packet.payload)
-        return self._continue(stream, packet.payload)
+        if packet.kind == FRAGMENT_MORE:
+            return self._continue(stream, packet.payload)
+        return self._place(stream, packet)
 
     def forget(self, sender: int) -> None:
         """Drop what a departed sender left unfinished."""
         stream = self._streams.pop(sender, None)
+        self.fetched.pop(sender, None)
         if stream is not None:
             self._drop_partial(stream)
 
@@ -106,6 +140,30 @@ class Reassembler:
         """Drop what everybody has left unfinished."""
         for sender in list(self._streams):
             self.forget(sender)
+
+    def _place(self, stream: _Stream, packet: Packet) -> list[Message]:
+        """Something about an arena: the sender's, or the receiver's own."""
+        if packet.kind == PLACED:
+            self._drop_partial(stream)
+            stream.is_skipping = False
+        if len(packet.payload) % (PLACE.size if packet.kind == PLACED else _SERIAL.size):
+            self._drop("corrupt")
+            return []
+        if packet.kind == COPIED:
+            # Between two pieces of a large message, it may be.
+            self.copied += [(packet.sender, serial) for (serial,) in _SERIAL.iter_unpack(packet.payload)]
+            return []
+        messages: list[Message] = []
+        for place in PLACE.iter_unpack(packet.payload):
+            memory = stream.memory
+            content = read_block(memory, *place) if memory is not None else None
+            found = self._decode(content) if content is not None and memory is not None else []
+            if memory is None or content is None or not is_there(memory, *place):
+                self._drop("corrupt")
+            else:
+                messages += found
+                self.fetched[packet.sender] = place[0]
+        return messages
 
     def _begin(self, stream: _Stream, payload: memoryview) -> list[Message]:
         self._drop_partial(stream)
@@ -139,7 +197,7 @@ class Reassembler:
             self._drop_partial(stream)
             stream.is_skipping = True
             return []
-        encoded = b"".join((_BATCH_HEADER.pack(_ARRAY16, 1), *stream.pieces))
+        encoded = b"".join((batch_header(1), *stream.pieces))
         self._clear(stream)
         return self._decode(encoded)
 
@@ -168,12 +226,14 @@ class Reassembler:
 class _Stream:
     """What is known of one sender's packets: the next number, and a large message under way."""
 
-    __slots__ = ("have_bytes", "is_skipping", "next_number", "pieces", "total_bytes")
+    __slots__ = ("have_bytes", "is_skipping", "memory", "next_number", "pieces", "total_bytes")
 
     def __init__(self) -> None:
         self.next_number = 0
         self.pieces: list[bytes] = []
         self.have_bytes = 0
         self.total_bytes = 0
+        # The sender's arena.
+        self.memory: memoryview | None = None
         # What comes next may continue a message whose beginning was dropped, and counted then.
         self.is_skipping = False

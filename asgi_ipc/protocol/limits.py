@@ -11,15 +11,16 @@ from typing import Final
 # In the launcher: the listening socket and the event loop's own three.
 LAUNCHER_OWN: Final = 4
 
-# The launcher keeps the write end and the lifeline of each worker; while it starts one it has both ends
-# of both open, and the pair by which the child says that its exec has failed.
-PER_WORKER: Final = 2
-WHILE_STARTING: Final = 6
+# The launcher keeps the write end, the arena and the lifeline of each worker; while it starts one it has
+# two of each open, and the pair by which the child says that its exec has failed.
+PER_WORKER: Final = 3
+WHILE_STARTING: Final = 8
 
 # In a worker: 0 to 2, what it is started with (3), and uvloop's own, its reserve for a full table among
-# them (10; asyncio has 3); and a few for imports and for clients. A write end for each other worker, and
-# one for a newcomer, come on top.
+# them (10; asyncio has 3); and a few for imports and for clients. A write end and an arena for each other
+# worker, and for a newcomer, come on top.
 WORKER_OWN: Final = 24
+PER_PEER: Final = 2
 
 _RAISE_DESCRIPTORS: Final = (
     "Raise it: ulimit -n, or LimitNOFILE= under systemd, or --ulimit nofile= under Docker"
@@ -33,7 +34,7 @@ def launcher_needs(workers: int, open_already: int) -> int:
 
 def worker_needs(workers: int) -> int:
     """The least number of descriptors with which one of so many workers reaches all others."""
-    return WORKER_OWN + workers
+    return WORKER_OWN + PER_PEER * workers
 
 
 def too_few_to_start(workers: int, launcher: int, worker: int, limit: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
+from asgi_ipc.protocol.arena import Block
 
 Data: TypeAlias = (
     str
@@ -56,15 +57,18 @@ _LARGE_HEADER: Final = struct.Struct(">BI")
 class LargeMessage:
     """An encoded message larger than a packet, in two parts; all outboxes that hold it share them."""
 
-    __slots__ = ("body", "holders", "prefix")
+    __slots__ = ("block", "body", "holders", "prefix", "size_bytes")
 
     def __init__(self, body: bytes, prefix: bytes = b"") -> None:
         self.prefix = prefix
         self.body = body
+        self.size_bytes = len(prefix) + len(body)
+        # How many outboxes have it; and where it is in the arena, if it is there.
         self.holders = 0
+        self.block: Block | None = None
 
     def __len__(self) -> int:
-        return len(self.prefix) + len(self.body)
+        return self.size_bytes
 
     def piece(self, start: int, stop: int) -> bytes | memoryview:
         """The bytes from `start` to `stop`."""
@@ -127,8 +131,8 @@ class Packer:
         return self._checked(LargeMessage(body, b"".join((_ARRAY2, _encode(name), header))))
 
     def _checked(self, message: LargeMessage) -> LargeMessage:
-        if len(message) > self._max_message_bytes:
-            raise MessageTooLargeError(len(message), self._max_message_bytes)
+        if message.size_bytes > self._max_message_bytes:
+            raise MessageTooLargeError(message.size_bytes, self._max_message_bytes)
         return message
 
     def _learn(self, name: object) -> None:

@@ -19,14 +19,26 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
+from asgi_ipc.protocol.arena import NOTHING_COPIED, PLACE, Arena
 from asgi_ipc.protocol.batch import (
+    BATCH_HEADER_BYTES,
     TOTAL_BYTES,
     batch_capacity_bytes,
+    batch_header,
     first_fragment,
     join_batch,
+    pack_serial,
 )
 from asgi_ipc.protocol.message import Encoded, LargeMessage
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, encode_packet
+from asgi_ipc.protocol.packet import (
+    BATCH,
+    COPIED,
+    FRAGMENT_FIRST,
+    FRAGMENT_MORE,
+    HEADER_BYTES,
+    PLACED,
+    encode_packet,
+)
 
 # Two of the largest messages: one that is being written and one behind it.
 MAX_OUTBOX_BYTES: Final = 32 * 1024 * 1024
@@ -43,13 +55,23 @@ RESERVED_BYTES: Final = 64 * 1024
 FRESH_MESSAGES: Final = 64
 
 
+# Small messages that share a block of the arena, when more of them wait than fit one packet: as many as
+# stay in the cache, and as a pipe of the default size would hold.
+BLOCK_BYTES: Final = 64 * 1024
+
+# What one packet announces, at most, beside its last block: the receiver has that much in its own memory
+# at once, and more than 128 KiB would be given back to the kernel and asked for again, page by page.
+PLACED_BYTES: Final = 128 * 1024
+
+
 class Budget:
-    """Bytes in all outboxes of one worker. What several outboxes share counts once."""
+    """Bytes in all outboxes of one worker, and its arena. What several outboxes share counts once."""
 
-    __slots__ = ("limit_bytes", "used_bytes")
+    __slots__ = ("arena", "limit_bytes", "used_bytes")
 
-    def __init__(self, limit_bytes: int = MAX_BUDGET_BYTES) -> None:
+    def __init__(self, limit_bytes: int = MAX_BUDGET_BYTES, arena: Arena | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self.arena = arena
         self.used_bytes = 0
 
 
@@ -114,10 +136,14 @@ class Outbox:
     Attributes:
         fresh: accepted, and not counted yet. To be appended to.
         full: small messages must be offered: there may be no room.
+        copied: the last place in the receiver's arena that is to be acknowledged, before anything else.
+        must_wait: there is nothing to write before the receiver has copied something.
+        is_patient: what the arena has no room for waits for the receiver's word; else it travels in packets.
     """
 
     __slots__ = (
         "_accepted",
+        "_arena",
         "_budget",
         "_capacity_bytes",
         "_limit_bytes",
@@ -125,13 +151,17 @@ class Outbox:
         "_number",
         "_offered",
         "_packet",
+        "_placed",
         "_queue",
         "_route",
         "_settled_bytes",
         "_slack_bytes",
         "_waiting",
+        "copied",
         "fresh",
         "full",
+        "is_patient",
+        "must_wait",
     )
 
     def __init__(self, route: Route, budget: Budget, limit_bytes: int = MAX_OUTBOX_BYTES) -> None:
@@ -144,8 +174,14 @@ class Outbox:
         self.fresh: list[bytes] = []
         self._queue: deque[_Run | _Fragments] = deque()
         self._packet: bytes | None = None
-        # Of the packet now offered: its messages and their bytes. A fragment has its own account.
+        # Of the packet now offered: its small messages and their bytes, and large ones that it places. A
+        # fragment has its own account.
         self._offered: tuple[int, int] | None = None
+        self._placed: list[LargeMessage] = []
+        self._arena: Arena | None = None
+        self.copied: int | None = None
+        self.is_patient = True
+        self.must_wait = False
         self._waiting: deque[Ticket] = deque()
         self._settled_bytes = 0
         self._messages = 0
@@ -175,6 +211,16 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return bool(self._messages or self.fresh or self._waiting)
+
+    def receiver_copied(self, serial: int) -> None:
+        """The receiver has copied what was placed for it up to there. The first time, that is nothing: it can
+        read this worker's arena now."""
+        arena, receiver = self._budget.arena, self._route.receiver
+        if arena is not None and serial == NOTHING_COPIED:
+            self._arena = arena
+            arena.open(receiver)
+        elif arena is not None and arena.copied(receiver, serial):
+            self.must_wait = False
 
     # --- into the outbox
 
@@ -251,8 +297,11 @@ class Outbox:
         return accepted
 
     def _fits(self, message: Encoded, ahead_bytes: int = 0) -> bool:
-        size = len(message)
-        cost = 0 if isinstance(message, LargeMessage) and message.holders else size
+        if isinstance(message, LargeMessage):
+            size = message.size_bytes
+            cost = 0 if message.holders else size
+        else:
+            size = cost = len(message)
         after = self._settled_bytes + size
         used = self._budget.used_bytes + ahead_bytes + cost
         return after <= self._limit_bytes and (after <= RESERVED_BYTES or used <= self._budget.limit_bytes)
@@ -267,7 +316,7 @@ class Outbox:
 
     def _take(self, message: Encoded) -> None:
         if isinstance(message, LargeMessage):
-            size = len(message)
+            size = message.size_bytes
             if not message.holders:
                 self._budget.used_bytes += size
             message.holders += 1
@@ -290,13 +339,89 @@ class Outbox:
     def next_packet(self) -> bytes | None:
         """The packet to write next, or None. The same one until `written` is called."""
         if self._packet is None:
+            if self.copied is not None:
+                self._packet = self._encode(COPIED, pack_serial(self.copied))
+                self.copied = None
+                self._offered = (0, 0)
+                return self._packet
+            if self.must_wait and self.is_patient:
+                return None
             if self.fresh:
                 self.settle()
             if not self._queue:
                 return None
+            if self._arena is not None:
+                places = self._next_places(self._arena)
+                if places or places is None:
+                    self._packet = self._encode(PLACED, places) if places else None
+                    return self._packet
             head = self._queue[0]
             self._packet = self._next_batch() if isinstance(head, _Run) else self._next_fragment(head)
         return self._packet
+
+    def _next_places(self, arena: Arena) -> bytes | None:
+        """Write what comes next into the arena; where. Empty: it travels in packets. None: it must wait."""
+        receiver = self._route.receiver
+        places: list[bytes] = []
+        small = small_bytes = placed_bytes = 0
+        most = self._capacity_bytes // PLACE.size
+        while self._queue and len(places) < most and placed_bytes < PLACED_BYTES:
+            head = self._queue[0]
+            if isinstance(head, _Run):
+                length = self._gather(BLOCK_BYTES)
+                if length <= self._capacity_bytes:
+                    break
+            else:
+                length = head.message.size_bytes
+                if head.written_bytes or not arena.fits(length + BATCH_HEADER_BYTES):
+                    break
+            if not arena.may_hold(receiver, length):
+                if self.is_patient and not places:
+                    self.must_wait = True
+                    return None
+                break
+            if isinstance(head, _Run):
+                batch = join_batch(head.messages)
+                block = arena.place((batch,), len(batch))
+                if block is None:
+                    break
+                places.append(arena.announce(block, receiver))
+                arena.release(block)
+                small += len(head.messages)
+                small_bytes += length
+            else:
+                message = head.message
+                if message.block is None:
+                    header = batch_header(1) + message.prefix
+                    message.block = arena.place((header, message.body), BATCH_HEADER_BYTES + length)
+                if message.block is None:
+                    break
+                places.append(arena.announce(message.block, receiver))
+                self._placed.append(message)
+            placed_bytes += length
+            self._queue.popleft()
+        if places:
+            self._offered = (small, small_bytes)
+        return b"".join(places)
+
+    def _gather(self, limit_bytes: int) -> int:
+        """Make one run of those at the front, of up to so many bytes; its bytes."""
+        queue = self._queue
+        first = queue.popleft()
+        assert isinstance(first, _Run)
+        if first.size_bytes > limit_bytes:
+            queue.extendleft(reversed(first.cut(limit_bytes)))
+            first = queue.popleft()
+            assert isinstance(first, _Run)
+        while queue:
+            follows = queue[0]
+            if not isinstance(follows, _Run) or first.size_bytes + follows.size_bytes > limit_bytes:
+                break
+            queue.popleft()
+            first.messages += follows.messages
+            first.size_bytes += follows.size_bytes
+        queue.appendleft(first)
+        return first.size_bytes
 
     def _next_batch(self) -> bytes:
         queue = self._queue
@@ -320,7 +445,7 @@ class Outbox:
 
     def _next_fragment(self, item: _Fragments) -> bytes:
         message = item.message
-        total = len(message)
+        total = message.size_bytes
         start = item.written_bytes
         room = self._route.max_packet_bytes - HEADER_BYTES
         if start == 0:
@@ -338,12 +463,11 @@ class Outbox:
         self._packet = None
         self._number += 1
         if self._offered is not None:
-            self._discharge_small(*self._offered)
-            self._offered = None
+            self._discharge_offered(self._offered)
         else:
             item = self._queue[0]
             assert isinstance(item, _Fragments)
-            if item.offered_bytes < len(item.message):
+            if item.offered_bytes < item.message.size_bytes:
                 item.written_bytes = item.offered_bytes
                 return
             self._queue.popleft()
@@ -356,8 +480,7 @@ class Outbox:
         self.settle()
         lost = self._messages
         if self._offered is not None:
-            self._discharge_small(*self._offered)
-            self._offered = None
+            self._discharge_offered(self._offered)
         while self._queue:
             item = self._queue.popleft()
             if isinstance(item, _Run):
@@ -368,15 +491,25 @@ class Outbox:
         self._judge()
         return lost
 
+    def _discharge_offered(self, offered: tuple[int, int]) -> None:
+        self._offered = None
+        self._discharge_small(*offered)
+        for message in self._placed:
+            self._discharge_large(message)
+        self._placed.clear()
+
     def _discharge_small(self, messages: int, size_bytes: int) -> None:
         self._messages -= messages
         self._settled_bytes -= size_bytes
         self._budget.used_bytes -= size_bytes
 
     def _discharge_large(self, message: LargeMessage) -> None:
-        size = len(message)
+        size = message.size_bytes
         self._messages -= 1
         self._settled_bytes -= size
         message.holders -= 1
         if not message.holders:
             self._budget.used_bytes -= size
+            if message.block is not None and self._budget.arena is not None:
+                self._budget.arena.release(message.block)
+                message.block = None

@@ -29,7 +29,9 @@ MIN_PACKET_BYTES: Final = 128
 BATCH: Final = 1  # payload: one or more whole messages
 FRAGMENT_FIRST: Final = 2  # payload: total size (4 bytes), then the first piece of one large message
 FRAGMENT_MORE: Final = 3  # payload: the next piece of it
-_KINDS: Final = frozenset({BATCH, FRAGMENT_FIRST, FRAGMENT_MORE})
+PLACED: Final = 4  # payload: places in the sender's arena, each with whole messages; see arena.py
+COPIED: Final = 5  # payload: the serial of the last such place of the receiver's that has been copied
+_KINDS: Final = frozenset({BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED})
 
 _HEADER: Final = struct.Struct("<8sHBxIIQ")
 _CRC: Final = struct.Struct("<I")

@@ -25,8 +25,9 @@ from asgi_ipc.protocol.lifeline import Entered, Gone, Joined, Left, ToWorker, We
 from asgi_ipc.protocol.membership import Worker
 
 # An unprivileged process may have about 1,000 descriptors in flight in all
-# (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app.
-MAX_IN_FLIGHT: Final = 512
+# (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app. With
+# a write end travels an arena, so these are pairs.
+MAX_IN_FLIGHT: Final = 256
 
 # A worker that does not read its lifeline may not use up the rest.
 MAX_UNACKNOWLEDGED: Final = 8

@@ -142,7 +142,7 @@ class Calls:
         del suspended
         try:
             return await further_steps(coroutine, call.context, waits_for)
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except asyncio.CancelledError:
             self._was_cancelled(call.handler)

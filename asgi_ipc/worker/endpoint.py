@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from asgi_ipc.protocol.arena import NOTHING_COPIED, Arena
 from asgi_ipc.protocol.batch import Reassembler
 from asgi_ipc.protocol.lifeline import (
     Drained,
@@ -36,6 +37,7 @@ from asgi_ipc.worker.calls import Delivery, current_delivery
 from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
+from asgi_ipc.worker.mapping import Mapping, map_arena
 from asgi_ipc.worker.outgoing import Outgoing, Peer
 from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
@@ -84,6 +86,7 @@ class Endpoint:
         lifeline: Lifeline | None = None,
         pipe_fd: int | None = None,
         pulse: Pulse | None = None,
+        arena_fd: int = -1,
     ) -> None:
         self.settings = settings
         self.me = me
@@ -91,6 +94,12 @@ class Endpoint:
         self.pulse = pulse or Pulse(_nothing)
         self._own_pulse = None if pulse else self.pulse
         self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes, settings.max_message_bytes)
+        # This worker's own shared memory, and that of others, by generation.
+        self._mapping = map_arena(arena_fd, writable=True, whose=me.pid)
+        self._mappings: dict[int, Mapping] = {}
+        if self._mapping is not None:
+            self.outgoing.lend(Arena(self._mapping.memory))
+            self.pulse.also(self._trim)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self._registry = registry
         # From `leave` on.
@@ -145,6 +154,23 @@ class Endpoint:
             messages = self._reassembler.accept(packet)
             if messages:
                 self.dispatcher.accept(peer.context, messages)
+        if self._reassembler.fetched or self._reassembler.copied:
+            self._settle_places()
+
+    def _settle_places(self) -> None:
+        """Say what has been copied from others' arenas, and hear what they have copied from this one."""
+        reassembler, outgoing = self._reassembler, self.outgoing
+        while reassembler.fetched:
+            outgoing.acknowledge(*reassembler.fetched.popitem())
+        copied, reassembler.copied = reassembler.copied, []
+        for receiver, serial in copied:
+            outgoing.copied(receiver, serial)
+
+    def _trim(self) -> None:
+        """Once a second: give back what the arena does not need."""
+        unused_bytes = self.outgoing.unused_arena_bytes()
+        if unused_bytes and self._mapping is not None:
+            self._mapping.give_back(unused_bytes)
 
     def _on_eof(self) -> None:
         self._eof.set()
@@ -201,18 +227,18 @@ class Endpoint:
         if not self.dispatcher.is_full:
             self._resume()
 
-    def on_word(self, word: ToWorker, fd: int) -> None:
-        """The launcher says something about the fleet. `fd`: the write end that came with it, or -1."""
+    def on_word(self, word: ToWorker, fd: int, arena_fd: int = -1) -> None:
+        """The launcher says something about the fleet. With it came a write end and an arena, or -1."""
         match word:
             case Welcome(members):
                 for worker in members:
                     self._add_peer(worker)
             case Joined(worker):
                 self._add_peer(worker)
-                self._take_write_end(worker.generation, fd)
+                self._take_write_end(worker.generation, fd, arena_fd)
                 self._tell(self._registry.on_join, (worker,))
             case WriteEnd(generation):
-                self._take_write_end(generation, fd)
+                self._take_write_end(generation, fd, arena_fd)
             case Entered(missing):
                 if missing:
                     logger.warning("workers %s have not answered; they may not know this one yet", missing)
@@ -229,7 +255,7 @@ class Endpoint:
         context.run(current_delivery.set, Delivery(self._owner, worker))
         return self.outgoing.add(worker, context)
 
-    def _take_write_end(self, generation: int, fd: int) -> None:
+    def _take_write_end(self, generation: int, fd: int, arena_fd: int) -> None:
         assert self._lifeline is not None
         self._lifeline.send(Took(generation, fd >= 0))
         if fd < 0:
@@ -238,8 +264,15 @@ class Endpoint:
         if peer is None or peer.writer is not None or self._over:
             # Whoever leaves waits for the last of its write ends.
             descriptors.close(fd)
-        else:
-            self.outgoing.connect(peer, fd)
+            if arena_fd >= 0:
+                descriptors.close(arena_fd)
+            return
+        mapping = map_arena(arena_fd, writable=False, whose=peer.worker.pid)
+        if mapping is not None:
+            self._mappings[generation] = mapping
+            self._reassembler.attach(generation, mapping.memory)
+            self.outgoing.acknowledge(generation, NOTHING_COPIED)
+        self.outgoing.connect(peer, fd)
 
     # --- others leaving and dying
 
@@ -254,6 +287,7 @@ class Endpoint:
         if peer is None:
             return
         self.outgoing.lose(peer)
+        self.outgoing.reaped(generation)
         reader = self._reader
         until = reader.read_bytes + reader.unread_bytes() if reader is not None else 0
         self._departures.append(Departure(peer, reason, until))
@@ -268,6 +302,8 @@ class Endpoint:
             worker = each.peer.worker
             self._reassembler.forget(worker.generation)
             self.outgoing.forget(worker.generation)
+            if worker.generation in self._mappings:
+                self._mappings.pop(worker.generation).close()
             self._tell(self._registry.on_leave, (worker, each.reason, each.peer.lost), behind=worker.pid)
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
@@ -296,6 +332,8 @@ class Endpoint:
         Takes at most the drain timeout; what is left then is counted and logged.
         """
         self.leaving = True
+        # The others will have no way to say what they have copied.
+        self.outgoing.hurry()
         # A join that was cut short leaves, too.
         self._begin()
         lifeline = self._lifeline
@@ -327,6 +365,10 @@ class Endpoint:
             self._reader.read_rest()
             self._reader.close()
         self._reassembler.close()
+        for mapping in self._mappings.values():
+            mapping.close()
+        if self._mapping is not None:
+            self._mapping.close()
         unhandled = self.dispatcher.unhandled
         if not clean:
             logger.warning(

@@ -45,15 +45,16 @@ GUARD_EXIT_STATUS: Final = 70
 # Where the kernel can, a descriptor is never inheritable, not even for a moment.
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
-OnWord = Callable[[ToWorker, int], None]
+# A word, and the descriptors that came with it: a write end and an arena, or -1.
+OnWord = Callable[[ToWorker, int, int], None]
 
 
 class Lifeline:
     """Owns the worker's end of the socket pair between it and the launcher.
 
     `handover()` reads the first word, blocking. After `attach`, each word
-    goes to `on_word(word, fd)`, where `fd` is the descriptor that came with
-    it, or -1 if none did; and the end of file to each of `on_eof`.
+    goes to `on_word(word, write_end, arena)`, with the descriptors that came
+    with it, or -1 for each that did not; and the end of file to each of `on_eof`.
     """
 
     def __init__(self, fd: int) -> None:
@@ -61,7 +62,7 @@ class Lifeline:
         self._socket.set_inheritable(False)
         self._parser = WordParser()
         self._bodies: deque[bytes] = deque()
-        self._fds: deque[int] = deque()
+        self._fds: deque[tuple[int, int]] = deque()
         self._outgoing = bytearray()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_word: OnWord | None = None
@@ -109,9 +110,9 @@ class Lifeline:
         while self._bodies:
             word = decode_for_worker(self._bodies.popleft())
             carries = isinstance(word, (Joined, WriteEnd))
-            fd = self._fds.popleft() if carries and self._fds else -1
+            fds = self._fds.popleft() if carries and self._fds else (-1, -1)
             assert self._on_word is not None
-            self._on_word(word, fd)
+            self._on_word(word, *fds)
         if not self.is_open:
             self._ended()
 
@@ -146,10 +147,10 @@ class Lifeline:
             return
         for fd in fds:
             os.set_inheritable(fd, False)
-        self._fds.extend(fds)
-        if flags & socket.MSG_CTRUNC and not fds:
-            # The descriptor limit cut it off; its word has come all the same.
-            self._fds.append(-1)
+        if fds or flags & socket.MSG_CTRUNC:
+            # The write end comes first. What the descriptor limit has cut off is missing behind it, and
+            # its word has come all the same. One read never brings those of two words (unix(7)).
+            self._fds.append((fds[0] if fds else -1, fds[1] if len(fds) > 1 else -1))
         if not chunk:
             self.is_open = False
             return
@@ -180,9 +181,9 @@ class Lifeline:
     def _drop_descriptors(self) -> None:
         """Close those whose words have been cut off: a peer that leaves waits for the last write end."""
         while self._fds:
-            fd = self._fds.popleft()
-            if fd >= 0:
-                descriptors.close(fd)
+            for fd in self._fds.popleft():
+                if fd >= 0:
+                    descriptors.close(fd)
 
     def _ended(self) -> None:
         self._detach()

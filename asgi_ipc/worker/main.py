@@ -174,12 +174,13 @@ def _is_silent(connection: object) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Run one worker. The arguments are descriptors: the lifeline, the pipe, and the listening sockets."""
+    """Run one worker. The arguments are descriptors: lifeline, pipe, arena or -1, listening sockets."""
     fds = [int(argument) for argument in arguments]
-    for fd in fds:
+    given = [fd for fd in fds if fd >= 0]
+    for fd in given:
         os.set_inheritable(fd, False)
     # Until each has its owner: the app may fork while it is imported.
-    descriptors.hold(*fds)
+    descriptors.hold(*given)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     lifeline = Lifeline(fds[0])
@@ -197,9 +198,9 @@ def main(arguments: list[str]) -> None:
         drain_timeout_s=handover.drain_timeout_s,
     )
     me = Worker(os.getpid(), handover.slot, handover.generation)
-    station.current = Station(lifeline, fds[1], me, settings)
+    station.current = Station(lifeline, fds[1], me, settings, fds[2])
     config = uvicorn.Config(**handover.uvicorn)
-    sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
+    sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets))

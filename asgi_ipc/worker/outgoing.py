@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
+from asgi_ipc.protocol.arena import Arena
 from asgi_ipc.protocol.batch import batch_capacity_bytes
 from asgi_ipc.protocol.membership import Membership, Worker
 from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer
@@ -189,6 +190,50 @@ class Outgoing:
             peer.writer.close()
         self.progress.set()
 
+    # --- the arena
+
+    def lend(self, arena: Arena) -> None:
+        """Much at once goes through this worker's arena, to those who have mapped it."""
+        self._budget.arena = arena
+
+    def acknowledge(self, generation: int, serial: int) -> None:
+        """Tell that peer what has been copied from its arena, before anything else."""
+        with self._lock:
+            peer = self._peers.get(generation)
+            if peer is None or peer.leaving:
+                return
+            peer.outbox.copied = serial
+            self._touch(peer)
+        self._schedule_end_of_turn()
+
+    def copied(self, generation: int, serial: int) -> None:
+        """That peer has copied what was placed for it up to there, or has mapped this arena."""
+        peer = self._peers.get(generation)
+        if peer is None:
+            return
+        with self._lock:
+            peer.outbox.receiver_copied(serial)
+        if peer.writer is not None:
+            peer.writer.flush()
+
+    def reaped(self, generation: int) -> None:
+        """That peer's process has ended: what it held in the arena is free."""
+        if self._budget.arena is not None:
+            with self._lock:
+                self._budget.arena.forget(generation)
+
+    def hurry(self) -> None:
+        """Wait for nobody's word any more: this worker is leaving."""
+        for peer in self.all_peers():
+            peer.outbox.is_patient = False
+            if peer.writer is not None:
+                peer.writer.flush()
+
+    def unused_arena_bytes(self) -> int:
+        """How much of the arena has been in use, and is not any more."""
+        with self._lock:
+            return self._budget.arena.trim() if self._budget.arena is not None else 0
+
     def forget(self, generation: int) -> None:
         """That peer is dead and its last byte has been read."""
         with self._lock:
@@ -341,7 +386,8 @@ class Outgoing:
         if begins_turn:
             self._schedule_end_of_turn()
         # The first message of a quiet moment does not wait for those behind it.
-        if peer.writer is not None and ((begins_turn and peer.quiet) or backlog_bytes >= EAGER_BYTES):
+        is_due = (begins_turn and peer.quiet) or backlog_bytes >= EAGER_BYTES
+        if is_due and peer.writer is not None and not peer.outbox.must_wait:
             peer.writer.flush()
 
     def _schedule_end_of_turn(self) -> None:
@@ -382,6 +428,8 @@ class Outgoing:
         """Take a peer out of the members; whoever waits for room there waits in vain."""
         with self._lock:
             peer.leaving = True
+            # It may have closed its end to us by the time it has copied something.
+            peer.outbox.is_patient = False
             # A message that another thread has appended and not looked after yet is looked for then.
             peer.dirty = False
             self.membership.remove(peer.worker.generation)

@@ -200,7 +200,7 @@ class PipeWriter:
             if packet is None:
                 self._contended = False
                 self._stop_waiting()
-                if self._closing:
+                if self._closing and not outbox:
                     self.close()
                 return
             try:

@@ -25,6 +25,7 @@ class Pulse:
         # How late the last beat was, and the latest of all, in seconds.
         self.last_lag_s = 0.0
         self.max_lag_s = 0.0
+        self._callbacks: list[Callable[[], None]] = []
         self._due = self._loop.time()
         self._handle: asyncio.TimerHandle | None = None
         self._beat()
@@ -33,6 +34,10 @@ class Pulse:
     def lag_s(self) -> float:
         """How late the loop is: the last beat's delay or, if that is more, how long the next is due."""
         return max(self.last_lag_s, self._loop.time() - self._due)
+
+    def also(self, callback: Callable[[], None]) -> None:
+        """Call this, too, with every beat."""
+        self._callbacks.append(callback)
 
     def close(self) -> None:
         """No more beats."""
@@ -46,3 +51,5 @@ class Pulse:
         self._due = now + PULSE_S
         self._handle = self._loop.call_at(self._due, self._beat)
         self._on_beat()
+        for callback in self._callbacks:
+            callback()

@@ -20,11 +20,14 @@ from asgi_ipc.worker.registry import Registry
 class Station:
     """This process's lifeline, pipe and name, and the endpoint that has taken them."""
 
-    def __init__(self, lifeline: Lifeline, pipe_fd: int, me: Worker, settings: Settings) -> None:
+    def __init__(
+        self, lifeline: Lifeline, pipe_fd: int, me: Worker, settings: Settings, arena_fd: int = -1
+    ) -> None:
         self.lifeline = lifeline
         self.me = me
         self.settings = settings
         self._pipe_fd = pipe_fd
+        self._arena_fd = arena_fd
         self._endpoint: Endpoint | None = None
         self._on_stop: Callable[[], None] | None = None
         self._pulse: Pulse | None = None
@@ -46,7 +49,14 @@ class Station:
         if self._endpoint is not None:
             raise LauncherError("this worker process has left the fleet; a new one must be started")
         self._endpoint = Endpoint(
-            self.me, self.settings, registry, owner, self.lifeline, self._pipe_fd, self._pulse
+            self.me,
+            self.settings,
+            registry,
+            owner,
+            self.lifeline,
+            self._pipe_fd,
+            self._pulse,
+            self._arena_fd,
         )
         return self._endpoint
 
@@ -54,12 +64,12 @@ class Station:
         self.lifeline.turn()
         self.lifeline.send(Beat())
 
-    def _on_word(self, word: ToWorker, fd: int) -> None:
+    def _on_word(self, word: ToWorker, write_end: int, arena: int) -> None:
         if isinstance(word, Stop):
             if self._on_stop is not None:
                 self._on_stop()
         elif self._endpoint is not None:
-            self._endpoint.on_word(word, fd)
+            self._endpoint.on_word(word, write_end, arena)
 
 
 current: Station | None = None

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES
+from asgi_ipc.protocol.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
 from tests.faults.fuzzing.script import Change, Decisions, Script, flip_bit
 from tests.faults.fuzzing.wire import RECEIVER, SENDERS, SHIPMENTS_PER_SENDER, STRANGER, forge, head, seal
 
 # What a header's fields are changed to, besides what is near.
 _NUMBERS: Final = (0, 1, 2, 2**31, 2**63, 2**64 - 1)
 _TOTALS: Final = (0, 1, 100, 1999, 2000, 2001, 2**31, 2**32 - 1)
-_KINDS: Final = (BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, 0, 4, 255)
+_KINDS: Final = (BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED, 0, 6, 255)
 _NAMES: Final = (*SENDERS, RECEIVER, STRANGER)
 _LENGTHS: Final = (0, 31, 32, 33, 0xFFFF)
 
@@ -126,7 +126,7 @@ def forge_packet(script: Script, decisions: Decisions) -> None:
     kind, payload = script.run.forgeries[decisions.byte() % len(script.run.forgeries)]
     choice = decisions.byte()
     if choice & 0xE0 == 0:
-        kind = _KINDS[choice % 3]
+        kind = _KINDS[choice % 5]
     _insert_forged(script, at, sender, forge(script.run.cookie, sender, RECEIVER, number, kind, payload))
 
 

@@ -16,13 +16,16 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES
+from asgi_ipc.protocol.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
 from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, Run, canonical
 
 _ext: Final = msgspec.msgpack.Ext
 _decode: Final = msgspec.msgpack.Decoder().decode
 _HEADER: Final = struct.Struct("<8sHBxIIQI")
 _TOTAL_BYTES: Final = 4
+# What COPIED and PLACED carry, once or several times.
+_SERIAL_BYTES: Final = 8
+_PLACE_BYTES: Final = 16
 _ONE_MESSAGE: Final = b"\xdc\x00\x01"
 
 
@@ -66,7 +69,7 @@ def scan(run: Run, stream: bytes, reads: list[tuple[int, bool]]) -> Scan:
             if (
                 HEADER_BYTES <= length <= largest
                 and stop <= end
-                and BATCH <= kind <= FRAGMENT_MORE
+                and BATCH <= kind <= COPIED
                 and zlib.crc32(stream[position : position + 28] + stream[position + 32 : stop]) == crc
             ):
                 payload = stream[position + HEADER_BYTES : stop]
@@ -171,6 +174,19 @@ def _expect_of_one(
                 drops["corrupt"] += 1
             excused = packet.number + 1
             continue
+        if packet.kind == COPIED:
+            if len(packet.payload) % _SERIAL_BYTES:
+                drops["corrupt"] += 1
+            if not follows or packet.number == excused:
+                excused = packet.number + 1
+            continue
+        if packet.kind == PLACED:
+            # Nobody's arena is mapped here.
+            places, rest = divmod(len(packet.payload), _PLACE_BYTES)
+            if places or rest:
+                drops["corrupt"] += 1 if rest else places
+            excused = -1
+            continue
         says: bytes | None
         if packet.kind == BATCH:
             says = _meaning(run, packet.payload)
@@ -183,9 +199,8 @@ def _expect_of_one(
             if total > MAX_MESSAGE_BYTES:
                 drops["too_large"] += 1
                 continue
-            pieces = _pieces(own, at, total)
+            pieces, at = _pieces(own, at, total, drops)
             encoded = b"".join(pieces)
-            at += len(pieces) - 1
             if len(encoded) < total and at == len(own):
                 expectation.partial_bytes += len(encoded)
                 continue
@@ -202,20 +217,31 @@ def _expect_of_one(
             delivered.append((index, Delivery(packet.sender, packet.number, says)))
 
 
-def _pieces(own: list[tuple[int, Found]], at: int, total: int) -> list[bytes]:
-    """The payloads of a first fragment, which stands before `at`, and of what continues it."""
+def _pieces(
+    own: list[tuple[int, Found]], at: int, total: int, drops: dict[str, int]
+) -> tuple[list[bytes], int]:
+    """The payloads of a first fragment, which stands before `at`, and of what continues it; and the place
+    behind that.
+
+    Word of what has been copied may stand between them.
+    """
     number = own[at - 1][1].number
     pieces = [own[at - 1][1].payload[_TOTAL_BYTES:]]
     have = len(pieces[0])
     while have < total and at < len(own):
         packet = own[at][1]
         number += 1
-        if packet.kind != FRAGMENT_MORE or packet.number != number:
+        if packet.number != number or packet.kind not in (FRAGMENT_MORE, COPIED):
             break
+        if packet.kind == COPIED:
+            if len(packet.payload) % _SERIAL_BYTES:
+                drops["corrupt"] += 1
+            at += 1
+            continue
         pieces.append(packet.payload)
         have += len(packet.payload)
         at += 1
-    return pieces
+    return pieces, at
 
 
 def _meaning(run: Run, payload: bytes) -> bytes | None:

@@ -185,7 +185,7 @@ def _junk(rng: random.Random, cookie: bytes, max_packet_bytes: int) -> tuple[byt
         b"a line of a log that lost its way\n",
         forge(foreign, sender, RECEIVER, 0, BATCH, small),
         forge(foreign[:4] + cookie[4:], sender, RECEIVER, 0, BATCH, small),
-        *(forge(cookie, sender, RECEIVER, 0, kind, small) for kind in (0, 4, 255)),
+        *(forge(cookie, sender, RECEIVER, 0, kind, small) for kind in (0, 6, 255)),
         # Longer than any packet, with the right CRC.
         forge(cookie, sender, RECEIVER, 0, BATCH, b"U" * (max_packet_bytes - HEADER_BYTES + 1)),
         forge(cookie, sender, RECEIVER, 0, BATCH, small + b"U" * 4096),

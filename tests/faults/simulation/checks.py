@@ -130,11 +130,21 @@ class Checks:
             g for g in program.joined if (here, g) not in self._joins
         }
 
+    def arenas_are_empty(self) -> bool:
+        """Whether no living worker has a block that somebody holds or has yet to be told of."""
+        for program in self._world.programs.values():
+            endpoint = program.app.ipc._endpoint if program.app and program.process.is_alive else None
+            arena = endpoint.outgoing._budget.arena if endpoint is not None else None
+            if arena is not None and arena.used_bytes:
+                return False
+        return True
+
     def settled(self) -> None:
         """What must hold then, beyond that."""
         world = self._world
         alive = {g: each for g, each in world.programs.items() if each.process.is_alive}
-        if len(world.parent.fds) != 2 * len(alive):
+        per_worker = 3 if world.plan.bounds.arena_bytes else 2
+        if len(world.parent.fds) != per_worker * len(alive):
             world.fail(f"the launcher has {len(world.parent.fds)} descriptors for {len(alive)} workers")
         for generation, each in alive.items():
             if len(each.process.fds) != 1 + len(alive):

@@ -16,10 +16,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.protocol import outbox, relay
-from asgi_ipc.worker import descriptors, flow, handlers, ipc, lifeline, outgoing, pipes
+from asgi_ipc.protocol import arena, outbox, relay
+from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline, outgoing, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
+from tests.faults.simulation.memory import arena_maker, arena_mapper
 from tests.faults.simulation.plan import Plan
 from tests.faults.simulation.syscalls import Os, SocketModule, spawner, unread_bytes
 
@@ -53,6 +54,10 @@ def installed(
         swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
+        swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
+        swap(stack, endpoint, map_arena=arena_mapper(kernel))
+        swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
+        swap(stack, arena, WINDOW_BYTES=bounds.window_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
         swap(stack, pipes, READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))

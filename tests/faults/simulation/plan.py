@@ -63,6 +63,9 @@ class Bounds:
     unacknowledged: int
     descriptors: int
     fresh_messages: int
+    arena_bytes: int
+    window_bytes: int
+    block_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ def plan(seed: int) -> Plan:
 
 def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
     outbox_bytes = chance.choice([3_000, 8_000, 1_000_000])
+    arena_bytes = chance.choice([0, 1 << 13, 1 << 18])
     return Bounds(
         read_bytes=chance.choice([page_bytes // 4, page_bytes, 65536]),
         word_read_bytes=chance.choice([7, 64, 65536]),
@@ -162,6 +166,10 @@ def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
         unacknowledged=chance.choice([1, 2, 8]),
         descriptors=chance.choice([2, 512]),
         fresh_messages=64 if outbox_bytes > 8_000 else 2,
+        # Some fleets have none; the smallest have room for a few blocks.
+        arena_bytes=arena_bytes,
+        window_bytes=chance.choice([2_048, 1_000_000]),
+        block_bytes=chance.choice([1_000, 65_536]),
     )
 
 

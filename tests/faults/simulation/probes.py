@@ -81,9 +81,9 @@ class Probes:
     # --- the worker hears
 
     def _around_on_word(
-        self, on_word: Callable[[Endpoint, words.ToWorker, int], None]
-    ) -> Callable[[Endpoint, words.ToWorker, int], None]:
-        def hear(endpoint: Endpoint, word: words.ToWorker, fd: int) -> None:
+        self, on_word: Callable[[Endpoint, words.ToWorker, int, int], None]
+    ) -> Callable[[Endpoint, words.ToWorker, int, int], None]:
+        def hear(endpoint: Endpoint, word: words.ToWorker, fd: int, arena_fd: int) -> None:
             program = self._world.running()
             self._world.note("hears %s, with descriptor %d", word, fd)
             match word:
@@ -104,7 +104,7 @@ class Probes:
                     program.gone[generation] = reason
                     program.owed.discard(generation)
                     self._look_for_death(program, generation)
-            on_word(endpoint, word, fd)
+            on_word(endpoint, word, fd, arena_fd)
 
         return hear
 

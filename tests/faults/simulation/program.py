@@ -42,7 +42,7 @@ class Program:
         self.station: Station | None = None
         self.app: App | None = None
         self._world = world
-        self.lifeline_fd, self.pipe_fd = fds
+        self.lifeline_fd, self.pipe_fd, self.arena_fd = fds
         self.started_at = world.kernel.now
         self._chance = random.Random(world.plan.seed * 1_000 + process.number)
         self._stop = asyncio.Event()
@@ -146,7 +146,7 @@ class Program:
         )
         me = Worker(self.process.pid, handover.slot, handover.generation)
         self.heard_of[self.generation] = me
-        self.station = Station(lifeline, self.pipe_fd, me, settings)
+        self.station = Station(lifeline, self.pipe_fd, me, settings, self.arena_fd)
         self.loop.create_task(self._main(), context=Context())
 
     async def _main(self) -> None:

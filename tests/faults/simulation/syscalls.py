@@ -168,9 +168,10 @@ class SocketModule:
         kernel = self._kernel
         process = kernel.enter()
         chunk, files = sock.receive(process, size_bytes)
-        # As at the descriptor limit: the bytes come, and the descriptors don't.
+        # As at the descriptor limit: the bytes come, and the descriptors don't, or only the first.
         truncated = bool(files) and kernel.chance.random() < kernel.limits.truncate_chance
-        fds = [] if truncated else [process.open(file) for file in files]
+        arriving = files[: kernel.chance.randrange(len(files))] if truncated else files
+        fds = [process.open(file) for file in arriving]
         for file in files:
             file.release()
         kernel.done()
@@ -190,7 +191,7 @@ def spawner(kernel: Kernel, started: Callable[[Process, list[int]], None]) -> Ca
 
     def spawn(fds: list[int]) -> Child:
         parent = kernel.enter()
-        child = kernel.spawn({fd: parent.file(fd) for fd in fds})
+        child = kernel.spawn({fd: parent.file(fd) for fd in fds if fd >= 0})
         started(child, fds)
         return Child(child.pid)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 _HEADER = struct.Struct("<8sHBxIIQI")
 _TOTAL = struct.Struct("<I")
 _ARRAY16 = struct.Struct(">BH")
-_BATCH, _FRAGMENT_FIRST = 1, 2
+_PLACE = struct.Struct("<QII")
+_BLOCK_HEADER = struct.Struct("<QI4x")
+_BATCH, _FRAGMENT_FIRST, _FRAGMENT_MORE, _PLACED, _COPIED = 1, 2, 3, 4, 5
 
 
 @dataclass(slots=True)
@@ -23,10 +25,12 @@ class Wire:
     Attributes:
         whole: messages whose last byte has been written.
         rest_bytes: what is still to come of a large message that has been begun.
+        arenas: by sender.
     """
 
     whole: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
     rest_bytes: dict[tuple[int, int], int] = field(default_factory=dict)
+    arenas: dict[int, bytearray] = field(default_factory=dict)
 
     def wrote(self, packet: bytes) -> str:
         """Take note of a packet; what it is, in words."""
@@ -38,6 +42,10 @@ class Wire:
             assert marker == 0xDC
             self.whole[key] += count
             return f"packet {number} to w{receiver}, {count} messages"
+        if kind == _COPIED:
+            return f"packet {number} to w{receiver}, what has been copied"
+        if kind == _PLACED:
+            return f"packet {number} to w{receiver}, {self._placed(packet)} messages in places"
         size_bytes = len(packet) - _HEADER.size
         if kind == _FRAGMENT_FIRST:
             (total_bytes,) = _TOTAL.unpack_from(packet, _HEADER.size)
@@ -50,6 +58,18 @@ class Wire:
         self.rest_bytes.pop(key, None)
         self.whole[key] += 1
         return f"packet {number} to w{receiver}, the end of its message"
+
+    def _placed(self, packet: bytes) -> int:
+        """How many messages lie in the places that a packet announces."""
+        _, _, _, sender, receiver, _, _ = _HEADER.unpack_from(packet)
+        total = 0
+        for serial, offset, length in _PLACE.iter_unpack(packet[_HEADER.size :]):
+            assert _BLOCK_HEADER.unpack_from(self.arenas[sender], offset) == (serial, length)
+            marker, count = _ARRAY16.unpack_from(self.arenas[sender], offset + _BLOCK_HEADER.size)
+            assert marker == 0xDC
+            total += count
+        self.whole[sender, receiver] += total
+        return total
 
     def is_mid_fragment(self, sender: int) -> bool:
         """Whether it has begun to write a large message and not ended."""

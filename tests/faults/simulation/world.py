@@ -27,6 +27,7 @@ from tests.faults.simulation.files import ReadEnd, WriteEnd
 from tests.faults.simulation.install import installed
 from tests.faults.simulation.kernel import Kernel, Killed, Process, Watch
 from tests.faults.simulation.loop import SimLoop
+from tests.faults.simulation.memory import Memory
 from tests.faults.simulation.oracle import Exit, Ledger
 from tests.faults.simulation.plan import Plan
 from tests.faults.simulation.probes import Probes
@@ -177,6 +178,8 @@ class World:
             self.checks.settled()
             self._roll_calls = self._call_roll()
             yield lambda: all(map(_is_done, self._roll_calls)), SETTLE_S, "a roll call has not ended"
+            text = "a block of somebody's arena is never free again"
+            yield lambda: self._is_ending() or self.checks.arenas_are_empty(), SETTLE_S, text
         if not self._is_ending():
             self.fate.terminate()
         yield self._is_over, STOP_S, "not all processes have ended"
@@ -262,6 +265,10 @@ class World:
 
     def _started(self, process: Process, fds: list[int]) -> None:
         program = self.programs[process.number] = Program(self, process, fds)
+        if program.arena_fd >= 0:
+            arena = process.file(program.arena_fd)
+            assert isinstance(arena, Memory)
+            self.ledger.wire.arenas[process.number] = arena.content
         self.later(self.chance.random() * self.chance.choice([0.0, 0.05]), program.wake)
 
     def _wrote(self, process: Process, end: WriteEnd, data: bytes) -> None:

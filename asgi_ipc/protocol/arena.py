@@ -1,0 +1,242 @@
+"""The arena: who may use which block of this worker's shared memory.
+
+Law: nothing in this file asks the kernel or the clock; the memory is a buffer
+that somebody else has mapped. A block is written once, announced to its
+receivers through their pipes, and used again only when each of them has said
+that it has copied it, or has been reaped. Serials are never used twice, so a
+late word about a block means nobody else's.
+
+    0        8        12  16
+    | serial | length | 0 | content ...
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+# Of addresses; a page takes memory when it is touched first. Four windows of
+# the largest messages, so that no receiver needs more than its quarter.
+ARENA_BYTES: Final = 64 * 1024 * 1024
+
+# One receiver may hold so much of it: one that has stopped reading leaves room for the others.
+SHARES: Final = 4
+
+# What one receiver may hold before the next block waits for its word. Enough
+# to keep both sides busy, and little enough to stay in the cache.
+WINDOW_BYTES: Final = 4 * 1024 * 1024
+
+# The smallest block: what is smaller than this travels in packets.
+MIN_ORDER: Final = 10
+
+_HEADER: Final = struct.Struct("<QI4x")
+BLOCK_HEADER_BYTES: Final = _HEADER.size
+_header = _HEADER.pack
+_read_header = _HEADER.unpack_from
+
+# No block has this serial: who acknowledges it has mapped the arena, and copied nothing yet.
+NOTHING_COPIED: Final = 0
+
+# One place in the payload of a PLACED packet: serial, offset, length.
+PLACE: Final = struct.Struct("<QII")
+_pack_place = PLACE.pack
+
+
+class Memory(Protocol):
+    """What an arena is made of: a memoryview, a bytearray, or an mmap."""
+
+    def __len__(self) -> int: ...
+    def __setitem__(self, key: slice, value: bytes, /) -> None: ...
+
+
+class Block:
+    """Some memory that has been written. `users`: those who may still read or announce it."""
+
+    __slots__ = ("length", "offset", "order", "serial", "size_bytes", "users")
+
+    def __init__(self, serial: int, offset: int, order: int, length: int) -> None:
+        self.serial = serial
+        self.offset = offset
+        self.order = order
+        self.length = length
+        self.size_bytes = 1 << order
+        self.users = 1
+
+
+class _Holds:
+    """What one receiver has been told of and has not copied yet, in the order of the telling."""
+
+    __slots__ = ("blocks", "pinned_bytes", "serials")
+
+    def __init__(self) -> None:
+        self.blocks: deque[Block] = deque()
+        self.serials: set[int] = set()
+        self.pinned_bytes = 0
+
+
+class Arena:
+    """The blocks of one worker's memory, and who holds them.
+
+    Attributes:
+        used_bytes: in blocks that somebody uses.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._top = len(memory).bit_length() - 1
+        if self._top <= MIN_ORDER or len(memory) != 1 << self._top:
+            raise ValueError(f"an arena has a power of two of bytes, not {len(memory)}")
+        self._quarter_bytes = len(memory) // SHARES
+        # A block may be twice as large as what is in it.
+        self._window_bytes = min(WINDOW_BYTES, self._quarter_bytes // 2)
+        self._serial = 0
+        self._holds: dict[int, _Holds] = {}
+        # Offsets of free blocks, by order; the last one freed is taken first, since it is in the cache.
+        self._free: list[list[int]] = [[] for _ in range(self._top + 1)]
+        self._free[self._top].append(0)
+        self._may_merge = False
+        self._touched_bytes = 0
+        self._placed = 0
+        self.used_bytes = 0
+
+    # --- receivers
+
+    def open(self, receiver: int) -> None:
+        """That receiver has mapped this memory."""
+        self._holds.setdefault(receiver, _Holds())
+
+    def is_open(self, receiver: int) -> bool:
+        """Whether it has, and has not been reaped."""
+        return receiver in self._holds
+
+    def may_hold(self, receiver: int, length: int) -> bool:
+        """Whether so much more may be announced to that receiver before it has copied something."""
+        holds = self._holds[receiver]
+        return not holds.blocks or holds.pinned_bytes + length <= self._window_bytes
+
+    def copied(self, receiver: int, serial: int) -> bool:
+        """That receiver needs nothing any more up to that block. False: it never was told of it."""
+        holds = self._holds.get(receiver)
+        if holds is None or serial not in holds.serials:
+            return False
+        blocks, serials = holds.blocks, holds.serials
+        while serial in serials:
+            block = blocks.popleft()
+            serials.discard(block.serial)
+            holds.pinned_bytes -= block.length
+            self.release(block)
+        return True
+
+    def forget(self, receiver: int) -> None:
+        """That receiver has been reaped: what it held, it can't read any more."""
+        holds = self._holds.pop(receiver, None)
+        if holds is not None:
+            for block in holds.blocks:
+                self.release(block)
+
+    # --- blocks
+
+    def fits(self, length: int) -> bool:
+        """Whether so much may be placed at all."""
+        return BLOCK_HEADER_BYTES + length <= self._quarter_bytes
+
+    def place(self, parts: Sequence[bytes], length: int) -> Block | None:
+        """Write `parts`, `length` bytes together, into a block of their own; None if there is no room.
+
+        Whoever places it uses it until `release`.
+        """
+        order = max((BLOCK_HEADER_BYTES + length - 1).bit_length(), MIN_ORDER)
+        free = self._free[order] if order <= self._top else None
+        if free:
+            offset = free.pop()
+        else:
+            found = self._split(order)
+            if found is None:
+                return None
+            offset = found
+        self._serial += 1
+        self._placed += 1
+        block = Block(self._serial, offset, order, length)
+        self.used_bytes += block.size_bytes
+        memory = self._memory
+        start = offset
+        for part in (_header(self._serial, length) + parts[0], *parts[1:]):
+            stop = start + len(part)
+            memory[start:stop] = part
+            start = stop
+        return block
+
+    def announce(self, block: Block, receiver: int) -> bytes:
+        """That receiver is told of a block: the place to write to it."""
+        holds = self._holds[receiver]
+        holds.blocks.append(block)
+        holds.serials.add(block.serial)
+        holds.pinned_bytes += block.length
+        block.users += 1
+        return _pack_place(block.serial, block.offset, block.length)
+
+    def release(self, block: Block) -> None:
+        """One of its users does not need it any more."""
+        block.users -= 1
+        if not block.users:
+            self._free[block.order].append(block.offset)
+            self._may_merge = True
+            self.used_bytes -= block.size_bytes
+
+    def _split(self, order: int) -> int | None:
+        """The offset of a block cut from a larger one."""
+        if order > self._top or 1 << order > self._quarter_bytes:
+            return None
+        larger = next((each for each in range(order + 1, self._top + 1) if self._free[each]), None)
+        if larger is None:
+            if not self._may_merge:
+                return None
+            self._merge()
+            return self._free[order].pop() if self._free[order] else self._split(order)
+        offset = self._free[larger].pop()
+        while larger > order:
+            larger -= 1
+            self._free[larger].append(offset + (1 << larger))
+        self._touched_bytes = max(self._touched_bytes, offset + (1 << order))
+        return offset
+
+    def _merge(self) -> None:
+        """Make larger blocks of free neighbours; only when they are wanted, since most sizes come again."""
+        self._may_merge = False
+        for order in range(MIN_ORDER, self._top):
+            size_bytes = 1 << order
+            free = set(self._free[order])
+            whole = [offset for offset in free if not offset & size_bytes and offset + size_bytes in free]
+            if whole:
+                free.difference_update(whole, [offset + size_bytes for offset in whole])
+                # Descending, so that the lowest is taken first: untouched pages stay so.
+                self._free[order] = sorted(free, reverse=True)
+                self._free[order + 1] = sorted({*self._free[order + 1], *whole}, reverse=True)
+
+    def trim(self) -> int:
+        """Called now and then: how many bytes from the start need no memory any more, since nothing is used
+        and nothing has been placed since the last time."""
+        placed, self._placed = self._placed, 0
+        if placed or self.used_bytes or not self._touched_bytes:
+            return 0
+        touched, self._touched_bytes = self._touched_bytes, 0
+        for free in self._free:
+            free.clear()
+        self._free[self._top].append(0)
+        self._may_merge = False
+        return touched
+
+
+def read_block(memory: memoryview, serial: int, offset: int, length: int) -> memoryview | None:
+    """The content of a block that has been announced; None if there is no such place."""
+    stop = offset + BLOCK_HEADER_BYTES + length
+    if stop > len(memory) or not is_there(memory, serial, offset, length):
+        return None
+    return memory[offset + BLOCK_HEADER_BYTES : stop]
+
+
+def is_there(memory: memoryview, serial: int, offset: int, length: int) -> bool:
+    """Whether that block has not been used for another since."""
+    return _read_header(memory, offset) == (serial, length)

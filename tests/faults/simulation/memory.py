@@ -1,0 +1,62 @@
+"""Memory: arenas of simulated processes, which the one that made them may write and the others read.
+
+Law: it lives for as long as a descriptor or a mapping of it does, whoever has
+died; a mapping is its process's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asgi_ipc.worker import descriptors
+from tests.faults.simulation.files import File
+from tests.faults.simulation.kernel import Kernel
+
+
+class Memory(File):
+    """A memfd."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self.content = bytearray(size_bytes)
+
+
+class Mapped:
+    """What stands for `asgi_ipc.worker.mapping.Mapping`."""
+
+    def __init__(self, content: memoryview) -> None:
+        self.memory = content
+
+    def close(self) -> None:
+        self.memory.release()
+
+    def give_back(self, size_bytes: int) -> None:
+        self.memory[:size_bytes] = bytes(size_bytes)
+
+
+def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]]:
+    """What stands for `make_arena` in the launcher. 0: there is none to be had."""
+
+    def make_arena() -> tuple[int, int]:
+        if not size_bytes:
+            return -1, -1
+        process = kernel.enter()
+        memory = Memory(size_bytes)
+        return process.open(memory), process.open(memory)
+
+    return make_arena
+
+
+def arena_mapper(kernel: Kernel) -> Callable[..., Mapped | None]:
+    """What stands for `map_arena` in a worker."""
+
+    def map_arena(fd: int, *, writable: bool, whose: int) -> Mapped | None:
+        if fd < 0:
+            return None
+        memory = kernel.enter().file(fd)
+        assert isinstance(memory, Memory)
+        descriptors.close(fd)
+        content = memoryview(memory.content)
+        return Mapped(content if writable else content.toreadonly())
+
+    return map_arena
