@@ -1,27 +1,31 @@
-"""`python -m benchmarks`: which cases, how often, in which order.
+"""`python -m benchmarks`: which cases, how often, and what is made of the figures.
 
-Law: the order is decided here and nothing else. One server for each event
-loop and number of workers; its cases take turns, run by run, and the
-yardstick takes its turn among them, so that a minute in which the machine is
-slow does not fall on one of them alone.
-
-The exit status is 1 if a message was lost, altered, repeated or out of order.
+Law: options in, an exit status out. 1 if a message was lost, altered,
+repeated or out of order.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import fnmatch
 import signal
 import sys
 from typing import Final, NoReturn
 
-from benchmarks.cases import CASES, Case, Result, Run, measure
-from benchmarks.report import circumstances, markdown, write_json
-from benchmarks.server import BenchmarkError, serving
-from benchmarks.yardsticks import Y1_COUNT, Y1_QUICK_COUNT, measure_y1
+from benchmarks import ours, yardsticks
+from benchmarks.cases import CASES, PAIR, Case
+from benchmarks.judgement import BenchmarkError
+from benchmarks.report import everything
+from benchmarks.results import FOLDER, Record, Result, circumstances, save
+from benchmarks.rounds import Entry, run_group
 
 LOOPS: Final = ("asyncio", "uvloop")
-DEFAULT_RUNS: Final = 3
+DEFAULT_RUNS: Final = 5
+DEFAULT_RUN_S: Final = 0.3
+
+# More than an idle system's own housekeeping.
+QUIET_CPUS: Final = 0.3
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -30,65 +34,68 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure asgi-ipc between real workers."
     )
     parser.add_argument("--runs", type=int, default=DEFAULT_RUNS, help="runs of each case (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer messages: below a minute in all")
     parser.add_argument(
-        "--only", metavar="CASE", action="append", choices=[case.name for case in CASES],
-        help="this case only; may be repeated. One of: " + ", ".join(case.name for case in CASES),
+        "--run-seconds", type=float, default=DEFAULT_RUN_S, metavar="S", help="length of a run (%(default)s)"
+    )
+    parser.add_argument(
+        "--only", metavar="CASE", action="append",
+        help="these cases only, for instance A-10B-nowait or 'B*'; may be repeated",
     )  # fmt: skip
+    parser.add_argument("--loop", choices=LOOPS, action="append", help="this event loop only")
+    parser.add_argument("--list", action="store_true", help="name all cases, and end")
     options = parser.parse_args(arguments)
     if options.runs < 1:
         parser.error("--runs is at least 1")
+    options.cases = [case for case in CASES if _is_meant(case, options.only)]
+    if not options.cases:
+        parser.error("no such case; --list names them")
+    options.loops = tuple(options.loop or LOOPS)
     return options
 
 
-def run_server(loop: str, cases: list[Case], runs: int, *, quick: bool) -> list[Result]:
-    """All runs of the cases that need the same number of workers, on one server."""
-    with serving(cases[0].workers, loop) as server:
-        done: dict[str, list[Run]] = {case.name: [] for case in cases}
-        y1: list[Run] = []
-        for number in range(runs):
-            y1.append(measure_y1(Y1_QUICK_COUNT if quick else Y1_COUNT))
-            _say(f"Y1 {number + 1} of {runs}: {y1[-1].per_second:,.0f}/s")
-            for case in cases:
-                run = measure(case, server, _count(case, quick=quick))
-                done[case.name].append(run)
-                figure = f"p50 {run.p50_us:.0f} us" if run.p50_us else f"{run.per_second:,.0f}/s"
-                _say(f"{loop} {case.name} {number + 1} of {runs}: {figure}, {run.duration_ns / 1e9:.2f} s")
-    return [
-        Result(case, loop, _count(case, quick=quick), tuple(done[case.name]), tuple(y1)) for case in cases
-    ]
+def _is_meant(case: Case, only: list[str] | None) -> bool:
+    return only is None or any(fnmatch.fnmatch(case.name, pattern) for pattern in only)
 
 
-def _count(case: Case, *, quick: bool) -> int:
-    return case.quick_count if quick else case.count
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+async def measure(options: argparse.Namespace) -> list[Result]:
+    """All results, group by group."""
+    results: list[Result] = []
+    for size in sorted({case.shape.fleet for case in options.cases}):
+        cases = [case for case in options.cases if case.shape.fleet == size]
+        entries = [
+            Entry(subject, shapes[0].fleet, [Case(shape) for shape in shapes])
+            for subject, shapes in yardsticks.subjects(options.loops)
+            if size == PAIR or subject.name != "Y3"
+        ]
+        entries += [Entry(ours.subject(loop), size, cases) for loop in options.loops]
+        results += await run_group(size, entries, options.runs, options.run_seconds)
+    return results
 
 
 def main(arguments: list[str]) -> int:
     """The command; its exit status."""
     options = parse(arguments)
-    cases = [case for case in CASES if options.only is None or case.name in options.only]
+    if options.list:
+        print("\n".join(case.name for case in CASES))
+        return 0
     where = circumstances()
-    results: list[Result] = []
+    if where.busy_cpus > QUIET_CPUS:
+        print(f"WARNING: others keep {where.busy_cpus:.1f} of {where.cores} CPUs busy", file=sys.stderr)
     try:
-        for workers in sorted({case.workers for case in cases}):
-            for loop in LOOPS:
-                alike = [case for case in cases if case.workers == workers]
-                results += run_server(loop, alike, options.runs, quick=options.quick)
+        results = asyncio.run(measure(options))
     except BenchmarkError as error:
-        _say(f"FAILED: {error}")
+        print(f"FAILED: {error}", file=sys.stderr)
         return 1
-    results.sort(key=lambda result: cases.index(result.case))
-    print(markdown(where, results), flush=True)
-    _say(f"written: {write_json(where, results)}")
+    record = Record(where, results)
+    print(everything(record), flush=True)
+    path = FOLDER / f"{where.date.replace(':', '').replace('+0000', 'Z')}-{where.commit[:12]}.json"
+    save(record, path)
+    print(f"written: {path}", file=sys.stderr)
     return 0
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    # As an exception, so that the server is stopped on the way out.
+    # As an exception, so that servers are stopped on the way out.
     raise SystemExit(128 + number)
 
 

@@ -1,0 +1,163 @@
+"""The conductor: one socket for each fleet, over which its parties are told what to do.
+
+Law: it knows no subject. It says "prepare" to all who take part, waits until
+all are ready, says "go", and judges what they tell. While a run is timed it
+sleeps. Every wait has an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from benchmarks.cases import Case, Shape
+from benchmarks.control import (
+    MAX_LINE_BYTES,
+    RUN_TIMEOUT_S,
+    Done,
+    Failed,
+    Go,
+    Here,
+    Order,
+    Prepare,
+    Ready,
+    hear,
+    say,
+)
+from benchmarks.judgement import BenchmarkError, Run, judge
+
+T = TypeVar("T", Ready, Done)
+
+# 64 workers import a web framework on two cores; a loaded machine takes its time.
+START_TIMEOUT_S: Final = 60.0
+
+# What parties need beside the run itself: payloads to make, a collection of garbage.
+ANSWER_TIMEOUT_S: Final = RUN_TIMEOUT_S + 15.0
+
+# Starts so many parties, which then come to the socket at that path, and ends them.
+Start = Callable[[int, str], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        loop: its event loop, or "" for none.
+        missing: why it has no figure for a shape, or None if it has one.
+    """
+
+    name: str
+    loop: str
+    start: Start
+    missing: Callable[[Shape], str | None] = lambda shape: None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.name} ({self.loop})" if self.loop else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    pid: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class Fleet:
+    """The parties of one subject, ready for runs."""
+
+    def __init__(self, subject: Subject, lines: list[_Line]) -> None:
+        self.subject = subject
+        self._lines = lines
+
+    @property
+    def pids(self) -> list[int]:
+        """Of all parties, by index."""
+        return [line.pid for line in self._lines]
+
+    async def run(self, case: Case, count: int) -> Run:
+        """One run of so many messages from each sender.
+
+        Raises BenchmarkError if a message was lost, altered, repeated or out of order.
+        """
+        shape = case.shape
+        lines = self._lines[: shape.parties]
+        order = Order(
+            pattern=shape.pattern,
+            verb=case.verb,
+            handler=case.handler,
+            size_bytes=shape.size_bytes,
+            count=count,
+            pids=[line.pid for line in lines],
+            cpu=min(os.sched_getaffinity(0)) if shape.one_cpu else None,
+            load_per_s=shape.load_per_s,
+        )
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await asyncio.gather(*(self._prepare(line, order) for line in lines))
+                facts = await asyncio.gather(*(self._go(line) for line in lines))
+            return judge(order, [done.facts for done in facts])
+        except TimeoutError:
+            raise BenchmarkError(
+                f"{self.subject.title}, {case.name}: no answer after {ANSWER_TIMEOUT_S:g} s"
+            ) from None
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{self.subject.title}, {case.name}: {error}") from None
+
+    async def _prepare(self, line: _Line, order: Order) -> None:
+        say(line.writer, Prepare(order))
+        await self._answer(line, Ready)
+
+    async def _go(self, line: _Line) -> Done:
+        say(line.writer, Go())
+        return await self._answer(line, Done)
+
+    async def _answer(self, line: _Line, kind: type[T]) -> T:
+        try:
+            word = await hear(line.reader)
+        except (EOFError, ConnectionError):
+            raise BenchmarkError(f"pid {line.pid} has ended") from None
+        if isinstance(word, Failed):
+            raise BenchmarkError(f"pid {line.pid}: {word.reason}")
+        if not isinstance(word, kind):
+            raise BenchmarkError(f"pid {line.pid} said {word}, not {kind.__name__}")
+        return word
+
+
+@asynccontextmanager
+async def assembled(subject: Subject, size: int) -> AsyncIterator[Fleet]:
+    """The subject with so many parties, from ready to stopped."""
+    arrivals: asyncio.Queue[tuple[int, _Line]] = asyncio.Queue()
+
+    async def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        word = await hear(reader)
+        if isinstance(word, Here):
+            arrivals.put_nowait((word.index, _Line(word.pid, reader, writer)))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "conductor")
+        server = await asyncio.start_unix_server(arrived, path, limit=MAX_LINE_BYTES)
+        async with server, subject.start(size, path):
+            lines: dict[int, _Line] = {}
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    while len(lines) < size:
+                        index, line = await arrivals.get()
+                        lines[index] = line
+            except TimeoutError:
+                raise BenchmarkError(
+                    f"{subject.title}: {len(lines)} of {size} processes after {START_TIMEOUT_S:g} s"
+                ) from None
+            try:
+                yield Fleet(subject, [lines[index] for index in range(size)])
+            finally:
+                for line in lines.values():
+                    line.writer.close()

@@ -1,0 +1,192 @@
+"""Results: what was measured, with what it was measured on; kept as JSON.
+
+Law: figures are kept as they were measured; nothing is chosen here but the
+median. A figure without its machine, versions and commit is not written.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.judgement import Run
+from benchmarks.ours.server import ROOT
+
+FOLDER: Final = Path(__file__).parent / "results"
+
+# How long to look at what others do.
+BUSY_S: Final = 0.5
+
+PACKAGES: Final = {
+    "asgi-ipc": "asgi-worker-ipc",
+    "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
+    "msgspec": "msgspec",
+}
+
+
+class Circumstances(msgspec.Struct, frozen=True):
+    """What the figures depend on.
+
+    Attributes:
+        modified: files differ from that commit.
+        busy_cpus: how many CPUs others kept busy before the start. With one of two taken, what is
+            measured between two processes is measured on one CPU.
+    """
+
+    date: str
+    commit: str
+    modified: bool
+    cpu: str
+    cores: int
+    kernel: str
+    busy_cpus: float
+    versions: dict[str, str]
+
+    @property
+    def sentence(self) -> str:
+        """All of it, on one line."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        return (
+            f"{self.cpu}, {self.cores} cores ({self.busy_cpus:.1f} of them busy before), {self.kernel}; "
+            f"{versions}; commit {self.commit[:12]}{' with changes' if self.modified else ''}; {self.date}"
+        )
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A case of one subject.
+
+    Attributes:
+        group: results of the same group were taken in the same rounds; `runs` are in their order.
+        count: messages of each sender in a run.
+    """
+
+    subject: str
+    loop: str
+    case: str
+    shape: str
+    group: int
+    count: int
+    runs: list[Run]
+
+    @property
+    def per_second(self) -> float:
+        """The median."""
+        return statistics.median(run.per_second for run in self.runs)
+
+    @property
+    def p50_us(self) -> float:
+        """The median of all runs."""
+        return statistics.median(run.p50_us for run in self.runs)
+
+    @property
+    def p99_us(self) -> float:
+        """The median of all runs."""
+        return statistics.median(run.p99_us for run in self.runs)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Everything that one command has measured."""
+
+    where: Circumstances
+    results: list[Result]
+
+    def find(self, subject: str, loop: str, case: str, group: int | None = None) -> Result | None:
+        """The one of that name; of that group, or of the first that has it."""
+        for result in self.results:
+            if (result.subject, result.loop, result.case) == (subject, loop, case) and group in (
+                None,
+                result.group,
+            ):
+                return result
+        return None
+
+
+def _rate(run: Run) -> float:
+    return run.per_second
+
+
+def ratio(one: Result, other: Result, of: Callable[[Run], float] = _rate) -> float:
+    """The median of the ratios within each round."""
+    assert one.group == other.group
+    return statistics.median(of(a) / of(b) for a, b in zip(one.runs, other.runs, strict=True))
+
+
+def circumstances(more_packages: Iterable[str] = ()) -> Circumstances:
+    """Those of now and here."""
+    versions = {"python": platform.python_version()}
+    for name, of in PACKAGES.items() | {(name, name) for name in more_packages}:
+        try:
+            versions[name] = version(of)
+        except PackageNotFoundError:
+            versions[name] = "none"
+    return Circumstances(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=_git("rev-parse", "HEAD") or "unknown",
+        modified=bool(_git("status", "--porcelain")),
+        cpu=_cpu_model(),
+        cores=os.cpu_count() or 0,
+        kernel=f"{platform.system()} {platform.release()}",
+        busy_cpus=_busy_cpus(),
+        versions=versions,
+    )
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _busy_cpus() -> float:
+    """Over half a second."""
+    try:
+        before = _cpu_ticks()
+        time.sleep(BUSY_S)
+        after = _cpu_ticks()
+    except OSError:
+        return 0.0
+    total, idle = (after[part] - before[part] for part in (0, 1))
+    return round((1 - idle / total) * (os.cpu_count() or 1), 2) if total else 0.0
+
+
+def _cpu_ticks() -> tuple[int, int]:
+    # proc_stat(5): user nice system idle iowait ...
+    fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
+    return sum(fields), fields[3] + fields[4]
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def save(record: Record, path: Path) -> None:
+    """Write it, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    part.replace(path)
+
+
+def load(path: Path) -> Record:
+    """Read it. Raises OSError or msgspec.DecodeError."""
+    return msgspec.json.decode(path.read_bytes(), type=Record)

@@ -1,0 +1,59 @@
+"""Yardsticks: what the machine gives at this hour, to divide by.
+
+Law: no `asgi_ipc` in here. Times on a shared machine drift; ratios to a
+yardstick of the same minutes can be compared.
+
+Y1  two plain Python processes, one 26-byte os.write and one os.read per
+    message: what a message costs that travels alone
+Y2  bandwidth of 4096-byte writes through a pipe that is read 64 KiB at a time
+Y3  ping-pong of two processes over two pipes with `add_reader`: what a round
+    trip costs on that event loop, free or with both on one CPU
+Y4  encode, decode and call a handler in one process, no I/O: what the
+    interpreter leaves possible
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from benchmarks.cases import Shape
+from benchmarks.conductor import Subject
+from benchmarks.process import Factory, spawned
+from benchmarks.yardsticks.codec import Codec
+from benchmarks.yardsticks.ping_pong import PingPong
+from benchmarks.yardsticks.pipe import WRITE_BYTES, Bandwidth, OneByOne
+
+# 10 bytes and a header as small as the original's.
+Y1_BYTES: Final = 26
+
+Y1: Final = Shape("Y1", "one", 2, 2, Y1_BYTES)
+Y2: Final = Shape("Y2", "one", 2, 2, WRITE_BYTES)
+Y3_FREE: Final = Shape("Y3-free", "ask", 2, 2, 10)
+Y3_ONE_CPU: Final = Shape("Y3-one-cpu", "ask", 2, 2, 10, one_cpu=True)
+Y4: Final = Shape("Y4", "self", 1, 1, 10)
+
+
+@asynccontextmanager
+async def _beside_a_folder(factory: Factory, loop: str, size: int, path: str) -> AsyncIterator[None]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with spawned(factory, size, path, loop, Path(folder)):
+            yield
+
+
+def _subject(name: str, factory: Factory, loop: str = "") -> Subject:
+    return Subject(name, loop, functools.partial(_beside_a_folder, factory, loop))
+
+
+def subjects(loops: tuple[str, ...]) -> list[tuple[Subject, list[Shape]]]:
+    """Each with what is measured of it."""
+    return [
+        (_subject("Y1", OneByOne), [Y1]),
+        (_subject("Y2", Bandwidth), [Y2]),
+        *((_subject("Y3", PingPong, loop), [Y3_FREE, Y3_ONE_CPU]) for loop in loops),
+        (_subject("Y4", Codec), [Y4]),
+    ]

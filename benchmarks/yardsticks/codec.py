@@ -1,0 +1,56 @@
+"""Y4: what the interpreter leaves possible, without any I/O.
+
+Law: MessagePack by msgspec as on the package's wire (an array of [name, data]
+for each packet, each message encoded when it is accepted), the handler that
+every subject has, and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.control import Facts, Order
+from benchmarks.party import turns
+from benchmarks.payloads import Inbox, payloads
+
+# What a packet of 4096 bytes holds of 10-byte messages, about.
+MESSAGES_PER_BATCH: Final = 200
+
+_BATCH_HEADER: Final = struct.Struct(">BH")
+_ARRAY16: Final = 0xDC
+
+
+class Codec:
+    """The only party."""
+
+    def __init__(self, index: int, folder: Path) -> None:
+        """It shares nothing."""
+
+    async def prepare(self, order: Order) -> None:
+        """Nothing to open."""
+
+    async def perform(self, order: Order) -> Facts:
+        """All of it."""
+        inbox = Inbox([0], order.count, order.size_bytes, lambda: None)
+        messages = payloads(0, order.count, order.size_bytes)
+        handlers = {"message": inbox.take}
+        encode = msgspec.msgpack.Encoder().encode
+        decode = msgspec.msgpack.Decoder(list[tuple[str, Any]]).decode
+        started_ns = time.monotonic_ns()
+        for some in turns(messages, MESSAGES_PER_BATCH):
+            batch = [encode(("message", data)) for data in some]
+            packet = b"".join((_BATCH_HEADER.pack(_ARRAY16, len(batch)), *batch))
+            for name, data in decode(packet):
+                handlers[name](data)
+        return Facts(
+            started_ns=started_ns,
+            ended_ns=inbox.ended_ns,
+            taken=inbox.taken,
+            wrong=inbox.wrong,
+            wrong_at=inbox.wrong_at,
+        )
