@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint faults bench image-check clean
+.PHONY: help demo test lint faults bench bench-peers image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint         linter, formatter, types"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
 	@echo "make bench        measure, and write benchmarks/results/"
+	@echo "make bench-peers  the same beside Redis, NATS, ZeroMQ and others, which it installs"
 	@echo "make image-check  build the container image without a Docker engine and try it"
 
 # The wheel is what is installed and tested, not the folder beside it.
@@ -25,6 +26,10 @@ $(VENV)/.test: pyproject.toml $(shell find asgi_ipc -name '*.py')
 
 $(VENV)/.faults: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint faults
+	@touch $@
+
+$(VENV)/.peers: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo test lint peers
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -47,6 +52,10 @@ faults: $(VENV)/.faults
 	@$(BIN)/python -m tests.faults $(ROW)
 
 bench: $(VENV)/.test
+	@$(BIN)/python -m benchmarks
+
+bench-peers: $(VENV)/.peers
+	@scripts/peers
 	@$(BIN)/python -m benchmarks
 
 image-check:

@@ -32,14 +32,15 @@ def turns(messages: Iterable[bytes], length: int = MESSAGES_PER_TURN) -> Iterato
 class LoopParty(ABC):
     """A party whose messages come to a handler on its event loop."""
 
-    inbox: Inbox
-
     def __init__(self, index: int) -> None:
         self.index = index
         self._done = asyncio.Event()
+        self.inbox = Inbox([], 0, 0, self._done.set)
 
     async def prepare(self, order: Order) -> None:
         """Make the inbox; then the subject gets ready."""
+        if self.inbox.wrong:
+            raise RuntimeError(f"{self.inbox.wrong} messages came behind the last one of a run")
         done = self._done = asyncio.Event()
         self.inbox = Inbox(order.sources(self.index), order.count, order.size_bytes, done.set)
         await self.open(order)

@@ -123,7 +123,8 @@ class _Stream:
             if size_bytes <= MAX_PREPARED_BYTES:
                 expected = self._before_last = iter(tuple(expected))
         self._last = _Last(last, on_last)
-        self.following = itertools.chain(expected, [self._last]).__next__
+        # Nothing is expected behind it: what comes all the same is wrong.
+        self.following = itertools.chain(expected, [self._last], itertools.repeat(None)).__next__
         self._count = count
 
     @property

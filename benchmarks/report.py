@@ -31,6 +31,11 @@ def everything(record: Record) -> str:
         lines += [*head(*titles), *rates, ""]
     if times:
         lines += [*head("case", "subject", "p50, us:", "p99, us:", "of Y3:", "processes"), *times, ""]
+    if record.left_out:
+        lines += [
+            *head("without a figure", "case", "because"),
+            *(row([one.subject, one.shape or "all", one.reason]) for one in record.left_out),
+        ]
     return "\n".join(lines)
 
 

@@ -95,11 +95,20 @@ class Result(msgspec.Struct, frozen=True):
         return statistics.median(run.p99_us for run in self.runs)
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """What has no figure, and why. `shape` is "" for a subject that is not there at all."""
+
+    subject: str
+    shape: str
+    reason: str
+
+
 class Record(msgspec.Struct, frozen=True):
     """Everything that one command has measured."""
 
     where: Circumstances
     results: list[Result]
+    left_out: list[LeftOut] = []
 
     def find(self, subject: str, loop: str, case: str, group: int | None = None) -> Result | None:
         """The one of that name; of that group, or of the first that has it."""

@@ -1,0 +1,100 @@
+"""Services: the servers that some peers need, each started for one fleet.
+
+Law: on a Unix socket or the loopback interface, in a folder that goes with
+it, ended by pid. Limits that would drop messages of a quick sender are off,
+or it would not be a peer at its best.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.judgement import BenchmarkError
+from benchmarks.peers import program
+
+START_TIMEOUT_S: Final = 10.0
+POLL_S: Final = 0.02
+
+HOST: Final = "127.0.0.1"
+
+NATS_CONFIGURATION: Final = """\
+listen: "{host}:{port}"
+max_pending: 2GB
+write_deadline: "60s"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server listens."""
+
+    path: str
+    port: int
+
+
+@asynccontextmanager
+async def redis(folder: Path) -> AsyncIterator[Place]:
+    """redis-server that stores nothing."""
+    place = Place(str(folder / "redis"), _free_port())
+    options = ["--port", str(place.port), "--bind", HOST, "--unixsocket", place.path, "--dir", str(folder)]
+    options += ["--save", "", "--appendonly", "no", "--client-output-buffer-limit", "pubsub 0 0 0"]
+    async with _running("redis-server", options, place.port):
+        yield place
+
+
+@asynccontextmanager
+async def nats(folder: Path) -> AsyncIterator[Place]:
+    """nats-server; it has no Unix sockets."""
+    place = Place("", _free_port())
+    configuration = folder / "nats.conf"
+    configuration.write_text(NATS_CONFIGURATION.format(host=HOST, port=place.port))
+    async with _running("nats-server", ["--config", str(configuration)], place.port):
+        yield place
+
+
+@asynccontextmanager
+async def _running(name: str, options: list[str], port: int) -> AsyncIterator[None]:
+    path = program(name)
+    assert path is not None
+    process = await asyncio.create_subprocess_exec(
+        path, *options, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await _listening(process, name, port)
+        yield
+        if process.returncode is not None:
+            raise BenchmarkError(f"{name} ended with status {process.returncode}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _listening(process: asyncio.subprocess.Process, name: str, port: int) -> None:
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while process.returncode is None:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, port)
+                except ConnectionRefusedError:
+                    await asyncio.sleep(POLL_S)
+                else:
+                    writer.close()
+                    return
+    except TimeoutError:
+        raise BenchmarkError(f"{name} does not listen after {START_TIMEOUT_S:g} s") from None
+    raise BenchmarkError(f"{name} ended with status {process.returncode}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
