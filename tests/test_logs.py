@@ -201,7 +201,7 @@ def _forge(receiver: Member, sender: int, *messages: tuple[str, Any]) -> None:
 
 @TEXTS
 async def test_a_name_from_the_wire_is_no_name_or_is_logged_escaped(text: str, heard: Heard) -> None:
-    async with fleet(2) as (_, (a, b)):
+    async with fleet(2, has_arena=False) as (_, (a, b)):
         _forge(b, a.worker.generation, (text, "data"), ("note", "behind it"))
         await b.until(1)
         stats = b.ipc.stats()
@@ -220,7 +220,7 @@ async def test_a_name_from_the_wire_is_no_name_or_is_logged_escaped(text: str, h
 async def test_what_a_handler_raises_with_data_from_the_wire_is_logged_escaped(
     text: str, kind: str, heard: Heard
 ) -> None:
-    async with fleet(2) as (_, (a, b)):
+    async with fleet(2, has_arena=False) as (_, (a, b)):
 
         def plain(data: Any) -> None:
             raise ValueError(data)
