@@ -368,7 +368,8 @@ class Outbox:
         while self._queue and len(places) < most and placed_bytes < PLACED_BYTES:
             head = self._queue[0]
             if isinstance(head, _Run):
-                length = self._gather(BLOCK_BYTES)
+                head = self._gather(BLOCK_BYTES)
+                length = head.size_bytes
                 if length <= self._capacity_bytes:
                     break
             else:
@@ -404,8 +405,8 @@ class Outbox:
             self._offered = (small, small_bytes)
         return b"".join(places)
 
-    def _gather(self, limit_bytes: int) -> int:
-        """Make one run of those at the front, of up to so many bytes; its bytes."""
+    def _gather(self, limit_bytes: int) -> _Run:
+        """Make one run of those at the front, of up to so many bytes; it stays there."""
         queue = self._queue
         first = queue.popleft()
         assert isinstance(first, _Run)
@@ -421,7 +422,7 @@ class Outbox:
             first.messages += follows.messages
             first.size_bytes += follows.size_bytes
         queue.appendleft(first)
-        return first.size_bytes
+        return first
 
     def _next_batch(self) -> bytes:
         queue = self._queue

@@ -188,7 +188,10 @@ def _check_moments(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
     least = trial.count // 10
     trial.check("kills", len(killed), len(killed) >= trial.count)
     trial.check(f"at least {least} while a member joined or left", moving, moving >= least)
-    trial.check(f"at least {least} during a 1 MiB message", large, large >= least)
+    # A large message is on its way for less than a millisecond where there is shared memory: of a few kills
+    # none may meet one.
+    least_large = least if trial.full else 0
+    trial.check(f"at least {least_large} during a 1 MiB message", large, large >= least_large)
 
 
 def _spans(verdict: Verdict) -> list[tuple[float, float]]:

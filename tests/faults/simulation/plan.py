@@ -169,7 +169,7 @@ def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
         # Some fleets have none; the smallest have room for a few blocks.
         arena_bytes=arena_bytes,
         window_bytes=chance.choice([2_048, 1_000_000]),
-        block_bytes=chance.choice([1_000, 65_536]),
+        block_bytes=chance.choice([300, 65_536]),
     )
 
 
