@@ -6,7 +6,7 @@ import random
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from asgi_ipc.protocol.arena import NOTHING_COPIED, Arena
 from asgi_ipc.protocol.batch import Reassembler
@@ -123,11 +123,6 @@ class Machine(RuleBasedStateMachine):
             pair.gone = True
             self.arena.forget(which)
 
-    @invariant()
-    def who_can_write_nothing_has_nothing_or_waits_for_a_word(self) -> None:
-        for pair in self.pairs:
-            assert pair.outbox.messages >= 0
-
     def teardown(self) -> None:
         for pair in self.pairs:
             while not pair.gone and (pair.write() or pair.outbox):
@@ -154,11 +149,10 @@ def test_many_small_messages_are_cut_into_blocks_none_twice(size: int) -> None:
         message = pack("name", number.to_bytes(size, "big"))
         assert pair.outbox.offer(message)
         pair.accepted.append(("name", number.to_bytes(size, "big")))
-    kinds = set()
+    kinds: set[int] = set()
     while pair.write():
-        kinds.update(
-            packet.kind for packet in PacketParser(COOKIE, PACKET_BYTES).feed(pair.in_pipe[0], drained=True)
-        )
+        (packet,) = PacketParser(COOKIE, PACKET_BYTES).feed(pair.in_pipe[0], drained=True)
+        kinds.add(packet.kind)
         pair.read()
         pair.acknowledge()
     assert pair.arrived == pair.accepted
