@@ -2,7 +2,8 @@
 
 Law: one's own arena is read and written, anybody else's is only read. A
 mapping that can't be had is no error: then what would be in it travels in
-packets. Nothing is mapped in a child that the app forks.
+packets. A child that the app forks unmaps them, but for what was being read in
+that moment.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from contextlib import suppress
 
 from asgi_ipc.protocol.arena import ARENA_BYTES
 from asgi_ipc.worker import descriptors
@@ -41,8 +43,11 @@ class Mapping:
 
     def abandon(self) -> None:
         """In a forked child: this memory is its parent's."""
-        self.memory.release()
-        self._mapped.close()
+        # A fork on another thread may have come while something was being read. Then it stays mapped there,
+        # where nobody knows of it.
+        with suppress(BufferError):
+            self.memory.release()
+            self._mapped.close()
 
     def give_back(self, size_bytes: int) -> None:
         """Free the memory of the first bytes; they read as zeros from then on."""
