@@ -39,14 +39,16 @@ def named(found: Iterable[str]) -> set[str]:
 def inherited(worker: int) -> list[str]:
     """What a worker was started with: its lifeline, the read end of its pipe, the listening sockets.
 
-    Their numbers are the last of its arguments.
+    Their numbers are the last of its arguments, with that of its arena (or -1) as the third, which it closes
+    once it has mapped it.
     """
     arguments = Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")[:-1]
     numbers: list[int] = []
-    while arguments[-1].isdigit():
+    while arguments[-1].lstrip(b"-").isdigit():
         numbers.append(int(arguments.pop()))
+    lifeline, pipe, _, *listeners = reversed(numbers)
     here = links(worker)
-    return [here[number] for number in reversed(numbers)]
+    return [here[number] for number in (lifeline, pipe, *listeners)]
 
 
 def descendants(pid: int) -> set[int]:
