@@ -1,31 +1,38 @@
-"""`python -m benchmarks`: which cases, how often, and what is made of the figures.
+"""`python -m benchmarks`: options in, an exit status out.
 
-Law: options in, an exit status out. 1 if a message was lost, altered,
-repeated or out of order.
+Law: nothing is measured or judged here. The status is 1 if a message was
+lost, altered, repeated or out of order.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import fnmatch
 import signal
 import sys
+from pathlib import Path
 from typing import Final, NoReturn
 
-from benchmarks import ours, peers, yardsticks
-from benchmarks.cases import CASES, PAIR, Case
+from benchmarks import peers
+from benchmarks.cases import CASES
+from benchmarks.comparison import QUICK_CASES, comparison
 from benchmarks.judgement import BenchmarkError
+from benchmarks.plan import FOOTPRINT, HTTP, Plan, carry_out
+from benchmarks.publication import publish
 from benchmarks.report import everything
-from benchmarks.results import FOLDER, LeftOut, Record, Result, circumstances, save
-from benchmarks.rounds import Entry, run_group
+from benchmarks.results import FOLDER, Circumstances, Record, circumstances, load, save
+from benchmarks.rounds import Extent
 
 LOOPS: Final = ("asyncio", "uvloop")
-DEFAULT_RUNS: Final = 5
-DEFAULT_RUN_S: Final = 0.3
 
 # More than an idle system's own housekeeping.
 QUIET_CPUS: Final = 0.3
+
+FULL: Final = Extent(runs=6, starts=2, run_s=0.3)
+QUICK: Final = Extent(runs=4, starts=4, run_s=0.15)
+
+# What `--save` and `--quick` call a run that was not given a name.
+SAVED: Final = "saved"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -33,74 +40,89 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure asgi-ipc between real workers."
     )
-    parser.add_argument("--runs", type=int, default=DEFAULT_RUNS, help="runs of each case (%(default)s)")
-    parser.add_argument(
-        "--run-seconds", type=float, default=DEFAULT_RUN_S, metavar="S", help="length of a run (%(default)s)"
+    option = parser.add_argument
+    option("--runs", type=int, metavar="N", help="runs of each case (6; quick: 4)")
+    option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 4)")
+    option("--run-seconds", type=float, metavar="S", help="length of a run (0.3; quick: 0.15)")
+    option(
+        "--only", metavar="CASE", action="append", help="for instance A-10B-nowait or 'B*'; may be repeated"
     )
-    parser.add_argument(
-        "--only", metavar="CASE", action="append",
-        help="these cases only, for instance A-10B-nowait or 'B*'; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--loop", choices=LOOPS, action="append", help="this event loop only")
-    parser.add_argument("--without-peers", action="store_true", help="this package and the yardsticks only")
-    parser.add_argument("--list", action="store_true", help="name all cases, and end")
+    option("--loop", choices=LOOPS, action="append", help="this event loop only (quick: uvloop)")
+    option("--without-peers", action="store_true", help="this package and the yardsticks only")
+    option("--quick", action="store_true", help="some cases in less than two minutes, beside a saved run")
+    option("--against", metavar="NAME", default=SAVED, help="the saved run for --quick (%(default)s)")
+    option("--save", metavar="NAME", nargs="?", const=SAVED, help="keep this run under that name (%(const)s)")
+    option("--publish", action="store_true", help="write docs/benchmarks.md and .svg, and the README's part")
+    option("--list", action="store_true", help="name all cases, and end")
     options = parser.parse_args(arguments)
-    if options.runs < 1:
-        parser.error("--runs is at least 1")
-    options.cases = [case for case in CASES if _is_meant(case, options.only)]
-    if not options.cases:
+    default = QUICK if options.quick else FULL
+    extent = Extent(
+        default.runs if options.runs is None else options.runs,
+        default.starts if options.starts is None else options.starts,
+        options.run_seconds or default.run_s,
+    )
+    options.plan = Plan(
+        loops=tuple(options.loop or (LOOPS[1:] if options.quick else LOOPS)),
+        extent=extent,
+        only=options.only or (QUICK_CASES if options.quick else None),
+        with_peers=not options.without_peers and not options.quick,
+    )
+    if min(extent.runs, extent.starts) < 1:
+        parser.error("--runs and --starts are at least 1")
+    if options.plan.is_empty:
         parser.error("no such case; --list names them")
-    options.loops = tuple(options.loop or LOOPS)
+    if options.publish and (options.only or options.loop or options.quick):
+        parser.error("a part of the figures is not published")
     return options
-
-
-def _is_meant(case: Case, only: list[str] | None) -> bool:
-    return only is None or any(fnmatch.fnmatch(case.name, pattern) for pattern in only)
-
-
-async def measure(options: argparse.Namespace) -> tuple[list[Result], list[LeftOut]]:
-    """All results, group by group; and what has none."""
-    subjects, absent = ([], {}) if options.without_peers else peers.subjects()
-    results: list[Result] = []
-    left_out = [LeftOut(name, "", f"not installed: {lacks}") for name, lacks in absent.items()]
-    for size in sorted({case.shape.fleet for case in options.cases}):
-        cases = [case for case in options.cases if case.shape.fleet == size]
-        shapes = list(dict.fromkeys(case.shape for case in cases))
-        entries = [
-            Entry(subject, theirs[0].fleet, [Case(shape) for shape in theirs])
-            for subject, theirs in yardsticks.subjects(options.loops)
-            if size == PAIR or subject.name != "Y3"
-        ]
-        entries += [Entry(ours.subject(loop), size, cases) for loop in options.loops]
-        for subject in subjects:
-            reasons = {shape: subject.missing(shape) for shape in shapes}
-            left_out += [LeftOut(subject.title, shape.name, why) for shape, why in reasons.items() if why]
-            if able := [Case(shape) for shape, why in reasons.items() if not why]:
-                entries.append(Entry(subject, size, able))
-        results += await run_group(size, entries, options.runs, options.run_seconds)
-    return results, left_out
 
 
 def main(arguments: list[str]) -> int:
     """The command; its exit status."""
     options = parse(arguments)
     if options.list:
-        print("\n".join(case.name for case in CASES))
+        print("\n".join([case.name for case in CASES] + [HTTP, FOOTPRINT]))
         return 0
-    where = circumstances(() if options.without_peers else peers.PACKAGES)
+    where = circumstances(peers.PACKAGES if options.plan.with_peers else ())
     if where.busy_cpus > QUIET_CPUS:
-        print(f"WARNING: others keep {where.busy_cpus:.1f} of {where.cores} CPUs busy", file=sys.stderr)
+        _say(f"WARNING: others keep {where.busy_cpus:.1f} of {where.cores} CPUs busy")
     try:
-        results, left_out = asyncio.run(measure(options))
+        record = asyncio.run(carry_out(options.plan, where))
     except BenchmarkError as error:
-        print(f"FAILED: {error}", file=sys.stderr)
+        _say(f"FAILED: {error}")
         return 1
-    record = Record(where, results, left_out)
-    print(everything(record), flush=True)
-    path = FOLDER / f"{where.date.replace(':', '').replace('+0000', 'Z')}-{where.commit[:12]}.json"
-    save(record, path)
-    print(f"written: {path}", file=sys.stderr)
+    _write(record, _own_path(where))
+    print(_compared(record, options.against) if options.quick else everything(record), flush=True)
+    if options.save:
+        _write(record, _path(options.save))
+    if options.publish:
+        for path in publish(record):
+            _say(f"written: {path}")
     return 0
+
+
+def _compared(record: Record, name: str) -> str:
+    try:
+        before = load(_path(name))
+    except FileNotFoundError:
+        return f"{everything(record)}\nNothing to compare with: keep a run with --save."
+    return comparison(before, record)
+
+
+def _write(record: Record, path: Path) -> None:
+    save(record, path)
+    _say(f"written: {path}")
+
+
+def _path(name: str) -> Path:
+    return FOLDER / f"{name}.json"
+
+
+def _own_path(where: Circumstances) -> Path:
+    return _path(f"{where.date.replace(':', '').replace('+0000', 'Z')}-{where.commit[:12]}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

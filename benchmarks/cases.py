@@ -24,6 +24,14 @@ PAIR: Final = 3
 LOAD_PER_S: Final = 10_000
 
 
+# How cost grows: every worker in turn broadcasts a burst to all others, as if it told them of a request that
+# it has served. The more workers there are, the longer each pauses: all receive the same number of messages a
+# second at any size, in packets of as many, and about as many deliveries go out of each.
+GROWTH: Final = (2, 4, 8, 16, 32, 64)
+BURST: Final = 20
+RECEIVED_PER_S: Final = 2_000
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Who sends how much to whom.
@@ -33,6 +41,8 @@ class Shape:
         parties: how many of them take part.
         one_cpu: all of them on the same CPU.
         load_per_s: what the third sends to the second meanwhile.
+        burst: messages that each sender sends at once before it pauses; 0 for no pause.
+        pause_s: from one burst of a sender to its next.
     """
 
     name: str
@@ -42,6 +52,13 @@ class Shape:
     size_bytes: int
     one_cpu: bool = False
     load_per_s: int = 0
+    burst: int = 0
+    pause_s: float = 0.0
+
+    @property
+    def is_ours_alone(self) -> bool:
+        """Whether no peer is measured with it."""
+        return bool(self.load_per_s or self.burst)
 
     @property
     def is_round_trip(self) -> bool:
@@ -78,6 +95,10 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("D-free", "ask", PAIR, 2, 10)
     yield Shape("D-one-cpu", "ask", PAIR, 2, 10, one_cpu=True)
     yield Shape("D-load", "ask", PAIR, 3, 10, load_per_s=LOAD_PER_S)
+    for workers in GROWTH:
+        yield Shape(
+            f"G-{workers}", "all", workers, workers, 10, burst=BURST, pause_s=workers * BURST / RECEIVED_PER_S
+        )
 
 
 SHAPES: Final = tuple(_shapes())
@@ -86,12 +107,13 @@ SHAPES: Final = tuple(_shapes())
 def _cases() -> Iterator[Case]:
     for shape in SHAPES:
         yield Case(shape, "nowait")
+        if shape.burst:
+            continue
         yield Case(shape, "await")
         if not shape.is_round_trip:
             yield Case(shape, "nowait", "async")
-            yield Case(shape, "await", "async")
 
 
-# Round trips have one case for each verb: `await` is an async handler that awaits
-# its reply, `nowait` a plain one.
+# Which verb sends and which handler receives are two things: async handlers are measured with one verb.
+# Of round trips, `await` has an async handler that awaits its reply, `nowait` a plain one.
 CASES: Final = tuple(_cases())

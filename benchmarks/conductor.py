@@ -99,6 +99,8 @@ class Fleet:
             pids=[line.pid for line in lines],
             cpu=min(os.sched_getaffinity(0)) if shape.one_cpu else None,
             load_per_s=shape.load_per_s,
+            burst=shape.burst,
+            pause_s=shape.pause_s,
         )
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

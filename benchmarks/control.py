@@ -37,6 +37,8 @@ class Order(msgspec.Struct, frozen=True):
         count: messages of each sender.
         cpu: the only CPU that they may use in this run, if any.
         load_per_s: messages that the third party sends to the second meanwhile.
+        burst: messages that a sender sends at once before it pauses; 0 for no pause.
+        pause_s: from one burst of a sender to its next.
     """
 
     pattern: Pattern
@@ -47,6 +49,8 @@ class Order(msgspec.Struct, frozen=True):
     pids: list[int]
     cpu: int | None = None
     load_per_s: int = 0
+    burst: int = 0
+    pause_s: float = 0.0
 
     @property
     def senders(self) -> range:
@@ -77,6 +81,7 @@ class Facts(msgspec.Struct, frozen=True):
     Attributes:
         started_ns: when it began to send, or 0.
         ended_ns: when its last message was handled, or 0.
+        cpu_ns: processor time of all its threads from one to the other, or 0 if that is not known.
         taken: messages that were handled.
         wrong: how many of them were not what had to come.
         wrong_at: where in their sequence the first of those were.
@@ -86,6 +91,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     started_ns: int = 0
     ended_ns: int = 0
+    cpu_ns: int = 0
     taken: int = 0
     wrong: int = 0
     wrong_at: list[int] = []

@@ -29,6 +29,7 @@ class Run(msgspec.Struct, frozen=True):
         duration_ns: from the first send to the last handler call of any receiver.
         per_second: handler calls of all receivers together; round trips, where those are measured.
         p50_us, p99_us: of single round trips; 0 for a case that measures a rate.
+        cpu_us: processor time of all parties together for each delivery; 0 if that is not known.
     """
 
     senders: list[int]
@@ -37,6 +38,7 @@ class Run(msgspec.Struct, frozen=True):
     per_second: float
     p50_us: float = 0.0
     p99_us: float = 0.0
+    cpu_us: float = 0.0
 
 
 def judge(order: Order, facts: Sequence[Facts]) -> Run:
@@ -56,7 +58,8 @@ def judge(order: Order, facts: Sequence[Facts]) -> Run:
     if not started_ns or duration_ns <= 0:
         raise BenchmarkError(f"the last handler was called {-duration_ns} ns before the first send")
     deliveries = order.count * sum(len(order.sources(index)) for index in order.receivers)
-    return Run(senders, receivers, duration_ns, deliveries * NS_PER_S / duration_ns)
+    cpu_us = sum(one.cpu_ns for one in facts) / NS_PER_US / deliveries
+    return Run(senders, receivers, duration_ns, deliveries * NS_PER_S / duration_ns, cpu_us=cpu_us)
 
 
 def _check(order: Order, index: int, facts: Facts) -> None:

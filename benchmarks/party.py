@@ -49,11 +49,13 @@ class LoopParty(ABC):
     async def perform(self, order: Order) -> Facts:
         """Send if this is a sender, and wait for what must come."""
         started_ns, times_ns = 0, []
+        cpu_ns = time.process_time_ns()
         try:
             async with asyncio.timeout(RUN_TIMEOUT_S):
                 if self.index in order.senders:
                     messages = payloads(self.index, order.count, order.size_bytes)
                     gc.collect()
+                    cpu_ns = time.process_time_ns()
                     started_ns = time.monotonic_ns()
                     if order.pattern == "ask":
                         times_ns = await self.ask(order, messages)
@@ -62,10 +64,12 @@ class LoopParty(ABC):
                 await self._done.wait()
         except TimeoutError:
             pass  # the counts tell
+        cpu_ns = time.process_time_ns() - cpu_ns
         inbox = self.inbox
         return Facts(
             started_ns=started_ns,
             ended_ns=inbox.ended_ns,
+            cpu_ns=cpu_ns,
             taken=inbox.taken,
             wrong=inbox.wrong,
             wrong_at=inbox.wrong_at,

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.judgement import Run
-from benchmarks.ours.server import ROOT
+from benchmarks.servers import ROOT
 
 FOLDER: Final = Path(__file__).parent / "results"
 
@@ -85,6 +85,11 @@ class Result(msgspec.Struct, frozen=True):
         return statistics.median(run.per_second for run in self.runs)
 
     @property
+    def cpu_us(self) -> float:
+        """The median of all runs."""
+        return statistics.median(run.cpu_us for run in self.runs)
+
+    @property
     def p50_us(self) -> float:
         """The median of all runs."""
         return statistics.median(run.p50_us for run in self.runs)
@@ -93,6 +98,24 @@ class Result(msgspec.Struct, frozen=True):
     def p99_us(self) -> float:
         """The median of all runs."""
         return statistics.median(run.p99_us for run in self.runs)
+
+
+class Footprint(msgspec.Struct, frozen=True):
+    """What a server's workers take, on average of each; one value for each of several starts.
+
+    Attributes:
+        ready_s: from the command to its last worker's word.
+        pss_bytes: memory, of what is shared the worker's part.
+        idle_cpu_us, idle_wakeups: a second, while nobody wants anything.
+    """
+
+    subject: str
+    loop: str
+    workers: int
+    ready_s: list[float]
+    pss_bytes: list[float]
+    idle_cpu_us: list[float]
+    idle_wakeups: list[float]
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -109,6 +132,7 @@ class Record(msgspec.Struct, frozen=True):
     where: Circumstances
     results: list[Result]
     left_out: list[LeftOut] = []
+    footprints: list[Footprint] = []
 
     def find(self, subject: str, loop: str, case: str, group: int | None = None) -> Result | None:
         """The one of that name; of that group, or of the first that has it."""
@@ -118,6 +142,13 @@ class Record(msgspec.Struct, frozen=True):
                 result.group,
             ):
                 return result
+        return None
+
+    def footprint(self, subject: str, loop: str) -> Footprint | None:
+        """That of a server."""
+        for one in self.footprints:
+            if (one.subject, one.loop) == (subject, loop):
+                return one
         return None
 
 
@@ -134,7 +165,7 @@ def ratio(one: Result, other: Result, of: Callable[[Run], float] = _rate) -> flo
 def circumstances(more_packages: Iterable[str] = ()) -> Circumstances:
     """Those of now and here."""
     versions = {"python": platform.python_version()}
-    for name, of in PACKAGES.items() | {(name, name) for name in more_packages}:
+    for name, of in (PACKAGES | {name: name for name in more_packages}).items():
         try:
             versions[name] = version(of)
         except PackageNotFoundError:

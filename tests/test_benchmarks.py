@@ -16,6 +16,7 @@ from benchmarks.judgement import BenchmarkError, Run, judge, percentile
 from benchmarks.party import turns
 from benchmarks.payloads import Inbox, payloads
 from benchmarks.results import Circumstances, Record, Result, ratio
+from benchmarks.rounds import Extent
 
 SIZES = [10, 100, 1024, 5000]
 
@@ -174,6 +175,14 @@ def test_round_trips_are_told_by_their_percentiles() -> None:
     run = judge(order(pattern="ask", count=100), [Facts(times_ns=times_ns), Facts()])
     assert (run.p50_us, run.p99_us) == (50.0, 99.0)
     assert percentile([1, 2, 3], 50) == 2
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_runs_are_spread_over_the_starts_and_no_start_is_without(runs: int, starts: int) -> None:
+    shares = Extent(runs, starts, 0.1).runs_of_starts
+    assert sum(shares) == runs
+    assert len(shares) == min(runs, starts)
+    assert 1 <= min(shares) <= max(shares) <= min(shares) + 1
 
 
 def test_names_are_given_once() -> None:

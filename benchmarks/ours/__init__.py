@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from benchmarks.conductor import Subject
-from benchmarks.ours.server import serving
+from benchmarks.control import SOCKET_VARIABLE
+from benchmarks.servers import OURS, serving
 
-NAME = "asgi-ipc"
+NAME: Final = "asgi-ipc"
+
+
+def _start(loop: str, workers: int, socket_path: str) -> AbstractAsyncContextManager[None]:
+    # Its workers find the conductor by themselves.
+    return serving(OURS, "benchmarks.ours.app:app", loop, workers, 0, {SOCKET_VARIABLE: socket_path})
 
 
 def subject(loop: str) -> Subject:
     """Workers of `asgi-ipc serve` on that event loop."""
-    return Subject(NAME, loop, functools.partial(serving, loop))
+    return Subject(NAME, loop, functools.partial(_start, loop))

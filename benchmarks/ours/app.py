@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 
 from asgi_ipc import WouldBlockError, ipc
 from benchmarks.control import RUN_TIMEOUT_S, SOCKET_VARIABLE, Facts, Order, obey
-from benchmarks.ours.load import Answerer, load
+from benchmarks.ours.load import Load
 from benchmarks.party import LoopParty, check_answer, turns
 
 # How long a sender waits when an outbox is full: a fraction of the time that 32 MiB take.
@@ -30,12 +30,12 @@ class OurParty(LoopParty):
 
     def __init__(self) -> None:
         super().__init__(ipc.slot)
-        self._answerer = Answerer()
+        self._load = Load()
         self._asked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._troubles_before: dict[str, int] = {}
         self._joined = asyncio.Event()
         ipc.on_join(lambda worker: self._joined.set())
-        ipc.receive("answer", self._answered)
+        ipc.receive({"answer": self._answered, "load-end": lambda _: self._load.end()})
 
     async def open(self, order: Order) -> None:
         """Wait until all are members here; register what handles the run's messages."""
@@ -45,11 +45,14 @@ class OurParty(LoopParty):
         inbox = self.inbox
         ipc.receive("message", inbox.take if order.handler == "plain" else inbox.take_async)
         ipc.receive("question", _answer_nowait if order.verb == "nowait" else _answer)
-        self._answerer.open(order, self.index)
+        self._load.open()
         self._troubles_before = _troubles()
 
     async def send(self, order: Order, messages: Iterable[bytes]) -> None:
         """With the verb of the case."""
+        if order.burst:
+            await _broadcast_in_bursts(order, self.index, messages)
+            return
         match order.pattern == "one", order.verb:
             case True, "nowait":
                 await _send_nowait(order.pids[1], messages)
@@ -79,7 +82,7 @@ class OurParty(LoopParty):
             times_ns.append(now_ns() - started_ns)
             check_answer(data, answer)
         if order.load_per_s:
-            await ipc.send(order.pids[2], "load-ends")
+            await ipc.send(order.pids[2], "load-end")
         return times_ns
 
     def _answered(self, data: bytes) -> None:
@@ -90,20 +93,20 @@ class OurParty(LoopParty):
         facts = await super().perform(order)
         if order.load_per_s:
             async with asyncio.timeout(RUN_TIMEOUT_S):
-                await self._load(order)
+                await self._finish_load(order)
         before = self._troubles_before
-        now = {**_troubles(), **self._answerer.troubles}
+        now = {**_troubles(), **self._load.troubles}
         return structs.replace(
             facts,
             troubles={why: now[why] - before.get(why, 0) for why in now if now[why] != before.get(why, 0)},
         )
 
-    async def _load(self, order: Order) -> None:
-        """The third worker is the load, and the second one checks it."""
+    async def _finish_load(self, order: Order) -> None:
+        """The third worker is the load, until the first one has its answers; the second one checks it."""
         if self.index == 2:
-            await load(order, self._answerer)
+            await self._load.send(order.pids[1], order.load_per_s)
         elif self.index == 1:
-            await self._answerer.done.wait()
+            await self._load.done.wait()
 
 
 def _troubles() -> dict[str, int]:
@@ -146,6 +149,17 @@ async def _broadcast_nowait(messages: Iterable[bytes]) -> None:
             except WouldBlockError:
                 await _when_there_is_room(broadcast, "message", data, include_self=False)
         await asyncio.sleep(0)
+
+
+async def _broadcast_in_bursts(order: Order, index: int, messages: Iterable[bytes]) -> None:
+    broadcast, loop = ipc.broadcast_nowait, asyncio.get_running_loop()
+    # The parties take turns.
+    due_s = loop.time() + index * order.pause_s / len(order.pids)
+    for some in turns(messages, order.burst):
+        await asyncio.sleep(due_s - loop.time())
+        for data in some:
+            broadcast("message", data, include_self=False)
+        due_s += order.pause_s
 
 
 async def _when_there_is_room(verb: Any, *values: Any, **options: Any) -> None:

@@ -1,7 +1,7 @@
-"""The load under which round trips are timed: another worker's messages at an even rate, checked too.
+"""A load: one worker's messages to another at an even rate, each checked there.
 
 Law: only public names of `asgi_ipc`. Messages are due by the clock; a timer
-that is late is made up for, so that the rate is what the case says.
+that is late is made up for, so that the rate is what was asked for.
 """
 
 from __future__ import annotations
@@ -10,34 +10,50 @@ import asyncio
 from typing import Final
 
 from asgi_ipc import ipc
-from benchmarks.control import Order
 
 # As often as timers are exact; at 10,000 a second about ten messages fall due each time.
 TICK_S: Final = 0.001
 
 
-class Answerer:
-    """What the loaded worker knows of its load, and the loading one of its end.
+class Load:
+    """One worker's part: what it sends, and what one other sends to it.
 
     Attributes:
-        done: everything that the loading worker says to have sent is here.
-        ending: the round trips are over.
+        sent: messages so far.
+        done: everything that the other one says to have sent is here.
+        troubles: what was lost or out of order here.
     """
 
     def __init__(self) -> None:
+        self.sent = 0
         self.done = asyncio.Event()
-        self.ending = asyncio.Event()
         self.troubles: dict[str, int] = {}
+        self._ended = False
         self._taken = 0
+        ipc.receive({"load-message": self._take, "load-sent": self._check})
 
-    def open(self, order: Order, index: int) -> None:
+    def open(self) -> None:
         """Begin anew."""
+        self.sent = self._taken = 0
         self.done.clear()
-        self.ending.clear()
         self.troubles = {}
-        self._taken = 0
-        if order.load_per_s:
-            ipc.receive({"load": self._take, "load-sent": self._check, "load-ends": self._end})
+        self._ended = False
+
+    def end(self) -> None:
+        """Have `send` return."""
+        self._ended = True
+
+    async def send(self, pid: int, per_s: int) -> None:
+        """Send numbers to that worker until `end`, and then how many they were."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        while not self._ended:
+            due = int((loop.time() - started_s) * per_s)
+            for number in range(self.sent, due):
+                ipc.send_nowait(pid, "load-message", number)
+            self.sent = max(due, self.sent)
+            await asyncio.sleep(TICK_S)
+        await ipc.send(pid, "load-sent", self.sent)
 
     def _take(self, number: int) -> None:
         if number != self._taken:
@@ -48,19 +64,3 @@ class Answerer:
         if sent != self._taken:
             self.troubles["load lost"] = sent - self._taken
         self.done.set()
-
-    def _end(self, _: bytes) -> None:
-        self.ending.set()
-
-
-async def load(order: Order, own: Answerer) -> None:
-    """Send numbers to the second party until the first one has its answers."""
-    loop = asyncio.get_running_loop()
-    pid, started_s, sent = order.pids[1], loop.time(), 0
-    while not own.ending.is_set():
-        due = int((loop.time() - started_s) * order.load_per_s)
-        for number in range(sent, due):
-            ipc.send_nowait(pid, "load", number)
-        sent = due
-        await asyncio.sleep(TICK_S)
-    await ipc.send(pid, "load-sent", sent)

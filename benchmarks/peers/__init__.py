@@ -14,7 +14,6 @@ import importlib.util
 import shutil
 from typing import Final
 
-from benchmarks.cases import Shape
 from benchmarks.conductor import Subject
 
 # The file of each, and what it needs: packages of the dependency group `peers`, and programs.
@@ -51,10 +50,3 @@ def subjects() -> tuple[list[Subject], dict[str, str]]:
         else:
             found += importlib.import_module(f"benchmarks.peers.{name}").subjects()
     return found, absent
-
-
-def missing(shape: Shape) -> str | None:
-    """What no peer is measured with."""
-    if shape.load_per_s:
-        return "the load is this package's own"
-    return None

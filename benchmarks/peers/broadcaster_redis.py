@@ -23,9 +23,10 @@ from redis.asyncio import Redis
 from benchmarks.conductor import Subject
 from benchmarks.control import Order
 from benchmarks.party import LoopParty, check_answer
-from benchmarks.peers import missing, services
+from benchmarks.peers import services
 from benchmarks.peers.redis_pubsub import channels_of, until_all_are_subscribed
 from benchmarks.process import spawned
+from benchmarks.servers import HOST
 
 BEFORE_ALL: Final = "before-all"
 
@@ -35,7 +36,7 @@ class Broadcaster(LoopParty):
 
     def __init__(self, index: int, place: services.Place) -> None:
         super().__init__(index)
-        self._broadcast: Any = Broadcast(f"redis://{services.HOST}:{place.port}")
+        self._broadcast: Any = Broadcast(f"redis://{HOST}:{place.port}")
         self._redis: Any = Redis(unix_socket_path=place.path)
         self._is_connected = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -99,4 +100,4 @@ async def _start(size: int, path: str) -> AsyncIterator[None]:
 
 def subjects() -> list[Subject]:
     """One."""
-    return [Subject("broadcaster", "uvloop", _start, missing)]
+    return [Subject("broadcaster", "uvloop", _start)]

@@ -19,8 +19,9 @@ import nats
 from benchmarks.conductor import Subject
 from benchmarks.control import Order
 from benchmarks.party import LoopParty, check_answer, turns
-from benchmarks.peers import missing, services
+from benchmarks.peers import services
 from benchmarks.process import spawned
+from benchmarks.servers import HOST
 
 
 class Nats(LoopParty):
@@ -28,7 +29,7 @@ class Nats(LoopParty):
 
     def __init__(self, index: int, place: services.Place) -> None:
         super().__init__(index)
-        self._url = f"nats://{services.HOST}:{place.port}"
+        self._url = f"nats://{HOST}:{place.port}"
         self._client: Any = None
         self._subscribed: set[str] = set()
 
@@ -83,4 +84,4 @@ async def _start(size: int, path: str) -> AsyncIterator[None]:
 
 def subjects() -> list[Subject]:
     """One."""
-    return [Subject("NATS", "uvloop", _start, missing)]
+    return [Subject("NATS", "uvloop", _start)]

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from benchmarks.conductor import Subject
 from benchmarks.control import Order
 from benchmarks.party import MESSAGES_PER_TURN, LoopParty, check_answer, turns
-from benchmarks.peers import missing, services
+from benchmarks.peers import services
 from benchmarks.process import Factory, spawned
 
 # Of large messages a pipeline holds fewer, or it would hold hundreds of MiB.
@@ -123,6 +123,6 @@ async def _start(factory: Factory, size: int, path: str) -> AsyncIterator[None]:
 def subjects() -> list[Subject]:
     """Two."""
     return [
-        Subject("Redis pipelined", "uvloop", functools.partial(_start, Pipelined), missing),
-        Subject("Redis awaited", "uvloop", functools.partial(_start, Awaited), missing),
+        Subject("Redis pipelined", "uvloop", functools.partial(_start, Pipelined)),
+        Subject("Redis awaited", "uvloop", functools.partial(_start, Awaited)),
     ]

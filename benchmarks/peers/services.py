@@ -8,7 +8,6 @@ or it would not be a peer at its best.
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,11 +17,10 @@ from typing import Final
 
 from benchmarks.judgement import BenchmarkError
 from benchmarks.peers import program
+from benchmarks.servers import HOST, free_port
 
 START_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
-
-HOST: Final = "127.0.0.1"
 
 NATS_CONFIGURATION: Final = """\
 listen: "{host}:{port}"
@@ -42,7 +40,7 @@ class Place:
 @asynccontextmanager
 async def redis(folder: Path) -> AsyncIterator[Place]:
     """redis-server that stores nothing."""
-    place = Place(str(folder / "redis"), _free_port())
+    place = Place(str(folder / "redis"), free_port())
     options = ["--port", str(place.port), "--bind", HOST, "--unixsocket", place.path, "--dir", str(folder)]
     options += ["--save", "", "--appendonly", "no", "--client-output-buffer-limit", "pubsub 0 0 0"]
     async with _running("redis-server", options, place.port):
@@ -52,7 +50,7 @@ async def redis(folder: Path) -> AsyncIterator[Place]:
 @asynccontextmanager
 async def nats(folder: Path) -> AsyncIterator[Place]:
     """nats-server; it has no Unix sockets."""
-    place = Place("", _free_port())
+    place = Place("", free_port())
     configuration = folder / "nats.conf"
     configuration.write_text(NATS_CONFIGURATION.format(host=HOST, port=place.port))
     async with _running("nats-server", ["--config", str(configuration)], place.port):
@@ -91,10 +89,3 @@ async def _listening(process: asyncio.subprocess.Process, name: str, port: int) 
     except TimeoutError:
         raise BenchmarkError(f"{name} does not listen after {START_TIMEOUT_S:g} s") from None
     raise BenchmarkError(f"{name} ended with status {process.returncode}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

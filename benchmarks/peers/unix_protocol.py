@@ -21,7 +21,6 @@ from typing import Final, cast
 from benchmarks.conductor import Subject
 from benchmarks.control import Order
 from benchmarks.party import LoopParty, check_answer, turns
-from benchmarks.peers import missing
 from benchmarks.process import Factory, spawned
 
 LENGTH: Final = struct.Struct("<I")
@@ -182,6 +181,6 @@ async def _start(factory: Factory, size: int, path: str) -> AsyncIterator[None]:
 def subjects() -> list[Subject]:
     """Two."""
     return [
-        Subject("Protocol, joined", "uvloop", functools.partial(_start, UnixProtocol), missing),
-        Subject("Protocol, one by one", "uvloop", functools.partial(_start, OneByOne), missing),
+        Subject("Protocol, joined", "uvloop", functools.partial(_start, UnixProtocol)),
+        Subject("Protocol, one by one", "uvloop", functools.partial(_start, OneByOne)),
     ]

@@ -23,7 +23,6 @@ from benchmarks.conductor import Subject
 from benchmarks.control import RUN_TIMEOUT_S, Facts, Order
 from benchmarks.party import LoopParty, check_answer, turns
 from benchmarks.payloads import Inbox, payloads
-from benchmarks.peers import missing
 from benchmarks.process import Factory, spawned
 
 # From here on ZeroMQ sends the bytes themselves (its own default where copy=False).
@@ -207,6 +206,6 @@ async def _start(factory: Factory, loop: str, size: int, path: str) -> AsyncIter
 def subjects() -> list[Subject]:
     """Two."""
     return [
-        Subject("ZeroMQ", "", functools.partial(_start, Plain, ""), missing),
-        Subject("ZeroMQ", "uvloop", functools.partial(_start, Asyncio, "uvloop"), missing),
+        Subject("ZeroMQ", "", functools.partial(_start, Plain, "")),
+        Subject("ZeroMQ", "uvloop", functools.partial(_start, Asyncio, "uvloop")),
     ]

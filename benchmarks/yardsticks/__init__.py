@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -49,7 +49,7 @@ def _subject(name: str, factory: Factory, loop: str = "") -> Subject:
     return Subject(name, loop, functools.partial(_beside_a_folder, factory, loop))
 
 
-def subjects(loops: tuple[str, ...]) -> list[tuple[Subject, list[Shape]]]:
+def subjects(loops: Sequence[str]) -> list[tuple[Subject, list[Shape]]]:
     """Each with what is measured of it."""
     return [
         (_subject("Y1", OneByOne), [Y1]),

@@ -1,8 +1,8 @@
-"""The server under measurement: started as a user starts it, stopped as systemd stops it.
+"""Servers: started as a user starts them, stopped as systemd stops them.
 
-Law: what is measured is `asgi-ipc serve`, in processes of its own. A server
-that does not stop with status 0, or that logs a warning, is a failure. Every
-wait has an end.
+Law: what is measured runs in processes of its own. A server that does not
+stop with status 0, or that logs a warning, is a failure. Every wait has an
+end.
 """
 
 from __future__ import annotations
@@ -10,36 +10,45 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.control import SOCKET_VARIABLE
 from benchmarks.judgement import BenchmarkError
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
+HOST: Final = "127.0.0.1"
 
 STOP_TIMEOUT_S: Final = 30.0
 
+OURS: Final = ("asgi_ipc.cli", "serve")
+UVICORN: Final = ("uvicorn",)
+
 
 @asynccontextmanager
-async def serving(loop: str, workers: int, socket_path: str) -> AsyncIterator[None]:
-    """`asgi-ipc serve` with so many workers on that event loop; they find the conductor by themselves."""
-    command = [sys.executable, "-m", "asgi_ipc.cli", "serve", "benchmarks.ours.app:app"]
-    command += ["--workers", str(workers), "--port", "0", "--loop", loop]
-    command += ["--no-access-log", "--log-level", "warning"]
+async def serving(
+    command: tuple[str, ...], app: str, loop: str, workers: int, port: int, environment: Mapping[str, str]
+) -> AsyncIterator[None]:
+    """A server of that app, with so many workers on that event loop, from its start to its end."""
+    options = ["--workers", str(workers), "--host", HOST, "--port", str(port), "--loop", loop]
+    options += ["--no-access-log", "--log-level", "warning"]
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
             *command,
+            app,
+            *options,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, SOCKET_VARIABLE: socket_path},
+            env={**os.environ, **environment},
         )
         try:
             yield
@@ -63,7 +72,15 @@ async def _stop(process: asyncio.subprocess.Process) -> int:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             return await process.wait()
     except TimeoutError:
-        # Its workers see the end of their lifelines, and end, too.
+        # Our workers see the end of their lifelines, and end, too.
         process.kill()
         await process.wait()
         raise BenchmarkError(f"the server did not stop within {STOP_TIMEOUT_S:g} s") from None
+
+
+def free_port() -> int:
+    """One that nobody has just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

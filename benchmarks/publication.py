@@ -1,0 +1,90 @@
+"""The publication: docs/benchmarks.md, its chart, and the part of the README that shows them.
+
+Law: written by the command and never by hand. Of the README only what stands
+between two marks is replaced; without the marks nothing is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from benchmarks.chart import chart
+from benchmarks.judgement import BenchmarkError
+from benchmarks.report import everything, figures_table, servers_table, side_by_side
+from benchmarks.results import Record
+from benchmarks.servers import ROOT
+
+BEGIN: Final = "<!-- benchmarks: written by `make bench`, not by hand -->"
+END: Final = "<!-- benchmarks: end -->"
+
+PAGE: Final = "docs/benchmarks.md"
+PICTURE: Final = "docs/benchmarks.svg"
+
+# How it was measured, for the page.
+HOW: Final = Path(__file__).parent / "how.md"
+
+
+def publish(record: Record, root: Path = ROOT) -> list[Path]:
+    """Write all three; their paths. Raises BenchmarkError if the README has no place for it."""
+    readme = root / "README.md"
+    page = with_part(readme.read_text(), readme_part(record))
+    paths = [root / PICTURE, root / PAGE, readme]
+    for path, text in zip(paths, (chart(record), whole_page(record), page), strict=True):
+        path.write_text(text)
+    return paths
+
+
+def with_part(page: str, part: str) -> str:
+    """The page with that text between its marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchmarkError(f"README.md does not have the lines {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n{part.strip()}\n{END}{after}"
+
+
+def readme_part(record: Record) -> str:
+    """What the README shows."""
+    return (
+        f"![asgi-ipc and what else one could use, side by side]({PICTURE})\n\n"
+        f"{side_by_side(record)}\n\n"
+        f"{record.where.sentence}. [How it was measured, and all figures]({PAGE}).\n"
+    )
+
+
+def whole_page(record: Record) -> str:
+    """docs/benchmarks.md."""
+    return (
+        "\n".join(
+            [
+                "# Benchmarks",
+                "",
+                f"{record.where.sentence}.",
+                "",
+                HOW.read_text(),
+                "![side by side](benchmarks.svg)",
+                "",
+                "## Figures to reach",
+                "",
+                "Ratios on uvloop, to the fastest peer of the shape where a peer is named.",
+                "",
+                figures_table(record),
+                "",
+                "## Side by side",
+                "",
+                "Thousand deliveries a second.",
+                "",
+                side_by_side(record),
+                "",
+                "## Beside plain uvicorn",
+                "",
+                servers_table(record),
+                "",
+                "## Everything",
+                "",
+                everything(record, with_figures=False),
+            ]
+        ).rstrip()
+        + "\n"
+    )

@@ -1,0 +1,80 @@
+"""F, and the idle half of G: start-up, memory, and what a server does while nobody wants anything.
+
+Law: the two kinds of server take turns, one at a time, since memory that
+several processes share is counted in parts. Figures are of the workers; what
+starts and watches them is another process on either side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from benchmarks.judgement import NS_PER_US, BenchmarkError
+from benchmarks.results import Footprint
+from benchmarks.rounds import tell
+from benchmarks.serving.kinds import PLAIN, WITH_IPC, Kind, running
+
+WORKERS: Final = 4
+
+# What start-up has put off is done by then.
+SETTLE_S: Final = 1.0
+
+KIB: Final = 1024
+
+
+# As many beats of each worker.
+IDLE_S: Final = 5.0
+
+
+async def measure(loop: str, runs: int) -> list[Footprint]:
+    """Each kind so many times, in turns."""
+    done: dict[Kind, list[tuple[float, float, float, float]]] = {PLAIN: [], WITH_IPC: []}
+    for number in range(runs):
+        for kind in (PLAIN, WITH_IPC) if number % 2 else (WITH_IPC, PLAIN):
+            one = await _one(kind, loop)
+            done[kind].append(one)
+            ready_s, pss_bytes, cpu_us, wakeups = one
+            figure = f"ready {ready_s:.2f} s, {pss_bytes / KIB / KIB:.1f} MiB; "
+            figure += f"idle: {cpu_us:,.0f} us and {wakeups:.1f} wake-ups a second"
+            tell(f"{kind.name} ({loop})", "F", number, runs, figure)
+    return [
+        Footprint(kind.name, loop, WORKERS, *(list(values) for values in zip(*samples, strict=True)))
+        for kind, samples in done.items()
+    ]
+
+
+async def _one(kind: Kind, loop: str) -> tuple[float, float, float, float]:
+    async with running(kind, loop, WORKERS) as server:
+        await asyncio.sleep(SETTLE_S)
+        pss_bytes = sum(map(_pss_bytes, server.pids)) / WORKERS
+        before = [_activity(pid) for pid in server.pids]
+        await asyncio.sleep(IDLE_S)
+        after = [_activity(pid) for pid in server.pids]
+    cpu_ns, wakeups = (
+        sum(late[part] - early[part] for early, late in zip(before, after, strict=True)) / WORKERS / IDLE_S
+        for part in (0, 1)
+    )
+    return server.ready_s, pss_bytes, cpu_ns / NS_PER_US, wakeups
+
+
+def _pss_bytes(pid: int) -> int:
+    """Its memory, of what it shares with others its part: proc_pid_smaps(5)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * KIB
+    raise BenchmarkError(f"no Pss of {pid}")
+
+
+def _activity(pid: int) -> tuple[int, int]:
+    """Processor time in ns, and how often one of its threads went to sleep, so far.
+
+    From `schedstat`: the same as utime and stime, which count in hundredths of a second.
+    """
+    cpu_ns = switches = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        cpu_ns += int((thread / "schedstat").read_text().split()[0])
+        status = (thread / "status").read_text()
+        switches += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return cpu_ns, switches
