@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint faults bench bench-peers image-check clean
+.PHONY: help demo test lint faults bench bench-peers bench-quick image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000"
 	@echo "make test         install everything and run the whole test suite"
 	@echo "make lint         linter, formatter, types"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
-	@echo "make bench        measure, and write benchmarks/results/"
+	@echo "make bench        measure everything: docs/benchmarks.md, its chart, and the README's figures"
 	@echo "make bench-peers  the same beside Redis, NATS, ZeroMQ and others, which it installs"
+	@echo "make bench-quick  less than two minutes, beside a saved run: before a change with SAVE=1, and after it"
 	@echo "make image-check  build the container image without a Docker engine and try it"
 
 # The wheel is what is installed and tested, not the folder beside it.
@@ -52,11 +53,14 @@ faults: $(VENV)/.faults
 	@$(BIN)/python -m tests.faults $(ROW)
 
 bench: $(VENV)/.test
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --publish
 
 bench-peers: $(VENV)/.peers
 	@scripts/peers
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --publish
+
+bench-quick: $(VENV)/.test
+	@$(BIN)/python -m benchmarks --quick $(if $(SAVE),--save)
 
 image-check:
 	@scripts/image-check
