@@ -28,7 +28,7 @@ LOOPS: Final = ("asyncio", "uvloop")
 # More than an idle system's own housekeeping.
 QUIET_CPUS: Final = 0.3
 
-FULL: Final = Extent(runs=6, starts=2, run_s=0.3)
+FULL: Final = Extent(runs=5, starts=2, run_s=0.2)
 QUICK: Final = Extent(runs=4, starts=4, run_s=0.15)
 
 # What `--save` and `--quick` call a run that was not given a name.
@@ -41,9 +41,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure asgi-ipc between real workers."
     )
     option = parser.add_argument
-    option("--runs", type=int, metavar="N", help="runs of each case (6; quick: 4)")
+    option("--runs", type=int, metavar="N", help="runs of each case (5; quick: 4)")
     option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 4)")
-    option("--run-seconds", type=float, metavar="S", help="length of a run (0.3; quick: 0.15)")
+    option("--run-seconds", type=float, metavar="S", help="length of a run (0.2; quick: 0.15)")
     option(
         "--only", metavar="CASE", action="append", help="for instance A-10B-nowait or 'B*'; may be repeated"
     )

@@ -36,7 +36,7 @@ MAX_COUNT: Final = 1_000_000
 MIN_ROUND_TRIPS: Final = 500
 
 # Long enough for some bursts of each of 64 workers.
-GROWTH_S: Final = 2.0
+GROWTH_S: Final = 1.5
 
 # A run of fewer is one of starting and stopping.
 MIN_COUNT: Final = 10

@@ -25,7 +25,7 @@ KIB: Final = 1024
 
 
 # As many beats of each worker.
-IDLE_S: Final = 5.0
+IDLE_S: Final = 3.0
 
 
 async def measure(loop: str, runs: int) -> list[Footprint]:
