@@ -12,13 +12,22 @@ from pathlib import Path
 import httpx
 import pytest
 
-from asgi_ipc.launcher.launcher import LATE_S
-from asgi_ipc.protocol.slots import STALLED_AFTER_S
+from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
+from asgi_ipc.protocol.slots import STALLED_AFTER_S, Policy
 from tests.faults.oracle import judge
 from tests.puppets import puppets
 from tests.serving import DEADLINE_S, eventually, is_running, serving
 
 RESTARTED = "All workers have been restarted"
+
+
+async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
+    """A word that is written may let another go, with no event in between, and none for a second behind."""
+    launcher = Launcher(Run(Policy(1, 1.0), (), lambda slot, generation: pytest.fail("nobody is started")))
+    launcher._loop = asyncio.get_running_loop()
+    launcher._wake.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await launcher._turn()
 
 
 async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tmp_path: Path) -> None:

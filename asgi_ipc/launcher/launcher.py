@@ -117,13 +117,13 @@ class Launcher:
     async def _turn(self) -> None:
         deadlines = [self._fleet.next_deadline(), self._relay.next_deadline()]
         deadline = min((each for each in deadlines if each is not None), default=None)
-        if not self._events:
-            self._wake.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        # Here and nowhere else: what the last turn has written may have made room for more.
+        self._wake.clear()
         now = self._loop.time()
         is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:

@@ -8,15 +8,19 @@ starts and watches them is another process on either side.
 from __future__ import annotations
 
 import asyncio
+import compileall
 from pathlib import Path
 from typing import Final
 
 from benchmarks.judgement import NS_PER_US, BenchmarkError
 from benchmarks.results import Footprint
 from benchmarks.rounds import tell
+from benchmarks.servers import ROOT
 from benchmarks.serving.kinds import PLAIN, WITH_IPC, Kind, running
 
 WORKERS: Final = 4
+
+PACKAGES: Final = ("asgi_ipc", "benchmarks")
 
 # What start-up has put off is done by then.
 SETTLE_S: Final = 1.0
@@ -30,6 +34,9 @@ IDLE_S: Final = 3.0
 
 async def measure(loop: str, runs: int) -> list[Footprint]:
     """Each kind so many times, in turns."""
+    # An installed package has its bytecode, as uvicorn has; this one may run from its sources.
+    for package in PACKAGES:
+        compileall.compile_dir(ROOT / package, quiet=1)
     done: dict[Kind, list[tuple[float, float, float, float]]] = {PLAIN: [], WITH_IPC: []}
     for number in range(runs):
         for kind in (PLAIN, WITH_IPC) if number % 2 else (WITH_IPC, PLAIN):
