@@ -322,7 +322,7 @@ async def test_idle_means_now_and_not_a_moment_ago() -> None:
         await asyncio.sleep(0)
         first.set()
         # Nothing runs, whoever waits for that has been woken and not gone on yet, and a message comes.
-        await here.until(here.dispatcher._idle.is_set)
+        await here.until(lambda: here.dispatcher._idle is None)
         here.deliver(("waits", second))
         for _ in range(5):
             await asyncio.sleep(0)

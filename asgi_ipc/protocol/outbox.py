@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Final
 
@@ -146,6 +147,7 @@ class Outbox:
         "_arena",
         "_budget",
         "_capacity_bytes",
+        "_encode",
         "_limit_bytes",
         "_messages",
         "_number",
@@ -169,8 +171,10 @@ class Outbox:
         self._budget = budget
         self._limit_bytes = limit_bytes
         self._capacity_bytes = batch_capacity_bytes(route.max_packet_bytes)
-        self._slack_bytes = FRESH_MESSAGES * self._capacity_bytes
+        # What the short way may bring uncounted, and a packet of it on its way.
+        self._slack_bytes = (FRESH_MESSAGES + 1) * self._capacity_bytes
         self._number = 0
+        self._encode = partial(encode_packet, route.cookie, route.sender, route.receiver)
         self.fresh: list[bytes] = []
         self._queue: deque[_Run | _Fragments] = deque()
         self._packet: bytes | None = None
@@ -340,24 +344,44 @@ class Outbox:
         """The packet to write next, or None. The same one until `written` is called."""
         if self._packet is None:
             if self.copied is not None:
-                self._packet = self._encode(COPIED, pack_serial(self.copied))
+                self._packet = self._encode(self._number, COPIED, pack_serial(self.copied))
                 self.copied = None
                 self._offered = (0, 0)
                 return self._packet
             if self.must_wait and self.is_patient:
                 return None
+            if not self._queue:
+                if not self.fresh:
+                    return None
+                if self._next_fresh():
+                    return self._packet
             if self.fresh:
                 self.settle()
-            if not self._queue:
-                return None
             if self._arena is not None:
                 places = self._next_places(self._arena)
                 if places or places is None:
-                    self._packet = self._encode(PLACED, places) if places else None
+                    self._packet = self._encode(self._number, PLACED, places) if places else None
                     return self._packet
             head = self._queue[0]
             self._packet = self._next_batch() if isinstance(head, _Run) else self._next_fragment(head)
         return self._packet
+
+    def _next_fresh(self) -> bool:
+        """Nothing waits but what is fresh: if it fits one packet, that is the next one."""
+        # Other threads may append behind these meanwhile.
+        messages = self.fresh[:]
+        size_bytes = sum(map(len, messages))
+        if size_bytes > self._capacity_bytes:
+            return False
+        count = len(messages)
+        del self.fresh[:count]
+        self._messages += count
+        self._accepted += count
+        self._settled_bytes += size_bytes
+        self._budget.used_bytes += size_bytes
+        self._offered = (count, size_bytes)
+        self._packet = self._encode(self._number, BATCH, join_batch(messages))
+        return True
 
     def _next_places(self, arena: Arena) -> bytes | None:
         """Write what comes next into the arena; where. Empty: it travels in packets. None: it must wait."""
@@ -442,7 +466,7 @@ class Outbox:
             messages += run.messages
             room -= run.size_bytes
         self._offered = (len(messages), self._capacity_bytes - room)
-        return self._encode(BATCH, join_batch(messages))
+        return self._encode(self._number, BATCH, join_batch(messages))
 
     def _next_fragment(self, item: _Fragments) -> bytes:
         message = item.message
@@ -451,13 +475,10 @@ class Outbox:
         room = self._route.max_packet_bytes - HEADER_BYTES
         if start == 0:
             item.offered_bytes = room - TOTAL_BYTES
-            return self._encode(FRAGMENT_FIRST, first_fragment(total, message.piece(0, item.offered_bytes)))
+            piece = first_fragment(total, message.piece(0, item.offered_bytes))
+            return self._encode(self._number, FRAGMENT_FIRST, piece)
         item.offered_bytes = min(start + room, total)
-        return self._encode(FRAGMENT_MORE, message.piece(start, item.offered_bytes))
-
-    def _encode(self, kind: int, payload: bytes | memoryview) -> bytes:
-        route = self._route
-        return encode_packet(route.cookie, route.sender, route.receiver, self._number, kind, payload)
+        return self._encode(self._number, FRAGMENT_MORE, message.piece(start, item.offered_bytes))
 
     def written(self) -> None:
         """The packet that `next_packet` gave is in the pipe, whole."""
@@ -495,9 +516,10 @@ class Outbox:
     def _discharge_offered(self, offered: tuple[int, int]) -> None:
         self._offered = None
         self._discharge_small(*offered)
-        for message in self._placed:
-            self._discharge_large(message)
-        self._placed.clear()
+        if self._placed:
+            for message in self._placed:
+                self._discharge_large(message)
+            self._placed.clear()
 
     def _discharge_small(self, messages: int, size_bytes: int) -> None:
         self._messages -= messages

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 HEADER_BYTES: Final = 32
 COOKIE_BYTES: Final = 8
@@ -42,7 +44,7 @@ _unpack = _HEADER_AND_CRC.unpack_from
 _crc32 = zlib.crc32
 
 
-class Packet(NamedTuple):
+class Packet(msgspec.Struct, frozen=True, gc=False):
     """One packet as it was found in the byte stream."""
 
     sender: int

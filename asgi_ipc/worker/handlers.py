@@ -75,8 +75,8 @@ class Dispatcher:
         # A turn has ended before the queue did.
         self._late = False
         self._closed = False
-        self._idle: asyncio.Event = asyncio.Event()
-        self._idle.set()
+        # Whoever waits until nothing does.
+        self._idle: asyncio.Event | None = None
         self._unheard: set[str] = set()
         self.received = 0
         self.discarded = 0
@@ -123,8 +123,9 @@ class Dispatcher:
     async def idle(self) -> None:
         """Wait until nothing waits and no handler runs: at the moment in which this returns."""
         # Between the end of the last handler and this task's turn, another message may have come.
-        while not self._idle.is_set():
-            await self._idle.wait()
+        while self._is_busy():
+            idle = self._idle = self._idle or asyncio.Event()
+            await idle.wait()
 
     async def close(self) -> int:
         """Cancel the handlers in flight, let them clean up; how many. What waits is dropped and counted."""
@@ -145,7 +146,6 @@ class Dispatcher:
 
     def _go_on(self) -> None:
         """Something waits: see to it, unless somebody does already."""
-        self._idle.clear()
         if not self._running and not self._coming and not self._scheduled:
             self._advance(None)
             self._check_idle()
@@ -314,6 +314,10 @@ class Dispatcher:
         if self._queue:
             self._schedule()
 
+    def _is_busy(self) -> bool:
+        return bool(self._queue or self.calls or self._coming or self._running)
+
     def _check_idle(self) -> None:
-        if not self._queue and not self.calls and not self._coming and not self._running:
+        if self._idle is not None and not self._is_busy():
             self._idle.set()
+            self._idle = None

@@ -279,12 +279,13 @@ class Outgoing:
 
     def _appended(self, peer: Peer, message: bytes) -> bool:
         """The first message of a turn has gone the short way, or many have: see that they go on."""
+        outbox = peer.outbox
         with self._lock:
             # What was appended before a peer left is written; behind that nobody would look again.
-            if peer.leaving and peer.outbox.take_back(message):
+            if peer.leaving and outbox.take_back(message):
                 raise UnknownWorkerError(peer.worker.pid)
             begins_turn = self._touch(peer)
-            backlog_bytes = peer.outbox.settle()
+            backlog_bytes = outbox.settle() if len(outbox.fresh) >= FRESH_MESSAGES else 0
         self._after_accept(peer, begins_turn, backlog_bytes)
         return True
 
@@ -403,9 +404,11 @@ class Outgoing:
             for peer in dirty:
                 peer.dirty = False
         for peer in dirty:
-            peer.quiet = peer.outbox.messages <= QUIET_MESSAGES
-            if peer.writer is not None:
-                peer.writer.flush()
+            outbox, writer = peer.outbox, peer.writer
+            waiting = outbox.messages
+            peer.quiet = waiting <= QUIET_MESSAGES
+            if writer is not None and (waiting or outbox.copied is not None):
+                writer.flush()
 
     def _on_written(self) -> None:
         """A packet has left an outbox: there may be room for those who wait."""

@@ -199,7 +199,8 @@ class PipeWriter:
         for count in range(burst):
             if packet is None:
                 self._contended = False
-                self._stop_waiting()
+                if self._waiting:
+                    self._stop_waiting()
                 if self._closing and not outbox:
                     self.close()
                 return
