@@ -125,7 +125,7 @@ class Fleet:
     def kill(self, member: Member) -> None:
         """Its process ends: the kernel closes what it had, and the launcher tells the others."""
         endpoint = member.endpoint
-        for peer in endpoint.outgoing.all_peers():
+        for peer in endpoint.outgoing.peers.all():
             if peer.writer is not None:
                 peer.writer.close()
         assert endpoint._reader is not None

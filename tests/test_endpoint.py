@@ -274,7 +274,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         assert a.seen == [("note", newcomer.pid, "last words")]
         async with asyncio.timeout(10):
             assert await gone == newcomer
-        assert a.endpoint.outgoing.find(newcomer.generation) is None
+        assert a.endpoint.outgoing.peers.find(newcomer.generation) is None
         assert a.ipc.stats().dropped == {}
 
 
@@ -297,7 +297,7 @@ async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_c
 
 
 def _write_end(sender: Member, receiver: Member) -> int:
-    writer = sender.endpoint.outgoing.peer(receiver.pid).writer
+    writer = sender.endpoint.outgoing.peers.meant_by(receiver.pid).writer
     assert isinstance(writer, PipeWriter)
     return writer._fd
 
@@ -314,10 +314,10 @@ async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_
         launcher.kill(a)
         await asyncio.sleep(0)
         b.endpoint._lifeline.drain()  # type: ignore[union-attr]
-        assert b.endpoint.outgoing.find(1) is not None
+        assert b.endpoint.outgoing.peers.find(1) is not None
         b.go_on_reading()
         assert await b.until(1) == ["whole"]
-        assert b.endpoint.outgoing.find(1) is None
+        assert b.endpoint.outgoing.peers.find(1) is None
         assert b.endpoint.reassembly_bytes == 0
         assert b.ipc.stats().dropped == {"partial": 1}
 

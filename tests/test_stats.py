@@ -224,7 +224,7 @@ async def test_a_leave_that_is_cancelled_leaves_nothing_open_and_nothing_uncount
         living = asyncio.create_task(live())
         await entered.wait()
         endpoint = leaver.endpoint
-        writer = endpoint.outgoing.peer(a.pid).writer
+        writer = endpoint.outgoing.peers.meant_by(a.pid).writer
         a.stop_reading()
         for _ in range(2):
             leaver.ipc.send_nowait(a.pid, "note", bytes(MIB))

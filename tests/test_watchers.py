@@ -124,7 +124,7 @@ async def test_after_the_lifespan_nobody_is_told_and_no_write_end_is_kept() -> N
             endpoint: Endpoint = leaver.endpoint
         # Its process lives on, with the app's own shutdown; so does its lifeline.
         launcher.kill(b)
-        await until(lambda: endpoint.outgoing.find(b.worker.generation) is None)
+        await until(lambda: endpoint.outgoing.peers.find(b.worker.generation) is None)
         late = launcher.new(slot=3)
         read_end, write_end = os.pipe()
         socket.send_fds(leaver.line, [encode_word(Joined(late.worker))], [write_end])
@@ -177,7 +177,7 @@ async def test_a_departure_is_told_when_async_and_ordered_handlers_have_had_thei
             await a.ipc.send(b.pid, "one by one", ("one by one", number))
         await until(a.endpoint.outgoing.is_empty)
         launcher.kill(a)
-        await until(lambda: b.endpoint.outgoing.find(a.worker.generation) is None and len(begun) == 4)
+        await until(lambda: b.endpoint.outgoing.peers.find(a.worker.generation) is None and len(begun) == 4)
         for _ in range(20):
             await asyncio.sleep(0)
         # Two of the dead's messages wait for the first of their lane to finish.
@@ -234,7 +234,7 @@ async def test_lost_counts_what_this_worker_had_accepted_for_it_and_nobody_elses
             a.ipc.send_nowait(d.pid, "note", [number, bytes(20_000)])
         await b.ipc.broadcast("note", bytes(2 * MIB), include_self=False)
         await until(lambda: told[a.pid][-1:] == [("note", bytes(2 * MIB))])
-        left = a.endpoint.outgoing.peer(d.pid).outbox.messages
+        left = a.endpoint.outgoing.peers.meant_by(d.pid).outbox.messages
         assert 0 < left < small
         launcher.kill(c)
         launcher.kill(d)

@@ -41,8 +41,11 @@ MAX_DEPTH: Final = 100
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None), bytearray, memoryview})
 _KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 
+
+# UTF-8.
+MAX_CHARACTER_BYTES: Final = 4
 
 # Names found valid are remembered, up to this many.
 MAX_KNOWN_NAMES: Final = 1024
@@ -52,6 +55,9 @@ _ARRAY2: Final = b"\x92"
 _BIN32: Final = 0xC6
 _STR32: Final = 0xDB
 _LARGE_HEADER: Final = struct.Struct(">BI")
+
+# What small data may have around it: the array, the longest name, and the two headers of up to 3 bytes.
+_AROUND_BYTES: Final = 1 + 3 + MAX_NAME_BYTES + 3
 
 
 class LargeMessage:
@@ -82,14 +88,22 @@ Encoded: TypeAlias = bytes | LargeMessage
 
 
 class Packer:
-    """Makes messages of names and data: bytes, or a LargeMessage above `small_bytes`."""
+    """Makes messages of names and data: bytes, or a LargeMessage above `small_bytes`.
 
-    __slots__ = ("_known_names", "_max_message_bytes", "_small_bytes")
+    Attributes:
+        known_names: found valid. With one of them, `encode((name, data))` is the message of `data` that is
+        short_bytes: bytes of at most so many, or
+        short_characters: a str of at most so many.
+    """
+
+    __slots__ = ("_max_message_bytes", "_small_bytes", "known_names", "short_bytes", "short_characters")
 
     def __init__(self, max_message_bytes: int, small_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._small_bytes = min(small_bytes, max_message_bytes)
-        self._known_names: set[str] = set()
+        self.known_names: set[str] = set()
+        self.short_bytes = self._small_bytes - _AROUND_BYTES
+        self.short_characters = self.short_bytes // MAX_CHARACTER_BYTES
 
     def pack(self, name: str, data: Any) -> Encoded:
         """One message. May be called from any thread.
@@ -100,7 +114,7 @@ class Packer:
                 and give it back as it was.
             MessageTooLargeError: the encoded message exceeds `max_message_bytes`.
         """
-        if type(name) is not str or name not in self._known_names:
+        if type(name) is not str or name not in self.known_names:
             self._learn(name)
         kind = type(data)
         if kind is bytes or kind is str:
@@ -109,7 +123,7 @@ class Packer:
         elif kind not in _PLAIN:
             _check_data(data, 0)
         try:
-            encoded = _encode((name, data))
+            encoded = encode((name, data))
         except BufferError as error:
             raise ValueError(f"a message can't carry this memoryview: {error}") from error
         if len(encoded) <= self._small_bytes:
@@ -128,7 +142,7 @@ class Packer:
             header = _LARGE_HEADER.pack(kind, len(body))
         except struct.error:
             raise OverflowError("a message can't carry 4 GiB") from None
-        return self._checked(LargeMessage(body, b"".join((_ARRAY2, _encode(name), header))))
+        return self._checked(LargeMessage(body, b"".join((_ARRAY2, encode(name), header))))
 
     def _checked(self, message: LargeMessage) -> LargeMessage:
         if message.size_bytes > self._max_message_bytes:
@@ -138,9 +152,9 @@ class Packer:
     def _learn(self, name: object) -> None:
         check_name(name)
         assert isinstance(name, str)
-        if len(self._known_names) >= MAX_KNOWN_NAMES:
-            self._known_names.clear()
-        self._known_names.add(name)
+        if len(self.known_names) >= MAX_KNOWN_NAMES:
+            self.known_names.clear()
+        self.known_names.add(name)
 
 
 def check_name(name: object) -> None:
@@ -158,7 +172,7 @@ def check_name(name: object) -> None:
             raise InvalidNameError(name, "a name has no control characters")
         if not _is_unicode(name):
             raise InvalidNameError(name, "a name is valid Unicode")
-    if len(name) * 4 > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
+    if len(name) * MAX_CHARACTER_BYTES > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
 
 

@@ -38,7 +38,8 @@ from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.mapping import Mapping, map_arena
-from asgi_ipc.worker.outgoing import Outgoing, Peer
+from asgi_ipc.worker.outgoing import Outgoing
+from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.registry import Handler, Registry
@@ -143,11 +144,11 @@ class Endpoint:
 
     def _take_packets(self, parser: PacketParser, chunk: bytes, drained: bool) -> None:
         for packet in parser.feed(chunk, drained=drained):
-            peer = self.outgoing.find(packet.sender)
+            peer = self.outgoing.peers.find(packet.sender)
             if peer is None and self._lifeline is not None:
                 # It knows us, so the word that makes us know it has been written.
                 self._lifeline.drain()
-                peer = self.outgoing.find(packet.sender)
+                peer = self.outgoing.peers.find(packet.sender)
             if peer is None or packet.receiver != self.me.generation:
                 self._stale += 1
                 continue
@@ -260,7 +261,7 @@ class Endpoint:
         self._lifeline.send(Took(generation, fd >= 0))
         if fd < 0:
             return
-        peer = self.outgoing.find(generation)
+        peer = self.outgoing.peers.find(generation)
         if peer is None or peer.writer is not None or self._over:
             # Whoever leaves waits for the last of its write ends.
             descriptors.close(fd)
@@ -277,13 +278,13 @@ class Endpoint:
     # --- others leaving and dying
 
     def _seal(self, generation: int) -> None:
-        peer = self.outgoing.find(generation)
+        peer = self.outgoing.peers.find(generation)
         if peer is not None and peer is not self._self_peer:
             self.outgoing.seal(peer)
 
     def _bury(self, generation: int, reason: str) -> None:
         """That peer is dead. What it wrote is in our pipe still, up to here."""
-        peer = self.outgoing.find(generation)
+        peer = self.outgoing.peers.find(generation)
         if peer is None:
             return
         self.outgoing.lose(peer)
@@ -318,7 +319,7 @@ class Endpoint:
     def _orphaned(self) -> None:
         """The launcher is gone: nobody will tell who leaves, so everyone treats everyone as leaving."""
         self._entered.set()
-        for peer in self.outgoing.all_peers():
+        for peer in self.outgoing.peers.all():
             self._seal(peer.worker.generation)
         deadline = self._leave_deadline
         if deadline is not None and (when := deadline.when()) is not None:

@@ -31,7 +31,8 @@ from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.calls import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.outgoing import Outgoing, Peer
+from asgi_ipc.worker.outgoing import Outgoing
+from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.registry import Function, Registry
 from asgi_ipc.worker.stats import Stats, snapshot
 
@@ -183,7 +184,7 @@ class IPC:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._entered().outgoing.membership.workers
+        return self._entered().outgoing.peers.membership.workers
 
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.
@@ -220,18 +221,18 @@ class IPC:
             TypeError, ValueError, OverflowError: `data` is nothing that a message can carry.
             NotRunningError: outside the lifespan, or on another event loop.
         """
-        outgoing = self._here(self._sending)
-        _check_timeout(timeout)
-        message = outgoing.pack(name, data)
-        peer = outgoing.by_pid.get(pid) if type(pid) is int else None
-        if peer is None:
-            peer = outgoing.peer(pid)
-        if outgoing.post(peer, message):
-            outgoing.turn_messages += 1
-            if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
-                await self._yield_sometimes(outgoing, len(message))
-        else:
-            await self._accepted_by(outgoing, peer, message, timeout)
+        outgoing = self._sending
+        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
+            outgoing = self._here(outgoing)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
+        refused = outgoing.send(pid, name, data)
+        if refused is not None:
+            await self._accepted_by(outgoing, *refused, timeout)
+            return
+        outgoing.turn_messages += 1
+        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
+            await self._yield()
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
@@ -241,12 +242,9 @@ class IPC:
         outgoing = self._sending
         if outgoing is None:
             raise self._not_running()
-        message = outgoing.pack(name, data)
-        peer = outgoing.by_pid.get(pid) if type(pid) is int else None
-        if peer is None:
-            peer = outgoing.peer(pid)
-        if not outgoing.post(peer, message):
-            raise WouldBlockError(peer.worker.pid)
+        refused = outgoing.send(pid, name, data)
+        if refused is not None:
+            raise WouldBlockError(refused.peer.worker.pid)
 
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
@@ -259,16 +257,19 @@ class IPC:
 
         Raises as `send`, but for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
-        outgoing = self._here(self._sending)
-        _check_timeout(timeout)
+        outgoing = self._sending
+        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
+            outgoing = self._here(outgoing)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
         message = outgoing.pack(name, data)
-        took, full = outgoing.post_to_each(outgoing.members(include_self=include_self), message)
+        took, full = outgoing.post_to_each(outgoing.peers.members(include_self=include_self), message)
         if full:
             return (*took, *await self._accepted_by_each(outgoing, full, message, timeout))
         # Encoded once; putting it into some outboxes more costs little beside that.
         outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
-            await self._yield_sometimes(outgoing, len(message) * len(took))
+        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
+            await self._yield()
         return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
@@ -280,23 +281,25 @@ class IPC:
         if outgoing is None:
             raise self._not_running()
         message = outgoing.pack(name, data)
-        return tuple(outgoing.post_to_all(outgoing.members(include_self=include_self), message))
+        return tuple(outgoing.post_to_all(outgoing.peers.members(include_self=include_self), message))
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """Send one message to the sender of the message being handled, that very incarnation.
 
         Raises OutsideHandlerError where no message is being handled, and else as `send`.
         """
-        outgoing = self._here(self._replying)
-        _check_timeout(timeout)
-        peer = outgoing.peer(self._addressee())
-        message = outgoing.pack(name, data)
-        if outgoing.post(peer, message):
-            outgoing.turn_messages += 1
-            if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or type(message) is not bytes:
-                await self._yield_sometimes(outgoing, len(message))
-        else:
-            await self._accepted_by(outgoing, peer, message, timeout)
+        outgoing = self._replying
+        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
+            outgoing = self._here(outgoing)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
+        refused = outgoing.send(self._addressee(), name, data)
+        if refused is not None:
+            await self._accepted_by(outgoing, *refused, timeout)
+            return
+        outgoing.turn_messages += 1
+        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
+            await self._yield()
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
@@ -306,9 +309,9 @@ class IPC:
         outgoing = self._replying
         if outgoing is None:
             raise self._not_running()
-        peer = outgoing.peer(self._addressee())
-        if not outgoing.post(peer, outgoing.pack(name, data)):
-            raise WouldBlockError(peer.worker.pid)
+        refused = outgoing.send(self._addressee(), name, data)
+        if refused is not None:
+            raise WouldBlockError(refused.peer.worker.pid)
 
     # --- life
 
@@ -366,13 +369,13 @@ class IPC:
         return NotRunningError("ipc.lifespan has not been entered yet, or is ending")
 
     def _here(self, outgoing: Outgoing | None) -> Outgoing:
-        """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop."""
+        """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop.
+
+        Once a turn is enough on one thread, where another loop can't run meanwhile.
+        """
         if outgoing is None:
             raise self._not_running()
-        # Asked once a turn on the same thread, where another loop can't run meanwhile.
-        if get_ident() != outgoing.thread or (
-            not outgoing.turn_messages and asyncio.get_running_loop() is not outgoing.loop
-        ):
+        if get_ident() != outgoing.thread or asyncio.get_running_loop() is not outgoing.loop:
             raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
         return outgoing
 
@@ -418,17 +421,14 @@ class IPC:
                 raise result
         return took
 
-    async def _yield_sometimes(self, outgoing: Outgoing, sent_bytes: int) -> None:
-        outgoing.turn_bytes += sent_bytes
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            with self._waiting():
-                await asyncio.sleep(0)
+    async def _yield(self) -> None:
+        with self._waiting():
+            await asyncio.sleep(0)
 
 
-def _check_timeout(timeout: float | None) -> None:
-    # Not `timeout < 0`: that is False for NaN.
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"a timeout is a number of seconds from 0 on, or None; not {timeout!r}")
+def _no_timeout(timeout: float) -> ValueError:
+    # For what is not `>= 0`, which NaN is not either.
+    return ValueError(f"a timeout is a number of seconds from 0 on, or None; not {timeout!r}")
 
 
 def _settings_of_one() -> Settings:

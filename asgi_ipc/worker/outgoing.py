@@ -1,4 +1,4 @@
-"""Outgoing: what this worker sends. Peers, their outboxes, and who waits for room in them.
+"""Outgoing: what this worker sends, and who waits for room to send it.
 
 Law: a message is accepted here or nowhere. `post` and `post_to_each` may be
 called from any thread; one short lock guards the outboxes and the peers, but
@@ -15,15 +15,16 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
 from asgi_ipc.protocol.arena import Arena
 from asgi_ipc.protocol.batch import batch_capacity_bytes
-from asgi_ipc.protocol.membership import Membership, Worker
-from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer, encode
 from asgi_ipc.protocol.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
 from asgi_ipc.worker.loopback import LoopbackWriter
+from asgi_ipc.worker.peers import Members, Peer, Peers
 from asgi_ipc.worker.pipes import PipeWriter
 
 # An outbox that reaches this is written at once instead of at the end of the
@@ -35,30 +36,11 @@ EAGER_BYTES: Final = 64 * 1024
 QUIET_MESSAGES: Final = 4
 
 
-@dataclass(eq=False, slots=True)
-class Peer:
-    """One worker that this one sends to, itself among them. `context` is what its messages run in."""
+class Refused(NamedTuple):
+    """A message for which there was no room."""
 
-    worker: Worker
-    outbox: Outbox
-    context: contextvars.Context
-    # None until its write end arrives; what is accepted for it waits.
-    writer: PipeWriter | LoopbackWriter | None = None
-    # In the list of those to flush at the end of this turn.
-    dirty: bool = False
-    # The last turn brought it little.
-    quiet: bool = True
-    # Not addressed any more.
-    leaving: bool = False
-    # Accepted messages for it that never left its outbox, once it has gone.
-    lost: int = 0
-
-
-class Members(NamedTuple):
-    """Those whom a broadcast means, and their pids."""
-
-    peers: tuple[Peer, ...]
-    pids: tuple[int, ...]
+    peer: Peer
+    message: Encoded
 
 
 @dataclass(eq=False, slots=True)
@@ -75,8 +57,7 @@ class Outgoing:
 
     def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int, max_message_bytes: int) -> None:
         self.loop = asyncio.get_running_loop()
-        self.membership = Membership(me)
-        # What this turn has accepted by those who yield after so much.
+        # What this turn has accepted of those who yield after so much: messages; and, of large ones, bytes.
         self.turn_messages = 0
         self.turn_bytes = 0
         # Accepted messages that never left an outbox because their receiver went.
@@ -84,16 +65,17 @@ class Outgoing:
         # While this worker leaves: something has been written, or has become impossible to write.
         self.progress = asyncio.Event()
         self.thread = threading.get_ident()
-        self.pack = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes)).pack
+        packer = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes))
+        self.pack = packer.pack
+        self._names = packer.known_names
+        self._short_bytes = packer.short_bytes
+        self._short_characters = packer.short_characters
+        self._me = me
         self._cookie = cookie
         self._max_packet_bytes = max_packet_bytes
         self._lock = threading.Lock()
+        self.peers = Peers(me)
         self._budget = Budget()
-        self._peers: dict[int, Peer] = {}
-        # Those that can be addressed, by pid (for a plain int, which `True` is not); and as a broadcast
-        # means them, with this worker and without. Replaced as a whole, so they may be read by any thread.
-        self.by_pid: dict[int, Peer] = {}
-        self._everybody = self._others = Members((), ())
         self._dirty: list[Peer] = []
         self._turn_ends = False
         # Who waits for room, and the peers that they wait for.
@@ -104,55 +86,13 @@ class Outgoing:
 
     # --- peers
 
-    def find(self, generation: int) -> Peer | None:
-        """The peer of that generation, member or leaving."""
-        return self._peers.get(generation)
-
-    def peer(self, to: int | Worker) -> Peer:
-        """Whom a pid or a Worker means now. Raises UnknownWorkerError, or TypeError for anything else."""
-        peer = self.by_pid.get(to) if type(to) is int else self._peer_of(to)
-        if peer is None:
-            raise UnknownWorkerError(to if isinstance(to, int) else to.pid)
-        return peer
-
-    def _peer_of(self, to: int | Worker) -> Peer | None:
-        if isinstance(to, Worker):
-            peer = self._peers.get(to.generation)
-            return peer if peer is not None and not peer.leaving and peer.worker == to else None
-        if isinstance(to, int) and not isinstance(to, bool):
-            return self.by_pid.get(to)
-        raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
-
-    def members(self, *, include_self: bool) -> Members:
-        """Those whom a broadcast means now."""
-        return self._everybody if include_self else self._others
-
-    def all_peers(self) -> list[Peer]:
-        """Every peer that is not forgotten yet."""
-        with self._lock:
-            return list(self._peers.values())
-
     def add(self, worker: Worker, context: contextvars.Context) -> Peer:
         """`worker` can be addressed from now on."""
-        route = Route(self._cookie, self.membership.me.generation, worker.generation, self._max_packet_bytes)
+        route = Route(self._cookie, self._me.generation, worker.generation, self._max_packet_bytes)
         peer = Peer(worker, Outbox(route, self._budget), context)
         with self._lock:
-            self._peers[worker.generation] = peer
-            self.membership.add(worker)
-            self._members_changed()
+            self.peers.add(peer)
         return peer
-
-    def _members_changed(self) -> None:
-        """Under the lock: look at the membership again, and replace the pictures that are read without it."""
-        me = self.membership.me
-        peers = tuple(self._peers[worker.generation] for worker in self.membership.workers)
-        others = tuple(peer for peer in peers if peer.worker is not me)
-        having = self.membership.generation_of
-        self.by_pid = {
-            peer.worker.pid: peer for peer in peers if having(peer.worker.pid) == peer.worker.generation
-        }
-        self._everybody = Members(peers, tuple(peer.worker.pid for peer in peers))
-        self._others = Members(others, tuple(peer.worker.pid for peer in others))
 
     def loop_back(self, me: Peer, on_packet: Callable[[bytes], None]) -> LoopbackWriter:
         """Have what this worker sends itself come back to it."""
@@ -198,9 +138,11 @@ class Outgoing:
 
     def acknowledge(self, generation: int, serial: int) -> None:
         """Tell that peer what has been copied from its arena, before anything else."""
+        peer = self.peers.find(generation)
+        if peer is None:
+            return
         with self._lock:
-            peer = self._peers.get(generation)
-            if peer is None or peer.leaving:
+            if peer.leaving:
                 return
             peer.outbox.copied = serial
             self._touch(peer)
@@ -208,7 +150,7 @@ class Outgoing:
 
     def copied(self, generation: int, serial: int) -> None:
         """That peer has copied what was placed for it up to there, or has mapped this arena."""
-        peer = self._peers.get(generation)
+        peer = self.peers.find(generation)
         if peer is None:
             return
         with self._lock:
@@ -224,7 +166,7 @@ class Outgoing:
 
     def hurry(self) -> None:
         """Wait for nobody's word any more: this worker is leaving."""
-        for peer in self.all_peers():
+        for peer in self.peers.all():
             peer.outbox.is_patient = False
             if peer.writer is not None:
                 peer.writer.flush()
@@ -236,24 +178,56 @@ class Outgoing:
 
     def forget(self, generation: int) -> None:
         """That peer is dead and its last byte has been read."""
-        with self._lock:
-            peer = self._peers.pop(generation, None)
-            if peer is not None:
+        peer = self.peers.find(generation)
+        if peer is not None:
+            with self._lock:
+                self.peers.forget(peer)
                 self._sent_before += peer.outbox.accepted
 
     def close(self) -> int:
         """Close everything; how many accepted messages were not sent."""
         unsent = 0
-        for peer in self.all_peers():
+        for peer in self.peers.all():
             unsent += peer.outbox.messages
             self.lose(peer)
         return unsent
 
     def is_empty(self) -> bool:
         """Whether every outbox is."""
-        return not any(peer.outbox for peer in self._peers.values())
+        return not any(peer.outbox for peer in self.peers.all())
 
     # --- messages
+
+    def send(self, to: int | Worker, name: str, data: Any) -> Refused | None:
+        """Put one message into the outbox of whom `to` means; Refused if there is no room. From any thread.
+
+        Raises UnknownWorkerError, and as `pack`.
+        """
+        # What is small and plain goes the short way in one piece: a call for each step would cost a quarter.
+        kind = type(data)
+        message: Encoded
+        if (
+            type(name) is str
+            and name in self._names
+            and (
+                (kind is bytes and len(data) <= self._short_bytes)
+                or (kind is str and len(data) <= self._short_characters)
+            )
+        ):
+            message = encode((name, data))
+        else:
+            message = self.pack(name, data)
+        peer = self.peers.by_pid.get(to) if type(to) is int else None
+        if peer is None:
+            peer = self.peers.meant_by(to)
+        outbox = peer.outbox
+        if outbox.full or type(message) is not bytes:
+            return None if self._post_exactly(peer, message) else Refused(peer, message)
+        fresh = outbox.fresh
+        fresh.append(message)
+        if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
+            self._appended(peer, message)
+        return None
 
     def post(self, peer: Peer, message: Encoded) -> bool:
         """Put a message into a peer's outbox. False: no room. From any thread."""
@@ -274,6 +248,7 @@ class Outgoing:
                 return False
             begins_turn = self._touch(peer)
             backlog_bytes = peer.outbox.settle()
+        self.turn_bytes += len(message)
         self._after_accept(peer, begins_turn, backlog_bytes)
         return True
 
@@ -430,13 +405,11 @@ class Outgoing:
     def _refuse(self, peer: Peer) -> None:
         """Take a peer out of the members; whoever waits for room there waits in vain."""
         with self._lock:
-            peer.leaving = True
+            self.peers.refuse(peer)
             # It may have closed its end to us by the time it has copied something.
             peer.outbox.is_patient = False
             # A message that another thread has appended and not looked after yet is looked for then.
             peer.dirty = False
-            self.membership.remove(peer.worker.generation)
-            self._members_changed()
             self._congested.discard(peer)
             for ticket in peer.outbox.refuse():
                 _settle(self._waiters.pop(ticket, None), WorkerGoneError(peer.worker.pid))
@@ -447,11 +420,11 @@ class Outgoing:
     def sent(self) -> int:
         """Messages accepted so far, one for each receiver."""
         with self._lock:
-            return self._sent_before + sum(peer.outbox.accepted for peer in self._peers.values())
+            return self._sent_before + sum(peer.outbox.accepted for peer in self.peers.all())
 
     def outbox_bytes(self) -> dict[int, int]:
         """What waits for each peer, by pid."""
-        return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.all_peers()}
+        return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.peers.all()}
 
 
 def _all_open(members: Members) -> bool:

@@ -185,7 +185,7 @@ async def keeping_books(app: Starlette) -> AsyncIterator[None]:
         State.notes.write("leaving")
     watching.cancel()
     # What nobody was there any more to be told of: it was lost at the end of this worker's own leave.
-    lost = {peer.worker.generation: peer.lost for peer in endpoint.outgoing.all_peers() if peer.lost}
+    lost = {peer.worker.generation: peer.lost for peer in endpoint.outgoing.peers.all() if peer.lost}
     State.notes.write("left", lost=lost)
 
 

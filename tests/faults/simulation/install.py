@@ -17,7 +17,7 @@ from typing import Any
 
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.protocol import arena, outbox, relay
-from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline, outgoing, pipes
+from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline, outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -71,7 +71,7 @@ def installed(
         swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
         swap(stack, relay, MAX_UNACKNOWLEDGED=bounds.unacknowledged, MAX_IN_FLIGHT=bounds.descriptors)
         # Sets of peers are walked in the order of their hashes, which are places in memory.
-        swap(stack, outgoing.Peer, __hash__=lambda peer: peer.worker.generation)
+        swap(stack, peers.Peer, __hash__=lambda peer: peer.worker.generation)
         for name in ("asgi_ipc", "uvicorn.error"):
             _listen(stack, logging.getLogger(name), log)
         yield stack
