@@ -31,7 +31,7 @@ def an_arena() -> tuple[Arena, memoryview]:
 
 
 def placed(arena: Arena, content: bytes) -> Block:
-    block = arena.place((content,), len(content))
+    block = arena.place(b"", content)
     assert block is not None
     return block
 
@@ -44,7 +44,7 @@ def read(memory: memoryview, place: bytes) -> bytes | None:
 def test_what_is_placed_in_parts_is_read_as_one() -> None:
     arena, memory = an_arena()
     arena.open(1)
-    block = arena.place((b"head", b"", b"body"), 8)
+    block = arena.place(b"head", b"body")
     assert block is not None
     assert read(memory, arena.announce(block, 1)) == b"headbody"
 
@@ -85,19 +85,19 @@ def test_the_largest_block_is_a_quarter_and_what_is_larger_does_not_fit() -> Non
     largest = QUARTER_BYTES - BLOCK_HEADER_BYTES
     assert arena.fits(largest)
     assert not arena.fits(largest + 1)
-    assert arena.place((bytes(largest + 1),), largest + 1) is None
-    blocks = [arena.place((bytes(largest),), largest) for _ in range(SHARES)]
+    assert arena.place(b"", bytes(largest + 1)) is None
+    blocks = [arena.place(b"", bytes(largest)) for _ in range(SHARES)]
     assert all(blocks)
-    assert arena.place((b"x",), 1) is None
+    assert arena.place(b"x") is None
 
 
 def test_small_blocks_that_came_back_make_large_ones_again() -> None:
     arena, _ = an_arena()
     small = [placed(arena, bytes([number])) for number in range(SIZE_BYTES // KIB)]
-    assert arena.place((b"x",), 1) is None
+    assert arena.place(b"x") is None
     for block in small:
         arena.release(block)
-    assert arena.place((bytes(QUARTER_BYTES // 2 + 1),), QUARTER_BYTES // 2 + 1) is not None
+    assert arena.place(b"", bytes(QUARTER_BYTES // 2 + 1)) is not None
 
 
 def test_memory_is_given_back_when_nothing_has_used_it_for_a_while() -> None:
@@ -169,7 +169,7 @@ class ArenaMachine(RuleBasedStateMachine):
     def place(self, length: int, letter: int) -> None:
         content = bytes([letter]) * length
         half = length // 2
-        block = self.arena.place((content[:half], content[half:]), length)
+        block = self.arena.place(content[:half], content[half:])
         if block is None:
             # Not for want of room alone: all that is free together may be in pieces.
             assert length > QUARTER_BYTES - BLOCK_HEADER_BYTES or self.in_use()
@@ -241,7 +241,7 @@ class ArenaMachine(RuleBasedStateMachine):
                 self.arena.release(known.block)
         assert self.arena.used_bytes == 0
         largest = QUARTER_BYTES - BLOCK_HEADER_BYTES
-        assert all(self.arena.place((bytes(largest),), largest) for _ in range(SHARES))
+        assert all(self.arena.place(b"", bytes(largest)) for _ in range(SHARES))
 
 
 test_any_sequence_of_fates_agrees_with_the_model = ArenaMachine.TestCase

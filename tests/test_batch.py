@@ -26,7 +26,7 @@ from asgi_ipc.protocol.batch import (
     first_fragment,
     join_batch,
 )
-from asgi_ipc.protocol.message import MAX_DEPTH, MAX_NAME_BYTES, LargeMessage, check_name
+from asgi_ipc.protocol.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
 from asgi_ipc.protocol.outbox import Budget, Outbox, Route
 from asgi_ipc.protocol.packet import (
     BATCH,
@@ -39,7 +39,7 @@ from asgi_ipc.protocol.packet import (
 )
 from tests import strategies
 from tests.strategies import same
-from tests.wire import encode_message
+from tests.wire import encode_message, large
 
 MIB = 1024 * 1024
 
@@ -530,7 +530,7 @@ def ship(sender: int, messages: list[Message], max_packet_bytes: int, burst: int
     for index, (name, data) in enumerate(messages):
         encoded = encode_message(name, data, MIB)
         small = len(encoded) <= batch_capacity_bytes(max_packet_bytes)
-        assert outbox.offer(encoded if small else LargeMessage(encoded))
+        assert outbox.offer(encoded if small else large(encoded))
         if index % burst == burst - 1:
             write_all()
     write_all()

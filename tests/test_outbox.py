@@ -24,7 +24,7 @@ from asgi_ipc.protocol.outbox import (
 )
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.wire import as_bytes
+from tests.wire import as_bytes, large
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -103,7 +103,7 @@ def test_room_is_back_only_when_the_packet_is_written() -> None:
 
 def test_a_large_message_holds_its_room_until_its_last_fragment_is_written() -> None:
     outbox = an_outbox(limit_bytes=10_000)
-    assert outbox.offer(LargeMessage(bytes(10_000)))
+    assert outbox.offer(large(bytes(10_000)))
     while outbox.next_packet() is not None:
         assert outbox.backlog_bytes == 10_000
         assert outbox.messages == 1
@@ -112,49 +112,49 @@ def test_a_large_message_holds_its_room_until_its_last_fragment_is_written() -> 
 
 
 def test_the_largest_message_fits_an_empty_outbox() -> None:
-    assert an_outbox().has_room(LargeMessage(bytes(16 * 1024 * 1024)))
-    assert an_outbox().has_room(LargeMessage(bytes(MAX_OUTBOX_BYTES)))
-    assert not an_outbox().has_room(LargeMessage(bytes(MAX_OUTBOX_BYTES + 1)))
+    assert an_outbox().has_room(large(bytes(16 * 1024 * 1024)))
+    assert an_outbox().has_room(large(bytes(MAX_OUTBOX_BYTES)))
+    assert not an_outbox().has_room(large(bytes(MAX_OUTBOX_BYTES + 1)))
 
 
 def test_a_message_in_several_outboxes_counts_once_in_their_budget() -> None:
-    budget = Budget(limit_bytes=250_000)
+    budget = Budget(limit_bytes=2_500_000)
     first, second, third = (an_outbox(budget) for _ in range(3))
-    message = LargeMessage(bytes(200_000))
+    message = large(bytes(2_000_000))
     assert first.offer(message)
     assert second.offer(message)
-    assert (budget.used_bytes, message.holders) == (200_000, 2)
-    assert not third.offer(LargeMessage(bytes(200_000)))
+    assert (budget.used_bytes, message.holders) == (2_000_000, 2)
+    assert not third.offer(large(bytes(2_000_000)))
     assert third.offer(message)
     write_all(first)
     third.close()
-    assert budget.used_bytes == 200_000
+    assert budget.used_bytes == 2_000_000
     write_all(second)
     assert (budget.used_bytes, message.holders) == (0, 0)
 
 
 def test_the_budget_is_used_up_at_exactly_its_limit() -> None:
-    budget = Budget(limit_bytes=200_000)
+    budget = Budget(limit_bytes=2_000_000)
     outbox = an_outbox(budget)
-    assert outbox.offer(LargeMessage(bytes(150_000)))
-    assert not outbox.offer(LargeMessage(bytes(50_001)))
-    assert outbox.offer(LargeMessage(bytes(50_000)))
-    assert budget.used_bytes == 200_000
+    assert outbox.offer(large(bytes(1_500_000)))
+    assert not outbox.offer(large(bytes(500_001)))
+    assert outbox.offer(large(bytes(500_000)))
+    assert budget.used_bytes == 2_000_000
 
 
 def test_room_in_the_budget_is_what_other_outboxes_leave_of_it() -> None:
-    budget = Budget(limit_bytes=200_000)
+    budget = Budget(limit_bytes=2_000_000)
     outbox = an_outbox(budget)
-    assert outbox.offer(LargeMessage(bytes(190_000)))
+    assert outbox.offer(large(bytes(1_990_000)))
     assert outbox.has_room(bytes(1000), 9_000)
     assert not outbox.has_room(bytes(1000), 9_001)
 
 
 def test_a_small_outbox_goes_on_when_the_others_have_used_up_the_budget() -> None:
     budget = Budget(limit_bytes=100_000)
-    assert an_outbox(budget).offer(LargeMessage(bytes(100_000)))
+    assert an_outbox(budget).offer(large(bytes(100_000)))
     outbox = an_outbox(budget)
-    assert outbox.offer(LargeMessage(bytes(RESERVED_BYTES - 1)))
+    assert outbox.offer(large(bytes(RESERVED_BYTES - 1)))
     assert not outbox.offer(b"xx")
     assert outbox.offer(b"x")
     assert outbox.backlog_bytes == RESERVED_BYTES
@@ -169,25 +169,25 @@ def test_a_small_outbox_goes_on_when_the_others_have_used_up_the_budget() -> Non
 def test_whoever_waits_is_served_in_order_and_nobody_overtakes() -> None:
     outbox = an_outbox(limit_bytes=1000)
     outbox.offer(bytes(900))
-    large, small = outbox.wait(bytes(1000)), outbox.wait(b"x")
+    first, second = outbox.wait(bytes(1000)), outbox.wait(b"x")
     assert outbox.promote() == []
     assert not outbox.has_room(b"y")
     assert not outbox.offer(b"y")
     write_all(outbox)
-    assert outbox.promote() == [large]
-    assert (large.accepted, small.accepted, outbox.waiting) == (True, False, 1)
+    assert outbox.promote() == [first]
+    assert (first.accepted, second.accepted, outbox.waiting) == (True, False, 1)
     write_all(outbox)
-    assert outbox.promote() == [small]
+    assert outbox.promote() == [second]
     assert outbox.waiting == 0
 
 
 def test_a_wait_that_is_withdrawn_leaves_nothing_and_frees_the_way() -> None:
     outbox = an_outbox(limit_bytes=1000)
     outbox.offer(bytes(900))
-    large, small = outbox.wait(bytes(1000)), outbox.wait(b"x")
-    assert outbox.withdraw(large)
-    assert outbox.promote() == [small]
-    assert not outbox.withdraw(small)
+    first, second = outbox.wait(bytes(1000)), outbox.wait(b"x")
+    assert outbox.withdraw(first)
+    assert outbox.promote() == [second]
+    assert not outbox.withdraw(second)
     assert outbox.messages == 2
     assert [packet.payload[-1:] for packet in write_all(outbox)] == [b"x"]
 
@@ -215,7 +215,7 @@ def test_those_who_wait_can_be_sent_away_and_what_is_accepted_stays() -> None:
 
 def test_small_messages_share_a_packet_and_a_large_one_travels_alone_between_them() -> None:
     outbox = an_outbox()
-    messages: list[Encoded] = [b"a", b"bb", LargeMessage(bytes(5000)), b"ccc", b"d"]
+    messages: list[Encoded] = [b"a", b"bb", large(bytes(5000)), b"ccc", b"d"]
     for message in messages:
         assert outbox.offer(message)
     first, begin, more, last = write_all(outbox)
@@ -259,7 +259,7 @@ def test_a_large_message_ends_with_a_fragment_that_is_not_empty(excess: int) -> 
         data = bytes(range(256)) * 50
         data = data[: fragments * piece - TOTAL_BYTES + excess]
         outbox = an_outbox()
-        outbox.offer(LargeMessage(data))
+        outbox.offer(large(data))
         packets = write_all(outbox)
         assert len(packets) == fragments + (excess > 0)
         assert all(packet.payload for packet in packets)
@@ -269,7 +269,7 @@ def test_a_large_message_ends_with_a_fragment_that_is_not_empty(excess: int) -> 
 def test_closing_counts_every_accepted_message_as_lost_even_one_half_written() -> None:
     budget = Budget()
     outbox = an_outbox(budget)
-    for message in (LargeMessage(bytes(9000)), b"a", b"b", LargeMessage(bytes(9000)), b"c"):
+    for message in (large(bytes(9000)), b"a", b"b", large(bytes(9000)), b"c"):
         outbox.offer(message)
     outbox.next_packet()
     outbox.written()
@@ -334,8 +334,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def used_bytes(self) -> int:
         held = [message for model in self.models for message in model.accepted]
-        large = {id(message): message for message in held if isinstance(message, LargeMessage)}
-        return sum(size(each) for each in held if isinstance(each, bytes)) + sum(map(size, large.values()))
+        shared = {id(message): message for message in held if isinstance(message, LargeMessage)}
+        return sum(size(each) for each in held if isinstance(each, bytes)) + sum(map(size, shared.values()))
 
     def fits(self, which: int, message: Encoded) -> bool:
         is_held = any(message is each for model in self.models for each in model.accepted)
@@ -385,11 +385,11 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(which=_which, size_bytes=_large)
     def offer_large(self, which: int, size_bytes: int) -> None:
-        self.offer_to(which, LargeMessage(self.bytes_of(size_bytes)))
+        self.offer_to(which, large(self.bytes_of(size_bytes)))
 
     @rule(which=st.lists(_which, min_size=1, unique=True), size_bytes=_large)
     def share(self, which: list[int], size_bytes: int) -> None:
-        message = LargeMessage(self.bytes_of(size_bytes))
+        message = large(self.bytes_of(size_bytes))
         self.shared.append(message)
         for each in which:
             self.offer_to(each, message)
@@ -405,7 +405,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def wait(self, which: int, size_bytes: int, share: bool) -> None:
         message: Encoded = self.bytes_of(size_bytes)
         if size_bytes > SMALL_BYTES:
-            message = self.shared[-1] if share and self.shared else LargeMessage(content(message))
+            message = self.shared[-1] if share and self.shared else large(content(message))
         ticket = self.outboxes[which].wait(message)
         self.tickets.append((which, ticket))
         self.models[which].waiting.append((ticket, message))

@@ -14,6 +14,11 @@ def as_bytes(message: Encoded) -> bytes:
     return message.prefix + message.body if isinstance(message, LargeMessage) else message
 
 
+def large(encoded: bytes) -> LargeMessage:
+    """An encoded message as one that travels alone."""
+    return LargeMessage(b"", encoded, len(encoded))
+
+
 def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
     """One message, in one piece."""
     return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data))

@@ -13,9 +13,10 @@ late word about a block means nobody else's.
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Sequence
+from collections import OrderedDict
 from typing import Final, Protocol
+
+import msgspec
 
 # Of addresses; a page takes memory when it is touched first. Four windows of
 # the largest messages, so that no receiver needs more than its quarter.
@@ -51,28 +52,29 @@ class Memory(Protocol):
     def __setitem__(self, key: slice, value: bytes, /) -> None: ...
 
 
-class Block:
+class Block(msgspec.Struct, eq=False, gc=False):
     """Some memory that has been written. `users`: those who may still read or announce it."""
 
-    __slots__ = ("length", "offset", "order", "serial", "size_bytes", "users")
+    serial: int
+    offset: int
+    order: int
+    length: int
+    users: int = 1
 
-    def __init__(self, serial: int, offset: int, order: int, length: int) -> None:
-        self.serial = serial
-        self.offset = offset
-        self.order = order
-        self.length = length
-        self.size_bytes = 1 << order
-        self.users = 1
+    @property
+    def size_bytes(self) -> int:
+        """Of the memory, which is more than `length`."""
+        return 1 << self.order
 
 
 class _Holds:
-    """What one receiver has been told of and has not copied yet, in the order of the telling."""
+    """What one receiver has been told of and has not copied yet, by serial, in the order of the telling."""
 
-    __slots__ = ("blocks", "pinned_bytes", "serials")
+    __slots__ = ("blocks", "pinned_bytes")
 
     def __init__(self) -> None:
-        self.blocks: deque[Block] = deque()
-        self.serials: set[int] = set()
+        # Not a dict, which finds its first key the more slowly the more have been before it.
+        self.blocks: OrderedDict[int, Block] = OrderedDict()
         self.pinned_bytes = 0
 
 
@@ -119,21 +121,21 @@ class Arena:
     def copied(self, receiver: int, serial: int) -> bool:
         """That receiver needs nothing any more up to that block. False: it never was told of it."""
         holds = self._holds.get(receiver)
-        if holds is None or serial not in holds.serials:
+        if holds is None or serial not in holds.blocks:
             return False
-        blocks, serials = holds.blocks, holds.serials
-        while serial in serials:
-            block = blocks.popleft()
-            serials.discard(block.serial)
+        next_block, release = holds.blocks.popitem, self.release
+        first = None
+        while first != serial:
+            first, block = next_block(last=False)
             holds.pinned_bytes -= block.length
-            self.release(block)
+            release(block)
         return True
 
     def forget(self, receiver: int) -> None:
         """That receiver has been reaped: what it held, it can't read any more."""
         holds = self._holds.pop(receiver, None)
         if holds is not None:
-            for block in holds.blocks:
+            for block in holds.blocks.values():
                 self.release(block)
 
     # --- blocks
@@ -142,11 +144,12 @@ class Arena:
         """Whether so much may be placed at all."""
         return BLOCK_HEADER_BYTES + length <= self._quarter_bytes
 
-    def place(self, parts: Sequence[bytes], length: int) -> Block | None:
-        """Write `parts`, `length` bytes together, into a block of their own; None if there is no room.
+    def place(self, head: bytes, body: bytes = b"") -> Block | None:
+        """Write both into a block of their own; None if there is no room. `head` had better be small.
 
         Whoever places it uses it until `release`.
         """
+        length = len(head) + len(body)
         order = max((BLOCK_HEADER_BYTES + length - 1).bit_length(), MIN_ORDER)
         free = self._free[order] if order <= self._top else None
         if free:
@@ -159,20 +162,19 @@ class Arena:
         self._serial += 1
         self._placed += 1
         block = Block(self._serial, offset, order, length)
-        self.used_bytes += block.size_bytes
+        self.used_bytes += 1 << order
         memory = self._memory
-        start = offset
-        for part in (_header(self._serial, length) + parts[0], *parts[1:]):
-            stop = start + len(part)
-            memory[start:stop] = part
-            start = stop
+        header = _header(self._serial, length) + head
+        start = offset + len(header)
+        memory[offset:start] = header
+        if body:
+            memory[start : start + len(body)] = body
         return block
 
     def announce(self, block: Block, receiver: int) -> bytes:
         """That receiver is told of a block: the place to write to it."""
         holds = self._holds[receiver]
-        holds.blocks.append(block)
-        holds.serials.add(block.serial)
+        holds.blocks[block.serial] = block
         holds.pinned_bytes += block.length
         block.users += 1
         return _pack_place(block.serial, block.offset, block.length)
@@ -183,7 +185,7 @@ class Arena:
         if not block.users:
             self._free[block.order].append(block.offset)
             self._may_merge = True
-            self.used_bytes -= block.size_bytes
+            self.used_bytes -= 1 << block.order
 
     def _split(self, order: int) -> int | None:
         """The offset of a block cut from a larger one."""

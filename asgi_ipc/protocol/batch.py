@@ -34,6 +34,9 @@ _BATCH_HEADER: Final = struct.Struct(">BH")
 _ARRAY16: Final = 0xDC
 BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
 
+# What stands before one encoded message that travels alone.
+ONE_MESSAGE: Final = _BATCH_HEADER.pack(_ARRAY16, 1)
+
 _SERIAL: Final = struct.Struct("<Q")
 pack_serial = _SERIAL.pack
 
@@ -51,11 +54,6 @@ _decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).dec
 def join_batch(messages: list[bytes]) -> bytes:
     """The payload of one packet: encoded messages that travel together."""
     return b"".join((_BATCH_HEADER.pack(_ARRAY16, len(messages)), *messages))
-
-
-def batch_header(messages: int) -> bytes:
-    """What stands before so many encoded messages."""
-    return _BATCH_HEADER.pack(_ARRAY16, messages)
 
 
 def decode_batch(payload: bytes | memoryview) -> list[Message]:
@@ -197,7 +195,7 @@ class Reassembler:
             self._drop_partial(stream)
             stream.is_skipping = True
             return []
-        encoded = b"".join((batch_header(1), *stream.pieces))
+        encoded = b"".join((ONE_MESSAGE, *stream.pieces))
         self._clear(stream)
         return self._decode(encoded)
 

@@ -54,24 +54,26 @@ MAX_KNOWN_NAMES: Final = 1024
 _ARRAY2: Final = b"\x92"
 _BIN32: Final = 0xC6
 _STR32: Final = 0xDB
-_LARGE_HEADER: Final = struct.Struct(">BI")
+_large_header = struct.Struct(">BI").pack
 
 # What small data may have around it: the array, the longest name, and the two headers of up to 3 bytes.
 _AROUND_BYTES: Final = 1 + 3 + MAX_NAME_BYTES + 3
 
 
-class LargeMessage:
-    """An encoded message larger than a packet, in two parts; all outboxes that hold it share them."""
+class LargeMessage(msgspec.Struct, eq=False, gc=False):
+    """An encoded message larger than a packet, in two parts; all outboxes that hold it share them.
 
-    __slots__ = ("block", "body", "holders", "prefix", "size_bytes")
+    Attributes:
+        size_bytes: of both parts.
+        holders: how many outboxes have it.
+        block: where it is in the arena, if it is there.
+    """
 
-    def __init__(self, body: bytes, prefix: bytes = b"") -> None:
-        self.prefix = prefix
-        self.body = body
-        self.size_bytes = len(prefix) + len(body)
-        # How many outboxes have it; and where it is in the arena, if it is there.
-        self.holders = 0
-        self.block: Block | None = None
+    prefix: bytes
+    body: bytes
+    size_bytes: int
+    holders: int = 0
+    block: Block | None = None
 
     def __len__(self) -> int:
         return self.size_bytes
@@ -91,9 +93,10 @@ class Packer:
     """Makes messages of names and data: bytes, or a LargeMessage above `small_bytes`.
 
     Attributes:
-        known_names: found valid. With one of them, `encode((name, data))` is the message of `data` that is
-        short_bytes: bytes of at most so many, or
-        short_characters: a str of at most so many.
+        known_names: found valid, each with what stands before its data. With one of them,
+            `encode((name, data))` is the message of bytes of at most `short_bytes`, or of a str of at most
+            `short_characters`.
+        short_bytes, short_characters: see there.
     """
 
     __slots__ = ("_max_message_bytes", "_small_bytes", "known_names", "short_bytes", "short_characters")
@@ -101,7 +104,7 @@ class Packer:
     def __init__(self, max_message_bytes: int, small_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._small_bytes = min(small_bytes, max_message_bytes)
-        self.known_names: set[str] = set()
+        self.known_names: dict[str, bytes] = {}
         self.short_bytes = self._small_bytes - _AROUND_BYTES
         self.short_characters = self.short_bytes // MAX_CHARACTER_BYTES
 
@@ -130,7 +133,7 @@ class Packer:
             return encoded
         # A copy of just its size: what the encoder gives back was grown by half at a time and cut, and on
         # the heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
-        return self._checked(LargeMessage(bytes(memoryview(encoded))))
+        return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
 
     def _large(self, name: str, data: bytes | str) -> LargeMessage:
         """Without a copy of bytes: what MessagePack puts in front of them, and they themselves."""
@@ -139,10 +142,12 @@ class Packer:
             raise MessageTooLargeError(len(data), self._max_message_bytes)
         kind, body = (_BIN32, data) if isinstance(data, bytes) else (_STR32, data.encode())
         try:
-            header = _LARGE_HEADER.pack(kind, len(body))
+            # Another thread may have made them forgotten.
+            front = self.known_names.get(name) or _ARRAY2 + encode(name)
+            prefix = front + _large_header(kind, len(body))
         except struct.error:
             raise OverflowError("a message can't carry 4 GiB") from None
-        return self._checked(LargeMessage(body, b"".join((_ARRAY2, encode(name), header))))
+        return self._checked(LargeMessage(prefix, body, len(prefix) + len(body)))
 
     def _checked(self, message: LargeMessage) -> LargeMessage:
         if message.size_bytes > self._max_message_bytes:
@@ -154,7 +159,7 @@ class Packer:
         assert isinstance(name, str)
         if len(self.known_names) >= MAX_KNOWN_NAMES:
             self.known_names.clear()
-        self.known_names.add(name)
+        self.known_names[name] = _ARRAY2 + encode(name)
 
 
 def check_name(name: object) -> None:

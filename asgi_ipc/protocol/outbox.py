@@ -20,12 +20,12 @@ from functools import partial
 from itertools import accumulate
 from typing import Final
 
-from asgi_ipc.protocol.arena import NOTHING_COPIED, PLACE, Arena
+from asgi_ipc.protocol.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
 from asgi_ipc.protocol.batch import (
     BATCH_HEADER_BYTES,
+    ONE_MESSAGE,
     TOTAL_BYTES,
     batch_capacity_bytes,
-    batch_header,
     first_fragment,
     join_batch,
     pack_serial,
@@ -49,20 +49,19 @@ MAX_BUDGET_BYTES: Final = 128 * 1024 * 1024
 
 # An outbox below this does not ask the shared budget, so that peers which
 # have stalled can't close the way to those which have not.
-RESERVED_BYTES: Final = 64 * 1024
+RESERVED_BYTES: Final = 256 * 1024
 
 # Small messages that are accepted before they are counted. Some dozens share
 # the cost of counting; at 4 KiB each they are 256 KiB, for which the short way leaves room.
 FRESH_MESSAGES: Final = 64
 
-
-# Small messages that share a block of the arena, when more of them wait than fit one packet: as many as
-# stay in the cache, and as a pipe of the default size would hold.
-BLOCK_BYTES: Final = 64 * 1024
+# Small messages that share a block of the arena, when more of them wait than fit one packet. With what stands
+# before them they fill a power of two; docs/decisions/0009 has what other sizes gave.
+BLOCK_BYTES: Final = 128 * 1024 - BLOCK_HEADER_BYTES - BATCH_HEADER_BYTES
 
 # What one packet announces, at most, beside its last block: the receiver has that much in its own memory
-# at once, and more than 128 KiB would be given back to the kernel and asked for again, page by page.
-PLACED_BYTES: Final = 128 * 1024
+# at once.
+PLACED_BYTES: Final = 256 * 1024
 
 
 class Budget:
@@ -107,17 +106,6 @@ class _Run:
         return runs
 
 
-class _Fragments:
-    """A large message under way: what of it has been written, and what the packet now offered reaches to."""
-
-    __slots__ = ("message", "offered_bytes", "written_bytes")
-
-    def __init__(self, message: LargeMessage) -> None:
-        self.message = message
-        self.written_bytes = 0
-        self.offered_bytes = 0
-
-
 @dataclass(eq=False, slots=True)
 class Ticket:
     """A message that waits for room. `accepted` turns True when it is in the outbox."""
@@ -138,6 +126,7 @@ class Outbox:
         fresh: accepted, and not counted yet. To be appended to.
         full: small messages must be offered: there may be no room.
         copied: the last place in the receiver's arena that is to be acknowledged, before anything else.
+        settled_bytes: what has been counted, and not written.
         must_wait: there is nothing to write before the receiver has copied something.
         is_patient: what the arena has no room for waits for the receiver's word; else it travels in packets.
     """
@@ -152,18 +141,20 @@ class Outbox:
         "_messages",
         "_number",
         "_offered",
+        "_offered_bytes",
         "_packet",
         "_placed",
         "_queue",
         "_route",
-        "_settled_bytes",
         "_slack_bytes",
         "_waiting",
+        "_written_bytes",
         "copied",
         "fresh",
         "full",
         "is_patient",
         "must_wait",
+        "settled_bytes",
     )
 
     def __init__(self, route: Route, budget: Budget, limit_bytes: int = MAX_OUTBOX_BYTES) -> None:
@@ -176,18 +167,19 @@ class Outbox:
         self._number = 0
         self._encode = partial(encode_packet, route.cookie, route.sender, route.receiver)
         self.fresh: list[bytes] = []
-        self._queue: deque[_Run | _Fragments] = deque()
+        self._queue: deque[_Run | LargeMessage] = deque()
         self._packet: bytes | None = None
-        # Of the packet now offered: its small messages and their bytes, and large ones that it places. A
-        # fragment has its own account.
+        # Of the packet now offered: its small messages and their bytes, and large ones that it places. Or it
+        # has a piece of the large one at the front: what of that has been written, and what it reaches to.
         self._offered: tuple[int, int] | None = None
         self._placed: list[LargeMessage] = []
+        self._written_bytes = self._offered_bytes = 0
         self._arena: Arena | None = None
         self.copied: int | None = None
         self.is_patient = True
         self.must_wait = False
         self._waiting: deque[Ticket] = deque()
-        self._settled_bytes = 0
+        self.settled_bytes = 0
         self._messages = 0
         self._accepted = 0
         self.full = False
@@ -196,7 +188,7 @@ class Outbox:
     @property
     def backlog_bytes(self) -> int:
         """What has been accepted and not written."""
-        return self._settled_bytes + sum(map(len, self.fresh))
+        return self.settled_bytes + sum(map(len, self.fresh))
 
     @property
     def messages(self) -> int:
@@ -238,17 +230,20 @@ class Outbox:
             del fresh[:count]
             self._take_small(messages, sum(map(len, messages)))
             self._judge()
-        return self._settled_bytes
+        return self.settled_bytes
 
     def has_room(self, message: Encoded, ahead_bytes: int = 0) -> bool:
         """Whether `offer` would take this message now, when other outboxes of the same budget have
         taken `ahead_bytes` more."""
-        self.settle()
+        if self.fresh:
+            self.settle()
         return not self._waiting and self._fits(message, ahead_bytes)
 
     def offer(self, message: Encoded) -> bool:
         """Take the message if there is room and nobody waits for it already."""
-        if not self.has_room(message):
+        if self.fresh:
+            self.settle()
+        if self._waiting or not self._fits(message):
             return False
         self._take(message)
         self._judge()
@@ -306,7 +301,7 @@ class Outbox:
             cost = 0 if message.holders else size
         else:
             size = cost = len(message)
-        after = self._settled_bytes + size
+        after = self.settled_bytes + size
         used = self._budget.used_bytes + ahead_bytes + cost
         return after <= self._limit_bytes and (after <= RESERVED_BYTES or used <= self._budget.limit_bytes)
 
@@ -314,8 +309,8 @@ class Outbox:
         """Open the short way while all that it may bring uncounted has room, whatever the others have."""
         self.full = (
             bool(self._waiting)
-            or self._settled_bytes > RESERVED_BYTES
-            or self._settled_bytes + self._slack_bytes > self._limit_bytes
+            or self.settled_bytes > RESERVED_BYTES
+            or self.settled_bytes + self._slack_bytes > self._limit_bytes
         )
 
     def _take(self, message: Encoded) -> None:
@@ -324,8 +319,8 @@ class Outbox:
             if not message.holders:
                 self._budget.used_bytes += size
             message.holders += 1
-            self._queue.append(_Fragments(message))
-            self._settled_bytes += size
+            self._queue.append(message)
+            self.settled_bytes += size
             self._messages += 1
             self._accepted += 1
         else:
@@ -334,7 +329,7 @@ class Outbox:
     def _take_small(self, messages: list[bytes], size_bytes: int) -> None:
         self._messages += len(messages)
         self._accepted += len(messages)
-        self._settled_bytes += size_bytes
+        self.settled_bytes += size_bytes
         self._budget.used_bytes += size_bytes
         self._queue.append(_Run(messages, size_bytes))
 
@@ -377,7 +372,7 @@ class Outbox:
         del self.fresh[:count]
         self._messages += count
         self._accepted += count
-        self._settled_bytes += size_bytes
+        self.settled_bytes += size_bytes
         self._budget.used_bytes += size_bytes
         self._offered = (count, size_bytes)
         self._packet = self._encode(self._number, BATCH, join_batch(messages))
@@ -397,8 +392,8 @@ class Outbox:
                 if length <= self._capacity_bytes:
                     break
             else:
-                length = head.message.size_bytes
-                if head.written_bytes or not arena.fits(length + BATCH_HEADER_BYTES):
+                length = head.size_bytes
+                if self._written_bytes or not arena.fits(length + BATCH_HEADER_BYTES):
                     break
             if not arena.may_hold(receiver, length):
                 if self.is_patient and not places:
@@ -407,7 +402,7 @@ class Outbox:
                 break
             if isinstance(head, _Run):
                 batch = join_batch(head.messages)
-                block = arena.place((batch,), len(batch))
+                block = arena.place(b"", batch)
                 if block is None:
                     break
                 places.append(arena.announce(block, receiver))
@@ -415,14 +410,12 @@ class Outbox:
                 small += len(head.messages)
                 small_bytes += length
             else:
-                message = head.message
-                if message.block is None:
-                    header = batch_header(1) + message.prefix
-                    message.block = arena.place((header, message.body), BATCH_HEADER_BYTES + length)
-                if message.block is None:
+                if head.block is None:
+                    head.block = arena.place(ONE_MESSAGE + head.prefix, head.body)
+                if head.block is None:
                     break
-                places.append(arena.announce(message.block, receiver))
-                self._placed.append(message)
+                places.append(arena.announce(head.block, receiver))
+                self._placed.append(head)
             placed_bytes += length
             self._queue.popleft()
         if places:
@@ -468,17 +461,15 @@ class Outbox:
         self._offered = (len(messages), self._capacity_bytes - room)
         return self._encode(self._number, BATCH, join_batch(messages))
 
-    def _next_fragment(self, item: _Fragments) -> bytes:
-        message = item.message
-        total = message.size_bytes
-        start = item.written_bytes
+    def _next_fragment(self, message: LargeMessage) -> bytes:
+        start = self._written_bytes
         room = self._route.max_packet_bytes - HEADER_BYTES
         if start == 0:
-            item.offered_bytes = room - TOTAL_BYTES
-            piece = first_fragment(total, message.piece(0, item.offered_bytes))
+            self._offered_bytes = room - TOTAL_BYTES
+            piece = first_fragment(message.size_bytes, message.piece(0, self._offered_bytes))
             return self._encode(self._number, FRAGMENT_FIRST, piece)
-        item.offered_bytes = min(start + room, total)
-        return self._encode(self._number, FRAGMENT_MORE, message.piece(start, item.offered_bytes))
+        self._offered_bytes = min(start + room, message.size_bytes)
+        return self._encode(self._number, FRAGMENT_MORE, message.piece(start, self._offered_bytes))
 
     def written(self) -> None:
         """The packet that `next_packet` gave is in the pipe, whole."""
@@ -487,13 +478,14 @@ class Outbox:
         if self._offered is not None:
             self._discharge_offered(self._offered)
         else:
-            item = self._queue[0]
-            assert isinstance(item, _Fragments)
-            if item.offered_bytes < item.message.size_bytes:
-                item.written_bytes = item.offered_bytes
+            message = self._queue[0]
+            assert isinstance(message, LargeMessage)
+            if self._offered_bytes < message.size_bytes:
+                self._written_bytes = self._offered_bytes
                 return
             self._queue.popleft()
-            self._discharge_large(item.message)
+            self._written_bytes = 0
+            self._discharge_large(message)
         if self.full:
             self._judge()
 
@@ -508,8 +500,9 @@ class Outbox:
             if isinstance(item, _Run):
                 self._discharge_small(len(item.messages), item.size_bytes)
             else:
-                self._discharge_large(item.message)
+                self._discharge_large(item)
         self._packet = None
+        self._written_bytes = 0
         self._judge()
         return lost
 
@@ -523,13 +516,13 @@ class Outbox:
 
     def _discharge_small(self, messages: int, size_bytes: int) -> None:
         self._messages -= messages
-        self._settled_bytes -= size_bytes
+        self.settled_bytes -= size_bytes
         self._budget.used_bytes -= size_bytes
 
     def _discharge_large(self, message: LargeMessage) -> None:
         size = message.size_bytes
         self._messages -= 1
-        self._settled_bytes -= size
+        self.settled_bytes -= size
         message.holders -= 1
         if not message.holders:
             self._budget.used_bytes -= size

@@ -28,8 +28,8 @@ from asgi_ipc.worker.peers import Members, Peer, Peers
 from asgi_ipc.worker.pipes import PipeWriter
 
 # An outbox that reaches this is written at once instead of at the end of the
-# turn: it fills a pipe of the default size.
-EAGER_BYTES: Final = 64 * 1024
+# turn: it fills a packet of places in the arena, and a pipe of the default size.
+EAGER_BYTES: Final = 256 * 1024
 
 # A turn that brings a peer more than so many messages is followed by others
 # like it: then the first message of the next waits for those behind it.
@@ -247,7 +247,7 @@ class Outgoing:
             if not peer.outbox.offer(message):
                 return False
             begins_turn = self._touch(peer)
-            backlog_bytes = peer.outbox.settle()
+            backlog_bytes = peer.outbox.settled_bytes
         self.turn_bytes += len(message)
         self._after_accept(peer, begins_turn, backlog_bytes)
         return True
@@ -293,7 +293,7 @@ class Outgoing:
             begun = []
             for peer in peers:
                 peer.outbox.offer(message)
-                begun.append((self._touch(peer), peer.outbox.settle()))
+                begun.append((self._touch(peer), peer.outbox.settled_bytes))
         for peer, (begins_turn, backlog_bytes) in zip(peers, begun, strict=True):
             self._after_accept(peer, begins_turn, backlog_bytes)
         return [peer.worker.pid for peer in peers]

@@ -18,10 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from asgi_ipc.protocol.batch import Message, batch_capacity_bytes
-from asgi_ipc.protocol.message import LargeMessage
 from asgi_ipc.protocol.outbox import Budget, Outbox, Route
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
-from tests.wire import encode_message
+from tests.wire import encode_message, large
 
 RECEIVER: Final = 7
 SENDERS: Final = (11, 12, 2**32 - 1)
@@ -137,7 +136,7 @@ def _ship(
     for message in _messages(rng, cookie):
         encoded = encode_message(*message, MAX_MESSAGE_BYTES)
         small = len(encoded) <= batch_capacity_bytes(max_packet_bytes)
-        assert outbox.offer(encoded if small else LargeMessage(encoded))
+        assert outbox.offer(encoded if small else large(encoded))
         waiting.append((message, encoded))
         if rng.random() < 0.3:
             continue
