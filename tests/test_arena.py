@@ -68,7 +68,8 @@ def test_a_place_outside_of_the_memory_is_none(offset: int, length: int) -> None
     assert read_block(memory, 0, offset, length) is None
 
 
-def test_one_receiver_never_holds_more_than_its_share() -> None:
+def test_one_receiver_never_holds_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_ipc.protocol.arena.ACKNOWLEDGED_BYTES", KIB)
     arena, _ = an_arena()
     arena.open(1)
     held = 0

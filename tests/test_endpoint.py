@@ -24,7 +24,7 @@ from asgi_ipc.protocol.batch import join_batch
 from asgi_ipc.protocol.lifeline import Gone, Joined, encode_word
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, encode_packet
 from asgi_ipc.worker.pipes import PipeWriter
-from tests.inprocess import COOKIE, Fleet, Member, fleet, settings
+from tests.inprocess import COOKIE, Fleet, Member, fleet, settings, until
 from tests.wire import encode_message
 
 MIB = 1024 * 1024
@@ -538,3 +538,35 @@ async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled()
             while len(a.ipc.workers) > 1:  # noqa: ASYNC110  # each turn of the loop is the event
                 await asyncio.sleep(0)
         assert newcomer.ipc._endpoint is None
+
+
+async def test_what_was_copied_from_an_arena_is_acknowledged_with_the_next_beat_if_it_is_little() -> None:
+    async with fleet(2, has_arena=True) as (_, (a, b)):
+        arena = a.endpoint.outgoing._budget.arena
+        assert arena is not None
+        await until(lambda: arena.is_open(b.worker.generation))
+        await a.ipc.send(b.pid, "note", bytes(20_000))
+        await b.until(1)
+        assert arena.used_bytes
+        # What is larger than all that may be under way does not wait for that.
+        await a.ipc.send(b.pid, "note", bytes(15 * MIB))
+        await b.until(2)
+        await a.ipc.send(b.pid, "note", bytes(20_000))
+        await b.until(3)
+        b.endpoint.pulse._beat()
+        await until(lambda: not arena.used_bytes)
+
+
+async def test_a_beat_behind_the_end_of_a_worker_does_nothing() -> None:
+    async with fleet(1, has_arena=True) as (launcher, (a,)):
+        other = launcher.new(slot=1)
+        async with launcher.joined(other):
+            endpoint = other.endpoint
+            arena = endpoint.outgoing._budget.arena
+            assert arena is not None
+            await until(lambda: arena.is_open(a.worker.generation))
+            await other.ipc.send(a.pid, "note", bytes(MIB))
+            await until(lambda: not arena.used_bytes)
+        # It would give back the memory that is used no more, if it were its own still.
+        for _ in range(2):
+            endpoint.pulse._beat()

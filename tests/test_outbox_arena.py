@@ -54,7 +54,9 @@ class Pair:
         assert self.arrived == self.accepted[: len(self.arrived)]
         assert not self.reassembler.drops
 
-    def acknowledge(self) -> None:
+    def acknowledge(self, *, everything: bool = True) -> None:
+        if everything:
+            self.reassembler.pay()
         for _, serial in self.reassembler.fetched.items():
             self.outbox.receiver_copied(serial)
         self.reassembler.fetched.clear()
@@ -104,10 +106,10 @@ class Machine(RuleBasedStateMachine):
     def read(self, which: int) -> None:
         self.pairs[which].read()
 
-    @rule(which=_which)
-    def acknowledge(self, which: int) -> None:
+    @rule(which=_which, everything=st.booleans())
+    def acknowledge(self, which: int, everything: bool) -> None:
         if not self.pairs[which].gone:
-            self.pairs[which].acknowledge()
+            self.pairs[which].acknowledge(everything=everything)
 
     @rule(which=_which)
     def loses_patience(self, which: int) -> None:

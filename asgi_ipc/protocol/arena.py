@@ -29,6 +29,10 @@ SHARES: Final = 4
 # to keep both sides busy, and little enough to stay in the cache.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 
+# A receiver says what it has copied when it is so much, and else within a second: a word for each block
+# would cost more than the block. With 64 receivers half of the arena may wait for a word.
+ACKNOWLEDGED_BYTES: Final = 256 * 1024
+
 # The smallest block: what is smaller than this travels in packets.
 MIN_ORDER: Final = 10
 
@@ -116,7 +120,9 @@ class Arena:
     def may_hold(self, receiver: int, length: int) -> bool:
         """Whether so much more may be announced to that receiver before it has copied something."""
         holds = self._holds[receiver]
-        return not holds.blocks or holds.pinned_bytes + length <= self._window_bytes
+        pinned_bytes = holds.pinned_bytes
+        # Of so little, the word may be long in coming.
+        return pinned_bytes + length <= self._window_bytes or pinned_bytes < ACKNOWLEDGED_BYTES
 
     def copied(self, receiver: int, serial: int) -> bool:
         """That receiver needs nothing any more up to that block. False: it never was told of it."""

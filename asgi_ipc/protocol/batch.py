@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_ipc.protocol.arena import PLACE, is_there, read_block
+from asgi_ipc.protocol.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, is_there, read_block
 from asgi_ipc.protocol.packet import (
     BATCH,
     COPIED,
@@ -82,7 +82,8 @@ class Reassembler:
     `corrupt`, once for those that follow each other.
 
     Attributes:
-        fetched: by sender, the serial of the last place that was read and is to be acknowledged.
+        fetched: by sender, the serial of the last place that was read and is to be acknowledged now. What
+            is less than ACKNOWLEDGED_BYTES is owed until `pay` is called.
         copied: (sender, serial), what senders say of places in this worker's own arena.
     """
 
@@ -127,6 +128,13 @@ class Reassembler:
             return self._continue(stream, packet.payload)
         return self._place(stream, packet)
 
+    def pay(self) -> None:
+        """Move what is owed to `fetched`."""
+        for sender, stream in self._streams.items():
+            if stream.owed_bytes:
+                stream.owed_bytes = 0
+                self.fetched[sender] = stream.owed_serial
+
     def forget(self, sender: int) -> None:
         """Drop what a departed sender left unfinished."""
         stream = self._streams.pop(sender, None)
@@ -160,7 +168,11 @@ class Reassembler:
                 self._drop("corrupt")
             else:
                 messages += found
-                self.fetched[packet.sender] = place[0]
+                stream.owed_serial = place[0]
+                stream.owed_bytes += place[2]
+        if stream.owed_bytes >= ACKNOWLEDGED_BYTES:
+            stream.owed_bytes = 0
+            self.fetched[packet.sender] = stream.owed_serial
         return messages
 
     def _begin(self, stream: _Stream, payload: memoryview) -> list[Message]:
@@ -224,14 +236,25 @@ class Reassembler:
 class _Stream:
     """What is known of one sender's packets: the next number, and a large message under way."""
 
-    __slots__ = ("have_bytes", "is_skipping", "memory", "next_number", "pieces", "total_bytes")
+    __slots__ = (
+        "have_bytes",
+        "is_skipping",
+        "memory",
+        "next_number",
+        "owed_bytes",
+        "owed_serial",
+        "pieces",
+        "total_bytes",
+    )
 
     def __init__(self) -> None:
         self.next_number = 0
         self.pieces: list[bytes] = []
         self.have_bytes = 0
         self.total_bytes = 0
-        # The sender's arena.
+        # The sender's arena, and what has been copied from it and not been acknowledged.
         self.memory: memoryview | None = None
+        self.owed_serial = NOTHING_COPIED
+        self.owed_bytes = 0
         # What comes next may continue a message whose beginning was dropped, and counted then.
         self.is_skipping = False

@@ -100,7 +100,7 @@ class Endpoint:
         self._mappings: dict[int, Mapping] = {}
         if self._mapping is not None:
             self.outgoing.lend(Arena(self._mapping.memory))
-            self.pulse.also(self._trim)
+        self.pulse.also(self._on_pulse)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self._registry = registry
         # From `leave` on.
@@ -167,8 +167,12 @@ class Endpoint:
         for receiver, serial in copied:
             outgoing.copied(receiver, serial)
 
-    def _trim(self) -> None:
-        """Once a second: give back what the arena does not need."""
+    def _on_pulse(self) -> None:
+        """Once a second: acknowledge what has not been yet, and give back what the arena does not need."""
+        if self._over:
+            return
+        self._reassembler.pay()
+        self._settle_places()
         unused_bytes = self.outgoing.unused_arena_bytes()
         if unused_bytes and self._mapping is not None:
             self._mapping.give_back(unused_bytes)

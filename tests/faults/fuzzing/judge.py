@@ -7,7 +7,9 @@ against the code's own counters alone.
 from __future__ import annotations
 
 import traceback
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from msgspec.structs import astuple
 
 from asgi_ipc.protocol.batch import Reassembler
 from asgi_ipc.protocol.packet import HEADER_BYTES, PacketParser
@@ -74,14 +76,13 @@ class _Receiver:
 
     def read_all(self) -> None:
         parser, reassembler = self.parser, self.reassembler
-        # Any: what is found is compared as the tuples that both are.
-        expected: list[Any] = self.scan.packets
+        expected = self.scan.packets
         largest = self.script.run.max_packet_bytes
         due = iter(self.scan.due)
         start = taken_bytes = taken = 0
         for stop, drained in self.script.reads:
             packets = parser.feed(self.stream[start:stop], drained=drained)
-            if packets != expected[taken : taken + len(packets)]:
+            if [astuple(packet) for packet in packets] != expected[taken : taken + len(packets)]:
                 raise _PromiseError("a packet was accepted that was not written, or not in this place")
             taken += len(packets)
             for packet in packets:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.protocol import arena, outbox, relay
+from asgi_ipc.protocol import arena, batch, outbox, relay
 from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline, outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
@@ -57,7 +57,8 @@ def installed(
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
         swap(stack, endpoint, map_arena=arena_mapper(kernel))
         swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
-        swap(stack, arena, WINDOW_BYTES=bounds.window_bytes)
+        swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
+        swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
         swap(stack, pipes, READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))

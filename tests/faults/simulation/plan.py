@@ -65,6 +65,7 @@ class Bounds:
     fresh_messages: int
     arena_bytes: int
     window_bytes: int
+    acknowledged_bytes: int
     block_bytes: int
 
 
@@ -169,6 +170,7 @@ def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
         # Some fleets have none; the smallest have room for a few blocks.
         arena_bytes=arena_bytes,
         window_bytes=chance.choice([2_048, 1_000_000]),
+        acknowledged_bytes=chance.choice([1, 1_500, 100_000]),
         block_bytes=chance.choice([300, 65_536]),
     )
 
