@@ -44,6 +44,10 @@ def _sender(context: contextvars.Context) -> int:
     return delivery.sender.pid if delivery is not None else 0
 
 
+def _size_bytes(data: Any) -> int:
+    return len(data) if type(data) is str or type(data) is bytes else 0
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """An async handler under way: what it runs in, and the bytes of data that it holds."""
@@ -71,9 +75,9 @@ class Calls:
         self._flow = flow
         self._on_room = on_room
         self._on_end = on_end
-        # What has suspended; and what is in its first step, in which task.
+        # What has suspended; and what is in its first step, in which task and with which data.
         self._calls: dict[asyncio.Task[Any], Call] = {}
-        self._stepping: tuple[asyncio.Task[Any], Call] | None = None
+        self._stepping: tuple[asyncio.Task[Any], Handler, contextvars.Context, Any] | None = None
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self.errors = 0
@@ -101,14 +105,13 @@ class Calls:
         self, handler: Handler, context: contextvars.Context, data: Any, task: asyncio.Task[Any]
     ) -> Suspended | None:
         """An async handler's first step, in a dispatcher's task; or its place behind its last call."""
-        size_bytes = len(data) if type(data) is str or type(data) is bytes else 0
         if handler.ordered and handler.running:
+            size_bytes = _size_bytes(data)
             self._count(handler, 1, size_bytes)
             handler.lane.append((context, data, size_bytes))
             self._lanes.add(handler)
             return None
-        call = Call(handler, context, size_bytes)
-        self._stepping = (task, call)
+        self._stepping = (task, handler, context, data)
         try:
             coroutine: Coroutine[Any, Any, Any] = handler.function(data)
             waits_for = first_step(coroutine, context)
@@ -123,18 +126,20 @@ class Calls:
         finally:
             self._stepping = None
         if waits_for is FINISHED:
-            if self._calls.get(task) is call:
+            if self._calls and task in self._calls:
                 self._end(task)
             return None
-        self._register(task, call)
+        call = self._calls.get(task) or self._register(task, handler, context, data)
         return call, coroutine, waits_for
 
-    def _register(self, task: asyncio.Task[Any], call: Call) -> None:
+    def _register(
+        self, task: asyncio.Task[Any], handler: Handler, context: contextvars.Context, data: Any
+    ) -> Call:
         """It is in flight: it has suspended, or is about to."""
-        if task not in self._calls:
-            self._calls[task] = call
-            call.handler.running = True
-            self._count(call.handler, 1, call.size_bytes)
+        call = self._calls[task] = Call(handler, context, _size_bytes(data))
+        handler.running = True
+        self._count(handler, 1, call.size_bytes)
+        return call
 
     async def finish(self, task: asyncio.Task[Any], suspended: Suspended) -> Any:
         """The rest of a call, in its task; its result, if anybody waits for that."""
@@ -236,8 +241,7 @@ class Calls:
         task = asyncio.current_task()
         call = self._calls.get(task) if task is not None else None
         if call is None and self._stepping is not None and self._stepping[0] is task:
-            task, call = self._stepping
-            self._register(task, call)
+            call = self._register(*self._stepping)
         if call is None or call.in_verb:
             yield
             return
