@@ -156,6 +156,7 @@ class ArenaMachine(RuleBasedStateMachine):
         self.open: dict[int, list[Known]] = {}
         self.known: list[Known] = []
         self.last_serial = 0
+        self.touched = 0
 
     def in_use(self) -> list[Known]:
         held = {id(each) for holds in self.open.values() for each in holds}
@@ -177,6 +178,7 @@ class ArenaMachine(RuleBasedStateMachine):
             return
         assert block.serial > self.last_serial
         self.last_serial = block.serial
+        self.touched = max(self.touched, block.offset + BLOCK_HEADER_BYTES + length)
         self.known.append(Known(block, content))
 
     @precondition(lambda self: self.open and any(each.claims for each in self.known))
@@ -219,8 +221,12 @@ class ArenaMachine(RuleBasedStateMachine):
 
     @rule()
     def trim(self) -> None:
-        if self.arena.trim():
+        given_back = self.arena.trim()
+        if given_back:
             assert not self.in_use()
+            # All that was ever written to: what lies behind would never be the kernel's again.
+            assert given_back >= self.touched
+            self.touched = 0
 
     @invariant()
     def blocks_do_not_overlap_and_say_what_was_placed(self) -> None:

@@ -168,7 +168,10 @@ class Arena:
         self._serial += 1
         self._placed += 1
         block = Block(self._serial, offset, order, length)
-        self.used_bytes += 1 << order
+        size_bytes = 1 << order
+        self.used_bytes += size_bytes
+        if offset + size_bytes > self._touched_bytes:
+            self._touched_bytes = offset + size_bytes
         memory = self._memory
         header = _header(self._serial, length) + head
         start = offset + len(header)
@@ -207,7 +210,6 @@ class Arena:
         while larger > order:
             larger -= 1
             self._free[larger].append(offset + (1 << larger))
-        self._touched_bytes = max(self._touched_bytes, offset + (1 << order))
         return offset
 
     def _merge(self) -> None:

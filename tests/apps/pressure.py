@@ -190,6 +190,23 @@ async def speak_and_stop(count: int) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+async def give(to: int, count: int, size_bytes: int) -> None:
+    """So many messages for the worker `to`, as far as there is room."""
+    worker = next(worker for worker in ipc.workers if worker.pid == to)
+    for _ in range(count):
+        send_nowait(worker, "press", size_bytes)
+
+
+async def held() -> tuple[int, dict[int, int]]:
+    """Bytes of this worker's arena that are in use; and what each holds of them, by generation."""
+    endpoint = ipc._endpoint
+    assert endpoint is not None
+    arena = endpoint.outgoing._budget.arena
+    if arena is None:
+        return 0, {}
+    return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
+
+
 # --- all flood all
 
 
@@ -268,6 +285,8 @@ COMMANDS: Commands = {
     "listen": listen,
     "heard": heard,
     "speak_and_stop": speak_and_stop,
+    "give": give,
+    "held": held,
     "agree": agree,
     "flood": flood,
     "measured": measured,

@@ -15,6 +15,7 @@ from tests.faults.rows import (
     fairness,
     flood,
     forks,
+    held,
     kills,
     launcher_kill,
     launcher_stop,
@@ -35,6 +36,7 @@ ROWS: Final[dict[str, Row]] = {
     row.name: row
     for row in (
         kills.KILLS,
+        held.HELD,
         restarts.ROLLING,
         storm.STORM,
         stopped.STOPPED,

@@ -1,0 +1,168 @@
+"""Shared memory that is held: its reader, or its owner, is killed while what was written is not copied.
+
+Law: nobody is killed before the owner itself says that the other one holds
+something. Afterwards nothing of the dead is held, mapped or open anywhere, and
+when all is quiet the memory is the kernel's again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Final
+
+from tests.faults.belongings import links
+from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
+from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.serving import DEADLINE_S
+
+WORKERS: Final = 4
+
+# Larger than any packet; more of them than a receiver may hold at once, and less than an outbox takes.
+GIVEN: Final = 100
+GIVEN_BYTES: Final = 64 * 1024
+
+_ARENA: Final = "/memfd:asgi-ipc"
+
+
+class Ring:
+    """The workers now, in the order of their slots, and who has joined so far."""
+
+    def __init__(self, run: Traffic) -> None:
+        self.run = run
+        self.pids: list[int] = []
+        self.generations: dict[int, int] = {}
+
+    async def whole(self) -> None:
+        """Wait until there are as many as there should be, and all know all; then have each press another."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                self.generations = {
+                    note["pid"]: note["by"] for note in self.run.listener.notes if note["what"] == "joined"
+                }
+                self.pids = [pid for pid in self.run.server.workers() if pid in self.generations]
+                if len(self.pids) == WORKERS and await self._all_know_all():
+                    break
+                await asyncio.sleep(0.01)  # what another process knows has no event here
+        for place, pid in enumerate(self.pids):
+            await self.run.strings.call(pid, "quiet")
+            await self.run.strings.call(pid, "press", self.pids[place - 1])
+
+    async def _all_know_all(self) -> bool:
+        living = {self.generations[pid] for pid in self.pids}
+        return all([set((await self.held(pid))[1]) == living - {self.generations[pid]} for pid in self.pids])
+
+    async def held(self, pid: int) -> tuple[int, dict[int, int]]:
+        """What that worker says of its arena."""
+        used_bytes, by_receiver = await self.run.strings.call(pid, "held")
+        return used_bytes, by_receiver
+
+    async def give(self, owner: int, reader: int) -> int:
+        """Have one write for the other, who has stopped, until some of it is held; how much, in bytes."""
+        await self.run.strings.call(owner, "give", reader, GIVEN, GIVEN_BYTES)
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                _, by_receiver = await self.held(owner)
+                if of_it := by_receiver[self.generations[reader]]:
+                    return of_it
+                await asyncio.sleep(0.01)  # an arena has no event for it
+
+
+async def _reader_dies(ring: Ring, owner: int, reader: int) -> int:
+    os.kill(reader, signal.SIGSTOP)
+    others = [pid for pid in ring.pids if pid != reader]
+    held_bytes = sum([await ring.give(pid, reader) for pid in others])
+    os.kill(reader, signal.SIGKILL)
+    return held_bytes
+
+
+async def _owner_dies(ring: Ring, owner: int, reader: int) -> int:
+    os.kill(reader, signal.SIGSTOP)
+    held_bytes = await ring.give(owner, reader)
+    os.kill(owner, signal.SIGKILL)
+    # It reads now what the dead one has written.
+    os.kill(reader, signal.SIGCONT)
+    return held_bytes
+
+
+async def held(trial: Trial) -> None:
+    """Both kinds of death, in turn, around the ring."""
+    async with traffic(trial, workers=WORKERS, app=PRESSURE) as run:
+        ring = Ring(run)
+        await _look_for_memory(ring)
+        descriptors = len(links(run.server.pid))
+        kinds: cycle[Callable[[Ring, int, int], Awaitable[int]]] = cycle([_reader_dies, _owner_dies])
+        held_bytes = []
+        for number in range(trial.count):
+            await ring.whole()
+            owner, reader = (ring.pids[(number + step) % WORKERS] for step in (0, 1))
+            held_bytes.append(await next(kinds)(ring, owner, reader))
+            await run.server.said("Application startup complete", WORKERS + number + 1)
+        await ring.whole()
+        await _check_the_end(trial, ring, descriptors)
+        status = await run.server.stop()
+    trial.check("kills", len(held_bytes), len(held_bytes) >= trial.count)
+    least = min(held_bytes)
+    trial.check("held at each kill, in bytes, at least", f"{least:,}", least >= GIVEN_BYTES)
+    check_verdict(trial, run.verdict())
+    trial.check("exit status", status, status == 0)
+
+
+async def _look_for_memory(ring: Ring) -> None:
+    """Raises NotHereError if the workers share none."""
+    await ring.run.listener.next(lambda note: True) if not ring.run.listener.notes else None
+    if not _arenas(ring.run.server.workers()[0]):
+        raise NotHereError("there is no shared memory here (memfd_create)")
+
+
+async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
+    run = ring.run
+    mapped = [len(_arenas(pid)) for pid in ring.pids]
+    trial.check(f"arenas mapped in each worker: {WORKERS}", mapped, mapped == [WORKERS] * WORKERS)
+    own = [sum(_ARENA in link for link in links(pid).values()) for pid in ring.pids]
+    # Before 3.13 an mmap keeps a duplicate of its descriptor.
+    each = 0 if sys.version_info >= (3, 13) else WORKERS
+    trial.check(f"their descriptors open in each: {each}", own, own == [each] * WORKERS)
+    here = len(links(run.server.pid))
+    trial.check(f"the launcher's descriptors, {descriptors} before", here, here == descriptors)
+    for pid in ring.pids:
+        await run.strings.call(pid, "quiet")
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            # A beat a second acknowledges, and gives back.
+            used_bytes = sum([(await ring.held(pid))[0] for pid in ring.pids])
+            resident_kib = sum(map(_resident_kib, ring.pids))
+            if not used_bytes and not resident_kib:
+                break
+            await asyncio.sleep(0.05)
+    trial.check("held, and resident, when all are quiet", f"{used_bytes} bytes, {resident_kib} KiB", True)
+
+
+def _arenas(pid: int) -> list[str]:
+    """The mappings of arenas in a process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return [line for line in maps.splitlines() if _ARENA in line]
+
+
+def _resident_kib(pid: int) -> int:
+    """How much of all arenas is in that process's memory."""
+    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{pid}/smaps").read_text(), flags=re.M)
+    ours = [mapping for mapping in mappings if _ARENA in mapping]
+    return sum(int(size) for mapping in ours for size in re.findall(r"^Rss: +(\d+) kB", mapping, flags=re.M))
+
+
+HELD: Final = Row(
+    name="held",
+    fault="killed with shared memory held",
+    how="a stopped worker holds what others have written for it; it is killed, or who has written it",
+    counts="kills",
+    full=everywhere(200),
+    short=4,
+    run=held,
+)
