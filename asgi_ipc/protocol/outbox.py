@@ -120,7 +120,7 @@ class Outbox:
     `offer` takes a message if there is room; `wait` queues it for room.
     `next_packet` is the packet to write next, the same one until `written`
     says that it is on its way. Small messages share packets; a message larger
-    than a packet travels alone, in fragments.
+    than a packet travels alone, in fragments, or is placed in the arena.
 
     Attributes:
         fresh: accepted, and not counted yet. To be appended to.
@@ -162,8 +162,7 @@ class Outbox:
         self._budget = budget
         self._limit_bytes = limit_bytes
         self._capacity_bytes = batch_capacity_bytes(route.max_packet_bytes)
-        # What the short way may bring uncounted, and a packet of it on its way.
-        self._slack_bytes = (FRESH_MESSAGES + 1) * self._capacity_bytes
+        self._slack_bytes = FRESH_MESSAGES * self._capacity_bytes
         self._number = 0
         self._encode = partial(encode_packet, route.cookie, route.sender, route.receiver)
         self.fresh: list[bytes] = []
@@ -335,6 +334,25 @@ class Outbox:
 
     # --- out of the outbox
 
+    def fresh_packet(self) -> tuple[bytes, int] | None:
+        """The packet of what is fresh, and how many messages that is, if nothing else waits and it fits one.
+
+        It stays fresh until `fresh_written` is called: what comes alone goes without being counted first.
+        """
+        if self._queue or self._packet is not None or self.copied is not None or not self.fresh:
+            return None
+        # Other threads may append behind these meanwhile.
+        messages = self.fresh[:]
+        if sum(map(len, messages)) > self._capacity_bytes:
+            return None
+        return self._encode(self._number, BATCH, join_batch(messages)), len(messages)
+
+    def fresh_written(self, messages: int) -> None:
+        """The packet that `fresh_packet` gave is in the pipe, whole."""
+        del self.fresh[:messages]
+        self._accepted += messages
+        self._number += 1
+
     def next_packet(self) -> bytes | None:
         """The packet to write next, or None. The same one until `written` is called."""
         if self._packet is None:
@@ -345,13 +363,10 @@ class Outbox:
                 return self._packet
             if self.must_wait and self.is_patient:
                 return None
-            if not self._queue:
-                if not self.fresh:
-                    return None
-                if self._next_fresh():
-                    return self._packet
             if self.fresh:
                 self.settle()
+            if not self._queue:
+                return None
             if self._arena is not None:
                 places = self._next_places(self._arena)
                 if places or places is None:
@@ -360,23 +375,6 @@ class Outbox:
             head = self._queue[0]
             self._packet = self._next_batch() if isinstance(head, _Run) else self._next_fragment(head)
         return self._packet
-
-    def _next_fresh(self) -> bool:
-        """Nothing waits but what is fresh: if it fits one packet, that is the next one."""
-        # Other threads may append behind these meanwhile.
-        messages = self.fresh[:]
-        size_bytes = sum(map(len, messages))
-        if size_bytes > self._capacity_bytes:
-            return False
-        count = len(messages)
-        del self.fresh[:count]
-        self._messages += count
-        self._accepted += count
-        self.settled_bytes += size_bytes
-        self._budget.used_bytes += size_bytes
-        self._offered = (count, size_bytes)
-        self._packet = self._encode(self._number, BATCH, join_batch(messages))
-        return True
 
     def _next_places(self, arena: Arena) -> bytes | None:
         """Write what comes next into the arena; where. Empty: it travels in packets. None: it must wait."""

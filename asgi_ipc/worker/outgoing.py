@@ -359,12 +359,13 @@ class Outgoing:
             if begins_turn:
                 self.loop.call_soon_threadsafe(self._end_turn)
             return
-        if begins_turn:
+        if begins_turn and not self._turn_ends:
             self._schedule_end_of_turn()
         # The first message of a quiet moment does not wait for those behind it.
-        is_due = (begins_turn and peer.quiet) or backlog_bytes >= EAGER_BYTES
-        if is_due and peer.writer is not None and not peer.outbox.must_wait:
-            peer.writer.flush()
+        if (begins_turn and peer.quiet) or backlog_bytes >= EAGER_BYTES:
+            writer = peer.writer
+            if writer is not None and not peer.outbox.must_wait:
+                writer.flush()
 
     def _schedule_end_of_turn(self) -> None:
         if not self._turn_ends:

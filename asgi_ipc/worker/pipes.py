@@ -167,7 +167,27 @@ class PipeWriter:
     def flush(self) -> None:
         """Write what the outbox has, unless a wait for room is under way."""
         if self._fd >= 0 and not self._waiting and self._again is None:
+            if self._wrote_fresh():
+                self._on_written()
+                if not self._closing:
+                    return
             self._write(BURST_PACKETS)
+
+    def _wrote_fresh(self) -> bool:
+        """Write all that the outbox has if that is one packet, which nobody has counted yet."""
+        outbox = self._outbox
+        with self._lock:
+            found = outbox.fresh_packet()
+            if found is None:
+                return False
+            packet, messages = found
+            try:
+                os.write(self._fd, packet)
+            except OSError:
+                # It is tried again where that is seen to.
+                return False
+            outbox.fresh_written(messages)
+        return True
 
     def close_when_empty(self) -> None:
         """Write what is in the outbox, then close."""
