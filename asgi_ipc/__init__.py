@@ -14,8 +14,12 @@ from asgi_ipc.errors import (
     IPCError,
     LauncherError,
     MessageTooLargeError,
+    NoHandlerError,
     NotRunningError,
     OutsideHandlerError,
+    RemoteError,
+    RequestError,
+    RequestTimeoutError,
     SendTimeoutError,
     UnknownWorkerError,
     WorkerGoneError,
@@ -23,17 +27,23 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker.ipc import IPC, ipc
+from asgi_ipc.worker.questions import Gathered
 from asgi_ipc.worker.stats import Stats
 
 __all__ = [
     "IPC",
     "DeliveryError",
+    "Gathered",
     "IPCError",
     "InvalidNameError",
     "LauncherError",
     "MessageTooLargeError",
+    "NoHandlerError",
     "NotRunningError",
     "OutsideHandlerError",
+    "RemoteError",
+    "RequestError",
+    "RequestTimeoutError",
     "SendTimeoutError",
     "Stats",
     "UnknownWorkerError",

@@ -7,9 +7,13 @@ IPCError
  +- MessageTooLargeError (ValueError)      size_bytes, max_bytes
  +- DeliveryError                          pid
  |   +- UnknownWorkerError (LookupError)   no such member now
- |   +- WorkerGoneError (ConnectionError)  it went while this was waiting
+ |   +- WorkerGoneError (ConnectionError)  it went while this was waiting, for room or for an answer
  |   +- SendTimeoutError (TimeoutError)    it reads too slowly; nothing was sent
  |   +- WouldBlockError (BlockingIOError)  the _nowait form of the same
+ +- RequestError                           pid, name
+ |   +- NoHandlerError (LookupError)       that worker has no handler of this name
+ |   +- RemoteError                        the handler there raised; or its answer is no message
+ |   +- RequestTimeoutError (TimeoutError) no answer in time
  +- LauncherError                          start-up and control failures
 
 Law: an error carries its values as attributes; the sentence is built from
@@ -25,8 +29,12 @@ __all__ = [
     "InvalidNameError",
     "LauncherError",
     "MessageTooLargeError",
+    "NoHandlerError",
     "NotRunningError",
     "OutsideHandlerError",
+    "RemoteError",
+    "RequestError",
+    "RequestTimeoutError",
     "SendTimeoutError",
     "UnknownWorkerError",
     "WorkerGoneError",
@@ -103,9 +111,9 @@ class UnknownWorkerError(DeliveryError, LookupError):
 
 
 class WorkerGoneError(DeliveryError, ConnectionError):
-    """The worker left or died while this call was waiting for room in its outbox."""
+    """The worker left or died while this call was waiting, for room in its outbox or for its answer."""
 
-    _sentence = "worker {pid} went while the message was waiting"
+    _sentence = "worker {pid} went while this was waiting"
 
 
 class SendTimeoutError(DeliveryError, TimeoutError):
@@ -118,6 +126,53 @@ class WouldBlockError(DeliveryError, BlockingIOError):
     """The worker's outbox has no room now (`*_nowait`). Nothing was sent."""
 
     _sentence = "worker {pid} has no room for the message now"
+
+
+class RequestError(IPCError):
+    """The question `name` that was put to the worker `pid` has no answer."""
+
+    _sentence = "worker {pid} did not answer {name!r}"
+
+    def __init__(self, pid: int, name: str) -> None:
+        super().__init__(pid, name)
+        self.pid = pid
+        self.name = name
+
+    def __str__(self) -> str:
+        return self._sentence.format(pid=self.pid, name=self.name)
+
+
+class NoHandlerError(RequestError, LookupError):
+    """The worker has no handler of that name."""
+
+    _sentence = "worker {pid} has no handler for {name!r}"
+
+
+class RequestTimeoutError(RequestError, TimeoutError):
+    """No answer came in time. An async handler that still runs is cancelled; its answer is discarded."""
+
+    _sentence = "worker {pid} did not answer {name!r} in time"
+
+
+class RemoteError(RequestError):
+    """The handler raised, was cancelled, or gave back what a message can't carry.
+
+    Attributes:
+        type_name: the class of the exception there, as `module.Class`, or `Class` for a built-in one.
+        message: its text.
+        traceback: as Python prints it there; its last part, if it is long.
+    """
+
+    def __init__(self, pid: int, name: str, type_name: str, message: str, traceback: str) -> None:
+        super().__init__(pid, name)
+        self.args = (pid, name, type_name, message, traceback)
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        what = f"{self.type_name}: {self.message}" if self.message else self.type_name
+        return f"handler {self.name!r} of worker {self.pid} raised {what}"
 
 
 class LauncherError(IPCError):

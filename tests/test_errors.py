@@ -41,7 +41,7 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         errors.WorkerGoneError(7),
         ConnectionError,
         {"pid": 7},
-        "worker 7 went while the message was waiting",
+        "worker 7 went while this was waiting",
     ),
     (
         errors.SendTimeoutError(7),
@@ -54,6 +54,36 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         BlockingIOError,
         {"pid": 7},
         "worker 7 has no room for the message now",
+    ),
+    (
+        errors.RequestError(7, "who"),
+        errors.IPCError,
+        {"pid": 7, "name": "who"},
+        "worker 7 did not answer 'who'",
+    ),
+    (
+        errors.NoHandlerError(7, "who"),
+        LookupError,
+        {"pid": 7, "name": "who"},
+        "worker 7 has no handler for 'who'",
+    ),
+    (
+        errors.RequestTimeoutError(7, "who"),
+        TimeoutError,
+        {"pid": 7, "name": "who"},
+        "worker 7 did not answer 'who' in time",
+    ),
+    (
+        errors.RemoteError(7, "who", "app.NoSuchUser", "42", "Traceback ..."),
+        errors.RequestError,
+        {
+            "pid": 7,
+            "name": "who",
+            "type_name": "app.NoSuchUser",
+            "message": "42",
+            "traceback": "Traceback ...",
+        },
+        "handler 'who' of worker 7 raised app.NoSuchUser: 42",
     ),
     (errors.LauncherError("the port is taken"), errors.IPCError, {}, "the port is taken"),
 ]

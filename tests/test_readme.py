@@ -25,6 +25,35 @@ app = Starlette(routes=[Route("/who", who)], lifespan=ipc.lifespan)
 """
 
 
+# What FastAPI has and Starlette has not: a function for a path, whose result is the response.
+BEFORE = """
+import time
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+
+from asgi_ipc import ipc
+
+started = time.monotonic()
+
+
+class App(Starlette):
+    def get(self, path):
+        def add(function):
+            async def endpoint(request):
+                return JSONResponse(await function())
+
+            self.add_route(path, endpoint)
+            return function
+
+        return add
+
+
+app = App(lifespan=ipc.lifespan)
+
+"""
+
+
 def example(heading: str) -> str:
     """The first Python code below a heading."""
     page = (ROOT / "README.md").read_text()
@@ -58,3 +87,23 @@ async def test_a_newcomer_is_told_what_the_others_know_and_who_has_gone_is_forgo
         assert await told(server, lambda known: known == now) == now
         assert await server.stop() == 0
         assert "lost" not in server.text
+
+
+async def test_every_worker_is_asked_and_a_stopped_one_costs_its_own_row_only(tmp_path: Path) -> None:
+    (tmp_path / "uptime.py").write_text(BEFORE + example("Questions and answers"))
+    async with serving("uptime:app", "--app-dir", str(tmp_path), workers=3) as server:
+        pids = {str(pid) for pid in await server.started(3)}
+        answer = (await server.get("/uptime")).json()
+        assert set(answer["uptime"]) == pids
+        assert all(seconds > 0 for seconds in answer["uptime"].values())
+        assert answer["silent"] == []
+        stopped = server.workers()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            # Its listening socket is everybody's: another one may answer, or none before it goes on.
+            answers = await asyncio.gather(*(server.get("/uptime") for _ in range(4)), return_exceptions=True)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        told = [each.json() for each in answers if not isinstance(each, BaseException)]
+        assert any(f"worker {stopped} did not answer 'uptime' in time" in each["silent"] for each in told)
+        assert await server.stop() == 0

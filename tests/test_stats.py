@@ -14,6 +14,7 @@ import pytest
 
 from asgi_ipc import IPC, NotRunningError, Stats
 from asgi_ipc.protocol.batch import first_fragment, join_batch
+from asgi_ipc.protocol.message import ANSWER
 from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
 from asgi_ipc.worker import flow, pulse
 from asgi_ipc.worker.pipes import PipeWriter
@@ -121,7 +122,8 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
         forger.batch(("note", "three are missing"), number=6)
         forger.packet(FRAGMENT_FIRST, first_fragment(2 * MIB, memoryview(b"piece")), number=7)
         forger.packet(FRAGMENT_FIRST, first_fragment(5000, memoryview(b"never completed")), number=8)
-        forger.batch(("line\nbreak", 1), ("", 2), ("nobody listens to this", 3), number=9)
+        answer = (ANSWER, [1, 0, "to what nobody has asked"])
+        forger.batch(("line\nbreak", 1), ("", 2), ("nobody listens to this", 3), answer, number=9)
         forger.batch(("note", "to somebody else"), number=10, receiver=77)
         forger.close()
         stranger = Forger(b, 77)
@@ -141,6 +143,7 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
             "too_large": 1,
             "partial": 1,
             "invalid_name": 2,
+            "late_answer": 1,
             "stale": 2,
             "lost": 1,
         }

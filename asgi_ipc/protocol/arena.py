@@ -124,6 +124,11 @@ class Arena:
         # Of so little, the word may be long in coming.
         return pinned_bytes + length <= self._window_bytes or pinned_bytes < ACKNOWLEDGED_BYTES
 
+    def busy_bytes(self, receiver: int) -> int:
+        """What that receiver has been told of and has not copied, beyond what it may be slow to say."""
+        holds = self._holds.get(receiver)
+        return max(holds.pinned_bytes - ACKNOWLEDGED_BYTES, 0) if holds is not None else 0
+
     def copied(self, receiver: int, serial: int) -> bool:
         """That receiver needs nothing any more up to that block. False: it never was told of it."""
         holds = self._holds.get(receiver)

@@ -60,6 +60,13 @@ _large_header = struct.Struct(">BI").pack
 _AROUND_BYTES: Final = 1 + 3 + MAX_NAME_BYTES + 3
 
 
+# The package's own messages, by names that nobody else can register or send: a question
+# [number, name, data], its answer [number, outcome, value], and that nobody waits for it any more [number].
+ASK: Final = "\x01ask"
+ANSWER: Final = "\x01answer"
+WITHDRAW: Final = "\x01withdraw"
+
+
 class LargeMessage(msgspec.Struct, eq=False, gc=False):
     """An encoded message larger than a packet, in two parts; all outboxes that hold it share them.
 
@@ -133,6 +140,18 @@ class Packer:
             return encoded
         # A copy of just its size: what the encoder gives back was grown by half at a time and cut, and on
         # the heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
+        return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
+
+    def wrap(self, name: str, head: tuple[int | str, ...], data: Any) -> Encoded:
+        """One of the package's own messages, which carries `data` behind `head`. Raises as `pack`."""
+        if type(data) not in _PLAIN:
+            _check_data(data, 0)
+        try:
+            encoded = encode((name, (*head, data)))
+        except BufferError as error:
+            raise ValueError(f"a message can't carry this memoryview: {error}") from error
+        if len(encoded) <= self._small_bytes:
+            return encoded
         return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
 
     def _large(self, name: str, data: bytes | str) -> LargeMessage:

@@ -39,12 +39,30 @@ current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextV
 )
 
 
-def _sender(context: contextvars.Context) -> int:
+def sender_of(context: contextvars.Context) -> Worker | None:
+    """Whose message runs in that context."""
     delivery = context.get(current_delivery)
-    return delivery.sender.pid if delivery is not None else 0
+    return delivery.sender if delivery is not None else None
+
+
+def _pid_of_sender(context: contextvars.Context) -> int:
+    sender = sender_of(context)
+    return sender.pid if sender is not None else 0
+
+
+class Asked:
+    """A question's data, in place of data: its handler's result is wanted."""
+
+    __slots__ = ("answering", "data")
+
+    def __init__(self, data: Any, answering: Callable[[Handler], Coroutine[Any, Any, None]]) -> None:
+        self.data = data
+        self.answering = answering
 
 
 def _size_bytes(data: Any) -> int:
+    if type(data) is Asked:
+        data = data.data
     return len(data) if type(data) is str or type(data) is bytes else 0
 
 
@@ -113,7 +131,9 @@ class Calls:
             return None
         self._stepping = (task, handler, context, data)
         try:
-            coroutine: Coroutine[Any, Any, Any] = handler.function(data)
+            coroutine: Coroutine[Any, Any, Any] = (
+                handler.function(data) if type(data) is not Asked else data.answering(handler)
+            )
             waits_for = first_step(coroutine, context)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -202,7 +222,9 @@ class Calls:
         if not handler.lane:
             self._lanes.discard(handler)
         try:
-            coroutine: Coroutine[Any, Any, Any] = handler.function(data)
+            coroutine: Coroutine[Any, Any, Any] = (
+                handler.function(data) if type(data) is not Asked else data.answering(handler)
+            )
             waits_for = first_step(coroutine, call.context)
         finally:
             handler.lane_left += 1
@@ -215,7 +237,11 @@ class Calls:
 
     def with_lanes_of(self, pid: int) -> list[Handler]:
         """The ordered handlers for whose next calls messages from this worker wait."""
-        return [handler for handler in self._lanes if any(_sender(entry[0]) == pid for entry in handler.lane)]
+        return [
+            handler
+            for handler in self._lanes
+            if any(_pid_of_sender(entry[0]) == pid for entry in handler.lane)
+        ]
 
     # --- what goes wrong
 
@@ -225,7 +251,7 @@ class Calls:
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
         self.errors += 1
-        sender = _sender(context)
+        sender = _pid_of_sender(context)
         what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
         logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error)
 

@@ -31,8 +31,10 @@ from asgi_ipc.protocol.lifeline import (
     WriteEnd,
 )
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import ANSWER, ASK, WITHDRAW
 from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.answers import Answers
 from asgi_ipc.worker.calls import Delivery, current_delivery
 from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.lifeline import Lifeline
@@ -42,6 +44,7 @@ from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
+from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.registry import Handler, Registry
 
 # How long a newcomer waits for the members to know it; a little more than the
@@ -102,6 +105,13 @@ class Endpoint:
             self.outgoing.lend(Arena(self._mapping.memory))
         self.pulse.also(self._on_pulse)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
+        self.questions = Questions(self.outgoing, self.dispatcher.calls)
+        self._answers = Answers(registry, self.outgoing, self.dispatcher.calls)
+        self.dispatcher.own = {
+            ASK: self._answers.asked,
+            ANSWER: self.questions.answered,
+            WITHDRAW: self._answers.withdrawn,
+        }
         self._registry = registry
         # From `leave` on.
         self.leaving = False
@@ -197,6 +207,7 @@ class Endpoint:
             **self._reassembler.drops,
             "stale": self._stale,
             "lost": self.outgoing.lost,
+            "late_answer": self.questions.late,
             "invalid_name": self.dispatcher.invalid_names,
             "unhandled": self.dispatcher.unhandled,
         }
@@ -307,6 +318,9 @@ class Endpoint:
             worker = each.peer.worker
             self._reassembler.forget(worker.generation)
             self.outgoing.forget(worker.generation)
+            # Behind the last of its answers, and of its questions.
+            self.dispatcher.behind(functools.partial(self._answers.gone, worker))
+            self.dispatcher.behind(functools.partial(self.questions.gone, worker))
             if worker.generation in self._mappings:
                 self._mappings.pop(worker.generation).close()
             self._tell(self._registry.on_leave, (worker, each.reason, each.peer.lost), behind=worker.pid)
@@ -364,6 +378,7 @@ class Endpoint:
         self._leave_deadline = None
         cancelled = await self.dispatcher.close()
         self._over = True
+        self.questions.close()
         unsent = self.outgoing.close()
         if self._reader is not None:
             # What its senders have written is theirs no more; here it is counted, at least.

@@ -27,7 +27,7 @@ from typing import Any, Final, TypeAlias
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.protocol.batch import Message
 from asgi_ipc.protocol.message import check_name
-from asgi_ipc.worker.calls import Calls, Suspended
+from asgi_ipc.worker.calls import Asked, Calls, Suspended
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.registry import Handler, Registry
@@ -62,6 +62,8 @@ class Dispatcher:
     def __init__(self, registry: Registry, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._handlers = registry.handlers
+        # The package's own messages: what becomes of each, and who handles it with what, if somebody does.
+        self.own: dict[str, Callable[[contextvars.Context, Any], tuple[Handler, Any] | None]] = {}
         self.flow = Flow(on_full, on_room)
         self.calls = Calls(self.flow, self._room_again, self._check_idle)
         # What has arrived and waits for its turn: messages, or an announcement in their order.
@@ -118,6 +120,14 @@ class Dispatcher:
         if self._closed or not watchers:
             return
         self._queue.append(functools.partial(self._announce, watchers, news, context, behind))
+        self._go_on()
+
+    def behind(self, callback: Callable[[], None]) -> None:
+        """Call this when all that has been accepted so far has been given to its handlers."""
+        if self._closed:
+            callback()
+            return
+        self._queue.append(callback)
         self._go_on()
 
     async def idle(self) -> None:
@@ -214,7 +224,11 @@ class Dispatcher:
                 context, messages = entry
                 for name, data in messages:
                     left -= 1
-                    handler = handlers.get(name) or self._stand_in(name)  # type: ignore[arg-type]
+                    handler = handlers.get(name)  # type: ignore[arg-type]
+                    if handler is None:
+                        # From here on known by itself: it is not looked for twice.
+                        handler, data = self._stand_in(context, name, data)  # noqa: PLW2901
+                        name = handler  # type: ignore[assignment]  # noqa: PLW2901
                     if handler is None:
                         pass
                     elif not handler.is_async:
@@ -265,24 +279,38 @@ class Dispatcher:
             elif queue and not left:
                 self._turn_is_over()
 
-    def _stand_in(self, name: str | Handler) -> Handler | None:
-        """Whom a name means that has no handler: nobody, which is counted; or it is a watcher itself."""
+    def _stand_in(
+        self, context: contextvars.Context, name: str | Handler, data: Any
+    ) -> tuple[Handler | None, Any]:
+        """Whom a name means that has no handler, and with what: nobody, which is counted, unless it is one
+        of the package's own messages, or has been looked up."""
         if isinstance(name, Handler):
-            # No message.
-            self.received -= 1
-            return name
+            if type(data) is not Asked:
+                # A watcher of the fleet, and no message.
+                self.received -= 1
+            return name, data
+        if name in self.own:
+            return self._own_message(context, name, data) or (None, None)
         # A name that has a handler was checked when it was registered, so here is where the others are.
         try:
             check_name(name)
         except InvalidNameError:
             self.invalid_names += 1
-            return None
+            return None, None
         self.discarded += 1
         if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
             # Once for each name: it may be a slip of the pen, or meant for other workers only.
             self._unheard.add(name)
             logger.warning("worker [%d] has no handler for messages named %r", os.getpid(), name)
-        return None
+        return None, None
+
+    def _own_message(self, context: contextvars.Context, name: str, data: Any) -> tuple[Handler, Any] | None:
+        try:
+            return self.own[name](context, data)
+        except (TypeError, ValueError):
+            # Nobody of ours has sent that.
+            self.invalid_names += 1
+            return None
 
     def _announce(
         self, watchers: Sequence[Handler], news: tuple[Any, ...], context: contextvars.Context, behind: int

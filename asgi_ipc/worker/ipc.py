@@ -22,6 +22,7 @@ from asgi_ipc.errors import (
     NotRunningError,
     OutsideHandlerError,
     UnknownWorkerError,
+    WorkerGoneError,
     WouldBlockError,
 )
 from asgi_ipc.protocol.membership import Worker
@@ -33,6 +34,7 @@ from asgi_ipc.worker.calls import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
+from asgi_ipc.worker.questions import Gathered
 from asgi_ipc.worker.registry import Function, Registry
 from asgi_ipc.worker.stats import Stats, snapshot
 
@@ -93,7 +95,8 @@ class IPC:
         """Register what handles the messages of a name: `@receive(name)`, `receive(name, handler)`,
         or `receive({name: handler, ...})`.
 
-        A handler is a plain or an async function of one argument, the data.
+        A handler is a plain or an async function of one argument, the data; what it gives back answers
+        `request` and `gather`.
         Registering replaces; `None` deletes. Handlers start in the order of
         arrival. A plain handler runs on the event loop, so it must not block.
 
@@ -312,6 +315,74 @@ class IPC:
         refused = outgoing.send(self._addressee(), name, data)
         if refused is not None:
             raise WouldBlockError(refused.peer.worker.pid)
+
+    # --- questions
+
+    async def request(
+        self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
+    ) -> Any:
+        """Ask one worker: what its handler of that name gives back.
+
+        A question runs there like a message of its name, in its order; `sender` and `reply` work as ever.
+        Cancelling this, or its timeout, cancels an async handler there that has not finished; an answer that
+        comes later is discarded and counted (`late_answer` of `stats().dropped`).
+
+        Args:
+            pid, name, data: as of `send`; what the handler gives back may be what `data` may be.
+            timeout: seconds for all of it, the wait for room included; None: as long as it takes.
+
+        Raises:
+            NoHandlerError: that worker has none of this name.
+            RemoteError: its handler raised, was cancelled, or gave back what a message can't carry.
+            RequestTimeoutError: no answer in time.
+            UnknownWorkerError: no such member now.
+            WorkerGoneError: it died, or left without an answer; told at once.
+            Others: as `send`, before anything is sent.
+        """
+        self._here(self._sending)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
+        return await self._entered().questions.ask(pid, name, data, timeout)
+
+    async def gather(
+        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
+    ) -> Gathered:
+        """Ask all members at once, this one among them: a dict of pid -> answer, of those that came in time.
+
+        It raises nothing for one that is slow, fails or goes: that costs its own row only, which is in
+        `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, WorkerGoneError or
+        UnknownWorkerError); `.complete` says whether there is none. Rows are in the order of the slots.
+
+        Raises as `send` for what is no message, before anything is sent.
+        """
+        self._here(self._sending)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
+        return await self._entered().questions.ask_all(name, data, timeout, include_self=include_self)
+
+    async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
+        """Send one message to exactly one member, the one with the least work waiting; its pid.
+
+        What counts is what this worker can see: its outbox for that member, and what that one has not read.
+        Equals take turns. If it goes before the message was accepted, another one gets it.
+
+        Raises as `send`; UnknownWorkerError and WorkerGoneError only if nobody is left.
+        """
+        outgoing = self._here(self._sending)
+        if timeout is not None and not timeout >= 0:
+            raise _no_timeout(timeout)
+        message = outgoing.pack(name, data)
+        deadline = None if timeout is None else outgoing.loop.time() + timeout
+        while True:
+            peer = outgoing.least_busy()
+            with suppress(UnknownWorkerError):
+                if not outgoing.post(peer, message):
+                    left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
+                    try:
+                        await self._accepted_by(outgoing, peer, message, left_s)
+                    except WorkerGoneError:
+                        continue
+                return peer.worker.pid
 
     # --- life
 

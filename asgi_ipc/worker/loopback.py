@@ -44,6 +44,10 @@ class LoopbackWriter:
         if not self._paused and self._handle is None:
             self._handle = self._loop.call_soon(self._move)
 
+    def unread_bytes(self) -> int:
+        """Nothing is under way here."""
+        return 0
+
     def pause(self) -> None:
         """Leave what comes in the outbox, so that the sender feels it."""
         self._paused = True

@@ -67,6 +67,7 @@ class Outgoing:
         self.thread = threading.get_ident()
         packer = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes))
         self.pack = packer.pack
+        self.wrap = packer.wrap
         self._names = packer.known_names
         self._short_bytes = packer.short_bytes
         self._short_characters = packer.short_characters
@@ -77,6 +78,8 @@ class Outgoing:
         self.peers = Peers(me)
         self._budget = Budget()
         self._dirty: list[Peer] = []
+        # Of those who have as little to do, another one is the first each time.
+        self._turns = 0
         self._turn_ends = False
         # Who waits for room, and the peers that they wait for.
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
@@ -310,6 +313,21 @@ class Outgoing:
                 except UnknownWorkerError:
                     gone.append(peer.worker.pid)
         return [pid for pid in members.pids if pid not in gone] if gone else members.pids
+
+    def least_busy(self) -> Peer:
+        """The member for whom, or at whom, the least waits; equals take turns. UnknownWorkerError: nobody."""
+        peers = self.peers.members(include_self=True).peers
+        if not peers:
+            raise UnknownWorkerError(self._me.pid)
+        self._turns += 1
+        first = self._turns % len(peers)
+        return min((*peers[first:], *peers[:first]), key=self._busy_bytes)
+
+    def _busy_bytes(self, peer: Peer) -> int:
+        arena = self._budget.arena
+        held_bytes = arena.busy_bytes(peer.worker.generation) if arena is not None else 0
+        unread_bytes = peer.writer.unread_bytes() if peer.writer is not None else 0
+        return peer.outbox.backlog_bytes + held_bytes + unread_bytes
 
     def queue(self, peer: Peer, message: Encoded) -> Waiter:
         """Take a place for a message behind all that wait for room in a peer's outbox."""

@@ -164,6 +164,10 @@ class PipeWriter:
         """Whether this still owns a write end."""
         return self._fd >= 0
 
+    def unread_bytes(self) -> int:
+        """How many bytes lie in the pipe now, of whichever sender; 0 when this end is closed."""
+        return unread_bytes(self._fd) if self._fd >= 0 else 0
+
     def flush(self) -> None:
         """Write what the outbox has, unless a wait for room is under way."""
         if self._fd >= 0 and not self._waiting and self._again is None:

@@ -1,0 +1,183 @@
+"""Answers: what others have asked this worker, until they have been told.
+
+Law: a question runs like any other message of its name, in its order and
+context; what its handler gives back, or raises, goes to the very worker that
+asked. Who does not wait any more is not answered, and its handler is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import traceback
+from collections.abc import Awaitable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from asgi_ipc.errors import DeliveryError, IPCError
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import ANSWER, Encoded
+from asgi_ipc.worker.calls import Asked, Calls, sender_of
+from asgi_ipc.worker.outgoing import Outgoing
+from asgi_ipc.worker.questions import ANSWERED, NO_HANDLER, RAISED
+from asgi_ipc.worker.registry import Handler, Registry
+
+# The end of a traceback says where it happened; in characters.
+MAX_TRACEBACK: Final = 16 * 1024
+MAX_TEXT: Final = 4 * 1024
+
+
+class _Question:
+    """One that has come: who asked it, and who runs it."""
+
+    __slots__ = ("asker", "context", "is_withdrawn", "number", "task")
+
+    def __init__(self, asker: Worker, number: int, context: contextvars.Context) -> None:
+        self.asker = asker
+        self.number = number
+        self.context = context
+        self.task: asyncio.Task[Any] | None = None
+        self.is_withdrawn = False
+
+
+class Answers:
+    """The answering half of an endpoint."""
+
+    def __init__(self, registry: Registry, outgoing: Outgoing, calls: Calls) -> None:
+        self._handlers = registry.handlers
+        self._outgoing = outgoing
+        self._calls = calls
+        # Async ones, until they have ended, by their asker and number.
+        self._open: dict[tuple[int, int], _Question] = {}
+
+    # --- what comes
+
+    def asked(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
+        """A question has come: who handles it, with what. Raises TypeError or ValueError if it is none."""
+        number, name, content = data
+        asker = sender_of(context)
+        if asker is None or type(number) is not int:
+            raise TypeError("no question")
+        question = _Question(asker, number, context)
+        handler = self._handlers.get(name)
+        if handler is None:
+            return Handler(name, partial(self._refuse, question), is_async=False), None
+        if not handler.is_async:
+            return Handler(name, partial(self._call, question, handler), is_async=False), content
+        self._open[asker.generation, number] = question
+        return handler, Asked(content, partial(self._await, question, content))
+
+    def withdrawn(self, context: contextvars.Context, data: Any) -> None:
+        """Nobody waits for that answer any more. Raises TypeError or ValueError for anything else."""
+        (number,) = data
+        asker = sender_of(context)
+        question = self._open.get((asker.generation, number)) if asker is not None else None
+        if question is not None:
+            self._withdraw(question)
+
+    def gone(self, worker: Worker) -> None:
+        """That worker is dead: whatever it has asked, nobody waits for."""
+        for question in [each for each in self._open.values() if each.asker is worker]:
+            self._withdraw(question)
+
+    @staticmethod
+    def _withdraw(question: _Question) -> None:
+        question.is_withdrawn = True
+        if question.task is not None:
+            question.task.cancel()
+
+    # --- who handles it
+
+    def _refuse(self, question: _Question, _: object) -> Awaitable[None] | None:
+        return self._say(question, NO_HANDLER, None)
+
+    def _call(self, question: _Question, handler: Handler, content: Any) -> Awaitable[None] | None:
+        """A plain handler. What is given back is a coroutine if the answer must wait."""
+        try:
+            result = handler.function(content)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the app's own
+            self._calls.failed(handler, question.context, error)
+            return self._say_error(question, error)
+        if inspect.iscoroutine(result):
+            self._open[question.asker.generation, question.number] = question
+            return self._answer(question, handler, result)
+        return self._say(question, ANSWERED, result)
+
+    async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
+        """An async handler."""
+        if question.is_withdrawn:
+            del self._open[question.asker.generation, question.number]
+            return
+        coroutine: Coroutine[Any, Any, Any] = handler.function(content)
+        await self._answer(question, handler, coroutine)
+
+    async def _answer(self, question: _Question, handler: Handler, coroutine: Awaitable[Any]) -> None:
+        question.task = asyncio.current_task()
+        try:
+            result = await coroutine
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            if question.is_withdrawn and isinstance(error, asyncio.CancelledError):
+                return
+            saying = self._say_error(question, error)
+            if saying is not None:
+                await saying
+            raise
+        else:
+            saying = self._say(question, ANSWERED, result)
+            if saying is not None:
+                await saying
+        finally:
+            self._open.pop((question.asker.generation, question.number), None)
+
+    # --- what is said
+
+    def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
+        kind = type(error)
+        module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
+        said = [module + kind.__qualname__, _text(error)[:MAX_TEXT], trace]
+        return self._say(question, RAISED, said)
+
+    def _say(self, question: _Question, outcome: int, value: Any) -> Awaitable[None] | None:
+        """Answer; a coroutine if there is no room now."""
+        if question.is_withdrawn:
+            return None
+        try:
+            message = self._outgoing.wrap(ANSWER, (question.number, outcome), value)
+        except (TypeError, ValueError, OverflowError, IPCError) as error:
+            # `value` is what the handler gave back; what is said instead can be carried.
+            return self._say_error(question, error)
+        peer = self._outgoing.peers.find(question.asker.generation)
+        try:
+            if peer is None or self._outgoing.post(peer, message):
+                return None
+        except DeliveryError:
+            return None
+        return self._say_later(question, message)
+
+    async def _say_later(self, question: _Question, message: Encoded) -> None:
+        peer = self._outgoing.peers.find(question.asker.generation)
+        if peer is not None:
+            try:
+                with self._calls.waiting():
+                    await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
+            except DeliveryError:
+                # It has gone, and waits for nothing.
+                pass
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _printable(str(error))
+    except Exception as failure:  # noqa: BLE001  # the app's own __str__
+        return f"(its text can't be had: {type(failure).__qualname__})"
+
+
+def _printable(text: str) -> str:
+    """What UTF-8 can carry."""
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,426 @@
+"""Questions: one asks one, one asks all, one of all gets it; and everything that can go wrong between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from asgi_ipc import (
+    InvalidNameError,
+    NoHandlerError,
+    NotRunningError,
+    RemoteError,
+    RequestTimeoutError,
+    UnknownWorkerError,
+    WorkerGoneError,
+)
+from asgi_ipc.protocol.message import ANSWER, ASK, WITHDRAW
+from asgi_ipc.worker import flow
+from asgi_ipc.worker.answers import MAX_TRACEBACK
+from tests.inprocess import Member, fleet, until
+
+MIB = 1024 * 1024
+
+
+def a_late_answer(member: Member) -> bool:
+    return member.ipc.stats().dropped.get("late_answer", 0) == 1
+
+
+async def test_a_plain_and_an_async_handler_answer_with_what_they_give_back() -> None:
+    async with fleet(2) as (_, (a, b)):
+
+        async def later(data: Any) -> Any:
+            await asyncio.sleep(0)
+            return [b.ipc.sender, data]
+
+        b.ipc.receive({"plain": lambda data: {"got": data}, "async": later, "nothing": lambda data: None})
+        assert await a.ipc.request(b.pid, "plain", "x") == {"got": "x"}
+        assert await a.ipc.request(b.worker, "async", 7) == [a.pid, 7]
+        assert await a.ipc.request(b.pid, "nothing") is None
+        assert await a.ipc.request(b.pid, "plain", bytes(MIB)) == {"got": bytes(MIB)}
+        assert b.ipc.stats().received == 4
+
+
+async def test_a_worker_asks_itself_and_a_coroutine_from_a_plain_handler_is_awaited() -> None:
+    async with fleet(1) as (_, (a,)):
+
+        async def answer() -> str:
+            return "mine"
+
+        a.ipc.receive("self", lambda data: answer())
+        assert await a.ipc.request(a.pid, "self") == "mine"
+
+
+async def test_questions_start_in_the_order_of_all_messages() -> None:
+    async with fleet(2) as (_, (a, b)):
+        order: list[Any] = []
+
+        async def noted(data: Any) -> None:
+            order.append(data)
+            await asyncio.sleep(0)
+
+        b.ipc.receive({"message": order.append, "question": noted, "plain": order.append})
+        a.ipc.send_nowait(b.pid, "message", 0)
+        asking = asyncio.gather(
+            a.ipc.request(b.pid, "question", 1),
+            a.ipc.request(b.pid, "plain", 2),
+            a.ipc.request(b.pid, "question", 3),
+        )
+        await asyncio.sleep(0)
+        a.ipc.send_nowait(b.pid, "message", 4)
+        await asking
+        await until(lambda: len(order) == 5)
+        assert order == [0, 1, 2, 3, 4]
+
+
+async def test_questions_to_an_ordered_handler_wait_for_its_last_call_and_are_answered_each() -> None:
+    async with fleet(2) as (_, (a, b)):
+        running = 0
+
+        async def alone(data: int) -> int:
+            nonlocal running
+            running += 1
+            assert running == 1
+            await asyncio.sleep(0)
+            running -= 1
+            return data * 2
+
+        b.ipc.receive("alone", alone, ordered=True)
+        a.ipc.send_nowait(b.pid, "alone", 0)
+        answers = await asyncio.gather(*(a.ipc.request(b.pid, "alone", number) for number in range(10)))
+        assert answers == [number * 2 for number in range(10)]
+
+
+# --- no answer
+
+
+async def test_no_handler_a_failing_one_and_a_slow_one_are_told_apart(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with fleet(2) as (_, (a, b)):
+        forever = asyncio.Event()
+
+        def fails(data: Any) -> None:
+            raise ValueError(f"not {data}")
+
+        async def fails_later(data: Any) -> None:
+            await asyncio.sleep(0)
+            raise KeyError(data)
+
+        async def never(data: Any) -> None:
+            await forever.wait()
+
+        b.ipc.receive({"fails": fails, "fails later": fails_later, "never": never})
+        with pytest.raises(NoHandlerError, match="no handler for 'unknown'") as unknown:
+            await a.ipc.request(b.pid, "unknown")
+        assert (unknown.value.pid, unknown.value.name) == (b.pid, "unknown")
+        with caplog.at_level(logging.ERROR), pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "fails", "good")
+        assert (remote.value.type_name, remote.value.message) == ("ValueError", "not good")
+        assert 'raise ValueError(f"not {data}")' in remote.value.traceback
+        assert "handler 'fails' of a message" in caplog.text
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "fails later", "key")
+        assert (remote.value.type_name, remote.value.message) == ("KeyError", "'key'")
+        assert str(remote.value) == f"handler 'fails later' of worker {b.pid} raised KeyError: 'key'"
+        with pytest.raises(RequestTimeoutError):
+            await a.ipc.request(b.pid, "never", timeout=0)
+        assert b.ipc.stats().handler_errors == 2
+
+
+async def test_an_answer_that_cannot_be_carried_is_a_remote_error_at_once() -> None:
+    async with fleet(2, max_message_bytes=100_000) as (_, (a, b)):
+        b.ipc.receive({"set": lambda data: {1, 2}, "large": lambda data: bytes(100_000)})
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "set", timeout=None)
+        assert (remote.value.type_name, remote.value.message) == (
+            "TypeError",
+            "a message can't carry data of type set",
+        )
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "large", timeout=None)
+        assert remote.value.type_name == "asgi_ipc.errors.MessageTooLargeError"
+
+
+async def test_what_an_exception_says_is_bounded_and_made_carriable() -> None:
+    class SilentError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    async with fleet(2) as (_, (a, b)):
+
+        def long(data: Any) -> None:
+            raise ValueError("x" * MIB + "\ud800")
+
+        def silent(data: Any) -> None:
+            raise SilentError
+
+        b.ipc.receive({"long": long, "silent": silent})
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "long")
+        assert len(remote.value.traceback) <= MAX_TRACEBACK
+        assert set(remote.value.message) == {"x"}
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "silent")
+        assert "can't be had: RuntimeError" in remote.value.message
+
+
+async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> None:
+    async with fleet(2) as (_, (a, b)):
+        sent = a.ipc.stats().sent
+        with pytest.raises(InvalidNameError):
+            await a.ipc.request(b.pid, ASK)
+        with pytest.raises(TypeError, match="set"):
+            await a.ipc.request(b.pid, "name", {1})  # type: ignore[arg-type]
+        with pytest.raises(UnknownWorkerError):
+            await a.ipc.request(1, "name")
+        with pytest.raises(ValueError, match="timeout"):
+            await a.ipc.request(b.pid, "name", timeout=-1)
+        assert a.ipc.stats().sent == sent
+    with pytest.raises(NotRunningError):
+        await a.ipc.request(b.pid, "name")
+    with pytest.raises(NotRunningError):
+        await a.ipc.gather("name")
+
+
+async def test_a_dead_worker_is_told_of_at_once_and_what_it_had_answered_counts() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        begun = asyncio.Event()
+
+        async def never(data: Any) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        b.ipc.receive({"never": never, "quick": lambda data: data})
+        asking = asyncio.create_task(a.ipc.request(b.pid, "never", timeout=None))
+        await begun.wait()
+        a.stop_reading()
+        quick = asyncio.create_task(a.ipc.request(b.pid, "quick", 1, timeout=None))
+        await until(lambda: b.ipc.stats().received == 2)
+        await asyncio.sleep(0)
+        launcher.kill(b)
+        a.go_on_reading()
+        assert await quick == 1
+        with pytest.raises(WorkerGoneError):
+            await asking
+
+
+async def test_a_late_answer_is_counted_and_reaches_no_other_question() -> None:
+    async with fleet(2) as (_, (a, b)):
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def stubborn(data: Any) -> Any:
+            begun.set()
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                await go_on.wait()
+            return data
+
+        b.ipc.receive({"stubborn": stubborn, "plain": lambda data: data})
+        a.stop_reading()
+        plain = asyncio.create_task(a.ipc.request(b.pid, "plain", "late", timeout=None))
+        await until(lambda: b.ipc.stats().received == 1)
+        plain.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await plain
+        a.go_on_reading()
+        assert await a.ipc.request(b.pid, "plain", "other") == "other"
+        assert a_late_answer(a)
+
+
+async def test_cancelling_who_asks_cancels_who_answers() -> None:
+    async with fleet(2) as (_, (a, b)):
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def waits(data: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        b.ipc.receive("waits", waits)
+        asking = asyncio.create_task(a.ipc.request(b.pid, "waits", timeout=None))
+        await begun.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await cancelled.wait()
+        await b.endpoint.dispatcher.idle()
+        assert b.ipc.stats().handler_errors == 0
+
+
+async def test_a_question_withdrawn_while_it_waits_for_its_turn_is_never_handled() -> None:
+    async with fleet(2) as (_, (a, b)):
+        go_on = asyncio.Event()
+        handled: list[Any] = []
+
+        async def alone(data: Any) -> None:
+            handled.append(data)
+            await go_on.wait()
+
+        b.ipc.receive("alone", alone, ordered=True)
+        a.ipc.send_nowait(b.pid, "alone", "first")
+        asking = asyncio.create_task(a.ipc.request(b.pid, "alone", "second", timeout=None))
+        await until(lambda: b.ipc.stats().received == 2)
+        asking.cancel()
+        await until(lambda: b.ipc.stats().received == 3)
+        go_on.set()
+        await b.endpoint.dispatcher.idle()
+        assert handled == ["first"]
+        assert not b.endpoint._answers._open
+
+
+async def test_a_dead_askers_question_is_cancelled() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def waits(data: Any) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        b.ipc.receive("waits", waits)
+        asking = asyncio.create_task(a.ipc.request(b.pid, "waits", timeout=None))
+        await begun.wait()
+        launcher.kill(a)
+        await cancelled.wait()
+        asking.cancel()
+
+
+async def test_more_questions_than_may_be_in_flight_wait_for_each_other_without_a_standstill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 4)
+    async with fleet(2) as (_, (a, b)):
+
+        def to_other(me: Member, other: Member) -> Any:
+            async def pass_on(depth: int) -> int:
+                return 1 + await me.ipc.request(other.pid, "down", depth - 1, timeout=None) if depth else 0
+
+            return pass_on
+
+        a.ipc.receive("down", to_other(a, b))
+        b.ipc.receive("down", to_other(b, a))
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(
+                *(a.ipc.request(b.pid, "down", 40, timeout=None) for _ in range(20)),
+                *(b.ipc.request(a.pid, "down", 40, timeout=None) for _ in range(20)),
+            )
+        assert answers == [40] * 40
+
+
+async def test_questions_and_answers_wait_for_room() -> None:
+    async with fleet(2, has_arena=False) as (_, (a, b)):
+        b.ipc.receive("double", lambda data: data + data)
+        answers = await asyncio.gather(
+            *(a.ipc.request(b.pid, "double", bytes(4 * MIB), timeout=None) for _ in range(20))
+        )
+        assert [len(answer) for answer in answers] == [8 * MIB] * 20
+
+
+async def test_malformed_words_of_the_packages_own_are_counted_and_nothing_else() -> None:
+    async with fleet(2) as (_, (a, b)):
+        wrap, post = a.endpoint.outgoing.wrap, a.endpoint.outgoing.post
+        peer = a.endpoint.outgoing.peers.meant_by(b.pid)
+        for name in (ASK, ANSWER, WITHDRAW):
+            post(peer, wrap(name, (1, 2, 3, 4), "x"))
+        post(peer, wrap(ASK, ("number", "name"), "x"))
+        post(peer, wrap(ASK, (1,), ["unhashable"]))
+        await a.ipc.send(b.pid, "note", "good")
+        assert await b.until(1) == ["good"]
+        assert b.ipc.stats().dropped == {"invalid_name": 5}
+
+
+# --- all, and any
+
+
+async def test_everybody_is_asked_and_who_has_no_answer_costs_its_own_row_only() -> None:
+    async with fleet(5) as (launcher, members):
+        a, b, c, d, e = members
+        begun = asyncio.Event()
+
+        async def never(data: Any) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        def fails(data: Any) -> None:
+            raise ValueError(data)
+
+        for member in (a, b):
+            member.ipc.receive("who", lambda data, member=member: [data, member.worker.slot])
+        c.ipc.receive("who", fails)
+        d.ipc.receive("who", never)
+        asking = asyncio.create_task(a.ipc.gather("who", "x", timeout=None))
+        await begun.wait()
+        launcher.kill(d)
+        gathered = await asking
+        assert gathered == {a.pid: ["x", 0], b.pid: ["x", 1]}
+        assert not gathered.complete
+        kinds = {pid: type(error) for pid, error in gathered.errors.items()}
+        assert kinds == {c.pid: RemoteError, d.pid: WorkerGoneError, e.pid: NoHandlerError}
+
+
+async def test_who_is_slow_costs_the_deadline_and_others_may_be_asked_alone() -> None:
+    async with fleet(3) as (_, (a, b, c)):
+        b.ipc.receive("who", lambda data: "b")
+        c.stop_reading()
+        gathered = await a.ipc.gather("who", timeout=0.1, include_self=False)
+        assert gathered == {b.pid: "b"}
+        assert type(gathered.errors[c.pid]) is RequestTimeoutError
+        c.go_on_reading()
+        c.ipc.receive("who", lambda data: "c")
+        gathered = await a.ipc.gather("who", timeout=None, include_self=False)
+        assert dict(gathered) == {b.pid: "b", c.pid: "c"}
+        assert gathered.complete
+
+
+async def test_nobody_but_oneself_to_ask_is_a_complete_answer() -> None:
+    async with fleet(1) as (_, (a,)):
+        gathered = await a.ipc.gather("who", include_self=False)
+        assert gathered == {}
+        assert gathered.complete
+
+
+async def test_one_of_all_gets_it_in_turn_and_who_is_busy_does_not() -> None:
+    async with fleet(3, has_arena=False) as (_, members):
+        a, b, c = members
+        took = []
+        for number in range(9):
+            took.append(await a.ipc.send_any("note", number))
+            # What lies unread in a pipe counts.
+            await until(lambda: sum(len(member.seen) for member in members) == len(took))
+        assert sorted(took) == sorted([a.pid, b.pid, c.pid] * 3)
+        for member in members:
+            await member.until(3)
+        b.stop_reading()
+        for _ in range(20):
+            a.ipc.send_nowait(b.pid, "note", bytes(100_000))
+        took = [await a.ipc.send_any("note", number) for number in range(8)]
+        assert b.pid not in took
+        b.go_on_reading()
+        await b.until(23)
+
+
+async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> None:
+    async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
+        a.stop_reading()
+        b.stop_reading()
+        for member in (a, b):
+            while True:
+                try:
+                    a.ipc.send_nowait(member.pid, "note", bytes(MIB - 100))
+                except BlockingIOError:
+                    break
+        waiting = asyncio.create_task(a.ipc.send_any("note", bytes(MIB - 100), timeout=None))
+        await until(lambda: any(peer.outbox.waiting for peer in a.endpoint.outgoing.peers.all()))
+        launcher.kill(b)
+        a.go_on_reading()
+        assert await waiting == a.pid
