@@ -11,10 +11,10 @@ import asyncio
 import os
 import secrets
 import select
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from threading import get_ident
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final
 
 from asgi_ipc.errors import (
     DeliveryError,
@@ -26,7 +26,7 @@ from asgi_ipc.errors import (
     WouldBlockError,
 )
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import Data, Encoded, check_name
+from asgi_ipc.protocol.message import Data, Encoded
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.alone import warn_if_alone
@@ -35,12 +35,8 @@ from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.questions import Gathered
-from asgi_ipc.worker.registry import Function, Registry
+from asgi_ipc.worker.registering import Registering
 from asgi_ipc.worker.stats import Stats, snapshot
-
-F = TypeVar("F", bound=Callable[[Any], Any])
-W = TypeVar("W", bound=Callable[[Worker], Any])
-L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
 # Half of an outbox: the largest message still fits one that has something in it.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -58,7 +54,7 @@ YIELD_AFTER_BYTES: Final = 1024 * 1024
 RECEIVERS_AS_ONE_MESSAGE: Final = 8
 
 
-class IPC:
+class IPC(Registering):
     """Messages between the workers of one server.
 
     `from asgi_ipc import ipc` gives the process-wide one. Register handlers
@@ -72,96 +68,13 @@ class IPC:
     """
 
     def __init__(self) -> None:
-        self._registry = Registry()
+        super().__init__()
         self._endpoint: Endpoint | None = None
         self._last_stats: Stats | None = None
         # Where verbs put messages: None unless they are accepted; and replies, which are while this leaves.
         self._sending: Outgoing | None = None
         self._replying: Outgoing | None = None
         descriptors.register(self)
-
-    # --- handlers
-
-    @overload
-    def receive(self, name: str, /, *, ordered: bool = False) -> Callable[[F], F]: ...
-    @overload
-    def receive(self, name: str, handler: Function | None, /, *, ordered: bool = False) -> None: ...
-    @overload
-    def receive(self, name: Mapping[str, Function | None], /, *, ordered: bool = False) -> None: ...
-
-    def receive(
-        self, name: str | Mapping[str, Function | None], /, *handler: Function | None, ordered: bool = False
-    ) -> Callable[[F], F] | None:
-        """Register what handles the messages of a name: `@receive(name)`, `receive(name, handler)`,
-        or `receive({name: handler, ...})`.
-
-        A handler is a plain or an async function of one argument, the data; what it gives back answers
-        `request` and `gather`.
-        Registering replaces; `None` deletes. Handlers start in the order of
-        arrival. A plain handler runs on the event loop, so it must not block.
-
-        Args:
-            name: 1 to 254 bytes of UTF-8, no control characters.
-            ordered: the next call starts when the last one has finished.
-
-        Raises:
-            InvalidNameError: not a name.
-            TypeError: not callable.
-        """
-        if isinstance(name, Mapping):
-            if handler:
-                raise TypeError("receive() takes a mapping, or a name and a handler")
-            for key in name:
-                check_name(key)
-            for key, function in name.items():
-                self._registry.set(key, function, ordered)
-            return None
-        if len(handler) > 1:
-            raise TypeError("receive() takes a name and one handler")
-        if handler:
-            self._registry.set(name, handler[0], ordered)
-            return None
-        check_name(name)
-
-        def register(function: F) -> F:
-            self._registry.set(name, function, ordered)
-            return function
-
-        return register
-
-    def on_join(self, callback: W) -> W:
-        """Have `callback(worker)` called for every worker that joins from now on; usable as a decorator.
-
-        It is called once this worker can address the newcomer, and before the newcomer's first
-        message is handled. The members that are here already are in `ipc.workers`.
-
-        Args:
-            callback: a plain or an async function. What it raises is logged and counted.
-
-        Raises TypeError if it is not callable.
-        """
-        self._registry.watch(self._registry.on_join, "on_join", callback)
-        return callback
-
-    def on_leave(self, callback: L) -> L:
-        """Have `callback(worker, reason, lost)` called when a worker has gone; usable as a decorator.
-
-        It is called once for each, after the last of its messages has been given to its handler;
-        until then, but not addressed any more, it may still be heard.
-
-        Args:
-            callback: a plain or an async function of
-                `worker`: who has gone;
-                `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
-                `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
-                replaced), or `drain_timeout` (it left with something not delivered);
-                `lost`: how many messages that this worker had accepted for it never left here.
-                What it raises is logged and counted.
-
-        Raises TypeError if it is not callable.
-        """
-        self._registry.watch(self._registry.on_leave, "on_leave", callback)
-        return callback
 
     # --- who
 

@@ -1,0 +1,106 @@
+"""Registering: what an app tells its IPC to call, and when.
+
+Law: names and functions in, errors out. It may be done at any time, on any
+thread, before the lifespan and in it; nothing here sends or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import check_name
+from asgi_ipc.worker.registry import Function, Registry
+
+F = TypeVar("F", bound=Callable[[Any], Any])
+W = TypeVar("W", bound=Callable[[Worker], Any])
+L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
+
+
+class Registering:
+    """The half of an IPC that an app gives functions to."""
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+
+    @overload
+    def receive(self, name: str, /, *, ordered: bool = False) -> Callable[[F], F]: ...
+    @overload
+    def receive(self, name: str, handler: Function | None, /, *, ordered: bool = False) -> None: ...
+    @overload
+    def receive(self, name: Mapping[str, Function | None], /, *, ordered: bool = False) -> None: ...
+
+    def receive(
+        self, name: str | Mapping[str, Function | None], /, *handler: Function | None, ordered: bool = False
+    ) -> Callable[[F], F] | None:
+        """Register what handles the messages of a name: `@receive(name)`, `receive(name, handler)`,
+        or `receive({name: handler, ...})`.
+
+        A handler is a plain or an async function of one argument, the data; what it gives back answers
+        `request` and `gather`.
+        Registering replaces; `None` deletes. Handlers start in the order of
+        arrival. A plain handler runs on the event loop, so it must not block.
+
+        Args:
+            name: 1 to 254 bytes of UTF-8, no control characters.
+            ordered: the next call starts when the last one has finished.
+
+        Raises:
+            InvalidNameError: not a name.
+            TypeError: not callable.
+        """
+        if isinstance(name, Mapping):
+            if handler:
+                raise TypeError("receive() takes a mapping, or a name and a handler")
+            for key in name:
+                check_name(key)
+            for key, function in name.items():
+                self._registry.set(key, function, ordered)
+            return None
+        if len(handler) > 1:
+            raise TypeError("receive() takes a name and one handler")
+        if handler:
+            self._registry.set(name, handler[0], ordered)
+            return None
+        check_name(name)
+
+        def register(function: F) -> F:
+            self._registry.set(name, function, ordered)
+            return function
+
+        return register
+
+    def on_join(self, callback: W) -> W:
+        """Have `callback(worker)` called for every worker that joins from now on; usable as a decorator.
+
+        It is called once this worker can address the newcomer, and before the newcomer's first
+        message is handled. The members that are here already are in `ipc.workers`.
+
+        Args:
+            callback: a plain or an async function. What it raises is logged and counted.
+
+        Raises TypeError if it is not callable.
+        """
+        self._registry.watch(self._registry.on_join, "on_join", callback)
+        return callback
+
+    def on_leave(self, callback: L) -> L:
+        """Have `callback(worker, reason, lost)` called when a worker has gone; usable as a decorator.
+
+        It is called once for each, after the last of its messages has been given to its handler;
+        until then, but not addressed any more, it may still be heard.
+
+        Args:
+            callback: a plain or an async function of
+                `worker`: who has gone;
+                `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
+                `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
+                replaced), or `drain_timeout` (it left with something not delivered);
+                `lost`: how many messages that this worker had accepted for it never left here.
+                What it raises is logged and counted.
+
+        Raises TypeError if it is not callable.
+        """
+        self._registry.watch(self._registry.on_leave, "on_leave", callback)
+        return callback
