@@ -24,6 +24,9 @@ PAIR: Final = 3
 LOAD_PER_S: Final = 10_000
 
 
+# How many others are asked at once.
+ASKED: Final = (4, 16)
+
 # How cost grows: every worker in turn broadcasts a burst to all others, as if it told them of a request that
 # it has served. The more workers there are, the longer each pauses: all receive the same number of messages a
 # second at any size, in packets of as many, and about as many deliveries go out of each.
@@ -43,6 +46,7 @@ class Shape:
         load_per_s: what the third sends to the second meanwhile.
         burst: messages that each sender sends at once before it pauses; 0 for no pause.
         pause_s: from one burst of a sender to its next.
+        asks_all: a round trip is a question to all others, until the last has answered.
     """
 
     name: str
@@ -54,11 +58,12 @@ class Shape:
     load_per_s: int = 0
     burst: int = 0
     pause_s: float = 0.0
+    asks_all: bool = False
 
     @property
     def is_ours_alone(self) -> bool:
         """Whether no peer is measured with it."""
-        return bool(self.load_per_s or self.burst)
+        return bool(self.load_per_s or self.burst or self.asks_all)
 
     @property
     def is_round_trip(self) -> bool:
@@ -95,6 +100,8 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("D-free", "ask", PAIR, 2, 10)
     yield Shape("D-one-cpu", "ask", PAIR, 2, 10, one_cpu=True)
     yield Shape("D-load", "ask", PAIR, 3, 10, load_per_s=LOAD_PER_S)
+    for others in ASKED:
+        yield Shape(f"H{others}", "ask", others + 1, 2, 10, asks_all=True)
     for workers in GROWTH:
         yield Shape(
             f"G-{workers}", "all", workers, workers, 10, burst=BURST, pause_s=workers * BURST / RECEIVED_PER_S
@@ -106,11 +113,16 @@ SHAPES: Final = tuple(_shapes())
 
 def _cases() -> Iterator[Case]:
     for shape in SHAPES:
+        if shape.asks_all:
+            yield Case(shape, "gather")
+            continue
         yield Case(shape, "nowait")
         if shape.burst:
             continue
         yield Case(shape, "await")
-        if not shape.is_round_trip:
+        if shape.is_round_trip:
+            yield Case(shape, "request")
+        else:
             yield Case(shape, "nowait", "async")
 
 

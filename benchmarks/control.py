@@ -25,7 +25,7 @@ RUN_TIMEOUT_S: Final = 30.0
 # to it`self`.
 Pattern = Literal["one", "each", "all", "ask", "self"]
 # A verb of the public API; or, for all others, what the subject has.
-Verb = Literal["nowait", "await", "own"]
+Verb = Literal["nowait", "await", "request", "gather", "own"]
 Handler = Literal["plain", "async"]
 
 

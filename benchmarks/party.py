@@ -89,7 +89,7 @@ class LoopParty(ABC):
         """Ask with each of them, the next one when the same has come back; how long each took, in ns."""
 
 
-def check_answer(asked: bytes, answer: object) -> None:
+def check_answer(asked: object, answer: object) -> None:
     """Raise RuntimeError unless what came back is what was sent."""
     if answer != asked:
         raise RuntimeError("an answer is not what was sent")

@@ -36,6 +36,7 @@ class OurParty(LoopParty):
         self._joined = asyncio.Event()
         ipc.on_join(lambda worker: self._joined.set())
         ipc.receive({"answer": self._answered, "load-end": lambda _: self._load.end()})
+        ipc.receive("echo", lambda data: data)
 
     async def open(self, order: Order) -> None:
         """Wait until all are members here; register what handles the run's messages."""
@@ -65,6 +66,16 @@ class OurParty(LoopParty):
 
     async def ask(self, order: Order, messages: Iterable[bytes]) -> list[int]:
         """Await the answer of each question, in one coroutine."""
+        if order.verb in ("request", "gather"):
+            times_ns = await (_request if order.verb == "request" else _gather)(order.pids[1], messages)
+        else:
+            times_ns = await self._ask(order, messages)
+        if order.load_per_s:
+            await ipc.send(order.pids[2], "load-end")
+        return times_ns
+
+    async def _ask(self, order: Order, messages: Iterable[bytes]) -> list[int]:
+        """With a message, and another one back."""
         pid, create_future, now_ns = (
             order.pids[1],
             asyncio.get_running_loop().create_future,
@@ -81,8 +92,6 @@ class OurParty(LoopParty):
             answer = await asked
             times_ns.append(now_ns() - started_ns)
             check_answer(data, answer)
-        if order.load_per_s:
-            await ipc.send(order.pids[2], "load-end")
         return times_ns
 
     def _answered(self, data: bytes) -> None:
@@ -132,6 +141,28 @@ async def _send_nowait(pid: int, messages: Iterable[bytes]) -> None:
             except WouldBlockError:
                 await _when_there_is_room(send, pid, "message", data)
         await asyncio.sleep(0)
+
+
+async def _request(pid: int, messages: Iterable[bytes]) -> list[int]:
+    request, now_ns = ipc.request, time.monotonic_ns
+    times_ns: list[int] = []
+    for data in messages:
+        started_ns = now_ns()
+        answer = await request(pid, "echo", data)
+        times_ns.append(now_ns() - started_ns)
+        check_answer(data, answer)
+    return times_ns
+
+
+async def _gather(_: int, messages: Iterable[bytes]) -> list[int]:
+    others = len(ipc.workers) - 1
+    times_ns: list[int] = []
+    for data in messages:
+        started_ns = time.monotonic_ns()
+        answers = await ipc.gather("echo", data, include_self=False)
+        times_ns.append(time.monotonic_ns() - started_ns)
+        check_answer([data] * others, [*answers.values()])
+    return times_ns
 
 
 async def _broadcast(messages: Iterable[bytes]) -> None:
