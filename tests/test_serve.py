@@ -44,7 +44,7 @@ async def test_an_app_that_cannot_start_is_told_once_and_ends_the_server(
 ) -> None:
     async with serving(app, workers=4, env={"PUPPET_FOLDER": "/"}) as server:
         assert await server.ended() == 3
-        assert server.count(r"^(ERROR: +)?Traceback") == tracebacks
+        assert server.count(r"^(ERROR: +)?Traceback") == tracebacks, server.text
         assert server.count(reason) >= 1
         assert server.count(r"ERROR:\s+.*stopping the server") == 1
         assert server.workers() == []
