@@ -111,7 +111,10 @@ class UnknownWorkerError(DeliveryError, LookupError):
 
 
 class WorkerGoneError(DeliveryError, ConnectionError):
-    """The worker left or died while this call was waiting, for room in its outbox or for its answer."""
+    """The worker left or died while this call was waiting, for room in its outbox or for its answer.
+
+    Nothing was sent, unless it is an answer that was waited for: that question may have been handled.
+    """
 
     _sentence = "worker {pid} went while this was waiting"
 

@@ -145,6 +145,22 @@ async def test_an_answer_that_cannot_be_carried_is_a_remote_error_at_once() -> N
         assert remote.value.type_name == "asgi_ipc.errors.MessageTooLargeError"
 
 
+async def test_where_messages_must_be_small_an_error_says_less() -> None:
+    async with fleet(2, max_message_bytes=200) as (_, (a, b)):
+
+        def fails(data: Any) -> None:
+            raise ValueError("x" * int(data))
+
+        b.ipc.receive({"fails": fails, "large": lambda data: bytes(1000)})
+        for length, text in (("10", "x" * 10), ("1000", "")):
+            with pytest.raises(RemoteError) as remote:
+                await a.ipc.request(b.pid, "fails", length)
+            assert (remote.value.type_name, remote.value.message) == ("ValueError", text)
+        with pytest.raises(RemoteError) as remote:
+            await a.ipc.request(b.pid, "large")
+        assert remote.value.type_name == "asgi_ipc.errors.MessageTooLargeError"
+
+
 async def test_what_an_exception_says_is_bounded_and_made_carriable() -> None:
     class SilentError(Exception):
         def __str__(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.errors import DeliveryError, IPCError
+from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import ANSWER, Encoded
 from asgi_ipc.worker.calls import Asked, Calls, sender_of
@@ -140,18 +140,27 @@ class Answers:
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
-        said = [module + kind.__qualname__, _text(error)[:MAX_TEXT], trace]
-        return self._say(question, RAISED, said)
+        said = [(module + kind.__qualname__)[:MAX_TEXT], _text(error)[:MAX_TEXT], trace]
+        # Where messages must be small, better the name of the error alone than nothing.
+        for fewer in (said, [*said[:2], ""], [said[0], "", ""]):
+            try:
+                return self._post(question, self._outgoing.wrap(ANSWER, (question.number, RAISED), fewer))
+            except MessageTooLargeError:
+                continue
+        return None
 
     def _say(self, question: _Question, outcome: int, value: Any) -> Awaitable[None] | None:
         """Answer; a coroutine if there is no room now."""
-        if question.is_withdrawn:
-            return None
         try:
             message = self._outgoing.wrap(ANSWER, (question.number, outcome), value)
         except (TypeError, ValueError, OverflowError, IPCError) as error:
             # `value` is what the handler gave back; what is said instead can be carried.
             return self._say_error(question, error)
+        return self._post(question, message)
+
+    def _post(self, question: _Question, message: Encoded) -> Awaitable[None] | None:
+        if question.is_withdrawn:
+            return None
         peer = self._outgoing.peers.find(question.asker.generation)
         try:
             if peer is None or self._outgoing.post(peer, message):

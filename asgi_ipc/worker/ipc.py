@@ -295,6 +295,9 @@ class IPC(Registering):
                         await self._accepted_by(outgoing, peer, message, left_s)
                     except WorkerGoneError:
                         continue
+                outgoing.turn_messages += 1
+                if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
+                    await self._yield()
                 return peer.worker.pid
 
     # --- life

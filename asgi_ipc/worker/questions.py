@@ -12,6 +12,7 @@ import contextvars
 import itertools
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import (
@@ -27,7 +28,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.calls import Calls, sender_of
-from asgi_ipc.worker.outgoing import Outgoing
+from asgi_ipc.worker.outgoing import Outgoing, Waiter
 from asgi_ipc.worker.peers import Peer
 
 # What an answer says: here is what the handler gave back; there is none; it raised this.
@@ -103,14 +104,15 @@ class Questions:
         message = self._outgoing.wrap(ASK, (number, name), data)
         members = self._outgoing.peers.members(include_self=include_self)
         answers = {peer: self._expect(number, name, peer) for peer in members.peers}
-        puts = self._put_to_all(number, members.peers, message)
+        waiters = self._put_to_all(number, members.peers, message)
         try:
             if answers:
                 with self._calls.waiting():
                     await asyncio.wait(answers.values(), timeout=timeout_s)
         finally:
-            for put in puts:
-                put.cancel()
+            # Before it is said that nobody waits: what is not accepted by now shall not be.
+            for waiter in waiters:
+                self._outgoing.withdraw(waiter)
             self._close(number, members.peers)
         gathered = Gathered()
         for peer, answer in answers.items():
@@ -124,23 +126,25 @@ class Questions:
                 gathered.errors[pid] = error
         return gathered
 
-    def _put_to_all(self, number: int, peers: Iterable[Peer], message: Encoded) -> list[asyncio.Task[None]]:
+    def _put_to_all(self, number: int, peers: Iterable[Peer], message: Encoded) -> list[Waiter]:
         """Put a question to everybody: at once where there is room, else each as soon as there is."""
-        puts = []
+        waiters = []
         for peer in peers:
             try:
                 if not self._outgoing.post(peer, message):
-                    puts.append(self._outgoing.loop.create_task(self._put(number, peer, message)))
+                    waiter = self._outgoing.queue(peer, message)
+                    waiter.future.add_done_callback(partial(self._refused, number, peer.worker.generation))
+                    waiters.append(waiter)
             except UnknownWorkerError as error:
                 # It leaves in this very moment.
                 self._settle(number, peer.worker.generation, error)
-        return puts
+        return waiters
 
-    async def _put(self, number: int, peer: Peer, message: Encoded) -> None:
-        try:
-            await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-        except DeliveryError as error:
-            self._settle(number, peer.worker.generation, error)
+    def _refused(self, number: int, generation: int, accepted: asyncio.Future[None]) -> None:
+        """One that waited for room need not any more: it is accepted, or will never be."""
+        if not accepted.cancelled() and (error := accepted.exception()) is not None:
+            assert isinstance(error, Exception)
+            self._settle(number, generation, error)
 
     # --- what is open
 
