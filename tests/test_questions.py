@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from asgi_ipc import (
     RequestTimeoutError,
     UnknownWorkerError,
     WorkerGoneError,
+    WouldBlockError,
 )
 from asgi_ipc.protocol.message import ANSWER, ASK, WITHDRAW
 from asgi_ipc.worker import flow
@@ -396,6 +398,25 @@ async def test_who_is_slow_costs_the_deadline_and_others_may_be_asked_alone() ->
         gathered = await a.ipc.gather("who", timeout=None, include_self=False)
         assert dict(gathered) == {b.pid: "b", c.pid: "c"}
         assert gathered.complete
+
+
+async def test_what_waits_for_room_when_the_time_is_over_is_never_asked() -> None:
+    async with fleet(2, has_arena=False, max_message_bytes=MIB) as (_, (a, b)):
+        asked: list[Any] = []
+        b.ipc.receive("who", asked.append)
+        b.stop_reading()
+        full = 0
+        with suppress(WouldBlockError):
+            while True:
+                a.ipc.send_nowait(b.pid, "note", bytes(MIB - 100))
+                full += 1
+        gathered = await a.ipc.gather("who", bytes(MIB - 100), timeout=0.01, include_self=False)
+        assert type(gathered.errors[b.pid]) is RequestTimeoutError
+        b.go_on_reading()
+        await b.until(full)
+        await a.ipc.send(b.pid, "note", "behind")
+        await b.until(full + 1)
+        assert asked == []
 
 
 async def test_nobody_but_oneself_to_ask_is_a_complete_answer() -> None:
