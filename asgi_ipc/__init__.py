@@ -21,6 +21,7 @@ from asgi_ipc.errors import (
     RequestError,
     RequestTimeoutError,
     SendTimeoutError,
+    SubscriptionOverflowError,
     UnknownWorkerError,
     WorkerGoneError,
     WouldBlockError,
@@ -29,6 +30,7 @@ from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker.ipc import IPC, ipc
 from asgi_ipc.worker.questions import Gathered
 from asgi_ipc.worker.stats import Stats
+from asgi_ipc.worker.subscription import Publication, Subscription
 
 __all__ = [
     "IPC",
@@ -41,11 +43,14 @@ __all__ = [
     "NoHandlerError",
     "NotRunningError",
     "OutsideHandlerError",
+    "Publication",
     "RemoteError",
     "RequestError",
     "RequestTimeoutError",
     "SendTimeoutError",
     "Stats",
+    "Subscription",
+    "SubscriptionOverflowError",
     "UnknownWorkerError",
     "Worker",
     "WorkerGoneError",

@@ -14,6 +14,7 @@ IPCError
  |   +- NoHandlerError (LookupError)       that worker has no handler of this name
  |   +- RemoteError                        the handler there raised; or its answer is no message
  |   +- RequestTimeoutError (TimeoutError) no answer in time
+ +- SubscriptionOverflowError               topic, max_messages, missed
  +- LauncherError                          start-up and control failures
 
 Law: an error carries its values as attributes; the sentence is built from
@@ -36,6 +37,7 @@ __all__ = [
     "RequestError",
     "RequestTimeoutError",
     "SendTimeoutError",
+    "SubscriptionOverflowError",
     "UnknownWorkerError",
     "WorkerGoneError",
     "WouldBlockError",
@@ -176,6 +178,25 @@ class RemoteError(RequestError):
     def __str__(self) -> str:
         what = f"{self.type_name}: {self.message}" if self.message else self.type_name
         return f"handler {self.name!r} of worker {self.pid} raised {what}"
+
+
+class SubscriptionOverflowError(IPCError):
+    """A subscription with `overflow="close"` had no room for what was published, and has ended.
+
+    Attributes:
+        topic: what it subscribed to.
+        max_messages: how many might wait in it.
+        missed: how many publications it has lost so far.
+    """
+
+    def __init__(self, topic: str, max_messages: int, missed: int) -> None:
+        super().__init__(topic, max_messages, missed)
+        self.topic = topic
+        self.max_messages = max_messages
+        self.missed = missed
+
+    def __str__(self) -> str:
+        return f"the subscription to {self.topic!r} had no room beyond {self.max_messages} messages that wait"
 
 
 class LauncherError(IPCError):

@@ -135,6 +135,11 @@ class Fleet:
         endpoint._eof.set()
         self.bury(member, "killed")
 
+    def stop(self, member: Member) -> None:
+        """Say that it is to stop."""
+        self.relay.tell(member.worker.generation, words.Stop())
+        self.pump()
+
     def bury(self, member: Member, reason: str) -> None:
         self._loop.remove_reader(member.line)
         member.line.close()
@@ -173,8 +178,8 @@ class Fleet:
             match words.decode_for_launcher(body):
                 case words.Join():
                     self.relay.join(generation, self._loop.time())
-                case words.Took(of, arrived):
-                    self.relay.took(generation, of, arrived, self._loop.time())
+                case words.Took(of, arrived, subscribes):
+                    self.relay.took(generation, of, arrived, self._loop.time(), subscribes=subscribes)
                 case words.Leaving():
                     self.relay.leave(generation)
         self.pump()

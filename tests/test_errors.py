@@ -56,6 +56,12 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         "worker 7 has no room for the message now",
     ),
     (
+        errors.SubscriptionOverflowError("room:42", 1000, 3),
+        errors.IPCError,
+        {"topic": "room:42", "max_messages": 1000, "missed": 3},
+        "the subscription to 'room:42' had no room beyond 1000 messages that wait",
+    ),
+    (
         errors.RequestError(7, "who"),
         errors.IPCError,
         {"pid": 7, "name": "who"},

@@ -7,7 +7,10 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+
+from websockets.asyncio.client import ClientConnection, connect
 
 from tests.serving import DEADLINE_S, ROOT, Server, eventually, serving
 
@@ -27,12 +30,15 @@ app = Starlette(routes=[Route("/who", who)], lifespan=ipc.lifespan)
 
 # What FastAPI has and Starlette has not: a function for a path, whose result is the response.
 BEFORE = """
+import asyncio
 import time
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 
-from asgi_ipc import ipc
+from asgi_ipc import Subscription, ipc
 
 started = time.monotonic()
 
@@ -44,6 +50,16 @@ class App(Starlette):
                 return JSONResponse(await function())
 
             self.add_route(path, endpoint)
+            return function
+
+        return add
+
+    def websocket(self, path):
+        def add(function):
+            async def endpoint(websocket):
+                await function(websocket, **websocket.path_params)
+
+            self.router.routes.append(WebSocketRoute(path, endpoint))
             return function
 
         return add
@@ -107,3 +123,37 @@ async def test_every_worker_is_asked_and_a_stopped_one_costs_its_own_row_only(tm
         told = [each.json() for each in answers if not isinstance(each, BaseException)]
         assert any(f"worker {stopped} did not answer 'uptime' in time" in each["silent"] for each in told)
         assert await server.stop() == 0
+
+
+async def test_browsers_on_different_workers_hear_each_other_in_their_room_alone(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(BEFORE + example("Questions and answers") + example("Topics"))
+    async with (
+        serving("chat:app", "--app-dir", str(tmp_path), workers=3) as server,
+        AsyncExitStack() as stack,
+    ):
+        await server.started(3)
+
+        async def open_in(room: str) -> ClientConnection:
+            address = f"ws://127.0.0.1:{server.port}/rooms/{room}"
+            return await stack.enter_async_context(connect(address))
+
+        here = [await open_in("here") for _ in range(8)]
+        elsewhere = await open_in("elsewhere")
+        # A connection is in its room when it hears itself; by then all workers know of it.
+        for number, socket in enumerate(here):
+            await socket.send(f"joined {number}")
+            while await socket.recv() != f"joined {number}":
+                pass
+        for number, socket in enumerate(here):
+            await socket.send(f"hello from {number}")
+        expected = {f"hello from {number}" for number in range(len(here))}
+        for socket in here:
+            heard: set[str] = set()
+            async with asyncio.timeout(DEADLINE_S):
+                while not heard >= expected:
+                    heard.add(str(await socket.recv()))
+        # The first that is heard there is what was said there.
+        await elsewhere.send("alone")
+        assert await elsewhere.recv() == "alone"
+        assert await server.stop() == 0
+        assert "Traceback" not in server.text

@@ -155,14 +155,14 @@ def test_a_newcomer_does_not_wait_for_a_member_that_is_stalled() -> None:
     a_newcomer(relay, 3)
     write(relay, 2)
     relay.took(2, 3, True, 0.0)
-    assert words(write(relay, 3)) == [WriteEnd(2), Entered([1001])]
+    assert words(write(relay, 3)) == [WriteEnd(2), Entered([1001], [1])]
 
 
 def test_a_newcomer_stops_waiting_for_a_member_that_stalls() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     relay.stalled(1, True)
-    assert words(write(relay, 2)) == [Entered([1001])]
+    assert words(write(relay, 2)) == [Entered([1001], [1])]
 
 
 def test_a_newcomer_waits_again_for_a_member_that_responds_again() -> None:
@@ -190,9 +190,9 @@ def test_after_five_seconds_a_newcomer_enters_without_those_that_have_not_answer
     relay.took(2, 3, True, 100.0)
     assert relay.next_deadline() == 100.0 + ENTRY_TIMEOUT_S
     relay.tick(100.0 + ENTRY_TIMEOUT_S - 0.001)
-    assert Entered([1001]) not in words(write(relay, 3))
+    assert Entered([1001], [1]) not in words(write(relay, 3))
     relay.tick(100.0 + ENTRY_TIMEOUT_S)
-    assert words(write(relay, 3)) == [Entered([1001])]
+    assert words(write(relay, 3)) == [Entered([1001], [1])]
     assert relay.next_deadline() is None
     write(relay, 1)
     relay.took(1, 3, True, 106.0)

@@ -134,7 +134,14 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
         c.stop_reading()
         await b.ipc.send(c.pid, "note", bytes(MIB // 2))
         launcher.kill(c)
-        await until(lambda: len(b.ipc.workers) == 2)
+        launcher.kill(a)
+        await until(lambda: len(b.ipc.workers) == 1)
+        async with b.ipc.subscribe("t", overflow="drop_oldest", max_messages=2):
+            for number in range(3):
+                b.ipc.publish_nowait("t", number)
+            await until(lambda: b.ipc.stats().dropped.get("overflow") == 1)
+            b.ipc.publish_nowait("t", "to somebody who leaves first")
+        await until(lambda: b.ipc.stats().dropped.get("unsubscribed") == 1)
         dropped = b.ipc.stats().dropped
         assert dropped == {
             "corrupt": 3,
@@ -144,6 +151,8 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
             "partial": 1,
             "invalid_name": 2,
             "late_answer": 1,
+            "overflow": 1,
+            "unsubscribed": 1,
             "stale": 2,
             "lost": 1,
         }

@@ -250,8 +250,8 @@ class Launcher:
         match word:
             case words.Join():
                 relay.join(generation, now)
-            case words.Took(of, arrived):
-                news = relay.took(generation, of, arrived, now)
+            case words.Took(of, arrived, subscribes):
+                news = relay.took(generation, of, arrived, now, subscribes=subscribes)
                 if news is not None:
                     tell_reach(self._processes[generation].pid, self._processes[of].pid, news)
             case words.Leaving():

@@ -61,9 +61,16 @@ class WriteEnd(_Word, frozen=True):
 
 
 class Entered(_Word, frozen=True):
-    """All members know you, but for those listed, which have not answered."""
+    """All members know you, but for those that are missing, which have not answered.
 
-    missing: list[int]  # pids
+    Attributes:
+        missing: their pids.
+        telling: the generations of those who subscribe to something, and will say to what; and of those
+            that are missing, who may.
+    """
+
+    missing: list[int]
+    telling: list[int] = []
 
 
 class Left(_Word, frozen=True):
@@ -91,10 +98,15 @@ class Join(_Word, frozen=True):
 
 
 class Took(_Word, frozen=True):
-    """The descriptor of that generation has arrived, or has been cut off by the descriptor limit."""
+    """The descriptor of that generation has arrived, or has been cut off by the descriptor limit.
+
+    Attributes:
+        subscribes: I have subscriptions, and will tell it of them.
+    """
 
     generation: int
     arrived: bool
+    subscribes: bool = False
 
 
 class Leaving(_Word, frozen=True):

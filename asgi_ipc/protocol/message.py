@@ -66,6 +66,12 @@ ASK: Final = "\x01ask"
 ANSWER: Final = "\x01answer"
 WITHDRAW: Final = "\x01withdraw"
 
+# A publication [topic, data]; what the sender subscribes to since it said so last, and whether that is all,
+# [change, is_all, [added, dropped]]; and up to which change somebody knows that [change].
+PUBLISH: Final = "\x01publish"
+TOPICS: Final = "\x01topics"
+KNOWN: Final = "\x01known"
+
 
 class LargeMessage(msgspec.Struct, eq=False, gc=False):
     """An encoded message larger than a packet, in two parts; all outboxes that hold it share them.

@@ -67,6 +67,8 @@ class _Line:
     # Members whose answer this newcomer still waits for; None once it has entered.
     awaited: set[int] | None = None
     missing: set[int] = field(default_factory=set)
+    # Who has answered, and will tell it of subscriptions.
+    telling: set[int] = field(default_factory=set)
     entry_deadline: float = 0.0
 
 
@@ -111,8 +113,8 @@ class Relay:
             (newcomer.missing if line.stalled else newcomer.awaited).add(member)
         self._enter_if_complete(newcomer)
 
-    def took(self, by: int, of: int, arrived: bool, now: float) -> bool | None:
-        """A worker acknowledges, or refuses, a write end.
+    def took(self, by: int, of: int, arrived: bool, now: float, *, subscribes: bool = False) -> bool | None:
+        """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell its owner to what.
 
         False: now it can't be reached by the first; True: now it can again; None: that is no news.
         """
@@ -127,6 +129,8 @@ class Relay:
         if arrived:
             line.refused.discard(of)
             self._promise(of, -1)
+            if subscribes:
+                self._lines[of].telling.add(by)
             self._answered(by, of)
             return True if was_refused else None
         line.refused.add(of)
@@ -174,6 +178,7 @@ class Relay:
         for other in self._lines.values():
             other.refused.discard(generation)
             other.missing.discard(generation)
+            other.telling.discard(generation)
             if other.awaited is not None:
                 other.awaited.discard(generation)
                 self._enter_if_complete(other)
@@ -277,4 +282,4 @@ class Relay:
         if line.awaited is not None and not line.awaited:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
-            line.queue.append(Item(Entered(missing)))
+            line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))

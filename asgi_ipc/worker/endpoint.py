@@ -31,7 +31,7 @@ from asgi_ipc.protocol.lifeline import (
     WriteEnd,
 )
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import ANSWER, ASK, WITHDRAW
+from asgi_ipc.protocol.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.answers import Answers
@@ -46,6 +46,7 @@ from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.registry import Handler, Registry
+from asgi_ipc.worker.topics import Topics
 
 # How long a newcomer waits for the members to know it; a little more than the
 # launcher waits, which names those that are missing.
@@ -107,11 +108,6 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self.questions = Questions(self.outgoing, self.dispatcher.calls)
         self._answers = Answers(registry, self.outgoing, self.dispatcher.calls)
-        self.dispatcher.own = {
-            ASK: self._answers.asked,
-            ANSWER: self.questions.answered,
-            WITHDRAW: self._answers.withdrawn,
-        }
         self._registry = registry
         # From `leave` on.
         self.leaving = False
@@ -138,8 +134,19 @@ class Endpoint:
         self._eof = asyncio.Event()
         self._entered = asyncio.Event()
         self._leave_deadline: asyncio.Timeout | None = None
-        self._self_peer = self._add_peer(me)
+        self._self_peer = self.outgoing.add(me, self._context_of(me))
         self._loopback = self.outgoing.loop_back(self._self_peer, self._on_loopback)
+        self.topics = Topics(
+            self.outgoing, self.dispatcher.calls, self._self_peer, settings.max_message_bytes
+        )
+        self.dispatcher.own = {
+            ASK: self._answers.asked,
+            ANSWER: self.questions.answered,
+            WITHDRAW: self._answers.withdrawn,
+            PUBLISH: self.topics.published,
+            TOPICS: self.topics.told,
+            KNOWN: self.topics.answered,
+        }
 
     # --- receiving
 
@@ -208,6 +215,8 @@ class Endpoint:
             "stale": self._stale,
             "lost": self.outgoing.lost,
             "late_answer": self.questions.late,
+            "overflow": self.topics.overflowed,
+            "unsubscribed": self.topics.unwanted,
             "invalid_name": self.dispatcher.invalid_names,
             "unhandled": self.dispatcher.unhandled,
         }
@@ -249,13 +258,16 @@ class Endpoint:
             case Welcome(members):
                 for worker in members:
                     self._add_peer(worker)
+                # As long as nobody has said which of them have something to say.
+                self.topics.expect(worker.generation for worker in members)
             case Joined(worker):
                 self._add_peer(worker)
                 self._take_write_end(worker.generation, fd, arena_fd)
                 self._tell(self._registry.on_join, (worker,))
             case WriteEnd(generation):
                 self._take_write_end(generation, fd, arena_fd)
-            case Entered(missing):
+            case Entered(missing, telling):
+                self.topics.expect(telling)
                 if missing:
                     logger.warning("workers %s have not answered; they may not know this one yet", missing)
                 self._entered.set()
@@ -266,14 +278,18 @@ class Endpoint:
             case _:
                 pass
 
-    def _add_peer(self, worker: Worker) -> Peer:
+    def _add_peer(self, worker: Worker) -> None:
+        self.topics.meet(self.outgoing.add(worker, self._context_of(worker)))
+
+    def _context_of(self, worker: Worker) -> contextvars.Context:
+        """What its messages run in."""
         context = self._context.copy()
         context.run(current_delivery.set, Delivery(self._owner, worker))
-        return self.outgoing.add(worker, context)
+        return context
 
     def _take_write_end(self, generation: int, fd: int, arena_fd: int) -> None:
         assert self._lifeline is not None
-        self._lifeline.send(Took(generation, fd >= 0))
+        self._lifeline.send(Took(generation, fd >= 0, not self.topics.is_empty))
         if fd < 0:
             return
         peer = self.outgoing.peers.find(generation)
@@ -296,6 +312,7 @@ class Endpoint:
         peer = self.outgoing.peers.find(generation)
         if peer is not None and peer is not self._self_peer:
             self.outgoing.seal(peer)
+            self.topics.forget(peer)
 
     def _bury(self, generation: int, reason: str) -> None:
         """That peer is dead. What it wrote is in our pipe still, up to here."""
@@ -303,6 +320,7 @@ class Endpoint:
         if peer is None:
             return
         self.outgoing.lose(peer)
+        self.topics.forget(peer)
         self.outgoing.reaped(generation)
         reader = self._reader
         until = reader.read_bytes + reader.unread_bytes() if reader is not None else 0
@@ -337,6 +355,7 @@ class Endpoint:
     def _orphaned(self) -> None:
         """The launcher is gone: nobody will tell who leaves, so everyone treats everyone as leaving."""
         self._entered.set()
+        self.topics.stop()
         for peer in self.outgoing.peers.all():
             self._seal(peer.worker.generation)
         deadline = self._leave_deadline
@@ -379,6 +398,7 @@ class Endpoint:
         cancelled = await self.dispatcher.close()
         self._over = True
         self.questions.close()
+        self.topics.close()
         unsent = self.outgoing.close()
         if self._reader is not None:
             # What its senders have written is theirs no more; here it is counted, at least.

@@ -68,6 +68,8 @@ class Station:
         if isinstance(word, Stop):
             if self._on_stop is not None:
                 self._on_stop()
+            if self._endpoint is not None:
+                self._endpoint.topics.stop()
         elif self._endpoint is not None:
             self._endpoint.on_word(word, write_end, arena)
 

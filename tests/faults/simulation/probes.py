@@ -127,15 +127,15 @@ class Probes:
 
     # --- the launcher hears
 
-    def _around_took(
-        self, took: Callable[[Relay, int, int, bool, float], bool | None]
-    ) -> Callable[[Relay, int, int, bool, float], bool | None]:
-        def hear(relay: Relay, by: int, of: int, arrived: bool, now: float) -> bool | None:
+    def _around_took(self, took: Callable[..., bool | None]) -> Callable[..., bool | None]:
+        def hear(
+            relay: Relay, by: int, of: int, arrived: bool, now: float, *, subscribes: bool
+        ) -> bool | None:
             self._world.programs[by].tooks_heard += 1
             newcomer = self._world.programs[of]
             if by in newcomer.missing:
                 self._world.count(LATE_ACKNOWLEDGEMENT)
-            return took(relay, by, of, arrived, now)
+            return took(relay, by, of, arrived, now, subscribes=subscribes)
 
         return hear
 

@@ -1,0 +1,234 @@
+"""Subscriptions: what has been published for one subscriber and waits for it.
+
+Law: a bounded queue, and nothing that sends. Whoever is too slow is told how
+much it has missed, or holds up those who publish, as it has chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+
+from asgi_ipc.errors import SubscriptionOverflowError
+from asgi_ipc.protocol.message import check_name
+
+if TYPE_CHECKING:
+    from asgi_ipc.worker.topics import Topics
+
+Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
+"""What happens to a publication for which a subscription has no room."""
+
+# What `str` and `bytes` may wait in one subscription: two of the largest messages that can be sent unless
+# the limit is raised. What else was published is counted by number alone.
+MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
+
+# A subscriber that never finds its queue empty lets others have a turn after so many, as `send` does.
+YIELD_AFTER_MESSAGES: Final = 256
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """What somebody has published.
+
+    Attributes:
+        topic: as it was subscribed to.
+        data: as it was published.
+        sender: the pid of the worker that published it.
+        missed: how many publications this subscription has lost since the one before this.
+    """
+
+    topic: str
+    data: Any
+    sender: int
+    missed: int
+
+
+class _Waiting:
+    """A publication in the queue, and how many were lost just before it."""
+
+    __slots__ = ("data", "missed", "sender", "size_bytes")
+
+    def __init__(self, data: Any, sender: int, size_bytes: int, missed: int) -> None:
+        self.data = data
+        self.sender = sender
+        self.size_bytes = size_bytes
+        self.missed = missed
+
+
+class Subscription:
+    """Publications of one topic, as an async context manager and iterator; made by `ipc.subscribe`.
+
+    To be entered once, and iterated by one task at a time. It ends with the lifespan: what waits by then can
+    still be taken.
+    """
+
+    def __init__(
+        self,
+        topics: Callable[[], Topics],
+        topic: str,
+        *,
+        overflow: Overflow,
+        max_messages: int,
+        until_stop: bool,
+    ) -> None:
+        check_name(topic)
+        if overflow not in get_args(Overflow):
+            raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
+        if type(max_messages) is not int or max_messages < 1:
+            raise ValueError(f"max_messages is a number from 1 on; not {max_messages!r}")
+        self.topic: Final = topic
+        self.until_stop: Final = until_stop
+        self._find_topics = topics
+        self._topics: Topics | None = None
+        self._overflow = overflow
+        self._max_messages = max_messages
+        # The last of those in the queue are over the bound: for each there is a hold.
+        self._queue: deque[_Waiting] = deque()
+        self._holds: deque[asyncio.Future[None]] = deque()
+        # Of those within the bound.
+        self._waiting_bytes = 0
+        # Lost behind the last in the queue.
+        self._missed = 0
+        self._taken = 0
+        self._has_ended = False
+        self._has_overflowed = False
+        # Whoever iterates, while there is nothing to take.
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Subscription to {self.topic!r}: {len(self._queue)} waiting>"
+
+    # --- the subscriber's side
+
+    async def __aenter__(self) -> Subscription:
+        if self._topics is not None:
+            raise RuntimeError("a subscription can be entered once; make another with ipc.subscribe()")
+        topics = self._topics = self._find_topics()
+        topics.add(self)
+        try:
+            await topics.known(self.topic)
+        except BaseException:
+            self._leave(topics)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._topics is not None
+        self._leave(self._topics)
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Publication:
+        topics = self._topics
+        if topics is None:
+            raise RuntimeError("enter the subscription first: async with ipc.subscribe(topic) as messages")
+        if self._taken >= YIELD_AFTER_MESSAGES:
+            # Before anything is taken: a cancelled wait loses nothing.
+            self._taken = 0
+            await topics.pause()
+        while not self._queue:
+            if self._has_overflowed:
+                raise SubscriptionOverflowError(self.topic, self._max_messages, self._missed)
+            if self._has_ended:
+                raise StopAsyncIteration
+            if self._waiter is not None:
+                raise RuntimeError("a subscription is iterated by one task at a time")
+            self._taken = 0
+            self._waiter = topics.new_future()
+            try:
+                await topics.wait(self._waiter)
+            finally:
+                self._waiter = None
+        self._taken += 1
+        return self._take()
+
+    def _take(self) -> Publication:
+        entry = self._queue.popleft()
+        self._waiting_bytes -= entry.size_bytes
+        while self._holds and not self._is_full():
+            self._waiting_bytes += self._queue[-len(self._holds)].size_bytes
+            _let_go(self._holds.popleft())
+        return Publication(self.topic, entry.data, entry.sender, entry.missed)
+
+    def _leave(self, topics: Topics) -> None:
+        topics.remove(self)
+        self._queue.clear()
+        self._waiting_bytes = 0
+        self.end()
+        while self._holds:
+            _let_go(self._holds.popleft())
+
+    # --- the worker's side
+
+    def put(self, data: Any, sender: int) -> asyncio.Future[None] | None:
+        """Take a publication, or lose one. A future: there is room for this one only when it is done."""
+        size_bytes = len(data) if type(data) is str or type(data) is bytes else 0
+        if self._has_overflowed:
+            self._lose()
+            return None
+        if self._holds or self._is_full():
+            match self._overflow:
+                case "wait":
+                    self._queue.append(_Waiting(data, sender, size_bytes, self._missed))
+                    hold = self._new_hold()
+                    self._holds.append(hold)
+                    return hold
+                case "drop_newest":
+                    self._lose()
+                    return None
+                case "close":
+                    self._has_overflowed = self._has_ended = True
+                    self._lose()
+                    return None
+                case "drop_oldest":
+                    while self._queue and self._is_full():
+                        self._lose_oldest()
+        self._queue.append(_Waiting(data, sender, size_bytes, self._missed))
+        self._waiting_bytes += size_bytes
+        self._missed = 0
+        if self._waiter is not None:
+            _let_go(self._waiter)
+        return None
+
+    def end(self) -> None:
+        """There will be no more."""
+        self._has_ended = True
+        if self._waiter is not None:
+            _let_go(self._waiter)
+
+    def _is_full(self) -> bool:
+        waiting = len(self._queue) - len(self._holds)
+        return waiting >= self._max_messages or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
+
+    def _lose(self) -> None:
+        self._missed += 1
+        self._count_lost()
+
+    def _lose_oldest(self) -> None:
+        lost = self._queue.popleft()
+        self._waiting_bytes -= lost.size_bytes
+        if self._queue:
+            self._queue[0].missed += lost.missed + 1
+        else:
+            self._missed += lost.missed + 1
+        self._count_lost()
+
+    def _count_lost(self) -> None:
+        assert self._topics is not None
+        self._topics.overflowed += 1
+
+    def _new_hold(self) -> asyncio.Future[None]:
+        assert self._topics is not None
+        return self._topics.new_future()
+
+
+def _let_go(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

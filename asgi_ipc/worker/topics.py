@@ -1,0 +1,360 @@
+"""Topics: who subscribes to what, here and elsewhere, and what is published.
+
+Law: a publication is a message to those workers that have a subscriber. Each
+worker says what it subscribes to, and says so to every member; at any moment
+one such word to each is under way, and what changes meanwhile goes with the
+next. Of whom nothing is known yet is sent everything: too much is discarded
+there, too little would be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from asgi_ipc.errors import DeliveryError
+from asgi_ipc.protocol.message import KNOWN, TOPICS, Encoded, check_name
+from asgi_ipc.worker.calls import Calls, sender_of
+from asgi_ipc.worker.logs import logger
+from asgi_ipc.worker.outgoing import Outgoing
+from asgi_ipc.worker.peers import Members, Peer
+from asgi_ipc.worker.registry import Handler
+from asgi_ipc.worker.subscription import Subscription
+
+# How long entering a subscription waits for members to know of it. Nobody who is well takes as long, and
+# who has taken as long once is not waited for again until it has answered.
+KNOWN_TIMEOUT_S: Final = 1.0
+
+# What one word says: some thousand topics, and little beside what else goes to that worker in a turn.
+MAX_WORD_BYTES: Final = 32 * 1024
+
+_NOBODY: Final = Members((), ())
+
+
+class _Wait:
+    """Somebody waits until so many members know of a topic."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, future: asyncio.Future[None], left: int) -> None:
+        self.future = future
+        self.left = left
+
+    def one_less(self) -> None:
+        self.left -= 1
+        if not self.left and not self.future.done():
+            self.future.set_result(None)
+
+
+class _Listener:
+    """Another member, and what it knows of this worker's subscriptions.
+
+    Attributes:
+        changed: topics that it has not been told of, each with the number of its last change, in that order.
+        known: up to which change it has answered.
+        has_all: it has been told of everything at least once.
+        is_telling: a word is under way.
+        is_late: it has not answered in time, and not since.
+        waits: for it to know up to some change.
+    """
+
+    __slots__ = ("changed", "has_all", "is_late", "is_telling", "known", "peer", "waits")
+
+    def __init__(self, peer: Peer, revisions: dict[str, int]) -> None:
+        self.peer = peer
+        self.changed = dict(revisions)
+        self.known = 0
+        self.has_all = False
+        self.is_telling = False
+        self.is_late = False
+        self.waits: list[tuple[int, _Wait]] = []
+
+
+class Topics:
+    """The subscriptions of one worker, and what it knows of those of others.
+
+    Attributes:
+        overflowed: publications that subscriptions here had no room for.
+        unwanted: publications that came when nobody here subscribed to them any more.
+    """
+
+    def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
+        self.overflowed = 0
+        self.unwanted = 0
+        self.new_future = outgoing.loop.create_future
+        self._outgoing = outgoing
+        self._calls = calls
+        self._me = me
+        self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
+        # Here: subscriptions by topic, and the number of the change with which each topic began.
+        self._here: dict[str, dict[Subscription, None]] = {}
+        self._revisions: dict[str, int] = {}
+        self._revision = 0
+        self._listeners: dict[Peer, _Listener] = {}
+        # Everywhere: who wants a topic, replaced as a whole, since any thread may read it; and by member.
+        self._audience: dict[str, Members] = {}
+        self._wants: dict[Peer, set[str]] = {}
+        # Members of whose subscriptions nothing is known yet.
+        self._unheard: tuple[Peer, ...] = ()
+
+    # --- publishing
+
+    def audience(self, topic: str) -> Members:
+        """Who is to get what is published there. Raises InvalidNameError. From any thread."""
+        audience = self._audience.get(topic)
+        if audience is None:
+            check_name(topic)
+            audience = _NOBODY
+        return self._with_unheard(audience) if self._unheard else audience
+
+    def _with_unheard(self, audience: Members) -> Members:
+        return _members({*audience.peers, *self._unheard})
+
+    def published(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
+        """A publication has come. What is given back waits until every subscription has room for it."""
+        topic, content = data
+        sender = sender_of(context)
+        if sender is None:
+            raise TypeError("published by nobody")
+        subscriptions = self._here.get(topic)
+        if subscriptions is None:
+            self.unwanted += 1
+            self._correct(sender.generation)
+            return None
+        pid = sender.pid
+        holds = []
+        for subscription in subscriptions:
+            hold = subscription.put(content, pid)
+            if hold is not None:
+                holds.append(hold)
+        if not holds:
+            return None
+        # As a handler in flight it counts towards the bounds that pause the reader.
+        return Handler(topic, partial(_until_taken, holds), is_async=True), content
+
+    def _correct(self, generation: int) -> None:
+        """Somebody sends what nobody here wants: it may never have been told."""
+        peer = self._outgoing.peers.find(generation)
+        listener = self._listeners.get(peer) if peer is not None else None
+        if listener is not None and not listener.has_all and not listener.is_telling:
+            self._say_word(listener)
+
+    # --- subscribing
+
+    def add(self, subscription: Subscription) -> None:
+        """It gets what is published from now on here, and elsewhere as soon as that is known there."""
+        topic = subscription.topic
+        if topic in self._here:
+            self._here[topic][subscription] = None
+            return
+        self._here[topic] = {subscription: None}
+        self._want(self._me, [topic])
+        self._has_changed(topic)
+        self._revisions[topic] = self._revision
+
+    def remove(self, subscription: Subscription) -> None:
+        """It gets nothing any more."""
+        topic = subscription.topic
+        subscriptions = self._here.get(topic, {})
+        if subscription not in subscriptions:
+            return
+        del subscriptions[subscription]
+        if not subscriptions:
+            del self._here[topic], self._revisions[topic]
+            self._want_no_more(self._me, [topic])
+            self._has_changed(topic)
+
+    async def known(self, topic: str) -> None:
+        """Wait until every member knows that this worker subscribes to the topic, for a bounded time."""
+        revision = self._revisions[topic]
+        missing = [each for each in self._listeners.values() if each.known < revision and not each.is_late]
+        if not missing:
+            return
+        wait = _Wait(self.new_future(), len(missing))
+        for listener in missing:
+            listener.waits.append((revision, wait))
+        try:
+            async with asyncio.timeout(KNOWN_TIMEOUT_S):
+                await self.wait(wait.future)
+        except TimeoutError:
+            self._give_up(missing, revision)
+        finally:
+            for listener in missing:
+                listener.waits = [each for each in listener.waits if each[1] is not wait]
+
+    async def wait(self, future: asyncio.Future[None]) -> None:
+        """Wait as verbs do: a handler that waits here is not in flight meanwhile."""
+        with self._calls.waiting():
+            await future
+
+    async def pause(self) -> None:
+        """Let others have a turn."""
+        with self._calls.waiting():
+            await asyncio.sleep(0)
+
+    def _give_up(self, missing: list[_Listener], revision: int) -> None:
+        for listener in missing:
+            if listener.known < revision and listener.peer in self._listeners:
+                listener.is_late = True
+                logger.warning(
+                    "worker [%d]: worker %d has not answered; it may not know yet what is subscribed to here",
+                    os.getpid(),
+                    listener.peer.worker.pid,
+                )
+
+    def stop(self) -> None:
+        """This worker is to stop: streams that shall not hold it up end."""
+        for subscription in self._all():
+            if subscription.until_stop:
+                self.remove(subscription)
+                subscription.end()
+
+    def close(self) -> None:
+        """This worker has left: nothing comes any more."""
+        for subscription in self._all():
+            subscription.end()
+
+    def _all(self) -> list[Subscription]:
+        return [each for subscriptions in self._here.values() for each in subscriptions]
+
+    # --- telling others
+
+    def meet(self, peer: Peer) -> None:
+        """A member that this worker can address from now on."""
+        self._listeners[peer] = _Listener(peer, self._revisions)
+        self._tell(self._listeners[peer])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody subscribes to anything here."""
+        return not self._here
+
+    def _has_changed(self, topic: str) -> None:
+        self._revision += 1
+        for listener in self._listeners.values():
+            listener.changed.pop(topic, None)
+            listener.changed[topic] = self._revision
+            self._tell(listener)
+
+    def _tell(self, listener: _Listener) -> None:
+        """Tell that member what has changed, unless it is being told something already."""
+        if listener.changed and not listener.is_telling:
+            self._say_word(listener)
+
+    def _say_word(self, listener: _Listener) -> None:
+        added: list[str] = []
+        dropped: list[str] = []
+        left_bytes = self._max_word_bytes
+        # What has not changed since is known, or was never there.
+        revision = self._revision
+        for topic, changed in listener.changed.items():
+            left_bytes -= len(topic.encode()) + 3
+            if left_bytes < 0 and (added or dropped):
+                break
+            revision = changed
+            (added if topic in self._here else dropped).append(topic)
+        for topic in (*added, *dropped):
+            del listener.changed[topic]
+        listener.has_all = not listener.changed
+        listener.is_telling = True
+        head = (revision, int(listener.has_all))
+        self._say(listener.peer, self._outgoing.wrap(TOPICS, head, [added, dropped]))
+
+    def _say(self, peer: Peer, message: Encoded) -> None:
+        """At once, or as soon as there is room; not at all if it goes."""
+        with suppress(DeliveryError):
+            if not self._outgoing.post(peer, message):
+                waiter = self._outgoing.queue(peer, message)
+                waiter.future.add_done_callback(_look_at)
+
+    def answered(self, context: contextvars.Context, data: Any) -> None:
+        """A member says up to which change it knows this worker's subscriptions."""
+        (known,) = data
+        listener = self._listener_of(context)
+        if listener is None:
+            return
+        listener.known = int(known)
+        listener.is_telling = False
+        listener.is_late = False
+        for revision, wait in listener.waits:
+            if revision <= listener.known:
+                wait.one_less()
+        listener.waits = [each for each in listener.waits if each[0] > listener.known]
+        self._tell(listener)
+
+    def _listener_of(self, context: contextvars.Context) -> _Listener | None:
+        peer = self._peer_of(context)
+        return self._listeners.get(peer) if peer is not None else None
+
+    def _peer_of(self, context: contextvars.Context) -> Peer | None:
+        sender = sender_of(context)
+        return self._outgoing.peers.find(sender.generation) if sender is not None else None
+
+    # --- hearing others
+
+    def expect(self, generations: Iterable[int]) -> None:
+        """Those members will say what they subscribe to; of all others it is known that it is nothing."""
+        found = [self._outgoing.peers.find(generation) for generation in generations]
+        self._unheard = tuple(peer for peer in found if peer is not None and peer not in self._wants)
+
+    def told(self, context: contextvars.Context, data: Any) -> None:
+        """A member says what it subscribes to. Raises TypeError or ValueError for anything else."""
+        revision, has_all, (added, dropped) = data
+        peer = self._peer_of(context)
+        if peer is None or peer.leaving:
+            return
+        self._want(peer, added)
+        self._want_no_more(peer, dropped)
+        if has_all:
+            self._unheard = tuple(each for each in self._unheard if each is not peer)
+        self._say(peer, self._outgoing.wrap(KNOWN, (), revision))
+
+    def forget(self, peer: Peer) -> None:
+        """It is addressed no more, and publishes no more."""
+        self._unheard = tuple(each for each in self._unheard if each is not peer)
+        self._want_no_more(peer, list(self._wants.get(peer, ())))
+        self._wants.pop(peer, None)
+        listener = self._listeners.pop(peer, None)
+        if listener is not None:
+            for _, wait in listener.waits:
+                wait.one_less()
+
+    def _want(self, peer: Peer, topics: Sequence[str]) -> None:
+        wants = self._wants.setdefault(peer, set())
+        for topic in topics:
+            check_name(topic)
+            wants.add(topic)
+            self._audience[topic] = _members({*self._audience.get(topic, _NOBODY).peers, peer})
+
+    def _want_no_more(self, peer: Peer, topics: Sequence[str]) -> None:
+        wants = self._wants.get(peer, set())
+        for topic in topics:
+            if topic not in wants:
+                continue
+            wants.discard(topic)
+            left = {*self._audience[topic].peers} - {peer}
+            if left:
+                self._audience[topic] = _members(left)
+            else:
+                del self._audience[topic]
+
+
+async def _until_taken(holds: list[asyncio.Future[None]], _: object) -> None:
+    for hold in holds:
+        await hold
+
+
+def _members(peers: Iterable[Peer]) -> Members:
+    ordered = sorted(peers, key=lambda peer: (peer.worker.slot, peer.worker.generation))
+    return Members(tuple(ordered), tuple(peer.worker.pid for peer in ordered))
+
+
+def _look_at(accepted: asyncio.Future[None]) -> None:
+    """Whoever has gone need not be told."""
+    if not accepted.cancelled():
+        accepted.exception()
