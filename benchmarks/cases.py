@@ -27,6 +27,9 @@ LOAD_PER_S: Final = 10_000
 # How many others are asked at once.
 ASKED: Final = (4, 16)
 
+# How many subscribers of one worker have all taken what another one publishes.
+SUBSCRIPTIONS: Final = (1, 100, 10_000)
+
 # How cost grows: every worker in turn broadcasts a burst to all others, as if it told them of a request that
 # it has served. The more workers there are, the longer each pauses: all receive the same number of messages a
 # second at any size, in packets of as many, and about as many deliveries go out of each.
@@ -47,6 +50,8 @@ class Shape:
         burst: messages that each sender sends at once before it pauses; 0 for no pause.
         pause_s: from one burst of a sender to its next.
         asks_all: a round trip is a question to all others, until the last has answered.
+        subscriptions: a round trip is a publication, until so many subscribers of the other have taken it
+            and the last of them has answered; and how many subscribe to other topics there.
     """
 
     name: str
@@ -59,11 +64,13 @@ class Shape:
     burst: int = 0
     pause_s: float = 0.0
     asks_all: bool = False
+    subscriptions: int = 0
+    other_subscriptions: int = 0
 
     @property
     def is_ours_alone(self) -> bool:
         """Whether no peer is measured with it."""
-        return bool(self.load_per_s or self.burst or self.asks_all)
+        return bool(self.load_per_s or self.burst or self.asks_all or self.subscriptions)
 
     @property
     def is_round_trip(self) -> bool:
@@ -102,6 +109,9 @@ def _shapes() -> Iterator[Shape]:
     yield Shape("D-load", "ask", PAIR, 3, 10, load_per_s=LOAD_PER_S)
     for others in ASKED:
         yield Shape(f"H{others}", "ask", others + 1, 2, 10, asks_all=True)
+    for count in SUBSCRIPTIONS:
+        yield Shape(f"I-{count}", "ask", PAIR, 2, 10, subscriptions=count)
+    yield Shape("I-1-of-10000", "ask", PAIR, 2, 10, subscriptions=1, other_subscriptions=9_999)
     for workers in GROWTH:
         yield Shape(
             f"G-{workers}", "all", workers, workers, 10, burst=BURST, pause_s=workers * BURST / RECEIVED_PER_S
@@ -115,6 +125,9 @@ def _cases() -> Iterator[Case]:
     for shape in SHAPES:
         if shape.asks_all:
             yield Case(shape, "gather")
+            continue
+        if shape.subscriptions:
+            yield Case(shape, "publish")
             continue
         yield Case(shape, "nowait")
         if shape.burst:

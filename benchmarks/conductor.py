@@ -101,6 +101,8 @@ class Fleet:
             load_per_s=shape.load_per_s,
             burst=shape.burst,
             pause_s=shape.pause_s,
+            subscriptions=shape.subscriptions,
+            other_subscriptions=shape.other_subscriptions,
         )
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):

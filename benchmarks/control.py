@@ -25,7 +25,7 @@ RUN_TIMEOUT_S: Final = 30.0
 # to it`self`.
 Pattern = Literal["one", "each", "all", "ask", "self"]
 # A verb of the public API; or, for all others, what the subject has.
-Verb = Literal["nowait", "await", "request", "gather", "own"]
+Verb = Literal["nowait", "await", "request", "gather", "publish", "own"]
 Handler = Literal["plain", "async"]
 
 
@@ -39,6 +39,7 @@ class Order(msgspec.Struct, frozen=True):
         load_per_s: messages that the third party sends to the second meanwhile.
         burst: messages that a sender sends at once before it pauses; 0 for no pause.
         pause_s: from one burst of a sender to its next.
+        subscriptions: of the second party, to what the first publishes; and to other topics.
     """
 
     pattern: Pattern
@@ -51,6 +52,8 @@ class Order(msgspec.Struct, frozen=True):
     load_per_s: int = 0
     burst: int = 0
     pause_s: float = 0.0
+    subscriptions: int = 0
+    other_subscriptions: int = 0
 
     @property
     def senders(self) -> range:

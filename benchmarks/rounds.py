@@ -127,11 +127,13 @@ async def _count(fleet: Fleet, case: Case, run_s: float) -> int:
     for length_s in (SECOND_S, run_s):
         run = await fleet.run(case, count)
         count = max(MIN_COUNT, min(MAX_COUNT, int(length_s * NS_PER_S * count / run.duration_ns)))
-    return max(count, MIN_ROUND_TRIPS) if case.shape.is_round_trip else count
+    if not case.shape.is_round_trip or case.shape.subscriptions > MIN_ROUND_TRIPS:
+        return count
+    return max(count, MIN_ROUND_TRIPS)
 
 
 def _first_count(case: Case) -> int:
-    receivers = max(1, case.shape.parties - 1)
+    receivers = max(1, case.shape.parties - 1, case.shape.subscriptions)
     return max(MIN_COUNT, min(FIRST_COUNT, FIRST_BYTES // case.shape.size_bytes // receivers))
 
 

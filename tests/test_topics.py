@@ -476,7 +476,7 @@ async def test_what_is_taken_and_what_is_told_as_missed_add_up_to_what_was_put(
 
             for size in steps:
                 if size is not None:
-                    hold = subscribed.put(bytes([put % 251]) * (size + 1), 1)
+                    hold = subscribed.put(Publication("t", bytes([put % 251]) * (size + 1), 1, 0))
                     put += 1
                     if hold is not None:
                         assert overflow == "wait"

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
+from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.protocol.message import check_name
@@ -47,18 +48,6 @@ class Publication(msgspec.Struct, frozen=True):
     missed: int
 
 
-class _Waiting:
-    """A publication in the queue, and how many were lost just before it."""
-
-    __slots__ = ("data", "missed", "sender", "size_bytes")
-
-    def __init__(self, data: Any, sender: int, size_bytes: int, missed: int) -> None:
-        self.data = data
-        self.sender = sender
-        self.size_bytes = size_bytes
-        self.missed = missed
-
-
 class Subscription:
     """Publications of one topic, as an async context manager and iterator; made by `ipc.subscribe`.
 
@@ -87,7 +76,7 @@ class Subscription:
         self._overflow = overflow
         self._max_messages = max_messages
         # The last of those in the queue are over the bound: for each there is a hold.
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Publication] = deque()
         self._holds: deque[asyncio.Future[None]] = deque()
         # Of those within the bound.
         self._waiting_bytes = 0
@@ -150,12 +139,12 @@ class Subscription:
         return self._take()
 
     def _take(self) -> Publication:
-        entry = self._queue.popleft()
-        self._waiting_bytes -= entry.size_bytes
+        taken = self._queue.popleft()
+        self._waiting_bytes -= _size_bytes(taken.data)
         while self._holds and not self._is_full():
-            self._waiting_bytes += self._queue[-len(self._holds)].size_bytes
+            self._waiting_bytes += _size_bytes(self._queue[-len(self._holds)].data)
             _let_go(self._holds.popleft())
-        return Publication(self.topic, entry.data, entry.sender, entry.missed)
+        return taken
 
     def _leave(self, topics: Topics) -> None:
         topics.remove(self)
@@ -167,16 +156,15 @@ class Subscription:
 
     # --- the worker's side
 
-    def put(self, data: Any, sender: int) -> asyncio.Future[None] | None:
+    def put(self, published: Publication) -> asyncio.Future[None] | None:
         """Take a publication, or lose one. A future: there is room for this one only when it is done."""
-        size_bytes = len(data) if type(data) is str or type(data) is bytes else 0
         if self._has_overflowed:
             self._lose()
             return None
         if self._holds or self._is_full():
             match self._overflow:
                 case "wait":
-                    self._queue.append(_Waiting(data, sender, size_bytes, self._missed))
+                    self._queue.append(published)
                     hold = self._new_hold()
                     self._holds.append(hold)
                     return hold
@@ -190,9 +178,11 @@ class Subscription:
                 case "drop_oldest":
                     while self._queue and self._is_full():
                         self._lose_oldest()
-        self._queue.append(_Waiting(data, sender, size_bytes, self._missed))
-        self._waiting_bytes += size_bytes
-        self._missed = 0
+        if self._missed:
+            published = structs.replace(published, missed=self._missed)
+            self._missed = 0
+        self._queue.append(published)
+        self._waiting_bytes += _size_bytes(published.data)
         if self._waiter is not None:
             _let_go(self._waiter)
         return None
@@ -213,9 +203,10 @@ class Subscription:
 
     def _lose_oldest(self) -> None:
         lost = self._queue.popleft()
-        self._waiting_bytes -= lost.size_bytes
+        self._waiting_bytes -= _size_bytes(lost.data)
         if self._queue:
-            self._queue[0].missed += lost.missed + 1
+            first = self._queue[0]
+            self._queue[0] = structs.replace(first, missed=first.missed + lost.missed + 1)
         else:
             self._missed += lost.missed + 1
         self._count_lost()
@@ -227,6 +218,11 @@ class Subscription:
     def _new_hold(self) -> asyncio.Future[None]:
         assert self._topics is not None
         return self._topics.new_future()
+
+
+def _size_bytes(data: Any) -> int:
+    """What is large counts; the size of anything else is not known any more."""
+    return len(data) if type(data) is str or type(data) is bytes else 0
 
 
 def _let_go(future: asyncio.Future[None]) -> None:

@@ -24,7 +24,7 @@ from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Members, Peer
 from asgi_ipc.worker.registry import Handler
-from asgi_ipc.worker.subscription import Subscription
+from asgi_ipc.worker.subscription import Publication, Subscription
 
 # How long entering a subscription waits for members to know of it. Nobody who is well takes as long, and
 # who has taken as long once is not waited for again until it has answered.
@@ -60,7 +60,7 @@ class _Listener:
         has_all: it has been told of everything at least once.
         is_telling: a word is under way.
         is_late: it has not answered in time, and not since.
-        waits: for it to know up to some change.
+        waits: who waits for it to know up to which change.
     """
 
     __slots__ = ("changed", "has_all", "is_late", "is_telling", "known", "peer", "waits")
@@ -72,7 +72,7 @@ class _Listener:
         self.has_all = False
         self.is_telling = False
         self.is_late = False
-        self.waits: list[tuple[int, _Wait]] = []
+        self.waits: dict[_Wait, int] = {}
 
 
 class Topics:
@@ -126,10 +126,11 @@ class Topics:
             self.unwanted += 1
             self._correct(sender.generation)
             return None
-        pid = sender.pid
+        # All of them share it, but those that have lost something before.
+        published = Publication(topic, content, sender.pid, 0)
         holds = []
         for subscription in subscriptions:
-            hold = subscription.put(content, pid)
+            hold = subscription.put(published)
             if hold is not None:
                 holds.append(hold)
         if not holds:
@@ -177,7 +178,7 @@ class Topics:
             return
         wait = _Wait(self.new_future(), len(missing))
         for listener in missing:
-            listener.waits.append((revision, wait))
+            listener.waits[wait] = revision
         try:
             async with asyncio.timeout(KNOWN_TIMEOUT_S):
                 await self.wait(wait.future)
@@ -185,7 +186,7 @@ class Topics:
             self._give_up(missing, revision)
         finally:
             for listener in missing:
-                listener.waits = [each for each in listener.waits if each[1] is not wait]
+                listener.waits.pop(wait, None)
 
     async def wait(self, future: asyncio.Future[None]) -> None:
         """Wait as verbs do: a handler that waits here is not in flight meanwhile."""
@@ -199,7 +200,7 @@ class Topics:
 
     def _give_up(self, missing: list[_Listener], revision: int) -> None:
         for listener in missing:
-            if listener.known < revision and listener.peer in self._listeners:
+            if listener.known < revision and not listener.is_late and listener.peer in self._listeners:
                 listener.is_late = True
                 logger.warning(
                     "worker [%d]: worker %d has not answered; it may not know yet what is subscribed to here",
@@ -281,10 +282,9 @@ class Topics:
         listener.known = int(known)
         listener.is_telling = False
         listener.is_late = False
-        for revision, wait in listener.waits:
-            if revision <= listener.known:
-                wait.one_less()
-        listener.waits = [each for each in listener.waits if each[0] > listener.known]
+        for wait in [wait for wait, revision in listener.waits.items() if revision <= listener.known]:
+            del listener.waits[wait]
+            wait.one_less()
         self._tell(listener)
 
     def _listener_of(self, context: contextvars.Context) -> _Listener | None:
@@ -321,7 +321,7 @@ class Topics:
         self._wants.pop(peer, None)
         listener = self._listeners.pop(peer, None)
         if listener is not None:
-            for _, wait in listener.waits:
+            for wait in listener.waits:
                 wait.one_less()
 
     def _want(self, peer: Peer, topics: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from asgi_ipc import WouldBlockError, ipc
 from benchmarks.control import RUN_TIMEOUT_S, SOCKET_VARIABLE, Facts, Order, obey
 from benchmarks.ours.load import Load
+from benchmarks.ours.subscribers import TOPIC, Subscribers
 from benchmarks.party import LoopParty, check_answer, turns
 
 # How long a sender waits when an outbox is full: a fraction of the time that 32 MiB take.
@@ -31,6 +32,7 @@ class OurParty(LoopParty):
     def __init__(self) -> None:
         super().__init__(ipc.slot)
         self._load = Load()
+        self._subscribers = Subscribers()
         self._asked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._troubles_before: dict[str, int] = {}
         self._joined = asyncio.Event()
@@ -47,6 +49,8 @@ class OurParty(LoopParty):
         ipc.receive("message", inbox.take if order.handler == "plain" else inbox.take_async)
         ipc.receive("question", _answer_nowait if order.verb == "nowait" else _answer)
         self._load.open()
+        if self.index in order.receivers:
+            await self._subscribers.open(order)
         self._troubles_before = _troubles()
 
     async def send(self, order: Order, messages: Iterable[bytes]) -> None:
@@ -75,7 +79,7 @@ class OurParty(LoopParty):
         return times_ns
 
     async def _ask(self, order: Order, messages: Iterable[bytes]) -> list[int]:
-        """With a message, and another one back."""
+        """With a message or a publication, and another one back."""
         pid, create_future, now_ns = (
             order.pids[1],
             asyncio.get_running_loop().create_future,
@@ -87,6 +91,8 @@ class OurParty(LoopParty):
             started_ns = now_ns()
             if order.verb == "nowait":
                 ipc.send_nowait(pid, "question", data)
+            elif order.verb == "publish":
+                await ipc.publish(TOPIC, data)
             else:
                 await ipc.send(pid, "question", data)
             answer = await asked
