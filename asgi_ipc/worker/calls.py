@@ -12,7 +12,7 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -79,6 +79,9 @@ class Call:
 
 # A call that has suspended, its coroutine, and what that waits for.
 Suspended: TypeAlias = tuple[Call, Coroutine[Any, Any, Any], object]
+
+
+_NOTHING: Final = nullcontext()
 
 
 class Calls:
@@ -261,16 +264,18 @@ class Calls:
         if self._flow.count(handler, calls, size_bytes):
             self._on_room()
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Around a wait inside a verb: a handler that waits there is not in flight meanwhile."""
+        if not self._calls and self._stepping is None:
+            return _NOTHING
         task = asyncio.current_task()
         call = self._calls.get(task) if task is not None else None
         if call is None and self._stepping is not None and self._stepping[0] is task:
             call = self._register(*self._stepping)
-        if call is None or call.in_verb:
-            yield
-            return
+        return _NOTHING if call is None or call.in_verb else self._exempt(call)
+
+    @contextmanager
+    def _exempt(self, call: Call) -> Iterator[None]:
         self._set_exempt(call, in_verb=True)
         try:
             yield

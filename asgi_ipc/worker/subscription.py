@@ -121,7 +121,8 @@ class Subscription:
         if self._taken >= YIELD_AFTER_MESSAGES:
             # Before anything is taken: a cancelled wait loses nothing.
             self._taken = 0
-            await topics.pause()
+            with topics.waiting():
+                await asyncio.sleep(0)
         while not self._queue:
             if self._has_overflowed:
                 raise SubscriptionOverflowError(self.topic, self._max_messages, self._missed)
@@ -132,7 +133,8 @@ class Subscription:
             self._taken = 0
             self._waiter = topics.new_future()
             try:
-                await topics.wait(self._waiter)
+                with topics.waiting():
+                    await self._waiter
             finally:
                 self._waiter = None
         self._taken += 1

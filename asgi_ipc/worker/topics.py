@@ -81,14 +81,15 @@ class Topics:
     Attributes:
         overflowed: publications that subscriptions here had no room for.
         unwanted: publications that came when nobody here subscribed to them any more.
+        waiting: around a wait inside a verb: a handler that waits there is not in flight meanwhile.
     """
 
     def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.new_future = outgoing.loop.create_future
+        self.waiting = calls.waiting
         self._outgoing = outgoing
-        self._calls = calls
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
         # Here: subscriptions by topic, and the number of the change with which each topic began.
@@ -181,22 +182,13 @@ class Topics:
             listener.waits[wait] = revision
         try:
             async with asyncio.timeout(KNOWN_TIMEOUT_S):
-                await self.wait(wait.future)
+                with self.waiting():
+                    await wait.future
         except TimeoutError:
             self._give_up(missing, revision)
         finally:
             for listener in missing:
                 listener.waits.pop(wait, None)
-
-    async def wait(self, future: asyncio.Future[None]) -> None:
-        """Wait as verbs do: a handler that waits here is not in flight meanwhile."""
-        with self._calls.waiting():
-            await future
-
-    async def pause(self) -> None:
-        """Let others have a turn."""
-        with self._calls.waiting():
-            await asyncio.sleep(0)
 
     def _give_up(self, missing: list[_Listener], revision: int) -> None:
         for listener in missing:
