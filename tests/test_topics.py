@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -24,7 +25,7 @@ from asgi_ipc import (
 from asgi_ipc.protocol.message import PUBLISH, TOPICS
 from asgi_ipc.worker import flow, subscription, topics
 from asgi_ipc.worker.subscription import Overflow
-from tests.inprocess import DEADLINE_S, Member, fleet, until
+from tests.inprocess import DEADLINE_S, Fleet, Member, fleet, until
 
 MIB = 1024 * 1024
 
@@ -566,3 +567,117 @@ async def test_whoever_never_waits_lets_others_have_a_turn() -> None:
         await take(messages, 1000)
         assert turns >= 2
         other.cancel()
+
+
+# --- everything at once
+
+
+class Crowd:
+    """Members that come and go, subscribe and publish; and what each subscription must have got."""
+
+    def __init__(self, launcher: Fleet, random: Random) -> None:
+        self.launcher = launcher
+        self.random = random
+        self.members: dict[Member, AsyncExitStack] = {}
+        # By subscription: whose it is, and what was published since it was entered.
+        self.entered: dict[Subscription, tuple[Member, list[str]]] = {}
+        self.got: dict[Subscription, list[str]] = {}
+        self.takers: dict[Subscription, asyncio.Task[None]] = {}
+        self.published = 0
+
+    async def join(self) -> None:
+        member = self.launcher.new(len(self.members))
+        stack = self.members[member] = AsyncExitStack()
+        await stack.enter_async_context(self.launcher.joined(member))
+
+    async def leave(self) -> None:
+        member = self.random.choice([*self.members])
+        await self.until_all_is_there()
+        for subscribed in [each for each in self.entered if self.entered[each][0] is member]:
+            await self.unsubscribe(subscribed)
+        await self.members.pop(member).aclose()
+
+    async def kill(self) -> None:
+        member = self.random.choice([*self.members])
+        await self.until_all_is_there()
+        for subscribed in [each for each in self.entered if self.entered[each][0] is member]:
+            self.forget(subscribed)
+        self.launcher.kill(member)
+        await self.members.pop(member).aclose()
+
+    async def subscribe(self) -> None:
+        member = self.random.choice([*self.members])
+        subscribed = member.ipc.subscribe(f"topic {self.random.randrange(4)}", max_messages=3)
+        await subscribed.__aenter__()
+        self.entered[subscribed] = member, []
+        got = self.got[subscribed] = []
+        first = self.published
+
+        async def take() -> None:
+            async for message in subscribed:
+                # What was under way to this worker already may come, too.
+                if int(message.data.split()[0]) >= first:
+                    got.append(message.data)
+
+        self.takers[subscribed] = asyncio.create_task(take())
+
+    async def unsubscribe(self, subscribed: Subscription | None = None) -> None:
+        if self.entered:
+            chosen = subscribed or self.random.choice([*self.entered])
+            await self.until_all_is_there()
+            await chosen.__aexit__(None, None, None)
+            self.forget(chosen)
+
+    def forget(self, subscribed: Subscription) -> None:
+        del self.entered[subscribed], self.got[subscribed]
+        self.takers.pop(subscribed).cancel()
+
+    async def publish(self) -> None:
+        for _ in range(self.random.randrange(1, 20)):
+            member = self.random.choice([*self.members])
+            topic, data = f"topic {self.random.randrange(4)}", f"{self.published} by {member.pid}"
+            self.published += 1
+            expected = [each for each in self.entered if each.topic == topic]
+            took = await member.ipc.publish(topic, data)
+            assert {*took} >= {self.entered[each][0].pid for each in expected}
+            for each in expected:
+                self.entered[each][1].append(data)
+
+    async def until_all_is_there(self) -> None:
+        await until(lambda: all(len(self.got[each]) == len(due) for each, (_, due) in self.entered.items()))
+
+    async def check(self) -> None:
+        """Each has got all of it once, in the order of each publisher; all know who wants what."""
+        await self.until_all_is_there()
+        for each, (_, due) in self.entered.items():
+            got = self.got[each]
+            for pid in {data.split()[-1] for data in due}:
+                assert [data for data in got if data.endswith(pid)] == [x for x in due if x.endswith(pid)]
+            assert sorted(got) == sorted(due)
+        wants: dict[str, set[int]] = {}
+        for each, (member, _) in self.entered.items():
+            wants.setdefault(each.topic, set()).add(member.pid)
+        for member in self.members:
+            own = member.endpoint.topics
+            await until(lambda own=own: not own._unheard)  # type: ignore[misc]
+            await until(lambda own=own: {t: {*a.pids} for t, a in own._audience.items()} == wants)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_whatever_comes_and_goes_every_subscription_gets_all_of_it_once_and_in_order(seed: int) -> None:
+    async with fleet(1) as (launcher, _):
+        crowd = Crowd(launcher, Random(seed))
+        steps = [crowd.join, crowd.subscribe, crowd.publish, crowd.unsubscribe, crowd.leave, crowd.kill]
+        try:
+            await crowd.join()
+            for _ in range(60):
+                step = crowd.random.choices(steps, weights=[2, 6, 12, 3, 1, 1])[0]
+                if step in (crowd.leave, crowd.kill) and len(crowd.members) < 2:
+                    continue
+                await step()
+            await crowd.check()
+            assert crowd.published
+        finally:
+            for taker in crowd.takers.values():
+                taker.cancel()
+            await asyncio.gather(*(stack.aclose() for stack in crowd.members.values()))

@@ -350,9 +350,10 @@ class IPC(Registering):
         subscription has lost since the one before).
 
         Once it is entered, it gets every publication that this worker accepts from then on, and every one
-        that another member accepts that knew of it. Entering waits until all members know, which takes one
-        round trip; for one that does not answer it waits for a second at most, logs that, and does not wait
-        for it again until it has answered. A worker that joins later knows before its lifespan has entered.
+        that another member accepts that knew of it; what was under way to this worker already may come, too.
+        Entering waits until all members know, which takes one round trip; for one that does not answer it
+        waits for a second at most, logs that, and does not wait for it again until it has answered. A worker
+        that joins later publishes nothing before it knows.
 
         Args:
             topic: 1 to 254 bytes of UTF-8, no control characters.
