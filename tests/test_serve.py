@@ -36,6 +36,7 @@ async def test_four_workers_serve_and_stop_with_status_0(tmp_path: Path) -> None
         ("tests.apps.broken_start:app", "broken on purpose while starting", 1),
         ("tests.apps.missing:app", 'Could not import module "tests.apps.missing"', 0),
         ("tests.apps.plain:nothing", 'Attribute "nothing" not found', 0),
+        ("tests.apps.finalizing:app", 'Attribute "app" not found', 0),
         ("no_colon", "must be in format", 0),
     ],
 )

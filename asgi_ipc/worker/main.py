@@ -135,12 +135,13 @@ class WorkerServer(uvicorn.Server):
         self.should_exit = True
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        # First: an exception that is raised into a finalizer is lost.
+        # First: an exception that is raised into a finalizer is lost, and told of.
         self.should_exit = True
         if self._loading:
             # Nothing has begun that would have to be ended. Once: what this unwinds is not to be
             # interrupted again.
             self._loading = False
+            sys.unraisablehook = _tell_all_but_exits
             raise SystemExit(0)
 
     @contextlib.contextmanager
@@ -166,6 +167,11 @@ class WorkerServer(uvicorn.Server):
         if f"[Errno {errno.EMFILE}]" in reason:
             reason += f"\n{limits.no_descriptor_here(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}."
         self._here.lifeline.send(Failed(reason))
+
+
+def _tell_all_but_exits(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, SystemExit):
+        sys.__unraisablehook__(lost)
 
 
 def _is_silent(connection: object) -> bool:
