@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.faults.rows import (
+    asking,
     blocked,
     crash_loop,
     ctrl_c,
@@ -37,6 +38,7 @@ ROWS: Final[dict[str, Row]] = {
     for row in (
         kills.KILLS,
         held.HELD,
+        asking.ASKING,
         restarts.ROLLING,
         storm.STORM,
         stopped.STOPPED,
