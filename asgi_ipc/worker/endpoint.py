@@ -209,6 +209,7 @@ class Endpoint:
             "lost": self.outgoing.lost,
             "late_answer": self.questions.late,
             "invalid_name": self.dispatcher.invalid_names,
+            "invalid_data": self.dispatcher.calls.invalid_data,
             "unhandled": self.dispatcher.unhandled,
         }
         counts["corrupt"] = counts.get("corrupt", 0) + self._parser.skips + self._loopback_parser.skips
