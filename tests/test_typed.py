@@ -107,6 +107,16 @@ class Person(pydantic.BaseModel):
         return self.name.upper()
 
 
+class Wheel(pydantic.BaseModel):
+    kind: Literal["wheel"] = "wheel"
+    radius: float
+
+
+class Box(pydantic.BaseModel):
+    kind: Literal["box"] = "box"
+    side: int
+
+
 @dataclass
 class Team:
     boss: Person
@@ -206,6 +216,8 @@ def misfit(annotation: Any, data: Any) -> tuple[str, str, str]:
         (Person | None, None, None),
         (dict[str, Person], {"k": {"fullName": "x", "age": 3}}, {"k": Person(fullName="x", age=3)}),
         (Annotated[int, pydantic.Field(gt=0)], 1, 1),
+        (Wheel | Box, Box(side=3), Box(side=3)),
+        (pydantic.RootModel[list[int]], [1], pydantic.RootModel[list[int]]([1])),
         (Team, {"boss": {"name": "x", "age": 3}}, Team(Person(fullName="x", age=3))),
         (pathlib.PurePosixPath, "/tmp", pathlib.PurePosixPath("/tmp")),
     ],
@@ -290,6 +302,13 @@ def test_what_fits_arrives_as_what_the_handler_says(annotation: Any, sent: Any, 
             "[0].friends[0].age",
             "int",
             "[0].friends[0].age: expected int, got nothing",
+        ),
+        (
+            Annotated[Wheel | Box, pydantic.Field(discriminator="kind")],
+            {"kind": "box"},
+            "box.side",
+            "int",
+            "box.side: expected int, got nothing",
         ),
         (
             Person | None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from msgspec import inspect as types
 
@@ -148,6 +148,8 @@ def _declared_to_pydantic(kind: Any, place: Sequence[int | str]) -> str:
 
 
 def _name(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _name(annotation.__origin__)
     if get_origin(annotation) in (Union, UnionType):
         return " | ".join(map(_name, get_args(annotation)))
     if annotation is type(None):
@@ -158,14 +160,26 @@ def _name(annotation: Any) -> str:
 
 
 def _inside_model(kind: Any, key: int | str) -> Any:
+    if get_origin(kind) is Annotated:
+        return _inside_model(kind.__origin__, key)
     among = [each for each in get_args(kind) if each is not type(None)]
     if get_origin(kind) in (Union, UnionType):
         if len(among) == 1:
             return _inside_model(among[0], key)
-        # Pydantic says which of them it has tried.
-        return next((each for each in among if getattr(each, "__name__", None) == key), None)
-    fields = getattr(kind, "__pydantic_fields__", None)
+        # Pydantic says which of them it has tried: by name, or by the tag that one of its fields has.
+        return next(
+            (each for each in among if getattr(each, "__name__", None) == key or _has_tag(each, key)), None
+        )
+    fields = _fields(kind)
     if fields is None:
         return among[-1] if among else None
-    field = fields.get(key) or next((each for each in fields.values() if each.alias == key), None)
+    field = fields.get(str(key)) or next((each for each in fields.values() if each.alias == key), None)
     return field.annotation if field is not None else None
+
+
+def _fields(kind: Any) -> dict[str, Any] | None:
+    return getattr(kind, "__pydantic_fields__", None)
+
+
+def _has_tag(kind: Any, tag: int | str) -> bool:
+    return any(tag in get_args(field.annotation) for field in (_fields(kind) or {}).values())
