@@ -10,6 +10,7 @@ from typing import Any
 
 from asgi_ipc.errors import (
     DeliveryError,
+    InvalidDataError,
     InvalidNameError,
     IPCError,
     LauncherError,
@@ -37,6 +38,7 @@ __all__ = [
     "DeliveryError",
     "Gathered",
     "IPCError",
+    "InvalidDataError",
     "InvalidNameError",
     "LauncherError",
     "MessageTooLargeError",

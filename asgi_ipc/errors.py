@@ -12,6 +12,7 @@ IPCError
  |   +- WouldBlockError (BlockingIOError)  the _nowait form of the same
  +- RequestError                           pid, name
  |   +- NoHandlerError (LookupError)       that worker has no handler of this name
+ |   +- InvalidDataError (ValueError)      the handler there takes other data: field, expected
  |   +- RemoteError                        the handler there raised; or its answer is no message
  |   +- RequestTimeoutError (TimeoutError) no answer in time
  +- SubscriptionOverflowError               topic, max_messages, missed
@@ -27,6 +28,7 @@ from __future__ import annotations
 __all__ = [
     "DeliveryError",
     "IPCError",
+    "InvalidDataError",
     "InvalidNameError",
     "LauncherError",
     "MessageTooLargeError",
@@ -151,6 +153,26 @@ class NoHandlerError(RequestError, LookupError):
     """The worker has no handler of that name."""
 
     _sentence = "worker {pid} has no handler for {name!r}"
+
+
+class InvalidDataError(RequestError, ValueError):
+    """The handler is annotated with something else than this data, and was not called.
+
+    Attributes:
+        field: where the data does not fit, as "age" or "items[0].age"; "" for all of it.
+        expected: the type that the handler's annotation has there; "" if that can't be said.
+        reason: all of that in words, and what came instead.
+    """
+
+    def __init__(self, pid: int, name: str, field: str, expected: str, reason: str) -> None:
+        super().__init__(pid, name)
+        self.args = (pid, name, field, expected, reason)
+        self.field = field
+        self.expected = expected
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"data does not fit handler {self.name!r} of worker {self.pid}: {self.reason}"
 
 
 class RequestTimeoutError(RequestError, TimeoutError):

@@ -80,6 +80,15 @@ def test_a_datetime_with_a_time_zone_arrives_as_the_same_instant(moment: datetim
     assert arrived.tzinfo is not None
 
 
+class Shape(msgspec.Struct):
+    sides: int
+
+
+@dataclass
+class Point:
+    x: int
+
+
 @pytest.mark.parametrize(
     ("data", "arrives"),
     [
@@ -87,6 +96,8 @@ def test_a_datetime_with_a_time_zone_arrives_as_the_same_instant(moment: datetim
         (memoryview(b"abc"), b"abc"),
         ((1, (2, "3")), [1, [2, "3"]]),
         ({"deep": [bytearray(b"x")]}, {"deep": [b"x"]}),
+        (Shape(3), {"sides": 3}),
+        ([Point(1), {"key": (Point(2),)}], [{"x": 1}, {"key": [{"x": 2}]}]),
         (-(2**63), -(2**63)),
         (2**64 - 1, 2**64 - 1),
         ("", ""),
@@ -117,15 +128,6 @@ class Label(str):
 class Pair(NamedTuple):
     left: int
     right: int
-
-
-class Shape(msgspec.Struct):
-    sides: int
-
-
-@dataclass
-class Point:
-    x: int
 
 
 class Nowhere(datetime.tzinfo):
@@ -174,8 +176,8 @@ UNCARRIED: list[tuple[object, type[Exception]]] = [
     (Number.ONE, TypeError),
     (Label("text"), TypeError),
     (Pair(1, 2), TypeError),
-    (Shape(3), TypeError),
-    (Point(1), TypeError),
+    (Shape, TypeError),
+    (Point, TypeError),
     (OrderedDict(a=1), TypeError),
     (msgspec.msgpack.Ext(1, b"x"), TypeError),
     (msgspec.Raw(b"\x01"), TypeError),

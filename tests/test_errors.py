@@ -74,6 +74,12 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         "worker 7 has no handler for 'who'",
     ),
     (
+        errors.InvalidDataError(7, "who", "age", "int", "age: expected int, got str"),
+        ValueError,
+        {"pid": 7, "name": "who", "field": "age", "expected": "int", "reason": "age: expected int, got str"},
+        "data does not fit handler 'who' of worker 7: age: expected int, got str",
+    ),
+    (
         errors.RequestTimeoutError(7, "who"),
         TimeoutError,
         {"pid": 7, "name": "who"},

@@ -312,7 +312,7 @@ async def test_idle_means_now_and_not_a_moment_ago() -> None:
     async with world() as here:
         first, second = asyncio.Event(), asyncio.Event()
 
-        async def waits(event: asyncio.Event) -> None:
+        async def waits(event: Any) -> None:
             await event.wait()
             here.started.append("done")
 
@@ -335,7 +335,7 @@ async def test_idle_means_now_and_not_a_moment_ago() -> None:
 async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up() -> None:
     async with world() as here:
 
-        async def waits(data: str) -> None:
+        async def waits(data: int) -> None:
             try:
                 await asyncio.Event().wait()
             finally:

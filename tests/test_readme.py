@@ -8,10 +8,15 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from asgi_ipc import IPC, InvalidDataError
 from tests.serving import DEADLINE_S, ROOT, Server, eventually, serving
 
 AROUND = """
@@ -103,6 +108,28 @@ async def test_a_newcomer_is_told_what_the_others_know_and_who_has_gone_is_forgo
         assert await told(server, lambda known: known == now) == now
         assert await server.stop() == 0
         assert "lost" not in server.text
+
+
+async def test_a_typed_question_is_answered_and_the_example_gets_what_it_says() -> None:
+    names: dict[str, Any] = {"ipc": (here := IPC()), "dataclass": dataclass, "__name__": __name__}
+    paths: dict[str, Any] = {}
+
+    class App:
+        def get(self, path: str) -> Callable[[Any], Any]:
+            return lambda function: paths.setdefault(path, function)
+
+    names["app"] = App()
+    # The page's own code.
+    code = compile(example("Typed data"), "README.md", "exec")
+    FunctionType(code, names)()
+    (visit,) = paths.values()
+    async with here.lifespan():
+        assert await visit("ada", 3) == {"here": 3}
+        assert await visit("ada", 4) == {"here": 7}
+        with pytest.raises(InvalidDataError, match="seconds: expected int, got str"):
+            await visit("ada", "3")
+        assert names["seconds_of"] == {"ada": 7}
+        assert here.stats().dropped == {"invalid_data": 1}
 
 
 async def test_every_worker_is_asked_and_a_stopped_one_costs_its_own_row_only(tmp_path: Path) -> None:

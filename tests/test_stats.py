@@ -114,6 +114,11 @@ async def test_a_blocked_loop_shows_at_once_and_stays_as_the_longest(monkeypatch
 async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> None:
     async with fleet(3, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b, c)):
         forger = Forger(b, a.worker.generation)
+
+        def takes(number: int) -> None:
+            raise AssertionError("never called")
+
+        b.ipc.receive("a number", takes)
         forger.write(b"stray bytes")
         forger.batch(("note", "good"))
         forger.packet(BATCH, b"\xdc\x00\x01 no message")
@@ -124,7 +129,8 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
         forger.packet(FRAGMENT_FIRST, first_fragment(5000, memoryview(b"never completed")), number=8)
         answer = (ANSWER, [1, 0, "to what nobody has asked"])
         forger.batch(("line\nbreak", 1), ("", 2), ("nobody listens to this", 3), answer, number=9)
-        forger.batch(("note", "to somebody else"), number=10, receiver=77)
+        forger.batch(("a number", "text"), number=10)
+        forger.batch(("note", "to somebody else"), number=11, receiver=77)
         forger.close()
         stranger = Forger(b, 77)
         stranger.batch(("note", "from nobody"))
@@ -150,6 +156,7 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
             "too_large": 1,
             "partial": 1,
             "invalid_name": 2,
+            "invalid_data": 1,
             "late_answer": 1,
             "overflow": 1,
             "unsubscribed": 1,

@@ -2,19 +2,22 @@
 
 Law: nothing in this file asks the kernel or the clock. A message is the
 MessagePack array [name, data]. What could not be given back as it was is
-refused here, in the sender, before anything is sent.
+refused here, in the sender, before anything is sent; typed data, which a
+receiver makes of its fields again, travels as those (plain.py).
 """
 
 from __future__ import annotations
 
 import datetime
 import struct
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
 from asgi_ipc.protocol.arena import Block
+from asgi_ipc.protocol.plain import Dataclass, Model, is_typed, made_plain
 
 Data: TypeAlias = (
     str
@@ -27,9 +30,16 @@ Data: TypeAlias = (
     | list[Any]
     | tuple[Any, ...]
     | dict[Any, Any]
+    | Mapping[str, Any]
+    | msgspec.Struct
+    | Dataclass
+    | Model
     | None
 )
-"""What a message carries: anything MessagePack can carry and give back as it was."""
+"""What a message carries: anything MessagePack can carry and give back as it was, and typed data.
+
+The mapping is there for a TypedDict, which type checkers don't take for a dict; any other one is refused.
+"""
 
 # 254 bytes is the original's limit; a name is a label, not a place for data.
 MAX_NAME_BYTES: Final = 254
@@ -37,6 +47,7 @@ MAX_NAME_BYTES: Final = 254
 # A decoder recurses; 100 levels fit every stack that could be left at the
 # receiver, so what the sender could encode the receiver can decode.
 MAX_DEPTH: Final = 100
+_TOO_DEEP: Final = f"data is nested more than {MAX_DEPTH} levels deep, or contains itself"
 
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None), bytearray, memoryview})
 _KEYS: Final = frozenset({str, bytes, int, float, bool, type(None)})
@@ -137,7 +148,7 @@ class Packer:
             if len(data) > self._small_bytes:
                 return self._large(name, data)
         elif kind not in _PLAIN:
-            _check_data(data, 0)
+            data = _carriable(data)
         try:
             encoded = encode((name, data))
         except BufferError as error:
@@ -151,7 +162,7 @@ class Packer:
     def wrap(self, name: str, head: tuple[int | str, ...], data: Any) -> Encoded:
         """One of the package's own messages, which carries `data` behind `head`. Raises as `pack`."""
         if type(data) not in _PLAIN:
-            _check_data(data, 0)
+            data = _carriable(data)
         try:
             encoded = encode((name, (*head, data)))
         except BufferError as error:
@@ -214,8 +225,26 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+class _TypedError(TypeError):
+    """There is typed data in it."""
+
+
+def _carriable(data: Any) -> Any:
+    """`data`, plain. Raises TypeError or ValueError for what would arrive as something else."""
+    try:
+        _check_data(data, 0)
+    except _TypedError:
+        # Only who sends such data pays for looking a second time.
+        try:
+            data = made_plain(data)
+        except RecursionError:
+            raise ValueError(_TOO_DEEP) from None
+        _check_data(data, 0)
+    return data
+
+
 def _check_data(data: Any, depth: int) -> None:
-    """Raise TypeError or ValueError for what would arrive as something else."""
+    """Raise TypeError or ValueError for what would arrive as something else, _TypedError for typed data."""
     kind = type(data)
     if kind in _PLAIN:
         return
@@ -224,7 +253,7 @@ def _check_data(data: Any, depth: int) -> None:
             raise ValueError("a message can't carry a datetime without a time zone")
         return
     if depth == MAX_DEPTH:
-        raise ValueError(f"data is nested more than {MAX_DEPTH} levels deep, or contains itself")
+        raise ValueError(_TOO_DEEP)
     if kind is dict:
         for key, value in data.items():
             if type(key) not in _KEYS:
@@ -236,4 +265,5 @@ def _check_data(data: Any, depth: int) -> None:
             if type(value) not in _PLAIN:
                 _check_data(value, depth + 1)
     else:
-        raise TypeError(f"a message can't carry data of type {kind.__qualname__}")
+        wrong = _TypedError if is_typed(kind) else TypeError
+        raise wrong(f"a message can't carry data of type {kind.__qualname__}")

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import inspect
 import traceback
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -19,8 +19,9 @@ from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import ANSWER, Encoded
 from asgi_ipc.worker.calls import Asked, Calls, sender_of
+from asgi_ipc.worker.misfits import MisfitError
 from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.questions import ANSWERED, NO_HANDLER, RAISED
+from asgi_ipc.worker.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.registry import Handler, Registry
 
 # The end of a traceback says where it happened; in characters.
@@ -103,7 +104,7 @@ class Answers:
             return self._say_error(question, error)
         if inspect.iscoroutine(result):
             self._open[question.asker.generation, question.number] = question
-            return self._answer(question, handler, result)
+            return self._answer(question, lambda: result)
         return self._say(question, ANSWERED, result)
 
     async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
@@ -111,13 +112,12 @@ class Answers:
         if question.is_withdrawn:
             del self._open[question.asker.generation, question.number]
             return
-        coroutine: Coroutine[Any, Any, Any] = handler.function(content)
-        await self._answer(question, handler, coroutine)
+        await self._answer(question, partial(handler.function, content))
 
-    async def _answer(self, question: _Question, handler: Handler, coroutine: Awaitable[Any]) -> None:
+    async def _answer(self, question: _Question, begin: Callable[[], Awaitable[Any]]) -> None:
         question.task = asyncio.current_task()
         try:
-            result = await coroutine
+            result = await begin()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
@@ -137,14 +137,25 @@ class Answers:
     # --- what is said
 
     def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
+        if isinstance(error, MisfitError):
+            return self._say_misfit(question, error)
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
         said = [(module + kind.__qualname__)[:MAX_TEXT], _text(error)[:MAX_TEXT], trace]
         # Where messages must be small, better the name of the error alone than nothing.
-        for fewer in (said, [*said[:2], ""], [said[0], "", ""]):
+        return self._say_as_much(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
+
+    def _say_misfit(self, question: _Question, misfit: MisfitError) -> Awaitable[None] | None:
+        told = (misfit.field, misfit.expected, misfit.reason)
+        said = [_printable(text)[:MAX_TEXT] for text in told]
+        return self._say_as_much(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
+
+    def _say_as_much(self, question: _Question, outcome: int, *said: list[str]) -> Awaitable[None] | None:
+        """The first of these that is not too large."""
+        for each in said:
             try:
-                return self._post(question, self._outgoing.wrap(ANSWER, (question.number, RAISED), fewer))
+                return self._post(question, self._outgoing.wrap(ANSWER, (question.number, outcome), each))
             except MessageTooLargeError:
                 continue
         return None

@@ -17,13 +17,19 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.printable import printable
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger
+from asgi_ipc.worker.misfits import MisfitError
 from asgi_ipc.worker.registry import Handler
 from asgi_ipc.worker.steps import FINISHED, first_step, further_steps
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5
+
+# Names for which data that does not fit is told of, and how much of what is said: as much as a line takes.
+MAX_MISFIT_NAMES: Final = 100
+MAX_REASON: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,9 @@ class Calls:
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self.errors = 0
+        # Data that its handler does not take, and the names of which that has been told.
+        self.invalid_data = 0
+        self._misfits: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -253,10 +262,28 @@ class Calls:
         logger.warning("worker [%d]: handler %r was cancelled", os.getpid(), handler.name)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
-        self.errors += 1
         sender = _pid_of_sender(context)
+        if isinstance(error, MisfitError):
+            self._did_not_fit(handler.name, sender, error)
+            return
+        self.errors += 1
         what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
         logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error)
+
+    def _did_not_fit(self, name: str, sender: int, misfit: MisfitError) -> None:
+        """The handler has not been called."""
+        self.invalid_data += 1
+        if name not in self._misfits and len(self._misfits) < MAX_MISFIT_NAMES:
+            # Once for each name, as of those that nobody hears: whoever sends may go on and on.
+            self._misfits.add(name)
+            reason = printable(misfit.reason[:MAX_REASON])
+            logger.warning(
+                "worker [%d]: data from worker %d does not fit handler %r: %s",
+                os.getpid(),
+                sender,
+                name,
+                reason,
+            )
 
     # --- how much is under way
 

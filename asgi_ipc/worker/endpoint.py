@@ -218,6 +218,7 @@ class Endpoint:
             "overflow": self.topics.overflowed,
             "unsubscribed": self.topics.unwanted,
             "invalid_name": self.dispatcher.invalid_names,
+            "invalid_data": self.dispatcher.calls.invalid_data,
             "unhandled": self.dispatcher.unhandled,
         }
         counts["corrupt"] = counts.get("corrupt", 0) + self._parser.skips + self._loopback_parser.skips

@@ -128,7 +128,9 @@ class IPC(Registering):
         Args:
             name: 1 to 254 bytes of UTF-8, no control characters.
             data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them;
-                tuples arrive as lists, bytearrays and memoryviews as bytes.
+                tuples arrive as lists, bytearrays and memoryviews as bytes. Dataclasses, msgspec.Structs
+                and Pydantic models arrive as dicts of their fields, or as what the handler is annotated
+                with; in them, what msgspec makes text of (UUID, Decimal, Enum, date...) may be, too.
             timeout: seconds to wait for room in that worker's outbox; None: as long as it takes.
 
         Raises:
@@ -248,6 +250,7 @@ class IPC(Registering):
 
         Raises:
             NoHandlerError: that worker has none of this name.
+            InvalidDataError: `data` is not what its handler there is annotated with.
             RemoteError: its handler raised, was cancelled, or gave back what a message can't carry.
             RequestTimeoutError: no answer in time.
             UnknownWorkerError: no such member now.
@@ -265,8 +268,9 @@ class IPC(Registering):
         """Ask all members at once, this one among them: a dict of pid -> answer, of those that came in time.
 
         It raises nothing for one that is slow, fails or goes: that costs its own row only, which is in
-        `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, WorkerGoneError or
-        UnknownWorkerError); `.complete` says whether there is none. Rows are in the order of the slots.
+        `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
+        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the
+        order of the slots.
 
         Raises as `send` for what is no message, before anything is sent.
         """

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import (
     DeliveryError,
+    InvalidDataError,
     IPCError,
     NoHandlerError,
     NotRunningError,
@@ -31,18 +32,20 @@ from asgi_ipc.worker.calls import Calls, sender_of
 from asgi_ipc.worker.outgoing import Outgoing, Waiter
 from asgi_ipc.worker.peers import Peer
 
-# What an answer says: here is what the handler gave back; there is none; it raised this.
+# What an answer says: here is what the handler gave back; there is none; it raised this; it was not
+# called, since the data does not fit it.
 ANSWERED: Final = 0
 NO_HANDLER: Final = 1
 RAISED: Final = 2
+INVALID_DATA: Final = 3
 
 
 class Gathered(dict[int, Any]):
     """What every worker that was asked has answered: pid -> answer.
 
     Attributes:
-        errors: pid -> why there is no answer: NoHandlerError, RemoteError, RequestTimeoutError,
-            WorkerGoneError, or UnknownWorkerError.
+        errors: pid -> why there is no answer: NoHandlerError, InvalidDataError, RemoteError,
+            RequestTimeoutError, WorkerGoneError, or UnknownWorkerError.
     """
 
     def __init__(self) -> None:
@@ -181,6 +184,10 @@ class Questions:
             question.answer.set_result(value)
         elif outcome == NO_HANDLER:
             self._settle(number, generation, NoHandlerError(question.pid, question.name))
+        elif outcome == INVALID_DATA:
+            field, expected, reason = value
+            misfit = InvalidDataError(question.pid, question.name, field, expected, reason)
+            self._settle(number, generation, misfit)
         else:
             type_name, text, traceback = value
             error = RemoteError(question.pid, question.name, type_name, text, traceback)

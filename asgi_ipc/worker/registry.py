@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from asgi_ipc.protocol.message import check_name
+from asgi_ipc.worker.typed import fitted
 
 Function: TypeAlias = Callable[..., Any]
 
 
 @dataclass(eq=False, slots=True)
 class Handler:
-    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`)."""
+    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`).
+
+    `function` raises MisfitError instead of a call for data that does not fit what the app has registered.
+    """
 
     name: str
     function: Function
@@ -44,13 +48,13 @@ class Registry:
         self.on_leave: list[Handler] = []
 
     def set(self, name: str, function: Function | None, ordered: bool) -> None:
-        """Register, replace, or (None) delete the handler of `name`."""
+        """Register, replace, or (None) delete the handler of `name`. What it takes is checked (typed.py)."""
         check_name(name)
         if function is None:
             self.handlers.pop(name, None)
             return
         _check_callable(function, "handler")
-        self.handlers[name] = Handler(name, function, _is_async(function), ordered)
+        self.handlers[name] = Handler(name, fitted(name, function), _is_async(function), ordered)
 
     @staticmethod
     def watch(watchers: list[Handler], name: str, function: Function) -> None:

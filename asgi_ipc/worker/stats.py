@@ -27,9 +27,9 @@ class Stats:
             worker's own leave reached its deadline), `unhandled` (arrived, and not given to a handler
             before such a deadline), `partial` (one that lost a piece: its sender was killed, or there was
             a gap), `too_large` (announced as more than `max_message_bytes`), `invalid_name`,
-            `late_answer` (to a question that nobody waits for any more),
-            `overflow` (published, and a subscription here had no room; one for each subscription),
-            `unsubscribed` (published, and nobody here subscribed to it any more).
+            `invalid_data` (not what their handler's annotation says), `late_answer` (to a question that
+            nobody waits for any more), `overflow` (published, and a subscription here had no room; one for
+            each subscription), `unsubscribed` (published, and nobody here subscribed to it any more).
             Packets: `stale` (from or to a worker that is not known, or not this one), `repeat`, and
             `gap` (missing in their sender's count).
             `corrupt`: runs of stray bytes, and packets that nothing can be made of.

@@ -1,0 +1,914 @@
+"""Typed data: a handler gets what it is annotated with, or is not called; and the same types can be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import decimal
+import enum
+import functools
+import ipaddress
+import logging
+import os
+import pathlib
+import sys
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
+from asgi_ipc.protocol.message import MAX_DEPTH, Data, Packer
+from asgi_ipc.worker.misfits import MisfitError
+from asgi_ipc.worker.registry import Registry
+from tests import strategies
+from tests.inprocess import Member, fleet, until
+from tests.wire import as_bytes
+
+NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
+SOME_ID = uuid.UUID(int=7)
+T = TypeVar("T")
+Number = NewType("Number", int)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass
+class Item:
+    label: str
+    count: int = 1
+
+
+@dataclass
+class Order:
+    number: int
+    items: list[Item] = field(default_factory=list)
+    colour: Colour = Colour.RED
+    id: uuid.UUID | None = None
+    price: decimal.Decimal | None = None
+    at: datetime.datetime | None = None
+    day: datetime.date | None = None
+    tags: frozenset[str] = frozenset()
+    raw: bytes = b""
+    by_number: dict[int, Item] = field(default_factory=dict)
+    host: ipaddress.IPv4Address | None = None
+    path: pathlib.PurePosixPath | None = None
+
+
+class Shape(msgspec.Struct, rename="camel", omit_defaults=True):
+    side_count: int
+    is_round: bool = False
+
+
+class Cat(msgspec.Struct, tag=True):
+    lives: int
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+class User(TypedDict):
+    name: str
+    age: int
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+class Person(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    name: str = pydantic.Field(alias="fullName")
+    age: int
+    id: uuid.UUID | None = None
+    born: datetime.datetime | None = None
+    favourite: Colour = Colour.RED
+    raw: bytes = b""
+    home: pydantic.HttpUrl | None = None
+    friends: list[Person] = []
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def shout(self) -> str:
+        return self.name.upper()
+
+
+class Wheel(pydantic.BaseModel):
+    kind: Literal["wheel"] = "wheel"
+    radius: float
+
+
+class Box(pydantic.BaseModel):
+    kind: Literal["box"] = "box"
+    side: int
+
+
+@dataclass
+class Team:
+    boss: Person
+    members: list[Person] = field(default_factory=list)
+
+
+@dataclass
+class Positive:
+    number: int
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ValueError("a number from 0 on")
+
+
+class Anything(Protocol):
+    def run(self) -> None: ...
+
+
+def carried(data: Any) -> Any:
+    """What arrives without an annotation."""
+    _, arrived = msgspec.msgpack.decode(as_bytes(Packer(2**24, 2**12).pack("name", data)))
+    return arrived
+
+
+def function_for(annotation: Any, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What is called for a message of a handler with that annotation."""
+
+    def handler(data: Any) -> Any:
+        return function(data)
+
+    handler.__annotations__["data"] = annotation
+    registry = Registry()
+    registry.set("name", handler, False)
+    return registry.handlers["name"].function
+
+
+def fit(annotation: Any, data: Any) -> Any:
+    """`data`, sent and received by such a handler."""
+    return function_for(annotation, lambda data: data)(carried(data))
+
+
+def misfit(annotation: Any, data: Any) -> tuple[str, str, str]:
+    def never(data: Any) -> None:
+        raise AssertionError("called")
+
+    with pytest.raises(MisfitError) as caught:
+        function_for(annotation, never)(carried(data))
+    return caught.value.field, caught.value.expected, caught.value.reason
+
+
+# --- what fits
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "arrives"),
+    [
+        (str, "x", "x"),
+        (bytes, b"x", b"x"),
+        (bytearray, b"x", bytearray(b"x")),
+        (int, 5, 5),
+        (float, 5, 5.0),
+        (bool, True, True),
+        (list, [1, "x"], [1, "x"]),
+        (dict, {1: "x"}, {1: "x"}),
+        (tuple, [1], (1,)),
+        (tuple[int, str], (1, "x"), (1, "x")),
+        (dict[int, str], {1: "x"}, {1: "x"}),
+        (set[int], [1, 2, 2], {1, 2}),
+        (frozenset[str], ["x"], frozenset({"x"})),
+        (Iterable[int], [1], [1]),
+        (Number, 3, 3),
+        (Literal["a", 2], 2, 2),
+        (int | None, None, None),
+        (str | bytes, "eHg=", "eHg="),
+        (str | bytes, b"eHg=", b"eHg="),
+        (datetime.datetime | str | None, NOON, NOON),
+        (datetime.datetime | str | None, NOON.isoformat(), NOON.isoformat()),
+        (bytes | datetime.datetime, NOON, NOON),
+        (bytearray | Item, b"x", bytearray(b"x")),
+        (bytearray | str | Item, {"label": "x"}, Item("x")),
+        (datetime.datetime, NOON, NOON),
+        (datetime.datetime, NOON.isoformat(), NOON),
+        (datetime.date, "2026-01-02", datetime.date(2026, 1, 2)),
+        (uuid.UUID, str(SOME_ID), SOME_ID),
+        (decimal.Decimal, "1.5", decimal.Decimal("1.5")),
+        (Colour, "red", Colour.RED),
+        (Place, [1, 2], Place(1, 2)),
+        (User, {"name": "x", "age": 3}, {"name": "x", "age": 3}),
+        (Annotated[int, msgspec.Meta(ge=0)], 3, 3),
+        (Item | None, {"label": "x", "unknown": 1}, Item("x")),
+        (list[Item], [Item("x"), {"label": "y"}], [Item("x"), Item("y")]),
+        (Cat | Dog, Dog("x"), Dog("x")),
+        (Shape, Shape(3), Shape(3)),
+        (Shape, {"sideCount": 3}, Shape(3)),
+        (Person, {"name": "x", "age": "3"}, Person(fullName="x", age=3)),
+        (Person | None, None, None),
+        (dict[str, Person], {"k": {"fullName": "x", "age": 3}}, {"k": Person(fullName="x", age=3)}),
+        (Annotated[int, pydantic.Field(gt=0)], 1, 1),
+        (Wheel | Box, Box(side=3), Box(side=3)),
+        (pydantic.RootModel[list[int]], [1], pydantic.RootModel[list[int]]([1])),
+        (Team, {"boss": {"name": "x", "age": 3}}, Team(Person(fullName="x", age=3))),
+        (pathlib.PurePosixPath, "/tmp", pathlib.PurePosixPath("/tmp")),
+    ],
+    ids=str,
+)
+def test_what_fits_arrives_as_what_the_handler_says(annotation: Any, sent: Any, arrives: Any) -> None:
+    got = fit(annotation, sent)
+    assert type(got) is type(arrives)
+    assert got == arrives
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "field", "expected", "reason"),
+    [
+        (str, b"x", "", "str", "expected str, got bytes"),
+        (bytes, "eHg=", "", "bytes", "expected bytes, got str"),
+        (int, True, "", "int", "expected int, got bool"),
+        (int, 1.0, "", "int", "expected int, got float"),
+        (list, {}, "", "list", "expected list, got dict"),
+        (int | None, "x", "", "int | None", "expected int | None, got str"),
+        (str | bytes, 3, "", "str | bytes", "expected str | bytes, got int"),
+        (bytes | datetime.datetime, "x", "", "bytes | datetime", "expected bytes | datetime, got str"),
+        (Item, "x", "", "Item", "expected Item, got str"),
+        (Item, {"label": 3}, "label", "str", "label: expected str, got int"),
+        (Item, {}, "label", "str", "label: expected str, got nothing"),
+        (
+            Order,
+            {"number": 1, "items": [{"label": "x"}, {}]},
+            "items[1].label",
+            "str",
+            "items[1].label: expected str, got nothing",
+        ),
+        (
+            Order,
+            {"number": 1, "colour": "pink"},
+            "colour",
+            "Colour",
+            "colour: expected Colour: Invalid enum value 'pink'",
+        ),
+        (Order, {"number": 1, "id": "x"}, "id", "UUID | None", "id: expected UUID | None: Invalid UUID"),
+        (
+            Order,
+            {"number": 1, "by_number": {3: {"label": None}}},
+            "by_number[...].label",
+            "str",
+            "by_number[...].label: expected str, got None",
+        ),
+        (
+            Order,
+            {"number": 1, "by_number": {"3": {}}},
+            "by_number",
+            "int",
+            "a key of by_number: expected int, got str",
+        ),
+        (dict[str, int], {1: 1}, "", "str", "a key of it: expected str, got int"),
+        (list[Item], [{"label": "x", "count": "y"}], "[0].count", "int", "[0].count: expected int, got str"),
+        (
+            tuple[int, str],
+            [1],
+            "",
+            "list of length 2",
+            "expected list of length 2, got 1",
+        ),
+        (tuple[int, str], [1, 2], "[1]", "str", "[1]: expected str, got int"),
+        (Shape, {"side_count": 3}, "sideCount", "int", "sideCount: expected int, got nothing"),
+        (User, {"name": "x"}, "age", "int", "age: expected int, got nothing"),
+        (Literal["a"], "b", "", "one of 'a'", "expected one of 'a': Invalid enum value 'b'"),
+        (Annotated[int, msgspec.Meta(ge=0)], -1, "", "int >= 0", "expected int >= 0"),
+        (Cat | Dog, {"type": "Cow"}, "type", "", "type: Invalid value 'Cow'"),
+        (Positive, {"number": -1}, "", "Positive", "expected Positive: a number from 0 on"),
+        (Person, {"name": "x"}, "age", "int", "age: expected int, got nothing"),
+        (
+            Person,
+            {"name": "x", "age": "old"},
+            "age",
+            "int",
+            "age: expected int: Input should be a valid integer, unable to parse string as an integer",
+        ),
+        (
+            list[Person],
+            [{"name": "x", "age": 1, "friends": [{"name": "y"}]}],
+            "[0].friends[0].age",
+            "int",
+            "[0].friends[0].age: expected int, got nothing",
+        ),
+        (
+            Annotated[Wheel | Box, pydantic.Field(discriminator="kind")],
+            {"kind": "box"},
+            "box.side",
+            "int",
+            "box.side: expected int, got nothing",
+        ),
+        (
+            Person | None,
+            [],
+            "",
+            "Person | None",
+            "expected Person | None: Input should be a valid dictionary or instance of Person",
+        ),
+        (
+            Team,
+            {"boss": {"name": "x"}},
+            "boss",
+            "Person",
+            "boss: expected Person: age: expected int, got nothing",
+        ),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_told_by_field_and_expected_type(
+    annotation: Any, sent: Any, field: str, expected: str, reason: str
+) -> None:
+    assert misfit(annotation, sent) == (field, expected, reason)
+
+
+def test_an_unknown_field_is_refused_where_the_type_says_so() -> None:
+    class Strict(msgspec.Struct, forbid_unknown_fields=True):
+        a: int
+
+    assert misfit(Strict, {"a": 1, "b": 2}) == ("b", "nothing", "b: there is no such field")
+    assert misfit(Person, {"name": "x", "age": 1, "b": 2})[0] == "b"
+
+
+# --- where nothing is checked
+
+
+def unannotated(data):  # type: ignore[no-untyped-def]
+    return data
+
+
+def of_whatever(data: T) -> T:
+    return data
+
+
+@pytest.mark.parametrize("annotation", [Any, object, None, Data, Annotated[Any, "x"]], ids=str)
+def test_an_annotation_that_says_nothing_costs_nothing(annotation: Any) -> None:
+    def handler(data: Any) -> None: ...
+
+    handler.__annotations__["data"] = annotation
+    registry = Registry()
+    registry.set("name", handler, False)
+    assert registry.handlers["name"].function is handler
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        unannotated,
+        of_whatever,
+        print,
+        [].append,
+        len,
+        int,
+        dict,
+        lambda: None,
+        lambda *data: None,
+        lambda **named: None,
+    ],
+    ids=str,
+)
+def test_without_an_annotation_the_handler_itself_is_called(function: Callable[..., Any]) -> None:
+    registry = Registry()
+    registry.set("name", function, False)
+    assert registry.handlers["name"].function is function
+
+
+@pytest.mark.parametrize(
+    ("annotation", "why"),
+    [
+        (Literal, "Literal"),
+        (Item | User, "more than one dict-like type"),
+        (Anything, "runtime_checkable"),
+        (3, "3"),
+        ("of what you like", "must be an expression"),
+        ("Undefined | None", "'Undefined' is not defined"),
+    ],
+    ids=str,
+)
+def test_an_annotation_that_nobody_can_check_is_told_once_and_not_checked(
+    annotation: Any, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        function = function_for(annotation, lambda data: data)
+        assert function({"label": 3}) == {"label": 3}
+        assert function("x") == "x"
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"worker [{os.getpid()}]: data for handler 'name' is not checked: ")
+    assert why in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [
+        (asyncio.Event, "Event"),
+        (complex, "complex"),
+        (deque, "deque"),
+        (list[asyncio.Event], "Event"),
+        (asyncio.Event | None, ""),
+    ],
+    ids=str,
+)
+def test_what_no_message_can_become_is_refused_when_it_is_registered(annotation: Any, name: str) -> None:
+    if not name:
+        assert fit(annotation, None) is None
+        return
+    with pytest.raises(TypeError, match=f"handler 'name' takes {name}, which no data of a message can be"):
+        function_for(annotation, print)
+
+
+# --- kinds of handlers
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def method(self, item: Item) -> None:
+        self.got.append(item)
+
+    async def __call__(self, item: Item, more: int = 0) -> None:
+        self.got.append(item)
+
+    @staticmethod
+    def static(item: Item) -> Item:
+        return item
+
+    @classmethod
+    def of_class(cls, item: Item) -> Item:
+        return item
+
+
+def two(prefix: str, item: Item) -> tuple[str, Item]:
+    return prefix, item
+
+
+def passes_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return around
+
+
+def test_methods_partials_callables_and_decorated_functions_are_looked_through() -> None:
+    receiver = Receiver()
+    registry = Registry()
+
+    def call(function: Callable[..., Any]) -> Any:
+        registry.set("name", function, False)
+        with pytest.raises(MisfitError):
+            registry.handlers["name"].function({"label": None})
+        return registry.handlers["name"].function({"label": "x"})
+
+    call(receiver.method)
+    assert receiver.got == [Item("x")]
+    assert call(receiver.static) == Item("x")
+    assert call(receiver.of_class) == Item("x")
+    assert call(functools.partial(two, "p")) == ("p", Item("x"))
+    assert call(passes_on(receiver.static)) == Item("x")
+    registry.set("name", receiver, True)
+    handler = registry.handlers["name"]
+    assert (handler.is_async, handler.ordered) == (True, True)
+    handler.function({"label": "y"}).close()
+    with pytest.raises(MisfitError):
+        handler.function({"label": None})
+    registry.set("name", Item, False)
+    assert registry.handlers["name"].function("x") == Item("x")
+    with pytest.raises(MisfitError):
+        registry.handlers["name"].function(3)
+
+
+# --- names that are defined elsewhere, or later
+
+
+def takes_later(data: Later) -> Any:
+    return data
+
+
+registered_before = Registry()
+registered_before.set("name", takes_later, False)
+
+
+@dataclass
+class Later:
+    number: int
+    inner: Even_later | None = None
+
+
+@dataclass
+class Even_later:  # noqa: N801
+    text: str
+
+
+def test_what_is_defined_further_down_is_known_with_the_first_message() -> None:
+    function = registered_before.handlers["name"].function
+    assert function({"number": 1, "inner": {"text": "x"}}) == Later(1, Even_later("x"))
+    with pytest.raises(MisfitError):
+        function({"number": 1, "inner": {"text": 3}})
+
+
+def test_what_is_defined_in_a_function_is_known_to_the_handlers_there() -> None:
+    @dataclass
+    class Local:
+        number: int
+
+    registry = Registry()
+
+    def register() -> None:
+        def handler(data: list[Local]) -> Any:
+            return data
+
+        registry.set("name", handler, False)
+
+    register()
+    assert registry.handlers["name"].function([{"number": 1}]) == [Local(1)]
+    with pytest.raises(MisfitError):
+        registry.handlers["name"].function([{}])
+
+
+def test_other_annotations_may_be_for_type_checkers_alone() -> None:
+    def handler(data: Item, more: OnlyForTypeCheckers = None) -> OnlyForTypeCheckers:  # type: ignore[name-defined]  # noqa: F821
+        return data
+
+    registry = Registry()
+    registry.set("name", handler, False)
+    assert registry.handlers["name"].function({"label": "x"}) == Item("x")
+
+
+# --- the same types, sent
+
+items = st.builds(Item, label=st.text(), count=st.integers(-(2**63), 2**64 - 1))
+zones = st.sampled_from([datetime.UTC, datetime.timezone(datetime.timedelta(hours=5, minutes=30))])
+moments = st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2200, 1, 1), timezones=zones)
+orders = st.builds(
+    Order,
+    number=st.integers(-(2**63), 2**64 - 1),
+    items=st.lists(items, max_size=3),
+    colour=st.sampled_from(Colour),
+    id=st.none() | st.uuids(),
+    price=st.none() | st.decimals(allow_nan=False),
+    at=st.none() | moments,
+    day=st.none() | st.dates(),
+    tags=st.frozensets(st.text(), max_size=3),
+    raw=st.binary(),
+    by_number=st.dictionaries(st.integers(-(2**63), 2**64 - 1), items, max_size=3),
+    host=st.none() | st.ip_addresses(v=4),
+    path=st.none() | st.just(pathlib.PurePosixPath("/a/b")),
+)
+
+
+@given(orders)
+def test_a_dataclass_arrives_as_it_was_sent(order: Order) -> None:
+    assert fit(Order, order) == order
+    assert fit(list[Order], [order]) == [order]
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.booleans())
+def test_a_struct_arrives_as_it_was_sent_by_the_names_that_it_has_on_the_wire(
+    sides: int, is_round: bool
+) -> None:
+    shape = Shape(sides, is_round)
+    assert carried(shape) == {"sideCount": sides} | ({"isRound": True} if is_round else {})
+    assert fit(Shape, shape) == shape
+
+
+@given(
+    st.builds(
+        Person,
+        fullName=st.text(),
+        age=st.integers(-(2**63), 2**63 - 1),
+        id=st.none() | st.uuids(),
+        born=st.none() | moments,
+        favourite=st.sampled_from(Colour),
+        raw=st.binary(),
+        home=st.none() | st.just(pydantic.HttpUrl("http://example.org/")),
+        friends=st.just([Person(fullName="a friend", age=1)]),
+    )
+)
+def test_a_pydantic_model_arrives_as_it_was_sent(person: Person) -> None:
+    assert fit(Person, person) == person
+    assert fit(Team, Team(person, [person])) == Team(person, [person])
+    assert "shout" not in carried(person)
+
+
+@given(strategies.data)
+def test_other_data_beside_typed_data_is_what_it_was(data: Any) -> None:
+    assert strategies.same(carried([data, {"key": Item("x")}]), [data, {"key": {"label": "x", "count": 1}}])
+
+
+def test_typed_data_arrives_as_fields_where_nothing_is_annotated() -> None:
+    order = Order(1, [Item("x")], id=SOME_ID, at=NOON, raw=b"\xff", tags=frozenset({"t"}))
+    assert carried({"orders": (order,)}) == {
+        "orders": [
+            {
+                "number": 1,
+                "items": [{"label": "x", "count": 1}],
+                "colour": "red",
+                "id": str(SOME_ID),
+                "price": None,
+                "at": NOON,
+                "day": None,
+                "tags": ["t"],
+                "raw": b"\xff",
+                "by_number": {},
+                "host": None,
+                "path": None,
+            }
+        ]
+    }
+    assert carried(pydantic.RootModel[list[int]]([1])) == [1]
+    assert carried(User(name="x", age=1)) == {"name": "x", "age": 1}
+
+
+@dataclass
+class Holder:
+    inner: Any
+
+
+class SubInt(int): ...
+
+
+def _endless() -> Holder:
+    holder = Holder([])
+    holder.inner.append(holder)
+    return holder
+
+
+def _deep(levels: int) -> Holder:
+    holder = Holder(1)
+    for _ in range(levels - 1):
+        holder = Holder(holder)
+    return holder
+
+
+def _endless_beside() -> list[Any]:
+    endless: list[Any] = [Holder(1)]
+    endless.append(endless)
+    return endless
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (Holder(SubInt(1)), TypeError),
+        (Holder(object()), TypeError),
+        (Holder(1j), TypeError),
+        (Holder(ValueError("x")), TypeError),
+        (Holder({(1, 2): 3}), TypeError),
+        (Holder(datetime.datetime(2026, 1, 1)), ValueError),
+        (Holder(2**64), OverflowError),
+        (Holder("\ud800"), ValueError),
+        (Holder(pydantic.SecretStr("x")), TypeError),
+        (_endless(), ValueError),
+        (_endless_beside(), ValueError),
+        (_deep(MAX_DEPTH + 1), ValueError),
+        ([Holder(1), Colour.RED], TypeError),
+        ([Holder(1), SOME_ID], TypeError),
+        ([Holder(1), {1, 2}], TypeError),
+        ({Shape: 1}, TypeError),
+        (Holder, TypeError),
+        (Person, TypeError),
+        (Place(1, 2), TypeError),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_typed_data_cannot_carry_raises_in_the_sender(data: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Packer(2**24, 2**12).pack("name", data)
+    with pytest.raises(error):
+        Packer(2**24, 2**12).wrap("name", (), data)
+
+
+def test_typed_data_may_be_as_deep_as_any() -> None:
+    assert fit(Holder, _deep(MAX_DEPTH)).inner == carried(_deep(MAX_DEPTH))["inner"]
+
+
+# --- in a fleet
+
+
+@asynccontextmanager
+async def two_members(**changes: Any) -> AsyncIterator[tuple[Member, Member]]:
+    async with fleet(2, **changes) as (_, (a, b)):
+        yield a, b
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "ordered"])
+async def test_what_does_not_fit_is_counted_and_told_once_and_the_next_message_arrives(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two_members() as (a, b):
+        got: list[Any] = []
+
+        def plain(item: Item) -> None:
+            got.append(item)
+
+        async def waits(item: Item) -> None:
+            await asyncio.sleep(0)
+            got.append(item)
+
+        b.ipc.receive("item", plain if kind == "plain" else waits, ordered=kind == "ordered")
+        for number in range(6):
+            await a.ipc.send(
+                b.pid, "item", Item(str(number)) if number % 2 else {"label": "x\n", "count": "y"}
+            )
+        await until(lambda: len(got) == 3)
+        assert got == [Item("1"), Item("3"), Item("5")]
+        stats = b.ipc.stats()
+        assert stats.dropped == {"invalid_data": 3}
+        assert (stats.received, stats.discarded, stats.handler_errors) == (6, 0, 0)
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert record.getMessage() == (
+            f"worker [{os.getpid()}]: data from worker {a.pid} does not fit handler 'item': "
+            "count: expected int, got str"
+        )
+
+
+async def test_what_is_told_of_a_misfit_is_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async with two_members() as (a, b):
+
+        def takes(colour: Colour) -> None:
+            raise AssertionError("called")
+
+        b.ipc.receive("colour", takes)
+        await a.ipc.send(b.pid, "colour", "x\n\x1b[31m" + "y" * 10_000)
+        await until(lambda: bool(caplog.records))
+        message = caplog.records[0].getMessage()
+        assert message.isprintable()
+        assert len(message) < 2000
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "ordered", "plain that gives back a coroutine"])
+async def test_a_question_that_does_not_fit_is_answered_with_what_does_not(kind: str) -> None:
+    async with two_members() as (a, b):
+
+        async def answer(item: Item) -> Item:
+            await asyncio.sleep(0)
+            return Item(item.label, item.count + 1)
+
+        def plain(item: Item) -> Any:
+            return answer(item) if "coroutine" in kind else Item(item.label, item.count + 1)
+
+        b.ipc.receive("item", plain if kind.startswith("plain") else answer, ordered=kind == "ordered")
+        questions = [
+            asyncio.create_task(a.ipc.request(b.pid, "item", data))
+            for data in (Item("x"), {"label": "x", "count": "y"}, Item("x", 2))
+        ]
+        first, wrong, last = await asyncio.gather(*questions, return_exceptions=True)
+        assert (first, last) == ({"label": "x", "count": 2}, {"label": "x", "count": 3})
+        assert isinstance(wrong, InvalidDataError)
+        assert isinstance(wrong, IPCError | RequestError | ValueError)
+        assert (wrong.pid, wrong.name, wrong.field, wrong.expected) == (b.pid, "item", "count", "int")
+        assert str(wrong) == (
+            f"data does not fit handler 'item' of worker {b.pid}: count: expected int, got str"
+        )
+        await until(lambda: b.ipc.stats().dropped == {"invalid_data": 1})
+        assert b.ipc.stats().handler_errors == 0
+        assert a.ipc.stats().dropped == {}
+
+
+async def test_gather_has_a_row_for_what_does_not_fit() -> None:
+    async with two_members() as (a, b):
+
+        def strict(number: int) -> int:
+            return number
+
+        a.ipc.receive("double", lambda data: data * 2)
+        b.ipc.receive("double", strict)
+        answers = await a.ipc.gather("double", "x")
+        assert answers == {a.pid: "xx"}
+        error = answers.errors[b.pid]
+        assert isinstance(error, InvalidDataError)
+        assert (error.field, error.expected, error.reason) == ("", "int", "expected int, got str")
+        assert not answers.complete
+
+
+async def test_where_messages_must_be_small_a_misfit_is_told_with_less() -> None:
+    async with two_members(max_message_bytes=400) as (a, b):
+
+        def takes(colour: Colour) -> None:
+            raise AssertionError("called")
+
+        b.ipc.receive("colour", takes)
+        with pytest.raises(InvalidDataError) as caught:
+            await a.ipc.request(b.pid, "colour", "\n" * 370)
+        assert (caught.value.expected, caught.value.reason) == ("Colour", "")
+
+
+async def test_an_error_of_the_handlers_own_is_no_misfit() -> None:
+    async with two_members() as (a, b):
+
+        def converts(item: Item) -> None:
+            msgspec.convert({"label": 3}, Item)
+
+        async def validates(item: Item) -> None:
+            Person.model_validate({})
+
+        def takes_two(item: Item, other: Item) -> None: ...
+
+        async def takes_two_async(item: Item, other: Item) -> None: ...
+
+        b.ipc.receive({"converts": converts, "validates": validates})
+        b.ipc.receive({"two": takes_two, "two async": takes_two_async})
+        for name, kind in [
+            ("converts", "msgspec.ValidationError"),
+            ("validates", "pydantic_core._pydantic_core.ValidationError"),
+            ("two", "TypeError"),
+            ("two async", "TypeError"),
+        ]:
+            with pytest.raises(RemoteError) as caught:
+                await a.ipc.request(b.pid, name, Item("x"))
+            assert caught.value.type_name == kind
+        await until(lambda: b.ipc.stats().handler_errors == 4)
+        assert b.ipc.stats().dropped == {}
+
+
+async def test_every_verb_takes_typed_data_and_answers_may_be_typed() -> None:
+    async with two_members() as (a, b):
+        got: list[Item] = []
+
+        def take(item: Item) -> None:
+            got.append(item)
+
+        async def ask(item: Item) -> Person:
+            await b.ipc.reply("item", item)
+            b.ipc.reply_nowait("item", item)
+            return Person(fullName=item.label, age=item.count)
+
+        for member in (a, b):
+            member.ipc.receive("item", take)
+        b.ipc.receive("ask", ask)
+        item = Item("x", 3)
+        await a.ipc.send(b.pid, "item", item)
+        a.ipc.send_nowait(b.pid, "item", item)
+        await a.ipc.broadcast("item", item)
+        a.ipc.broadcast_nowait("item", item)
+        await a.ipc.send_any("item", item)
+        assert Person.model_validate(await a.ipc.request(b.pid, "ask", item), by_name=True).age == 3
+        assert (await a.ipc.gather("item", item)) == {a.pid: None, b.pid: None}
+        # These are here for the type checker, too.
+        user: User = {"name": "x", "age": 3}
+        person = Person(fullName="x", age=3)
+        b.ipc.receive("echo", lambda data: data)
+        assert await a.ipc.request(b.pid, "echo", user) == user
+        assert await a.ipc.request(b.pid, "echo", Shape(3)) == {"sideCount": 3}
+        assert Person.model_validate(await a.ipc.request(b.pid, "echo", person), by_name=True) == person
+        await until(lambda: len(got) == 11)
+        assert got == [item] * 11
+
+
+async def test_an_answer_that_holds_what_no_message_carries_is_an_error_of_the_handler() -> None:
+    async with two_members() as (a, b):
+
+        def answer(data: str) -> Holder:
+            return Holder(object())
+
+        b.ipc.receive("ask", answer)
+        with pytest.raises(RemoteError, match="can't carry data of type object"):
+            await a.ipc.request(b.pid, "ask", "x")
+
+
+async def test_a_handler_that_is_replaced_takes_what_the_new_one_says() -> None:
+    async with two_members() as (a, b):
+
+        def text(data: str) -> str:
+            return data
+
+        def number(data: int) -> int:
+            return data
+
+        b.ipc.receive("either", text)
+        with pytest.raises(InvalidDataError):
+            await a.ipc.request(b.pid, "either", 3)
+        b.ipc.receive("either", number)
+        assert await a.ipc.request(b.pid, "either", 3) == 3
+
+
+async def test_alone_a_worker_checks_what_it_sends_itself() -> None:
+    here = IPC()
+
+    @here.receive("item")
+    async def take(item: Item) -> str:
+        return item.label
+
+    assert await take(Item("called as it stands")) == "called as it stands"
+    async with here.lifespan():
+        assert await here.request(here.pid, "item", Item("x")) == "x"
+        with pytest.raises(InvalidDataError):
+            await here.request(here.pid, "item", {})
+
+
+def test_pydantic_is_nobodys_to_import() -> None:
+    code = "import sys, asgi_ipc; sys.exit('pydantic' in sys.modules)"
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
