@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 from asgi_ipc import (
     IPC,
@@ -42,6 +44,8 @@ def descriptors() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
+    # libuv keeps a pipe for good, from its first loop on.
+    uvloop.new_event_loop().close()
     before = descriptors()
     yield
     assert [name for name in descriptors() if name not in before] == []
@@ -140,6 +144,7 @@ async def test_a_killed_member_is_gone_at_once_and_the_others_are_told() -> None
             await asking
         await members.settled()
         assert told == [(pid, "killed")]
+        assert b.pid == pid
         assert ended.is_set()
         assert [worker.pid for worker in c.workers] == [a.pid, c.pid]
         for gone in (members.kill, members.leave):
@@ -238,6 +243,45 @@ async def test_settings_are_those_of_serve() -> None:
         with pytest.raises(LauncherError):
             async with fleet(**arguments):
                 pass
+
+
+async def test_sixteen_is_the_most() -> None:
+    async with fleet(16) as members:
+        assert len(await members[0].broadcast("note")) == 16
+        with pytest.raises(LauncherError, match="at most 16"):
+            await members.add()
+
+
+async def test_a_descriptor_that_is_missing_for_a_moment_is_handed_over_later() -> None:
+    low, high = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with fleet(1) as members:
+        (a,) = members
+        a.receive("who", lambda data: a.pid)
+        adding = asyncio.create_task(members.add())
+        # The newcomer's own ends are there, and there is none left for a copy.
+        await asyncio.sleep(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, high))
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not adding.done()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (low, high))
+        b = await adding
+        assert await b.request(a.pid, "who") == a.pid
+
+
+def test_it_runs_on_uvloop() -> None:
+    async def asked() -> None:
+        async with fleet(3, like=ipc) as members:
+            a, b, c = members
+            members.kill(c)
+            assert await a.request(b.pid, "who") == [b.pid, 1, a.pid, 2]
+            await members.settled()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asked())
+    chat.gone.clear()
 
 
 async def test_two_fleets_have_nothing_to_do_with_each_other() -> None:

@@ -47,6 +47,19 @@ def settings(
     return Settings(cookie, max_packet_bytes, max_message_bytes, drain_timeout_s)
 
 
+class MemberIPC(IPC):
+    """An IPC whose pid is that of its member, also before and after its lifespan."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._pid = pid
+
+    @property
+    def pid(self) -> int:
+        """By which the others address it; no process has it."""
+        return self._pid
+
+
 class Member:
     """One worker: its IPC, and both ends of its pipe and lifeline.
 
@@ -58,7 +71,7 @@ class Member:
         self, generation: int, slot: int, run: Settings, has_arena: bool = True, played: IPC | None = None
     ) -> None:
         self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
-        self.ipc = IPC()
+        self.ipc = MemberIPC(self.worker.pid)
         self._acting: Acting | None = None
         if played is not None:
             self.ipc._registered = played._registered.copy()
@@ -153,6 +166,7 @@ class Launcher(Generic[M]):
         self._start = start
         self._loop = asyncio.get_running_loop()
         self._generations = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._ever: list[M] = []
 
     # --- what happens
@@ -194,6 +208,7 @@ class Launcher(Generic[M]):
 
     def close(self) -> None:
         """Close what is left of everybody."""
+        self._wait_for(None)
         for member in self._ever:
             if member.line.fileno() >= 0:
                 self._loop.remove_reader(member.line)
@@ -223,6 +238,16 @@ class Launcher(Generic[M]):
         for member in self.members.values():
             if not self.relay.is_promised(member.worker.generation):
                 member.close_write_end()
+        self._wait_for(self.relay.next_deadline())
+
+    def _wait_for(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self.relay.tick(self._loop.time())
+        self.pump()
 
     def _read_line(self, member: M, parser: words.WordParser) -> None:
         chunk = member.line.recv(READ_BYTES)

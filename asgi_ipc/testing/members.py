@@ -20,8 +20,8 @@ from asgi_ipc.worker.acting import Acting, acting
 if TYPE_CHECKING:
     from asgi_ipc.testing.inprocess import Launcher, Member
 
-# Every member holds a pipe to every other, and while they join their arenas are under way as well:
-# descriptors grow with the square, and the usual limit is 1,024.
+# Every member holds a pipe to every other, and its arena: these need 576 descriptors (Python 3.11), and the
+# usual limit is 1,024.
 MAX_MEMBERS: Final = 16
 
 # Turns of the loop in which nothing may happen before all counts as settled: what a handler has
@@ -57,7 +57,12 @@ class Members(tuple[IPC, ...]):
         return made
 
     async def add(self) -> IPC:
-        """Have one more worker join, in the lowest free slot: its IPC, a member."""
+        """Have one more worker join, in the lowest free slot: its IPC, a member.
+
+        Raises LauncherError if there are 16 already.
+        """
+        if len(self._launcher.members) >= MAX_MEMBERS:
+            raise LauncherError(f"a fleet in one process has at most {MAX_MEMBERS} members")
         taken = {member.worker.slot for member in self._launcher.members.values()}
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         newcomer = self._launcher.new(slot)
