@@ -1,30 +1,25 @@
-"""A fleet in one process and loop, over real pipes and lifelines, with the launcher's own relay.
+"""A fleet in one process and loop: the test kit's, with what only our own tests do to it.
 
-Law: everything but the processes is the product's: pipes, socket pairs,
-descriptors over SCM_RIGHTS, `Relay` for who is told what. So the order of
-events can be chosen, and a member can be stopped, killed or corrupted.
+Law: what every user's test may want is in `asgi_ipc.testing`. Here a member
+notes what it is sent, and can be stopped; words can be held back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
-from asgi_ipc import IPC, Worker
-from asgi_ipc.launcher.process import make_arena
 from asgi_ipc.protocol import lifeline as words
-from asgi_ipc.protocol.relay import Relay
-from asgi_ipc.worker import station
-from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.station import Station
+from asgi_ipc.testing import inprocess
+from asgi_ipc.worker.endpoint import Settings
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
+
+settings = partial(inprocess.settings, cookie=COOKIE)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -34,32 +29,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-class Member:
-    """One worker of the fleet: its IPC, and the launcher's ends of its pipe and lifeline."""
+class Member(inprocess.Member):
+    """One worker that notes what it is sent."""
 
-    def __init__(self, generation: int, slot: int, settings: Settings, has_arena: bool) -> None:
-        self.worker = Worker(10_000 + generation, slot, generation)
-        self.ipc = IPC()
+    def __init__(self, generation: int, slot: int, run: Settings, has_arena: bool) -> None:
+        super().__init__(generation, slot, run, has_arena)
         self.seen: list[tuple[str, int | None, Any]] = []
         self.arrived = asyncio.Event()
-        read_end, self.write_end = os.pipe()
-        os.set_blocking(read_end, False)
-        os.set_blocking(self.write_end, False)
-        own_arena, self.arena = make_arena() if has_arena else (-1, -1)
-        self.line, theirs = socket.socketpair()
-        self.line.setblocking(False)
-        self.station = Station(Lifeline(theirs.detach()), read_end, self.worker, settings, own_arena)
         self.ipc.receive("note", self.note)
-
-    @property
-    def pid(self) -> int:
-        return self.worker.pid
-
-    @property
-    def endpoint(self) -> Endpoint:
-        endpoint = self.ipc._endpoint
-        assert endpoint is not None
-        return endpoint
 
     def note(self, data: Any) -> None:
         self.seen.append(("note", self.ipc.sender, data))
@@ -81,166 +58,45 @@ class Member:
         return [data for _, _, data in self.seen]
 
 
-class Fleet:
-    """The launcher's side."""
+class Fleet(inprocess.Launcher[Member]):
+    """The launcher's side, which can be made to say nothing for a while."""
 
-    def __init__(self, settings: Settings, *, has_arena: bool) -> None:
-        self.settings = settings
-        self._has_arena = has_arena
-        self.relay = Relay()
-        self.members: dict[int, Member] = {}
-        self._ever: list[Member] = []
-        self.hold_words = False
-        self._loop = asyncio.get_running_loop()
-        self._generations = 0
+    hold_words = False
 
-    def new(self, slot: int = 0) -> Member:
-        self._generations += 1
-        member = Member(self._generations, slot, self.settings, self._has_arena)
-        self.members[member.worker.generation] = member
-        self._ever.append(member)
-        self.relay.connect(member.worker)
-        parser = words.WordParser()
-        self._loop.add_reader(member.line, self._hear, member, parser)
-        member.station.attach(lambda: None)
-        return member
+    def pump(self) -> None:
+        if not self.hold_words:
+            super().pump()
 
     @asynccontextmanager
     async def joined(self, member: Member) -> AsyncIterator[Member]:
         """`member` inside its lifespan; its end is its leave."""
-        lifespan = member.ipc.lifespan()
-        # Looked at before the first await, so members that join at the same time don't mix.
-        station.current = member.station
-        try:
-            await lifespan.__aenter__()
-        finally:
-            station.current = None
-        # Dispatch begins in the turn after.
-        await asyncio.sleep(0)
+        await member.enter()
         try:
             yield member
         finally:
-            await lifespan.__aexit__(None, None, None)
-
-    def kill(self, member: Member) -> None:
-        """Its process ends: the kernel closes what it had, and the launcher tells the others."""
-        endpoint = member.endpoint
-        for peer in endpoint.outgoing.peers.all():
-            if peer.writer is not None:
-                peer.writer.close()
-        assert endpoint._reader is not None
-        endpoint._reader.close()
-        # Its own lifespan ends with the test; there is nothing left for it to wait for.
-        endpoint.outgoing.close()
-        endpoint._eof.set()
-        self.bury(member, "killed")
+            await member.leave()
 
     def stop(self, member: Member) -> None:
         """Say that it is to stop."""
         self.relay.tell(member.worker.generation, words.Stop())
         self.pump()
 
-    def bury(self, member: Member, reason: str) -> None:
-        self._loop.remove_reader(member.line)
-        member.line.close()
-        self._close_write_end(member)
-        del self.members[member.worker.generation]
-        self.relay.gone(member.worker.generation, reason)
-        self.pump()
-
-    def pump(self) -> None:
-        """Write every word that may be written now."""
-        if self.hold_words:
-            return
-        while pending := self.relay.pending():
-            for generation in pending:
-                while (item := self.relay.next_item(generation)) is not None:
-                    line = self.members[generation].line
-                    encoded = words.encode_word(item.word)
-                    if item.write_end_of is None:
-                        line.sendall(encoded)
-                    else:
-                        owner = self.members[item.write_end_of]
-                        fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
-                        socket.send_fds(line, [encoded], fds)
-                    self.relay.wrote(generation)
-        for member in self.members.values():
-            if not self.relay.is_promised(member.worker.generation):
-                self._close_write_end(member)
-
-    def _hear(self, member: Member, parser: words.WordParser) -> None:
-        chunk = member.line.recv(65536)
-        if not chunk:
-            self._loop.remove_reader(member.line)
-            return
-        generation = member.worker.generation
-        for body in parser.feed(chunk):
-            match words.decode_for_launcher(body):
-                case words.Join():
-                    self.relay.join(generation, self._loop.time())
-                case words.Took(of, arrived, subscribes):
-                    self.relay.took(generation, of, arrived, self._loop.time(), subscribes=subscribes)
-                case words.Leaving():
-                    self.relay.leave(generation)
-        self.pump()
-
-    def _close_write_end(self, member: Member) -> None:
-        if member.write_end >= 0:
-            os.close(member.write_end)
-            member.write_end = -1
-        if member.arena >= 0:
-            os.close(member.arena)
-            member.arena = -1
-
-    def close(self) -> None:
-        for member in self._ever:
-            if member.line.fileno() >= 0:
-                self._loop.remove_reader(member.line)
-                member.line.close()
-            self._close_write_end(member)
-            member.station.lifeline.close()
-
-
-def settings(**changes: Any) -> Settings:
-    values: dict[str, Any] = {
-        "cookie": COOKIE,
-        "max_packet_bytes": 4096,
-        "max_message_bytes": 16 * 1024 * 1024,
-        "drain_timeout_s": 10.0,
-    }
-    return Settings(**(values | changes))
-
 
 @asynccontextmanager
 async def fleet(
     size: int, *, has_arena: bool = True, **changes: Any
 ) -> AsyncIterator[tuple[Fleet, list[Member]]]:
-    """A fleet of that many members, all joined."""
-    launcher = Fleet(settings(**changes), has_arena=has_arena)
+    """A fleet of that many members, all joined, one after the other."""
+    launcher = Fleet(partial(Member, run=settings(**changes), has_arena=has_arena))
     async with AsyncExitStack() as stack:
         stack.callback(launcher.close)
-        leaves = await stack.enter_async_context(_together())
-        members = []
-        for slot in range(size):
-            member = launcher.new(slot)
-            await leaves.enter_async_context(launcher.joined(member))
-            members.append(member)
+        members = [launcher.new(slot) for slot in range(size)]
+        # At the same time, as those of a server that is stopped.
+        stack.push_async_callback(_leave_together, members)
+        for member in members:
+            await member.enter()
         yield launcher, members
 
 
-@asynccontextmanager
-async def _together() -> AsyncIterator[AsyncExitStack]:
-    """Lifespans that end at the same time, as those of a server that is stopped."""
-
-    class Together(AsyncExitStack):
-        async def enter_async_context(self, cm: Any) -> Any:
-            entered = await cm.__aenter__()
-            contexts.append(cm)
-            return entered
-
-    contexts: list[Any] = []
-    stack = Together()
-    try:
-        yield stack
-    finally:
-        await asyncio.gather(*(context.__aexit__(None, None, None) for context in contexts))
+async def _leave_together(members: list[Member]) -> None:
+    await asyncio.gather(*(member.leave() for member in members))

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import httpx
 
+from asgi_ipc.testing.serving import children
+
 # Generous: a shared machine with two cores may be busy with something else.
 DEADLINE_S = 45.0
 
@@ -47,24 +49,6 @@ async def eventually(condition: Callable[[], bool], what: str) -> None:
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert condition(), what
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
-
-
-def children(pid: int) -> list[int]:
-    """The pids of a process's children, whichever of its threads has started them."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            found += [int(child) for child in task.read_text().split()]
-    return found
 
 
 class Server:

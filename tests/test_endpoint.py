@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -411,7 +412,7 @@ async def test_when_the_launcher_dies_all_deliver_what_they_accepted_and_leave()
         for member in list(launcher.members.values()):
             launcher._loop.remove_reader(member.line)
             member.line.close()
-            launcher._close_write_end(member)
+            member.close_write_end()
     for member in members:
         assert sorted(sender or 0 for _, sender, _ in member.seen) == [each.pid for each in members]
     launcher.members.clear()
@@ -510,7 +511,7 @@ async def test_sending_much_in_one_turn_lets_the_others_have_theirs() -> None:
 
 
 async def test_a_worker_that_has_left_cannot_join_again() -> None:
-    launcher = Fleet(settings(), has_arena=True)
+    launcher = Fleet(partial(Member, run=settings(), has_arena=True))
     member = launcher.new()
     async with launcher.joined(member):
         assert member.ipc.slot == 0

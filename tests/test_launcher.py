@@ -14,9 +14,10 @@ import pytest
 
 from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
 from asgi_ipc.protocol.slots import STALLED_AFTER_S, Policy
+from asgi_ipc.testing.serving import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
-from tests.serving import DEADLINE_S, eventually, is_running, serving
+from tests.serving import DEADLINE_S, eventually, serving
 
 RESTARTED = "All workers have been restarted"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,23 @@ def test_the_launcher_never_imports_the_worker(file: Path) -> None:
 @pytest.mark.parametrize("file", below("worker"), ids=shown)
 def test_a_worker_never_imports_the_launcher(file: Path) -> None:
     assert not of("asgi_ipc.launcher", imports(file))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in below("testing")], ids=shown)
+def test_nothing_in_the_product_imports_the_test_kit(file: Path) -> None:
+    assert not of("asgi_ipc.testing", imports(file))
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name != "plugin.py"], ids=shown)
+def test_nothing_but_the_plugin_imports_pytest(file: Path) -> None:
+    assert not of("pytest", imports(file))
+
+
+def test_the_plugin_loads_neither_the_launcher_nor_uvicorn() -> None:
+    # It is loaded in every test run of whoever has the package installed.
+    code = "import sys, asgi_ipc.testing.plugin; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not of("asgi_ipc.launcher", set(loaded.split())) | of("uvicorn", set(loaded.split()))
 
 
 @pytest.mark.parametrize("file", FILES, ids=shown)

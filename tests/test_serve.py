@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 import asgi_ipc
 from asgi_ipc.cli import main
+from asgi_ipc.testing.serving import is_running
 from tests.puppets import puppets
-from tests.serving import ROOT, eventually, free_port, is_running, serving, started
+from tests.serving import ROOT, eventually, free_port, serving, started
 
 
 async def test_four_workers_serve_and_stop_with_status_0(tmp_path: Path) -> None:

@@ -225,6 +225,13 @@ class Endpoint:
         return {reason: count for reason, count in counts.items() if count}
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all that was accepted is written, all that lies in the pipe handled, and all news told."""
+        waits = self._early_news or self._departures or self.dispatcher.is_busy
+        unread_bytes = self._reader.unread_bytes() if self._reader is not None else 0
+        return self._begun and not waits and not unread_bytes and self.outgoing.is_empty()
+
+    @property
     def reassembly_bytes(self) -> int:
         """Pieces of large messages that are not complete."""
         return self._reassembler.partial_bytes

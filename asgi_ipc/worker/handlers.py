@@ -133,7 +133,7 @@ class Dispatcher:
     async def idle(self) -> None:
         """Wait until nothing waits and no handler runs: at the moment in which this returns."""
         # Between the end of the last handler and this task's turn, another message may have come.
-        while self._is_busy():
+        while self.is_busy:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()
 
@@ -342,10 +342,12 @@ class Dispatcher:
         if self._queue:
             self._schedule()
 
-    def _is_busy(self) -> bool:
+    @property
+    def is_busy(self) -> bool:
+        """Whether something waits, or a handler runs."""
         return bool(self._queue or self.calls or self._coming or self._running)
 
     def _check_idle(self) -> None:
-        if self._idle is not None and not self._is_busy():
+        if self._idle is not None and not self.is_busy:
             self._idle.set()
             self._idle = None

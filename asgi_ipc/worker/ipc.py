@@ -29,6 +29,7 @@ from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import PUBLISH, Data, Encoded
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.calls import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint, Settings
@@ -36,6 +37,7 @@ from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.questions import Gathered
 from asgi_ipc.worker.registering import Registering
+from asgi_ipc.worker.registry import Registry
 from asgi_ipc.worker.stats import Stats, snapshot
 from asgi_ipc.worker.subscription import Overflow, Subscription
 from asgi_ipc.worker.topics import Topics
@@ -87,12 +89,17 @@ class IPC(Registering):
         It survives `await`, and tasks and threads that the handler starts.
         """
         delivery = current_delivery.get()
-        return delivery.sender.pid if delivery is not None and delivery.ipc is self else None
+        if delivery is None or (delivery.ipc is not self and not self._is_played_by(delivery.ipc)):
+            return None
+        return delivery.sender.pid
 
     @property
     def pid(self) -> int:
         """This worker's pid, by which the others address it."""
-        return os.getpid() if self._endpoint is None else self._endpoint.me.pid
+        if self._endpoint is None:
+            member = member_for(self)
+            return os.getpid() if member is None else member.pid
+        return self._endpoint.me.pid
 
     @property
     def slot(self) -> int:
@@ -111,8 +118,12 @@ class IPC(Registering):
 
         Raises NotRunningError before the lifespan.
         """
-        if self._endpoint is None and self._last_stats is not None:
-            return self._last_stats
+        if self._endpoint is None:
+            member = member_for(self)
+            if member is not None:
+                return member.stats()
+            if self._last_stats is not None:
+                return self._last_stats
         return snapshot(self._entered())
 
     # --- verbs
@@ -161,7 +172,7 @@ class IPC(Registering):
         """
         outgoing = self._sending
         if outgoing is None:
-            raise self._not_running()
+            outgoing = self._elsewhere()
         refused = outgoing.send(pid, name, data)
         if refused is not None:
             raise WouldBlockError(refused.peer.worker.pid)
@@ -199,7 +210,7 @@ class IPC(Registering):
         """
         outgoing = self._sending
         if outgoing is None:
-            raise self._not_running()
+            outgoing = self._elsewhere()
         message = outgoing.pack(name, data)
         return tuple(outgoing.post_to_all(outgoing.peers.members(include_self=include_self), message))
 
@@ -210,7 +221,7 @@ class IPC(Registering):
         """
         outgoing = self._replying
         if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
-            outgoing = self._here(outgoing)
+            outgoing = self._here(outgoing, replying=True)
         if timeout is not None and not timeout >= 0:
             raise _no_timeout(timeout)
         refused = outgoing.send(self._addressee(), name, data)
@@ -228,7 +239,7 @@ class IPC(Registering):
         """
         outgoing = self._replying
         if outgoing is None:
-            raise self._not_running()
+            outgoing = self._elsewhere(replying=True)
         refused = outgoing.send(self._addressee(), name, data)
         if refused is not None:
             raise WouldBlockError(refused.peer.worker.pid)
@@ -341,7 +352,7 @@ class IPC(Registering):
         """
         outgoing = self._sending
         if outgoing is None:
-            raise self._not_running()
+            outgoing = self._elsewhere()
         members = self._entered().topics.audience(topic)
         return tuple(outgoing.post_to_all(members, outgoing.wrap(PUBLISH, (topic,), data)))
 
@@ -399,6 +410,10 @@ class IPC(Registering):
         """
         if self._endpoint is not None:
             raise LauncherError("ipc.lifespan is entered already; enter it once per process")
+        if member_for(self) is not None:
+            # It is a member already.
+            yield
+            return
         here = station.current
         if here is not None:
             endpoint = here.open(self._registry, self)
@@ -429,28 +444,48 @@ class IPC(Registering):
     def _entered(self) -> Endpoint:
         endpoint = self._endpoint
         if endpoint is None:
+            member = member_for(self)
+            if member is not None:
+                return member._entered()
             raise NotRunningError
         return endpoint
+
+    @property
+    def _registry(self) -> Registry:
+        member = member_for(self) if self._endpoint is None else None
+        return self._registered if member is None else member._registered
+
+    def _is_played_by(self, other: object) -> bool:
+        """Whether that is the member that stands for this one here."""
+        return self._endpoint is None and other is member_for(self)
+
+    def _elsewhere(self, *, replying: bool = False) -> Outgoing:
+        """Where the member that stands for this one puts messages. Raises NotRunningError if nobody does."""
+        member = member_for(self) if self._endpoint is None else None
+        if member is None:
+            raise self._not_running()
+        outgoing = member._replying if replying else member._sending
+        return member._elsewhere() if outgoing is None else outgoing
 
     def _not_running(self) -> NotRunningError:
         if self._endpoint is None:
             return NotRunningError()
         return NotRunningError("ipc.lifespan has not been entered yet, or is ending")
 
-    def _here(self, outgoing: Outgoing | None) -> Outgoing:
+    def _here(self, outgoing: Outgoing | None, *, replying: bool = False) -> Outgoing:
         """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop.
 
         Once a turn is enough on one thread, where another loop can't run meanwhile.
         """
         if outgoing is None:
-            raise self._not_running()
+            outgoing = self._elsewhere(replying=replying)
         if get_ident() != outgoing.thread or asyncio.get_running_loop() is not outgoing.loop:
             raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
         return outgoing
 
     def _addressee(self) -> Worker:
         delivery = current_delivery.get()
-        if delivery is None or delivery.ipc is not self:
+        if delivery is None or (delivery.ipc is not self and not self._is_played_by(delivery.ipc)):
             raise OutsideHandlerError
         return delivery.sender
 

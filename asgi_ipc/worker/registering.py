@@ -22,7 +22,12 @@ class Registering:
     """The half of an IPC that an app gives functions to."""
 
     def __init__(self) -> None:
-        self._registry = Registry()
+        self._registered = Registry()
+
+    @property
+    def _registry(self) -> Registry:
+        """Where to register."""
+        return self._registered
 
     @overload
     def receive(self, name: str, /, *, ordered: bool = False) -> Callable[[F], F]: ...

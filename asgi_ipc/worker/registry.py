@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from asgi_ipc.protocol.message import check_name
@@ -38,6 +38,10 @@ class Handler:
     lane_left: int = 0
     behind: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
 
+    def fresh(self) -> Handler:
+        """The same registration, without any call."""
+        return replace(self, running=False, in_verb=False, lane=deque(), lane_left=0, behind=deque())
+
 
 class Registry:
     """Handlers by name, and those who are told when a member joins or has gone."""
@@ -46,6 +50,14 @@ class Registry:
         self.handlers: dict[str, Handler] = {}
         self.on_join: list[Handler] = []
         self.on_leave: list[Handler] = []
+
+    def copy(self) -> Registry:
+        """The same registrations for another worker."""
+        copied = Registry()
+        copied.handlers = {name: handler.fresh() for name, handler in self.handlers.items()}
+        copied.on_join = [watcher.fresh() for watcher in self.on_join]
+        copied.on_leave = [watcher.fresh() for watcher in self.on_leave]
+        return copied
 
     def set(self, name: str, function: Function | None, ordered: bool) -> None:
         """Register, replace, or (None) delete the handler of `name`. What it takes is checked (typed.py)."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.protocol.lifeline import Beat, Stop, ToWorker
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.pulse import Pulse
@@ -59,6 +60,17 @@ class Station:
             self._arena_fd,
         )
         return self._endpoint
+
+    def close(self) -> None:
+        """Where a process has had several: hang up, beat no more, and close what no endpoint has taken."""
+        if self._pulse is not None:
+            self._pulse.close()
+        self.lifeline.close()
+        if self._endpoint is None:
+            for fd in (self._pipe_fd, self._arena_fd):
+                if fd >= 0:
+                    descriptors.close(fd)
+            self._pipe_fd = self._arena_fd = -1
 
     def _beat(self) -> None:
         self.lifeline.turn()

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.serving import children, eventually, is_running
+from asgi_ipc.testing.serving import children, is_running
+from tests.serving import eventually
 
 
 def links(pid: int) -> dict[int, str]:

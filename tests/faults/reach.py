@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from asgi_ipc.testing.serving import is_running
 from tests.faults.ledger import RECORD
 from tests.faults.oracle import Pair
 from tests.faults.traffic import Traffic
-from tests.serving import DEADLINE_S, is_running
+from tests.serving import DEADLINE_S
 
 # How often the ledgers are read: they are memory that others write, which has no event.
 POLL_S: Final = 0.1

@@ -16,12 +16,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from asgi_ipc.testing.serving import children, is_running
 from tests.faults.belongings import Kept, descendants, inherited, links, named
 from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
 from tests.puppets import Puppets, puppets
-from tests.serving import children, eventually, is_running
+from tests.serving import eventually
 
 WORKERS: Final = 3
 

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from asgi_ipc.testing.serving import children
 from tests.faults.processes import name_inside, state_and_parent
 from tests.faults.trial import NotHereError, Row, Trial, as_ms, everywhere
 from tests.puppets import Puppets
-from tests.serving import Server, children, eventually, free_port, started
+from tests.serving import Server, eventually, free_port, started
 
 WORKERS: Final = 2
 ORPHANS: Final = 20

@@ -16,11 +16,12 @@ from functools import partial
 from typing import Final
 
 from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
+from asgi_ipc.testing.serving import is_running
 from tests.faults.oracle import Note, Verdict
 from tests.faults.traffic import PRESSURE, RESTARTED, Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, describe, everywhere, percentile
 from tests.faults.vitals import Vitals, anonymous_bytes, is_stopped, watching
-from tests.serving import eventually, is_running
+from tests.serving import eventually
 
 # The stopped one, three who send to it, and one that has nothing to do with it.
 WORKERS: Final = 5

@@ -1,0 +1,12 @@
+"""The test kit: a fleet in one process, and a real server as a child of a test.
+
+Law: the public names, nothing else. Nothing in the product imports this, and
+nothing here but the plugin imports pytest.
+"""
+
+from __future__ import annotations
+
+from asgi_ipc.testing.members import Members, fleet
+from asgi_ipc.testing.serving import Serve, ServeError, Server, serve
+
+__all__ = ["Members", "Serve", "ServeError", "Server", "fleet", "serve"]

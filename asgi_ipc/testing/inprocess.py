@@ -1,0 +1,273 @@
+"""In process: several workers in one process and loop, and the launcher's side of them.
+
+Law: everything but the processes is the product's: pipes, arenas, socket
+pairs, descriptors over SCM_RIGHTS, `Relay` for who is told what. So a test
+chooses the order of events. What ends by the kernel's doing when a process
+dies is closed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import select
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, ExitStack
+from typing import Final, Generic, TypeVar
+
+from asgi_ipc.launcher.process import READ_BYTES, make_arena
+from asgi_ipc.protocol import lifeline as words
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.packet import COOKIE_BYTES
+from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.worker import station
+from asgi_ipc.worker.acting import Acting, acting
+from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.ipc import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_MAX_MESSAGE_BYTES, IPC
+from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.pipes import unread_bytes
+from asgi_ipc.worker.station import Station
+
+# The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
+# mistake, meets nobody.
+FIRST_PID: Final = 10_000_001
+
+
+def settings(
+    *,
+    cookie: bytes | None = None,
+    max_packet_bytes: int = select.PIPE_BUF,
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S,
+) -> Settings:
+    """What the members of a run agree on; as of `asgi-ipc serve`, with a cookie of its own."""
+    cookie = secrets.token_bytes(COOKIE_BYTES) if cookie is None else cookie
+    return Settings(cookie, max_packet_bytes, max_message_bytes, drain_timeout_s)
+
+
+class MemberIPC(IPC):
+    """An IPC whose pid is that of its member, also before and after its lifespan."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._pid = pid
+
+    @property
+    def pid(self) -> int:
+        """By which the others address it; no process has it."""
+        return self._pid
+
+
+class Member:
+    """One worker: its IPC, and both ends of its pipe and lifeline.
+
+    `played` is the IPC for which this one stands in what it runs: it begins with the registrations of that.
+    Raises OSError if the kernel refuses a descriptor; nothing is left open then.
+    """
+
+    def __init__(
+        self, generation: int, slot: int, run: Settings, has_arena: bool = True, played: IPC | None = None
+    ) -> None:
+        self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
+        self.ipc = MemberIPC(self.worker.pid)
+        self._acting: Acting | None = None
+        if played is not None:
+            self.ipc._registered = played._registered.copy()
+            self._acting = Acting(played, self.ipc)
+        with ExitStack() as on_failure:
+            read_end, self.write_end = os.pipe()
+            on_failure.callback(os.close, read_end)
+            on_failure.callback(os.close, self.write_end)
+            os.set_blocking(read_end, False)
+            os.set_blocking(self.write_end, False)
+            own_arena, self.arena = make_arena() if has_arena else (-1, -1)
+            if own_arena >= 0:
+                on_failure.callback(os.close, own_arena)
+                on_failure.callback(os.close, self.arena)
+            self.line, theirs = socket.socketpair()
+            on_failure.pop_all()
+        self.line.setblocking(False)
+        lifeline = Lifeline(theirs.detach())
+        self.station = Station(lifeline, read_end, self.worker, run, own_arena)
+        self._lifespan: AbstractAsyncContextManager[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """By which the others address it; no process has it."""
+        return self.worker.pid
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Its endpoint, while it takes part."""
+        endpoint = self.ipc._endpoint
+        assert endpoint is not None
+        return endpoint
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits to be sent or handled here, and no word to be read."""
+        endpoint = self.ipc._endpoint
+        lines = (self.line.fileno(), self.station.lifeline.fileno())
+        return (endpoint is None or endpoint.is_settled) and not any(
+            unread_bytes(line) for line in lines if line >= 0
+        )
+
+    async def enter(self) -> None:
+        """Enter its lifespan; dispatch has begun then."""
+        lifespan = self.ipc.lifespan()
+        # What its endpoint runs inherits this; and the station is looked at before the first await, so
+        # members that join at the same time, each in a task, don't mix.
+        token = acting.set(self._acting)
+        station.current = self.station
+        try:
+            await lifespan.__aenter__()
+        finally:
+            station.current = None
+            acting.reset(token)
+        self._lifespan = lifespan
+        # Dispatch begins in the turn after.
+        await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        """End its lifespan, if it is in it."""
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            await lifespan.__aexit__(None, None, None)
+
+    def close_write_end(self) -> None:
+        """Close the launcher's copy of its pipe's write end, and of its arena."""
+        for fd in (self.write_end, self.arena):
+            if fd >= 0:
+                os.close(fd)
+        self.write_end = self.arena = -1
+
+    def close(self) -> None:
+        """Close what is left of it."""
+        self.close_write_end()
+        self.line.close()
+        self.station.close()
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Launcher(Generic[M]):
+    """The launcher's side: who is told of whom, and given whose pipe.
+
+    `start(generation, slot)` makes a member that has not joined.
+    """
+
+    def __init__(self, start: Callable[[int, int], M]) -> None:
+        self.relay = Relay()
+        # Those that have not ended, by generation.
+        self.members: dict[int, M] = {}
+        self._start = start
+        self._loop = asyncio.get_running_loop()
+        self._generations = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._ever: list[M] = []
+
+    # --- what happens
+
+    def new(self, slot: int = 0) -> M:
+        """A worker that has been started, and has not joined."""
+        self._generations += 1
+        member = self._start(self._generations, slot)
+        self.members[member.worker.generation] = member
+        self._ever.append(member)
+        self.relay.connect(member.worker)
+        self._loop.add_reader(member.line, self._read_line, member, words.WordParser())
+        member.station.attach(lambda: None)
+        return member
+
+    def kill(self, member: M) -> None:
+        """Its process ends: the kernel closes what it had, and the launcher tells the others.
+
+        Its lifespan ends when it is told to; there is nothing left for it to wait for.
+        """
+        endpoint = member.endpoint
+        for peer in endpoint.outgoing.peers.all():
+            if peer.writer is not None:
+                peer.writer.close()
+        assert endpoint._reader is not None
+        endpoint._reader.close()
+        endpoint.outgoing.close()
+        endpoint._eof.set()
+        self.bury(member, "killed")
+
+    def bury(self, member: M, reason: str) -> None:
+        """Its process has been reaped: the others are told why it has gone."""
+        self._loop.remove_reader(member.line)
+        member.line.close()
+        member.close_write_end()
+        del self.members[member.worker.generation]
+        self.relay.gone(member.worker.generation, reason)
+        self.pump()
+
+    def close(self) -> None:
+        """Close what is left of everybody."""
+        self._wait_for(None)
+        for member in self._ever:
+            if member.line.fileno() >= 0:
+                self._loop.remove_reader(member.line)
+            member.close()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is under way between the members, nor to be handled by one."""
+        return not self.relay.pending() and all(member.is_settled for member in self.members.values())
+
+    # --- lifelines
+
+    def pump(self) -> None:
+        """Write every word that may be written now."""
+        while pending := self.relay.pending():
+            for generation in pending:
+                while (item := self.relay.next_item(generation)) is not None:
+                    line = self.members[generation].line
+                    encoded = words.encode_word(item.word)
+                    if item.write_end_of is None:
+                        line.sendall(encoded)
+                    else:
+                        owner = self.members[item.write_end_of]
+                        fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
+                        socket.send_fds(line, [encoded], fds)
+                    self.relay.wrote(generation)
+        for member in self.members.values():
+            if not self.relay.is_promised(member.worker.generation):
+                member.close_write_end()
+        self._wait_for(self.relay.next_deadline())
+
+    def _wait_for(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self.relay.tick(self._loop.time())
+        self.pump()
+
+    def _read_line(self, member: M, parser: words.WordParser) -> None:
+        chunk = member.line.recv(READ_BYTES)
+        if not chunk:
+            self._loop.remove_reader(member.line)
+            return
+        for body in parser.feed(chunk):
+            self._hear(member.worker.generation, words.decode_for_launcher(body))
+        self.pump()
+
+    def _hear(self, generation: int, word: words.ToLauncher) -> None:
+        """As the launcher's, for as much of it as there is without processes."""
+        now = self._loop.time()
+        match word:
+            case words.Join():
+                self.relay.join(generation, now)
+            case words.Took(of, arrived, subscribes):
+                self.relay.took(generation, of, arrived, now, subscribes=subscribes)
+            case words.Leaving():
+                self.relay.leave(generation)
+            case _:
+                # What it says of its process: there is none.
+                pass

@@ -1,0 +1,216 @@
+"""Members: a fleet in one process, for tests of what workers say to each other.
+
+Law: what a test may do to a fleet, in users' words. How it is done is
+`inprocess`, which is imported only when there are pipes to make.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from asgi_ipc import IPC, NEEDS_UNIX, LauncherError, NotRunningError
+from asgi_ipc.worker.acting import Acting, acting
+
+if TYPE_CHECKING:
+    from asgi_ipc.testing.inprocess import Launcher, Member
+
+# Every member holds a pipe to every other, and its arena: these need 576 descriptors (Python 3.11), and the
+# usual limit is 1,024.
+MAX_MEMBERS: Final = 16
+
+# Turns of the loop in which nothing may happen before all counts as settled: what a handler has
+# left to a task of its own goes on in the next.
+QUIET_TURNS: Final = 5
+
+# How many turns of the loop are looked at one by one; somebody who takes longer waits for a clock.
+BUSY_TURNS: Final = 1_000
+PAUSE_S: Final = 0.001
+
+# Why a worker goes that is not killed.
+Reason: TypeAlias = Literal["left", "replaced", "stalled", "drain_timeout"]
+
+
+class Members(tuple[IPC, ...]):
+    """The IPCs of a fleet's members as they were at its start, and what may happen to them.
+
+    Made by `fleet`.
+    """
+
+    _launcher: Launcher[Member]
+    _like: IPC | None
+    _by_ipc: dict[IPC, Member]
+    # Of those that were killed: what is left of them on this loop.
+    _endings: list[asyncio.Task[None]]
+
+    def __new__(cls, launcher: Launcher[Member], like: IPC | None, members: Sequence[Member]) -> Members:
+        made = super().__new__(cls, (member.ipc for member in members))
+        made._launcher = launcher
+        made._like = like
+        made._by_ipc = {member.ipc: member for member in members}
+        made._endings = []
+        return made
+
+    async def add(self) -> IPC:
+        """Have one more worker join, in the lowest free slot: its IPC, a member.
+
+        Raises LauncherError if there are 16 already.
+        """
+        if len(self._launcher.members) >= MAX_MEMBERS:
+            raise LauncherError(f"a fleet in one process has at most {MAX_MEMBERS} members")
+        taken = {member.worker.slot for member in self._launcher.members.values()}
+        slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        newcomer = self._launcher.new(slot)
+        self._by_ipc[newcomer.ipc] = newcomer
+        await newcomer.enter()
+        return newcomer.ipc
+
+    async def leave(self, member: IPC, reason: Reason = "left") -> None:
+        """Have a worker leave: it delivers and handles what there is, then the others are told `reason`.
+
+        Returns when it has left; takes at most the drain timeout.
+
+        Raises NotRunningError if it has gone already.
+        """
+        leaver = self._member(member)
+        await leaver.leave()
+        if leaver.worker.generation in self._launcher.members:
+            self._launcher.bury(leaver, reason)
+
+    def kill(self, member: IPC) -> None:
+        """Have a worker die at once, as by SIGKILL: the others are told that it was `killed`.
+
+        What is in its pipe is lost. Its handlers are cancelled, since there is no process to end with them.
+
+        Raises NotRunningError if it has gone already.
+        """
+        victim = self._member(member)
+        endpoint = victim.endpoint
+        member._sending = member._replying = None
+        self._launcher.kill(victim)
+
+        async def end() -> None:
+            await endpoint.dispatcher.close()
+            await victim.leave()
+
+        self._endings.append(asyncio.create_task(end()))
+
+    async def settled(self, *, timeout: float = 5.0) -> None:
+        """Wait until all that has been sent so far is handled, everywhere, and all that this has led to.
+
+        Joins, departures and deaths are told by then, too. Tasks and threads that handlers have
+        started are not waited for, but for what they do without waiting.
+
+        Raises TimeoutError after `timeout` seconds, for instance when a handler waits for something else.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                turns = quiet_turns = 0
+                while quiet_turns < QUIET_TURNS:
+                    await asyncio.sleep(0 if turns < BUSY_TURNS else PAUSE_S)
+                    turns += 1
+                    quiet_turns = quiet_turns + 1 if self._is_settled() else 0
+        except TimeoutError:
+            busy = [ipc.pid for ipc, member in self._by_ipc.items() if not member.is_settled]
+            raise TimeoutError(
+                f"not settled within {timeout:g} s: something waits, or is being handled, at {busy}"
+            ) from None
+
+    @contextmanager
+    def acting(self, member: IPC) -> Iterator[IPC]:
+        """Inside, the IPC that was given to `fleet` as `like` acts as that member, as it does in handlers.
+
+        For what is no handler: a route of the app, say, that a test calls. Tasks and threads that are started
+        inside inherit it. Entering the lifespan of `like` inside does nothing: the member has joined.
+
+        Raises ValueError without `like`, or if that is no member of this fleet.
+        """
+        if self._like is None:
+            raise ValueError("fleet(..., like=ipc) says whom a member shall act as")
+        if member not in self._by_ipc:
+            raise ValueError("that is no member of this fleet")
+        token = acting.set(Acting(self._like, member))
+        try:
+            yield member
+        finally:
+            acting.reset(token)
+
+    # --- in between
+
+    def _member(self, ipc: IPC) -> Member:
+        member = self._by_ipc.get(ipc)
+        if member is None:
+            raise ValueError("that is no member of this fleet")
+        if member.worker.generation not in self._launcher.members or ipc._sending is None:
+            raise NotRunningError(f"worker {member.pid} has gone")
+        return member
+
+    def _is_settled(self) -> bool:
+        return self._launcher.is_settled and all(ending.done() for ending in self._endings)
+
+    async def _end(self) -> None:
+        """Everybody leaves at the same time, as when a server stops."""
+        there = [ipc for ipc, member in self._by_ipc.items() if ipc._sending is not None]
+        await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings)
+
+
+@asynccontextmanager
+async def fleet(
+    size: int,
+    *,
+    like: IPC | None = None,
+    drain_timeout: float = 10.0,
+    max_message_bytes: int = 16 * 1024 * 1024,
+    max_packet_bytes: int | None = None,
+) -> AsyncIterator[Members]:
+    """A fleet of `size` members in this process and on this loop: `async with fleet(3) as (a, b, c):`.
+
+    Each is an IPC that has joined, with a `pid` (of no process), a slot and handlers of its own; they are
+    connected by real pipes, and what is sent takes the same way as between processes. At the end all
+    leave at the same time and every descriptor is closed.
+
+    Args:
+        size: 1 to 16.
+        like: an IPC that is not running, such as an app's `ipc`: every member begins with its
+            registrations of now, and inside of what a member runs that IPC acts as the member.
+        drain_timeout: seconds that a leave may take, as of `asgi-ipc serve`.
+        max_message_bytes: as of `asgi-ipc serve`.
+        max_packet_bytes: as of `asgi-ipc serve`; None: the system's PIPE_BUF.
+
+    Raises:
+        LauncherError: a size or setting is wrong, or `like` is in its lifespan.
+    """
+    if sys.platform == "win32":
+        raise LauncherError(NEEDS_UNIX)
+    if not 1 <= size <= MAX_MEMBERS:
+        raise LauncherError(f"a fleet in one process has 1 to {MAX_MEMBERS} members, not {size!r}")
+    if like is not None and like._endpoint is not None:
+        raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
+    # Imported here: whoever has pytest loads its plugin, and with it this package, in every test run.
+    from asgi_ipc.launcher.serve import OwnOptions
+    from asgi_ipc.testing.inprocess import Launcher, Member, settings
+
+    own = OwnOptions(drain_timeout=drain_timeout, max_message_bytes=max_message_bytes)
+    if max_packet_bytes is not None:
+        own = replace(own, max_packet_bytes=max_packet_bytes)
+    run = settings(
+        max_packet_bytes=own.max_packet_bytes,
+        max_message_bytes=own.max_message_bytes,
+        drain_timeout_s=own.drain_timeout,
+    )
+    launcher = Launcher(partial(Member, run=run, played=like))
+    try:
+        members = [launcher.new(slot) for slot in range(size)]
+        there = Members(launcher, like, members)
+        try:
+            await asyncio.gather(*(member.enter() for member in members))
+            yield there
+        finally:
+            await there._end()
+    finally:
+        launcher.close()

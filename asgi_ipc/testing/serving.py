@@ -1,0 +1,302 @@
+"""Serving: a real `asgi-ipc serve` as a child of a test.
+
+Law: what is waited for is something that the server says, or its end, with a
+deadline that only bounds failure. It says it into a file: no thread reads,
+nothing is lost, and a server that says much never waits for its test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from asgi_ipc import NEEDS_UNIX, LauncherError
+
+# Generous: a machine that runs tests is busy, and the app may have much to import.
+START_TIMEOUT_S: Final = 30.0
+
+# The drain timeout of `serve`, its margin, and a busy machine.
+STOP_TIMEOUT_S: Final = 30.0
+
+# The kernel is quick with it, unless the machine is starved.
+KILL_TIMEOUT_S: Final = 10.0
+
+# A process's output and end have no event that a plain function could wait for everywhere.
+LOOK_S: Final = 0.01
+
+HAS_PROC: Final = Path("/proc/self/task").exists()
+
+_PLACE: Final = r"Uvicorn running on (https?://\S+:(\d+))"
+_STARTED: Final = r"Started server process \[(\d+)\]"
+_READY: Final = r"Application startup complete"
+_RESTARTED: Final = r"All workers have been restarted"
+_GIVEN_UP: Final = r"giving the restart up|serves on until another try"
+
+
+class ServeError(LauncherError):
+    """A server in a test did not start, say or do what it was to, in time or at all.
+
+    Attributes:
+        reason: what it was that did not happen.
+        output: all that the server had said by then.
+    """
+
+    def __init__(self, reason: str, output: str) -> None:
+        super().__init__(reason, output)
+        self.reason = reason
+        self.output = output
+
+    def __str__(self) -> str:
+        return f"{self.reason}. The server's output:\n{self.output or '(nothing)'}"
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children, whichever of its threads has started them. Linux only."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and, where the kernel tells (Linux), is no zombie."""
+    try:
+        if not HAS_PROC:
+            os.kill(pid, 0)
+            return True
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+class Server:
+    """An `asgi-ipc serve` that is ready. Made by `serve`, and by the fixture `asgi_ipc_serve`.
+
+    Attributes:
+        pid: of the launcher, which takes the signals.
+        url: where it listens, without a slash at the end: `http://127.0.0.1:PORT`.
+        port: the port alone.
+    """
+
+    def __init__(self, command: list[str], workers: int, env: Mapping[str, str], cwd: Path) -> None:
+        self._workers = workers
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                # A Ctrl-C in the terminal is the test's; and all that is left of it can be ended at once.
+                start_new_session=True,
+            )
+        except BaseException:
+            self._output.close()
+            raise
+        self._text = ""
+        self.pid = self._process.pid
+        self.url = ""
+        self.port = 0
+
+    @property
+    def output(self) -> str:
+        """All that the server and its workers have said so far."""
+        if not self._output.closed:
+            size_bytes = os.fstat(self._output.fileno()).st_size
+            self._text = os.pread(self._output.fileno(), size_bytes, 0).decode(errors="replace")
+        return self._text
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """The pids of the worker processes that there are now, in the order of their start."""
+        if self._process.poll() is not None:
+            return ()
+        # Where the kernel does not tell of children, whoever exists must do: numbers are used again late.
+        there = children(self.pid) if HAS_PROC else list(filter(is_running, self._ever()))
+        return tuple(pid for pid in self._ever() if pid in there)
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of the server, negative if a signal has ended it; None while it runs."""
+        return self._process.poll()
+
+    def wait_for(self, pattern: str, count: int = 1, *, timeout: float = START_TIMEOUT_S) -> list[str]:
+        """Wait until `count` lines of the output match a regular expression; all lines that do.
+
+        Raises ServeError after `timeout` seconds, or when the server has ended without.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            # Asked first: what it has said before its end counts.
+            has_ended = self.status is not None
+            found = [line for line in self.output.splitlines() if re.search(pattern, line)]
+            if len(found) >= count:
+                return found
+            wanted = repr(pattern) if count == 1 else f"{count} x {pattern!r}"
+            if has_ended:
+                raise ServeError(f"it has ended with {self.status} without saying {wanted}", self.output)
+            self._look_again(deadline, f"it has not said {wanted} within {timeout:g} s")
+
+    def restart(self, *, timeout: float = START_TIMEOUT_S) -> tuple[int, ...]:
+        """SIGHUP, and wait until every worker has been replaced; the pids of the new ones.
+
+        Raises ServeError after `timeout` seconds, or when the server gives the restart up.
+        """
+        deadline = time.monotonic() + timeout
+        either = f"{_RESTARTED}|{_GIVEN_UP}"
+        before, said = self.workers, len(re.findall(either, self.output))
+        self._signal(signal.SIGHUP)
+        if not re.search(_RESTARTED, self.wait_for(either, said + 1, timeout=timeout)[said]):
+            raise ServeError("it has given the restart up", self.output)
+        # The last of the old ones is told to leave then.
+        while set(before) & set(after := self.workers):
+            self._look_again(deadline, f"its old workers have not left within {timeout:g} s")
+        return after
+
+    def stop(self, *, timeout: float = STOP_TIMEOUT_S) -> int:
+        """SIGTERM, and wait until it has ended; its exit status. If it has ended before: that.
+
+        Raises ServeError after `timeout` seconds; the server is killed then, its workers too.
+        """
+        self._signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            raise ServeError(f"it has not stopped within {timeout:g} s", self.output) from None
+
+    def close(self) -> None:
+        """Kill what is left of it; `output` stays."""
+        self._kill()
+        self.output  # noqa: B018  # read for the last time
+        self._output.close()
+
+    def _started(self, timeout: float) -> None:
+        """Wait until all workers are ready and where they listen is open."""
+        (line, *_) = self.wait_for(_PLACE, timeout=timeout)
+        place = re.search(_PLACE, line)
+        assert place is not None
+        self.url, self.port = place[1], int(place[2])
+        self.wait_for(_READY, self._workers, timeout=timeout)
+        # A worker says that it has started some moments before it listens.
+        host = place[1].split("://", 1)[1].rpartition(":")[0].strip("[]")
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                socket.create_connection((host, self.port), timeout=timeout).close()
+            except ConnectionRefusedError:
+                self._look_again(deadline, "it does not listen")
+            else:
+                return
+
+    def _ever(self) -> list[int]:
+        """The pids of all workers that have been started, in that order."""
+        return [int(pid) for pid in re.findall(_STARTED, self.output)]
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether that process is of the session that was started here, not another one of its number."""
+        try:
+            return os.getpgid(pid) == self.pid
+        except ProcessLookupError:
+            return False
+
+    def _look_again(self, deadline: float, otherwise: str) -> None:
+        if time.monotonic() > deadline:
+            raise ServeError(otherwise, self.output)
+        time.sleep(LOOK_S)
+
+    def _signal(self, number: int) -> None:
+        # Asked for its end first, so it is signalled only while it is ours to wait for.
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _kill(self) -> None:
+        """Kill what is left of the session that it was started in, workers and what they have started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        # A signal is only on its way, and its workers are not ours to wait for.
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while any(is_running(pid) and self._is_ours(pid) for pid in self._ever()):
+            self._look_again(deadline, "its workers can't be killed")
+
+
+@contextmanager
+def serve(
+    app: str,
+    *options: str,
+    workers: int = 2,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    timeout: float = START_TIMEOUT_S,
+) -> Iterator[Server]:
+    """Run `asgi-ipc serve app` on a free port of 127.0.0.1, ready inside; at the end it is stopped.
+
+    It can import what the caller can: `sys.path` of now is its PYTHONPATH. At the end it gets SIGTERM
+    and, after some time, is killed; no process of its session is left.
+
+    Args:
+        app: where the app is, as "module:attribute".
+        options: more of `asgi-ipc serve`, as on the command line: "--drain-timeout", "2". That it is
+            ready is read off its output, so `--log-level` can't be above `info`.
+        workers: how many.
+        env: environment variables beside those of this process.
+        cwd: its working directory; None: this process's.
+        timeout: seconds until all workers must be ready.
+
+    Raises:
+        ServeError: it could not start, or was not ready in time; with all that it has said.
+    """
+    if sys.platform == "win32":
+        raise LauncherError(NEEDS_UNIX)
+    here = Path.cwd()
+    command = [sys.executable, "-m", "asgi_ipc", "serve", app]
+    command += ["--host", "127.0.0.1", "--port", "0", "--workers", str(workers), "--log-level", "info"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(here / entry) for entry in sys.path),
+        "PYTHONUNBUFFERED": "1",
+        **(env or {}),
+    }
+    server = Server([*command, *options], workers, environment, here if cwd is None else Path(cwd))
+    try:
+        server._started(timeout)
+        try:
+            yield server
+        except BaseException:
+            # What has gone wrong in the test is what is to be told.
+            with suppress(ServeError):
+                server.stop()
+            raise
+        server.stop()
+    finally:
+        server.close()
+
+
+class Serve(Protocol):
+    """What the fixture `asgi_ipc_serve` gives: `serve`, stopped at the end of the test."""
+
+    def __call__(
+        self,
+        app: str,
+        *options: str,
+        workers: int = 2,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        timeout: float = START_TIMEOUT_S,
+    ) -> Server:
+        """As `serve`; the directory is pytest's root unless given."""
