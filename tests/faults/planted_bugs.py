@@ -195,10 +195,10 @@ _FRAMING: Final = (
     Planted(
         "small-messages-stay-in-the-budget",
         "protocol/outbox.py",
-        """        self._settled_bytes -= size_bytes
+        """        self.settled_bytes -= size_bytes
         self._budget.used_bytes -= size_bytes
 """,
-        """        self._settled_bytes -= size_bytes
+        """        self.settled_bytes -= size_bytes
 """,
         "After 128 MiB of small messages every send of any size to a busy worker waits and times out.",
     ),
