@@ -1,4 +1,4 @@
-"""The planted bugs: each still has its place in the package. That they are caught is a command's to find out."""
+"""The planted bugs: each still has its place. That they are caught is a command's to find out."""
 
 from __future__ import annotations
 
