@@ -94,12 +94,12 @@ class Fleet:
         self._loop = asyncio.get_running_loop()
         self._generations = 0
 
-    def new(self, slot: int = 0) -> Member:
+    def new(self, slot: int = 0, restart_round: int = 0) -> Member:
         self._generations += 1
         member = Member(self._generations, slot, self.settings, self._has_arena)
         self.members[member.worker.generation] = member
         self._ever.append(member)
-        self.relay.connect(member.worker)
+        self.relay.connect(member.worker, restart_round)
         parser = words.WordParser()
         self._loop.add_reader(member.line, self._hear, member, parser)
         member.station.attach(lambda: None)
@@ -130,6 +130,8 @@ class Fleet:
                 peer.writer.close()
         assert endpoint._reader is not None
         endpoint._reader.close()
+        for task in endpoint.leading._tasks.values():
+            task.cancel()
         # Its own lifespan ends with the test; there is nothing left for it to wait for.
         endpoint.outgoing.close()
         endpoint._eof.set()
@@ -142,6 +144,14 @@ class Fleet:
         del self.members[member.worker.generation]
         self.relay.gone(member.worker.generation, reason)
         self.pump()
+
+    def die(self) -> None:
+        """The launcher is killed: everything of its own is closed by the kernel."""
+        for member in self.members.values():
+            self._loop.remove_reader(member.line)
+            member.line.close()
+            self._close_write_end(member)
+        self.hold_words = True
 
     def pump(self) -> None:
         """Write every word that may be written now."""
@@ -177,6 +187,8 @@ class Fleet:
                     self.relay.took(generation, of, arrived, self._loop.time())
                 case words.Leaving():
                     self.relay.leave(generation)
+                case words.Resigned() | words.Claim() | words.Release() as word:
+                    self.relay.hear(generation, word)
         self.pump()
 
     def _close_write_end(self, member: Member) -> None:
