@@ -29,6 +29,9 @@ HOLD: Final = FOLDER / "hold"
 # Seconds between two signs of life.
 ALIVE_S: Final = 0.02
 
+# So many while its task ends: whoever does not wait for that is seen.
+SIGNS_OF_AN_END: Final = 3
+
 assert station.current is not None
 me: Final = station.current.me
 notes: Final = Notes(FOLDER, me.generation)
@@ -48,6 +51,9 @@ async def sweep() -> None:
             await asyncio.sleep(ALIVE_S)
     finally:
         notes.write("cleans")
+        for _ in range(SIGNS_OF_AN_END):
+            notes.write("alive")
+            await asyncio.sleep(ALIVE_S)
         await ipc.broadcast("over", me.generation, include_self=False)
         notes.write("ends")
         os.close(lock)
