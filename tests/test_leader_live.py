@@ -74,8 +74,9 @@ async def test_one_leads_from_the_start_and_another_within_a_second_of_its_death
         await server.started(4)
         await eventually(lambda: len(log.all("joined")) == 4, "its successor has joined")
         assert (await server.get("/")).text == str(second["pid"])
-    # But for the one that was killed.
-    assert len(log.all("begins")) == len(log.all("ends")) + 1
+    # None but these two, even when all are stopped.
+    assert log.all("begins") == [first, second]
+    assert [note["by"] for note in log.all("ends")] == [second["by"]]
     assert log.is_in_turn()
 
 

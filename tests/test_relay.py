@@ -572,6 +572,18 @@ def test_a_stalled_member_is_passed_over() -> None:
     assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(2))]
 
 
+def test_who_was_told_to_stop_is_appointed_no_more_and_leads_on_if_it_does() -> None:
+    relay = a_fleet(3)
+    for member in (1, 3):
+        relay.tell(member, Stop())
+    assert said(relay, 1) == said(relay, 3) == [Stop()]
+    relay.hear(1, Resigned())
+    assert said(relay, 3) == [Leads(worker(2))]
+    relay.tell(2, Stop())
+    relay.hear(2, Resigned())
+    assert said(relay, 3) == [Leads(None)]
+
+
 def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
     relay = a_fleet(2)
     relay.gone(1, "killed")

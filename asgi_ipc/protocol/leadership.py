@@ -28,7 +28,7 @@ class Leadership:
         return self._appoint()
 
     def leaving(self, generation: int) -> None:
-        """It leaves. If it leads, it does so until it resigns or ends."""
+        """It leaves, or has been told to. If it leads, it does so until it resigns or ends."""
         self._out.add(generation)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:

@@ -36,6 +36,7 @@ from asgi_ipc.protocol.lifeline import (
     Left,
     Release,
     Resigned,
+    Stop,
     ToRelay,
     ToWorker,
     Welcome,
@@ -114,6 +115,9 @@ class Relay:
         line = self._lines.get(generation)
         if line is not None:
             line.queue.append(Item(word))
+        if isinstance(word, Stop):
+            # When all are stopped, nobody shall begin in each what only the leader does, to end it at once.
+            self._leadership.leaving(generation)
 
     def join(self, generation: int, now: float) -> None:
         """That worker asks to be a member."""
