@@ -81,6 +81,14 @@ class Fleet(inprocess.Launcher[Member]):
         self.relay.tell(member.worker.generation, words.Stop())
         self.pump()
 
+    def die(self) -> None:
+        """The launcher is killed: everything of its own is closed by the kernel."""
+        for member in self.members.values():
+            self._loop.remove_reader(member.line)
+            member.line.close()
+            member.close_write_end()
+        self.hold_words = True
+
 
 @asynccontextmanager
 async def fleet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytest
@@ -96,9 +96,15 @@ def of(kind: type[A], actions: list[Action]) -> list[A]:
     return [action for action in actions if isinstance(action, kind)]
 
 
+def starts(actions: list[Action]) -> list[Start]:
+    """What is started, but not in which restart round."""
+    return of(Start, deeds(actions))
+
+
 def deeds(actions: list[Action]) -> list[Action]:
-    """Without the log lines."""
-    return [action for action in actions if not isinstance(action, Log)]
+    """Without the log lines, and the restart rounds, of which a test of its own asks."""
+    bare = [replace(action, round=0) if isinstance(action, Start) else action for action in actions]
+    return [action for action in bare if not isinstance(action, Log)]
 
 
 def a_start(workers: int, **policy: Any) -> Desk:
@@ -312,9 +318,9 @@ def test_a_restart_is_given_up_when_a_slot_without_a_worker_cannot_be_started() 
     for generation in (1, 3, 4):
         desk.dies(generation)
     assert deeds(desk.hear(HUP)) == [Start(5, 0)]
-    assert of(Start, desk.dies(5)) == [Start(6, 0)]
-    assert of(Start, desk.dies(6)) == []
-    assert of(Start, desk.hear(HUP)) == [Start(7, 0)]
+    assert starts(desk.dies(5)) == [Start(6, 0)]
+    assert starts(desk.dies(6)) == []
+    assert starts(desk.hear(HUP)) == [Start(7, 0)]
 
 
 # --- scaling
@@ -356,7 +362,7 @@ def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
     desk.dies(2)
     desk.hear(FEWER)
     assert deeds(desk.dies(3, 1)) == [Buried(3, "killed")]
-    assert of(Start, desk.later(3600)) == []
+    assert starts(desk.later(3600)) == []
 
 
 # --- back-off
@@ -375,16 +381,16 @@ def test_a_slot_that_keeps_dying_waits_longer_and_longer() -> None:
         desk.dies(generation)
         if generation == 1:
             # That one had lived; its death is not early.
-            assert of(Start, desk.actions) == [Start(3, 0)]
+            assert starts(desk.actions) == [Start(3, 0)]
             generation = 3
             desk.dies(generation)
         if delay_s:
-            assert not of(Start, desk.actions)
+            assert not starts(desk.actions)
             assert desk.fleet.next_deadline() == desk.now + min(delay_s, STALLED_AFTER_S)
             desk.later(delay_s - 0.25)
-            assert not of(Start, desk.actions)
+            assert not starts(desk.actions)
             desk.later(0.25)
-        (start,) = of(Start, desk.actions)
+        (start,) = starts(desk.actions)
         generation = start.generation
 
 
@@ -393,23 +399,23 @@ def test_a_death_within_a_second_of_ready_is_early_and_one_after_that_starts_ane
     desk.dies(1)
     desk.ready(2)
     desk.now += EARLY_DEATH_S - 0.001
-    assert of(Start, desk.dies(2)) == [Start(3, 0)]
+    assert starts(desk.dies(2)) == [Start(3, 0)]
     desk.ready(3)
-    assert of(Start, desk.dies(3)) == []
-    assert of(Start, desk.later(0.5)) == [Start(4, 0)]
+    assert starts(desk.dies(3)) == []
+    assert starts(desk.later(0.5)) == [Start(4, 0)]
     desk.ready(4)
     desk.now += EARLY_DEATH_S
-    assert of(Start, desk.dies(4)) == [Start(5, 0)]
-    assert of(Start, desk.dies(5)) == [Start(6, 0)]
-    assert of(Start, desk.dies(6)) == []
+    assert starts(desk.dies(4)) == [Start(5, 0)]
+    assert starts(desk.dies(5)) == [Start(6, 0)]
+    assert starts(desk.dies(6)) == []
 
 
 def test_the_back_off_of_one_slot_holds_up_no_other_and_no_signal() -> None:
     desk = a_fleet(2)
     for generation in (1, 3, 4):
         desk.dies(generation)
-    assert of(Start, desk.dies(2)) == [Start(5, 1)]
-    assert of(Start, desk.hear(MORE)) == [Start(6, 2)]
+    assert starts(desk.dies(2)) == [Start(5, 1)]
+    assert starts(desk.hear(MORE)) == [Start(6, 2)]
     assert of(Stop, desk.hear(TERM)) == [Stop(5, True), Stop(6, True)]
 
 
@@ -712,3 +718,31 @@ def test_a_tick_at_the_deadline_has_something_to_do_whatever_the_rounding(
         assert deeds(desk.hear(Tick()))
         after = desk.fleet.next_deadline()
         assert after is None or after > desk.now
+
+
+# --- restart rounds
+
+
+def test_a_process_belongs_to_the_restart_round_in_which_it_is_started() -> None:
+    desk = a_fleet(2)
+    assert [start.round for start in of(Start, desk.dies(2, -9))] == [0]
+    desk.ready(3)
+    (first,) = of(Start, desk.hear(HUP))
+    # However many come meanwhile, they are one more.
+    desk.hear(HUP, HUP)
+    (second,) = of(Start, desk.ready(first.generation))
+    assert (first.round, second.round) == (1, 1)
+    (third,) = of(Start, desk.ready(second.generation))
+    assert third.round == 2
+    desk.now += EARLY_DEATH_S
+    (replacement,) = of(Start, desk.dies(second.generation, -9))
+    assert replacement.round == 2
+
+
+def test_a_restart_that_is_refused_begins_no_round() -> None:
+    desk = a_fleet(1)
+    desk.hear(TERM, HUP)
+    assert not of(Start, desk.actions)
+    desk = a_fleet(1)
+    (start,) = of(Start, desk.hear(HUP))
+    assert start.round == 1

@@ -46,12 +46,17 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(words.Entered, st.lists(st.integers(1, 2**22), max_size=5)),
     st.builds(words.Left, _generations),
     st.builds(words.Gone, _generations, _texts),
+    st.builds(words.Leads, st.none() | _workers),
+    st.builds(words.Decided, st.integers(1, 2**40), st.none() | st.booleans()),
     st.builds(words.Stop),
 )
 to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
     st.builds(words.Join),
     st.builds(words.Took, _generations, st.booleans()),
     st.builds(words.Leaving),
+    st.builds(words.Resigned),
+    st.builds(words.Claim, st.integers(1, 2**40), st.sampled_from(["run_once", "restart", "fleet"]), _texts),
+    st.builds(words.Release, st.integers(1, 2**40), st.booleans()),
     st.builds(words.Drained, st.booleans(), st.integers(0, 2**40), st.integers(0, 2**40)),
     st.builds(words.Ready),
     st.builds(words.Failed, st.text()),

@@ -74,6 +74,29 @@ app = App(lifespan=ipc.lifespan)
 
 """
 
+# What a leader's example has above it, with what is migrated and forgotten.
+BEFORE_LEADER = """
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette as FastAPI
+
+from asgi_ipc import ipc
+
+
+async def migrate() -> None:
+    print("migrated by", os.getpid())
+
+
+@ipc.receive("forget")
+def forget(what):
+    print("forgets", what, "of", ipc.sender)
+
+
+"""
+
 
 def example(heading: str) -> str:
     """The first Python code below a heading."""
@@ -184,3 +207,19 @@ async def test_browsers_on_different_workers_hear_each_other_in_their_room_alone
         assert await elsewhere.recv() == "alone"
         assert await server.stop() == 0
         assert "Traceback" not in server.text
+
+
+async def test_the_leader_sweeps_and_one_worker_migrates_at_a_start_and_at_a_restart(tmp_path: Path) -> None:
+    text = BEFORE_LEADER + example("One leader") + "\napp = FastAPI(lifespan=lifespan)\n"
+    (tmp_path / "led.py").write_text(text)
+    async with serving("led:app", "--app-dir", str(tmp_path), workers=3) as server:
+        pids = await server.started(3)
+        line, *_ = await server.said("forgets everything old of")
+        leader = int(line.split()[-1])
+        assert leader in pids
+        (line,) = await server.said("migrated by")
+        assert int(line.split()[-1]) in pids
+        server.signal(signal.SIGHUP)
+        await server.said("All workers have been restarted")
+        assert server.count("migrated by") == 2
+        assert await server.stop() == 0

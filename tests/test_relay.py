@@ -9,7 +9,21 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgi_ipc.protocol.lifeline import Entered, Gone, Joined, Left, Stop, ToWorker, Welcome, WriteEnd
+from asgi_ipc.protocol.lifeline import (
+    Claim,
+    Decided,
+    Entered,
+    Gone,
+    Joined,
+    Leads,
+    Left,
+    Release,
+    Resigned,
+    Stop,
+    ToWorker,
+    Welcome,
+    WriteEnd,
+)
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.relay import (
     ENTRY_TIMEOUT_S,
@@ -27,11 +41,21 @@ def worker(generation: int) -> Worker:
 
 
 def write(relay: Relay, generation: int, count: int = 1_000_000) -> list[Item]:
-    """Write up to `count` items onto one lifeline."""
+    """Write up to `count` items onto one lifeline; those that say who leads are not counted here."""
     written: list[Item] = []
     while len(written) < count and (item := relay.next_item(generation)) is not None:
         relay.wrote(generation)
-        written.append(item)
+        if not isinstance(item.word, Leads):
+            written.append(item)
+    return written
+
+
+def said(relay: Relay, generation: int) -> list[ToWorker]:
+    """All words that may be written onto one lifeline now."""
+    written: list[ToWorker] = []
+    while (item := relay.next_item(generation)) is not None:
+        relay.wrote(generation)
+        written.append(item.word)
     return written
 
 
@@ -501,6 +525,105 @@ def test_a_word_of_somebody_else_waits_behind_what_is_there() -> None:
     assert words(write(relay, 1)) == [Joined(worker(2)), Stop()]
 
 
+# --- who leads
+
+
+def test_who_has_entered_first_leads_and_a_newcomer_hears_of_it_behind_its_welcome() -> None:
+    relay = Relay()
+    relay.connect(worker(1))
+    relay.join(1, 0.0)
+    assert said(relay, 1) == [Welcome([]), Entered([]), Leads(worker(1))]
+    relay.connect(worker(2))
+    relay.join(2, 0.0)
+    assert said(relay, 2) == [Welcome([worker(1)]), Leads(worker(1))]
+    assert said(relay, 1) == [Joined(worker(2))]
+
+
+def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_brings_it() -> None:
+    relay = a_fleet(3)
+    relay.hear(1, Resigned())
+    relay.leave(1)
+    for member in (2, 3):
+        assert said(relay, member) == [Leads(worker(3)), Left(1)]
+    assert said(relay, 1) == [Leads(worker(3))]
+    relay.gone(1, "left")
+    relay.gone(3, "killed")
+    assert said(relay, 2) == [Gone(1, "left"), Gone(3, "killed"), Leads(worker(2))]
+    relay.hear(2, Resigned())
+    assert said(relay, 2) == [Leads(None)]
+
+
+def test_a_leader_that_leaves_and_has_not_resigned_is_named_to_a_newcomer_that_does_not_know_it() -> None:
+    relay = a_fleet(2)
+    relay.leave(1)
+    settle(relay, range(1, 3))
+    relay.connect(worker(3))
+    relay.join(3, 0.0)
+    assert said(relay, 3)[:2] == [Welcome([worker(2)]), Leads(worker(1))]
+    settle(relay, range(1, 4))
+    relay.gone(1, "drain_timeout")
+    assert said(relay, 3) == [Gone(1, "drain_timeout"), Leads(worker(3))]
+
+
+def test_a_stalled_member_is_passed_over() -> None:
+    relay = a_fleet(3)
+    relay.stalled(3, True)
+    relay.gone(1, "killed")
+    assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(2))]
+
+
+def test_who_was_told_to_stop_is_appointed_no_more_and_leads_on_if_it_does() -> None:
+    relay = a_fleet(3)
+    for member in (1, 3):
+        relay.tell(member, Stop())
+    assert said(relay, 1) == said(relay, 3) == [Stop()]
+    relay.hear(1, Resigned())
+    assert said(relay, 3) == [Leads(worker(2))]
+    relay.tell(2, Stop())
+    relay.hear(2, Resigned())
+    assert said(relay, 3) == [Leads(None)]
+
+
+def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
+    relay = a_fleet(2)
+    relay.gone(1, "killed")
+    said(relay, 2)
+    relay.hear(1, Resigned())
+    relay.hear(1, Claim(1, "fleet", "key"))
+    relay.hear(1, Release(1, True))
+    assert said(relay, 2) == []
+    relay.hear(2, Claim(1, "fleet", "key"))
+    assert said(relay, 2) == [Decided(1, True)]
+
+
+# --- who is first
+
+
+def test_answers_go_to_who_asked_and_those_who_wait_are_answered_when_the_first_is_done_or_gone() -> None:
+    relay = a_fleet(3)
+    for member in (1, 2, 3):
+        relay.hear(member, Claim(7, "fleet", "migrate"))
+    assert said(relay, 1) == [Decided(7, True)]
+    assert said(relay, 2) == said(relay, 3) == []
+    relay.gone(1, "killed")
+    assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(3)), Decided(7, True)]
+    relay.hear(2, Release(7, True))
+    assert said(relay, 3)[-1] == Decided(7, False)
+
+
+def test_a_key_of_a_restart_round_is_decided_once_more_in_the_next() -> None:
+    relay = Relay()
+    for generation, restart_round in ((1, 0), (2, 1), (3, 1)):
+        relay.connect(worker(generation), restart_round)
+        relay.hear(generation, Claim(1, "restart", "migrate"))
+        relay.hear(generation, Release(1, True))
+    assert [said(relay, generation) for generation in (1, 2, 3)] == [
+        [Decided(1, True)],
+        [Decided(1, True)],
+        [Decided(1, False)],
+    ]
+
+
 # --- a simulated fleet
 
 MOST_WORKERS = 14
@@ -522,6 +645,8 @@ class Simulated:
     held: Counter[int] = field(default_factory=Counter)
     # Whose write end it must get in the end, if both live.
     owed: set[int] = field(default_factory=set)
+    # It has said that it leads no more.
+    resigned: bool = False
 
 
 class RelayMachine(RuleBasedStateMachine):
@@ -623,6 +748,10 @@ class RelayMachine(RuleBasedStateMachine):
         members = [g for g, each in self.living.items() if each.joined_as and not each.leaving]
         leaver = self.some(data, members)
         leaver.leaving = True
+        if data.draw(st.booleans()):
+            # Its tasks ended in time.
+            leaver.resigned = True
+            self.relay.hear(leaver.me.generation, Resigned())
         self.relay.leave(leaver.me.generation)
 
     @precondition(lambda self: len(self.living) > 1)
@@ -667,6 +796,7 @@ class RelayMachine(RuleBasedStateMachine):
             raise AssertionError("it never settles")
         self.everyone_has_what_it_is_owed()
         self.everyone_has_heard_of_everyone()
+        self.everyone_knows_the_leader()
         assert self.relay._in_flight == 0
         assert not any(self.relay._promised.get(generation) for generation in self.living)
         for generation, simulated in self.living.items():
@@ -700,6 +830,19 @@ class RelayMachine(RuleBasedStateMachine):
                 assert generation not in gone or simulated.heard.index(
                     Left(generation)
                 ) < simulated.heard.index(Gone(generation, "killed"))
+
+    def everyone_knows_the_leader(self) -> None:
+        members = [each for each in self.living.values() if each.joined_as]
+        last = [[word for word in each.heard if isinstance(word, Leads)][-1:] for each in members]
+        # Who joins when nobody leads and has led is told nothing.
+        named = {word.leader for words in last for word in words}
+        assert len(named) <= 1
+        leader = named.pop() if named else None
+        assert leader is None or leader.generation in self.living
+        candidates = [each for each in members if not each.leaving]
+        if candidates:
+            assert leader is not None
+            assert not self.living[leader.generation].resigned
 
     # --- always
 

@@ -543,3 +543,30 @@ async def test_topics_of_the_module_level_ipc_are_those_of_the_member_that_acts(
         await members.settled()
         got = [await anext(subscribed) for _ in range(2)]
         assert [(each.data, each.sender) for each in got] == [("hello", b.pid), ("again", b.pid)]
+
+
+async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> None:
+    like = IPC()
+    running: list[int] = []
+
+    @like.leader_task
+    async def lead() -> None:
+        assert like.is_leader
+        running.append(like.pid)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running.remove(like.pid)
+
+    async with fleet(3, like=like) as members:
+        await members.settled()
+        assert running == [members[0].leader]
+        (leader,) = [member for member in members if member.is_leader]
+        members.kill(leader)
+        await members.settled()
+        assert running != [leader.pid]
+        assert [member.pid for member in members if member is not leader and member.is_leader] == running
+        with members.acting(next(member for member in members if member is not leader)):
+            assert await like.run_once("job")
+            assert not await like.run_once("job")
+    assert running == []

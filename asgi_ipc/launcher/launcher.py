@@ -159,8 +159,8 @@ class Launcher:
 
     def _perform(self, action: Action) -> None:
         match action:
-            case Start(generation, slot):
-                self._start(generation, slot)
+            case Start(generation, slot, restart_round):
+                self._start(generation, slot, restart_round)
             case Stop(generation, starting):
                 self._relay.tell(generation, words.Stop())
                 if starting and generation in self._processes:
@@ -182,7 +182,7 @@ class Launcher:
 
     # --- children
 
-    def _start(self, generation: int, slot: int) -> None:
+    def _start(self, generation: int, slot: int, restart_round: int) -> None:
         try:
             process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes)
         except OSError as error:
@@ -193,7 +193,7 @@ class Launcher:
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
-        self._relay.connect(Worker(process.pid, slot, generation))
+        self._relay.connect(Worker(process.pid, slot, generation), restart_round)
         self._relay.tell(generation, self._run.handover(slot, generation))
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
         self._post(WorkerStarted(generation, process.pid))
@@ -256,6 +256,8 @@ class Launcher:
                     tell_reach(self._processes[generation].pid, self._processes[of].pid, news)
             case words.Leaving():
                 relay.leave(generation)
+            case words.Resigned() | words.Claim() | words.Release():
+                relay.hear(generation, word)
             case words.Drained(clean, unsent, unhandled):
                 self._post(WorkerDrained(generation, clean, unsent, unhandled))
             case words.Ready():

@@ -131,10 +131,14 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a process; WorkerStarted, or WorkerFailed and WorkerExited, answer it."""
+    """Start a process; WorkerStarted, or WorkerFailed and WorkerExited, answer it.
+
+    `round`: how many restarts have begun so far.
+    """
 
     generation: int
     slot: int
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)

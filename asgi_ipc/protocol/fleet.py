@@ -71,6 +71,8 @@ class Fleet:
     _restarting: int | None = None
     _restart_runs: bool = False
     _restart_again: str | None = None
+    # How many restarts have begun.
+    _rounds: int = 0
     _told_failure: str | None = None
     _actions: list[Action] = field(default_factory=list)
 
@@ -228,6 +230,7 @@ class Fleet:
         self._log("info", f"{reason}, restarting workers.")
         self._to_restart.extend(sorted(self._slots))
         self._restart_runs = True
+        self._rounds += 1
         self._advance_restart(now)
 
     def _advance_restart(self, now: float) -> None:
@@ -389,7 +392,7 @@ class Fleet:
     def _start(self, index: int, now: float) -> int:
         self._generations += 1
         self._processes[self._generations] = Process(slot=index, last_beat=now)
-        self._do(Start(self._generations, index))
+        self._do(Start(self._generations, index, self._rounds))
         return self._generations
 
     def _stop(self, generation: int, reason: str, now: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from asgi_ipc.protocol.claims import Scope
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.printable import printable
 
@@ -86,6 +87,19 @@ class Gone(_Word, frozen=True):
     reason: str
 
 
+class Leads(_Word, frozen=True):
+    """That member leads from here on; None: nobody does."""
+
+    leader: Worker | None
+
+
+class Decided(_Word, frozen=True):
+    """The answer to that claim: you are the first, or it is done; None: there is no room for another key."""
+
+    number: int
+    first: bool | None
+
+
 class Stop(_Word, frozen=True):
     """Finish your requests, leave, and exit."""
 
@@ -111,6 +125,25 @@ class Took(_Word, frozen=True):
 
 class Leaving(_Word, frozen=True):
     """I stop sending new messages; tell the others to do so towards me."""
+
+
+class Resigned(_Word, frozen=True):
+    """Nothing runs here that only the leader may do, nor will it."""
+
+
+class Claim(_Word, frozen=True):
+    """Am I the first at that key? `number` names the claim; none of mine has had it before."""
+
+    number: int
+    scope: Scope
+    key: str
+
+
+class Release(_Word, frozen=True):
+    """That claim is over: done, or, being the first or waiting for that, given up."""
+
+    number: int
+    done: bool
 
 
 class Drained(_Word, frozen=True):
@@ -139,8 +172,9 @@ class Beat(_Word, frozen=True):
     """My event loop turns."""
 
 
-ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Stop
-ToLauncher: TypeAlias = Join | Took | Leaving | Drained | Ready | Failed | Retiring | Beat
+ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
+ToRelay: TypeAlias = Resigned | Claim | Release
+ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat
 
 _encode = msgspec.msgpack.Encoder().encode
 _TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

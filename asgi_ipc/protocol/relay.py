@@ -13,6 +13,9 @@ The rules that keep messages whole:
 - A leaver's write end still goes to everyone who was promised it: they may
   have accepted messages for it. The launcher closes its own only then.
 - Nobody is given the write end of a process that has ended.
+
+Who leads, and who is first at a key, is decided in leadership.py and
+claims.py; here it is told, in the same order as everything else.
 """
 
 from __future__ import annotations
@@ -21,7 +24,24 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from asgi_ipc.protocol.lifeline import Entered, Gone, Joined, Left, ToWorker, Welcome, WriteEnd
+from asgi_ipc.protocol.claims import Claims, Decision
+from asgi_ipc.protocol.leadership import Leadership
+from asgi_ipc.protocol.lifeline import (
+    Claim,
+    Decided,
+    Entered,
+    Gone,
+    Joined,
+    Leads,
+    Left,
+    Release,
+    Resigned,
+    Stop,
+    ToRelay,
+    ToWorker,
+    Welcome,
+    WriteEnd,
+)
 from asgi_ipc.protocol.membership import Worker
 
 # An unprivileged process may have about 1,000 descriptors in flight in all
@@ -82,18 +102,24 @@ class Relay:
         self._promised: dict[int, int] = {}
         # (when, to whom, whose): refused for want of descriptors.
         self._retries: list[tuple[float, int, int]] = []
+        self._leadership = Leadership()
+        self._claims = Claims()
 
     # --- what happens
 
-    def connect(self, worker: Worker) -> None:
-        """A process has been started; it is no member yet."""
+    def connect(self, worker: Worker, restart_round: int = 0) -> None:
+        """A process has been started, in that restart round; it is no member yet."""
         self._lines[worker.generation] = _Line(worker)
+        self._claims.born(worker.generation, restart_round)
 
     def tell(self, generation: int, word: ToWorker) -> None:
         """Queue a word of somebody else's (a stop) behind what waits there."""
         line = self._lines.get(generation)
         if line is not None:
             line.queue.append(Item(word))
+        if isinstance(word, Stop):
+            # When all are stopped, nobody shall begin in each what only the leader does, to end it at once.
+            self._leadership.leaving(generation)
 
     def join(self, generation: int, now: float) -> None:
         """That worker asks to be a member."""
@@ -103,6 +129,8 @@ class Relay:
         members = [line for line in self._lines.values() if line.joined and not line.leaving]
         newcomer.joined = True
         newcomer.queue.append(Item(Welcome([line.worker for line in members])))
+        if self._leadership.leader:
+            newcomer.queue.append(Item(self._leads()))
         newcomer.awaited = set()
         newcomer.entry_deadline = now + ENTRY_TIMEOUT_S
         for line in members:
@@ -143,7 +171,21 @@ class Relay:
         if leaver is None or not leaver.joined or leaver.leaving:
             return
         leaver.leaving = True
+        self._leadership.leaving(generation)
         self._tell_members(Left(generation), but=generation)
+
+    def hear(self, generation: int, word: ToRelay) -> None:
+        """A worker says what concerns nobody but the relay."""
+        if generation not in self._lines:
+            return
+        match word:
+            case Resigned():
+                if self._leadership.resigned(generation):
+                    self._tell_members(self._leads())
+            case Claim(number, scope, key):
+                self._answer(self._claims.claim(generation, number, scope, key))
+            case Release(number, done):
+                self._answer(self._claims.release(generation, number, done))
 
     def gone(self, generation: int, reason: str) -> None:
         """A process has ended: nobody is given what would go to it or from it."""
@@ -175,6 +217,9 @@ class Relay:
         self._retries = [entry for entry in self._retries if generation not in entry[1:]]
         if line.joined:
             self._tell_members(Gone(generation, reason), but=generation)
+        if self._leadership.gone(generation):
+            self._tell_members(self._leads())
+        self._answer(self._claims.gone(generation))
         for other in self._lines.values():
             other.refused.discard(generation)
             other.missing.discard(generation)
@@ -189,6 +234,7 @@ class Relay:
         if line is None:
             return
         line.stalled = is_stalled
+        self._leadership.stalled(generation, is_stalled)
         if is_stalled:
             for other in self._lines.values():
                 if other.awaited is not None and generation in other.awaited:
@@ -262,7 +308,15 @@ class Relay:
 
     # --- in between
 
-    def _tell_members(self, word: ToWorker, but: int) -> None:
+    def _leads(self) -> Leads:
+        line = self._lines.get(self._leadership.leader)
+        return Leads(line.worker if line is not None else None)
+
+    def _answer(self, decisions: list[Decision]) -> None:
+        for generation, number, first in decisions:
+            self.tell(generation, Decided(number, first))
+
+    def _tell_members(self, word: ToWorker, but: int = 0) -> None:
         for generation, line in self._lines.items():
             if line.joined and generation != but:
                 line.queue.append(Item(word))
@@ -283,3 +337,5 @@ class Relay:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
             line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
+            if self._leadership.entered(line.worker.generation):
+                self._tell_members(self._leads())

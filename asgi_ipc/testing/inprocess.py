@@ -171,13 +171,13 @@ class Launcher(Generic[M]):
 
     # --- what happens
 
-    def new(self, slot: int = 0) -> M:
-        """A worker that has been started, and has not joined."""
+    def new(self, slot: int = 0, restart_round: int = 0) -> M:
+        """A worker that has been started, in that restart round, and has not joined."""
         self._generations += 1
         member = self._start(self._generations, slot)
         self.members[member.worker.generation] = member
         self._ever.append(member)
-        self.relay.connect(member.worker)
+        self.relay.connect(member.worker, restart_round)
         self._loop.add_reader(member.line, self._read_line, member, words.WordParser())
         member.station.attach(lambda: None)
         return member
@@ -193,6 +193,8 @@ class Launcher(Generic[M]):
                 peer.writer.close()
         assert endpoint._reader is not None
         endpoint._reader.close()
+        # Before another one can be told that it leads.
+        endpoint.leading.cancel()
         endpoint.outgoing.close()
         endpoint._eof.set()
         self.bury(member, "killed")
@@ -268,6 +270,8 @@ class Launcher(Generic[M]):
                 self.relay.took(generation, of, arrived, now, subscribes=subscribes)
             case words.Leaving():
                 self.relay.leave(generation)
+            case words.Resigned() | words.Claim() | words.Release():
+                self.relay.hear(generation, word)
             case _:
                 # What it says of its process: there is none.
                 pass

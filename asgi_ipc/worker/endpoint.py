@@ -18,13 +18,16 @@ from typing import Any, Final
 from asgi_ipc.protocol.arena import NOTHING_COPIED, Arena
 from asgi_ipc.protocol.batch import Reassembler
 from asgi_ipc.protocol.lifeline import (
+    Decided,
     Drained,
     Entered,
     Gone,
     Join,
     Joined,
+    Leads,
     Leaving,
     Left,
+    Resigned,
     Took,
     ToWorker,
     Welcome,
@@ -36,7 +39,9 @@ from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.answers import Answers
 from asgi_ipc.worker.calls import Delivery, current_delivery
+from asgi_ipc.worker.claiming import Claiming
 from asgi_ipc.worker.handlers import Dispatcher
+from asgi_ipc.worker.leading import Leading
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.mapping import Mapping, map_arena
@@ -46,6 +51,7 @@ from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.registry import Handler, Registry
+from asgi_ipc.worker.solo import Launcher, Solo
 from asgi_ipc.worker.topics import Topics
 
 # How long a newcomer waits for the members to know it; a little more than the
@@ -113,8 +119,11 @@ class Endpoint:
         self.leaving = False
         self._loop = asyncio.get_running_loop()
         self._lifeline = lifeline
+        self._launcher: Launcher = lifeline or Solo(me, self.on_word)
         self._owner = owner
         self._context = contextvars.copy_context()
+        self.leading = Leading(me, registry, self.dispatcher.calls, self._context)
+        self.claiming = Claiming(self._launcher, self.dispatcher.calls)
         self._parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._reassembler = Reassembler(settings.max_message_bytes)
@@ -133,6 +142,8 @@ class Endpoint:
         )
         self._eof = asyncio.Event()
         self._entered = asyncio.Event()
+        # When the leave must be over, from `resign` on; and what waits for that now.
+        self._leave_by: float | None = None
         self._leave_deadline: asyncio.Timeout | None = None
         self._self_peer = self.outgoing.add(me, self._context_of(me))
         self._loopback = self.outgoing.loop_back(self._self_peer, self._on_loopback)
@@ -240,9 +251,9 @@ class Endpoint:
 
     async def join(self) -> None:
         """Become a member; return when what the members broadcast from now on arrives here."""
-        if self._lifeline is not None and self._lifeline.is_open:
-            self._lifeline.on_eof(self._orphaned)
-            self._lifeline.send(Join())
+        if self._launcher.is_open:
+            self._launcher.on_eof(self._orphaned)
+            self._launcher.send(Join())
             try:
                 async with asyncio.timeout(ENTRY_TIMEOUT_S):
                     await self._entered.wait()
@@ -257,6 +268,7 @@ class Endpoint:
         news, self._early_news = self._early_news, []
         for tell in news:
             tell()
+        self.leading.begin()
         if not self.dispatcher.is_full:
             self._resume()
 
@@ -282,7 +294,12 @@ class Endpoint:
             case Left(generation):
                 self._seal(generation)
             case Gone(generation, reason):
+                self.leading.gone(generation)
                 self._bury(generation, reason)
+            case Leads(leader):
+                self.leading.told(leader)
+            case Decided(number, first):
+                self.claiming.decided(number, first)
             case _:
                 pass
 
@@ -364,33 +381,51 @@ class Endpoint:
         """The launcher is gone: nobody will tell who leaves, so everyone treats everyone as leaving."""
         self._entered.set()
         self.topics.stop()
+        self.claiming.close("the launcher is gone")
         for peer in self.outgoing.peers.all():
             self._seal(peer.worker.generation)
-        deadline = self._leave_deadline
-        if deadline is not None and (when := deadline.when()) is not None:
-            deadline.reschedule(min(when, self._loop.time() + ORPHAN_DRAIN_TIMEOUT_S))
+        if self._leave_by is not None:
+            self._leave_by = min(self._leave_by, self._loop.time() + ORPHAN_DRAIN_TIMEOUT_S)
+            if self._leave_deadline is not None:
+                self._leave_deadline.reschedule(self._leave_by)
 
     # --- leaving
+
+    async def resign(self) -> None:
+        """End what runs in the leader only. The time that it takes is the leave's: begun here."""
+        timeout_s = self.settings.drain_timeout_s
+        if self._lifeline is None or not self._lifeline.is_open:
+            timeout_s = min(timeout_s, ORPHAN_DRAIN_TIMEOUT_S)
+        self._leave_by = self._loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(self._leave_by) as self._leave_deadline:
+                await self.leading.end()
+        except TimeoutError:
+            # Until this process has ended nobody else may run them.
+            logger.warning("drain timeout: %s not ended", ", ".join(self.leading.running))
+        except asyncio.CancelledError:
+            self._leave_by = self._loop.time()
+            raise
+        else:
+            self._launcher.send(Resigned())
+        finally:
+            self._leave_deadline = None
 
     async def leave(self) -> None:
         """Stop accepting, read and handle what others have sent, write what was accepted, close.
 
-        Takes at most the drain timeout; what is left then is counted and logged.
+        Takes at most what `resign` has left of the drain timeout; what is left then is counted and logged.
         """
         self.leaving = True
         # The others will have no way to say what they have copied.
         self.outgoing.hurry()
         # A join that was cut short leaves, too.
         self._begin()
-        lifeline = self._lifeline
-        timeout_s = self.settings.drain_timeout_s
-        if lifeline is not None and lifeline.is_open:
-            lifeline.send(Leaving())
-        else:
-            timeout_s = min(timeout_s, ORPHAN_DRAIN_TIMEOUT_S)
+        if self._lifeline is not None:
+            self._lifeline.send(Leaving())
         clean = True
         try:
-            async with asyncio.timeout(timeout_s) as self._leave_deadline:
+            async with asyncio.timeout_at(self._leave_by) as self._leave_deadline:
                 await self._drain()
         except TimeoutError:
             clean = False
@@ -407,6 +442,7 @@ class Endpoint:
         self._over = True
         self.questions.close()
         self.topics.close()
+        self.claiming.close("ipc.lifespan has ended")
         unsent = self.outgoing.close()
         if self._reader is not None:
             # What its senders have written is theirs no more; here it is counted, at least.

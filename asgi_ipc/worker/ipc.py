@@ -32,6 +32,7 @@ from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.calls import current_delivery
+from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
@@ -58,7 +59,7 @@ YIELD_AFTER_BYTES: Final = 1024 * 1024
 RECEIVERS_AS_ONE_MESSAGE: Final = 8
 
 
-class IPC(Registering):
+class IPC(Registering, Electing):
     """Messages between the workers of one server.
 
     `from asgi_ipc import ipc` gives the process-wide one. Register handlers
@@ -401,8 +402,8 @@ class IPC(Registering):
         inside your own lifespan, innermost, since handlers run until it has ended.
 
         Inside, what any member broadcasts reaches this worker. At the end,
-        what others have sent is handled and what was accepted here is sent,
-        for at most the drain timeout.
+        what runs in the leader only is cancelled, what others have sent is handled and what was accepted
+        here is sent, all of it for at most the drain timeout.
 
         Without the launcher this is a fleet of one: the same verbs, to itself.
 
@@ -429,8 +430,12 @@ class IPC(Registering):
                 self._sending = self._replying = endpoint.outgoing
                 yield
             finally:
-                self._sending = None
-                await endpoint.leave()
+                try:
+                    # First of all: what runs in the leader only may use every verb to its end.
+                    await endpoint.resign()
+                finally:
+                    self._sending = None
+                    await endpoint.leave()
         finally:
             self._last_stats = snapshot(endpoint)
             self._endpoint = self._replying = None
@@ -466,6 +471,11 @@ class IPC(Registering):
             raise self._not_running()
         outgoing = member._replying if replying else member._sending
         return member._elsewhere() if outgoing is None else outgoing
+
+    def _active(self) -> Endpoint:
+        """Where an awaited verb asks the launcher. Raises as `_here`."""
+        self._here(self._sending)
+        return self._entered()
 
     def _not_running(self) -> NotRunningError:
         if self._endpoint is None:

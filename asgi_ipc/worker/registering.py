@@ -6,7 +6,7 @@ thread, before the lifespan and in it; nothing here sends or waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from asgi_ipc.protocol.membership import Worker
@@ -15,6 +15,7 @@ from asgi_ipc.worker.registry import Function, Registry
 
 F = TypeVar("F", bound=Callable[[Any], Any])
 W = TypeVar("W", bound=Callable[[Worker], Any])
+T = TypeVar("T", bound=Callable[[], Coroutine[Any, Any, Any]])
 L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
 
@@ -113,3 +114,21 @@ class Registering:
         """
         self._registry.watch(self._registry.on_leave, "on_leave", callback)
         return callback
+
+    def leader_task(self, function: T) -> T:
+        """Have an async function of no arguments run in one worker of all, the leader; usable as a decorator.
+
+        It starts when its worker is appointed, in the turn after `ipc.lifespan` has entered at the earliest;
+        registered later, at once in the leader. At the end of the leader's lifespan it is cancelled and
+        awaited, while every verb still works, and only then another worker is appointed, which is told within
+        a second, also when the leader was killed. So it never runs twice at once. If it has not ended
+        by the drain deadline, its worker leads until its process has ended.
+
+        If it raises, that is logged and counted, and it is started again after 0.5 s, then 1 s, up to 30 s;
+        one that has run for longer than that begins anew. If it returns, it is done until another worker
+        leads. Registering a function again has no effect.
+
+        Raises TypeError if it is not an async function.
+        """
+        self._registry.lead(function)
+        return function

@@ -1,4 +1,4 @@
-"""The registry: which function handles which name, and who is told of joins and departures.
+"""The registry: which function handles which name, who is told of joins and departures, what the leader runs.
 
 Law: what the app registers, and nothing that runs. Registering is allowed at
 any time, before, during and after the lifespan.
@@ -44,12 +44,18 @@ class Handler:
 
 
 class Registry:
-    """Handlers by name, and those who are told when a member joins or has gone."""
+    """Handlers by name, those who are told when a member joins or has gone, and the leader's tasks.
+
+    Attributes:
+        on_leader_task: called when there is another leader task, on any thread.
+    """
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
         self.on_join: list[Handler] = []
         self.on_leave: list[Handler] = []
+        self.leader_tasks: list[Handler] = []
+        self.on_leader_task: Callable[[], None] | None = None
 
     def copy(self) -> Registry:
         """The same registrations for another worker."""
@@ -57,6 +63,7 @@ class Registry:
         copied.handlers = {name: handler.fresh() for name, handler in self.handlers.items()}
         copied.on_join = [watcher.fresh() for watcher in self.on_join]
         copied.on_leave = [watcher.fresh() for watcher in self.on_leave]
+        copied.leader_tasks = [task.fresh() for task in self.leader_tasks]
         return copied
 
     def set(self, name: str, function: Function | None, ordered: bool) -> None:
@@ -74,6 +81,19 @@ class Registry:
         _check_callable(function, "callback")
         if all(watcher.function != function for watcher in watchers):
             watchers.append(Handler(name, function, _is_async(function)))
+
+    def lead(self, function: Function) -> None:
+        """Have `function` run where the leader is, once however often it is registered."""
+        _check_callable(function, "leader task")
+        name = getattr(function, "__name__", repr(function))
+        if not _is_async(function):
+            raise TypeError(f"a leader task is an async function; {name!r} is not")
+        if any(task.function == function for task in self.leader_tasks):
+            return
+        self.leader_tasks.append(Handler(f"leader task {name!r}", function, True))
+        tell = self.on_leader_task
+        if tell is not None:
+            tell()
 
 
 def _check_callable(function: Function, what: str) -> None:

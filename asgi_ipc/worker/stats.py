@@ -21,7 +21,7 @@ class Stats:
         sent: messages accepted by this worker's verbs, one for each receiver.
         received: messages whose turn has come, with a handler or without.
         discarded: those of them that had no handler.
-        handler_errors: handlers and callbacks that raised or were cancelled.
+        handler_errors: handlers, callbacks and leader tasks that raised or were cancelled.
         dropped: what was dropped, by reason; a reason that has not come up is not there.
             Messages: `lost` (accepted here, and never left an outbox because their receiver went or this
             worker's own leave reached its deadline), `unhandled` (arrived, and not given to a handler

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asgi_ipc import IPC, DeliveryError, NotRunningError, Worker
 from tests.faults.simulation.oracle import LANE, Offer
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # How messages are named, and how often: a plain handler, a slow one, an ordered one, two that answer.
 _NAMES = ["note", "note", "slow", LANE, "ask", "ask quickly"]
+
+# How long the leader's task takes to end.
+LEADING_ENDS_S: Final = 0.01
 
 
 class App:
@@ -43,6 +46,7 @@ class App:
         ipc.receive(LANE, self._lane, ordered=True)
         ipc.on_join(self._on_join)
         ipc.on_leave(self._on_leave)
+        ipc.leader_task(self._lead)
 
     # --- its life
 
@@ -177,6 +181,18 @@ class App:
         offer = self._offer("answer", [self._heard("ask quickly", data)])
         with suppress(NotRunningError):
             self._now(offer, lambda: self.ipc.reply_nowait("answer", offer.data))
+
+    # --- what only one may do
+
+    async def _lead(self) -> None:
+        self._world.checks.begins_to_lead(self._program)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self._program.process.is_alive:
+                # Its end takes a while.
+                await asyncio.sleep(LEADING_ENDS_S)
+                self._world.checks.has_led(self._program)
 
     # --- who comes and goes
 

@@ -27,6 +27,7 @@ class Checks:
         self._world = world
         self._joins: set[tuple[int, int]] = set()
         self._departures: set[tuple[int, int]] = set()
+        self._leading: set[int] = set()
 
     # --- messages
 
@@ -110,6 +111,29 @@ class Checks:
         reasons += ["left"] if fate.has_terminated or fate.has_scaled_down or fate.restarts else []
         return reasons + (["replaced"] if fate.restarts or fate.has_retired else [])
 
+    # --- what only one may do
+
+    def begins_to_lead(self, program: Program) -> None:
+        """The leader's task has begun."""
+        self._world.note("begins to lead")
+        if others := self._leaders():
+            self._world.fail(f"w{program.generation} begins to lead while {others} do")
+        self._leading.add(program.generation)
+
+    def has_led(self, program: Program) -> None:
+        """It has ended."""
+        self._world.note("has led")
+        self._leading.discard(program.generation)
+
+    def _leaders(self) -> list[int]:
+        """Who runs the leader's task."""
+        return [g for g in sorted(self._leading) if self._world.programs[g].process.is_alive]
+
+    def _one_leads(self, alive: Iterable[Program]) -> bool:
+        """Whether everybody knows the same leader, and it does what it should."""
+        known = {each.app.ipc.leader for each in alive if each.app is not None}
+        return known == {self._world.programs[g].process.pid for g in self._leaders()} and len(known) == 1
+
     # --- settled
 
     def is_settled(self) -> bool:
@@ -120,6 +144,7 @@ class Checks:
             and all(each.is_ready and not each.is_stopping for each in alive)
             and all(each.process.is_reaped or each.process.is_alive for each in self._world.programs.values())
             and all(_knows_all(each, alive) and not self._unsaid(each) for each in alive)
+            and self._one_leads(alive)
         )
 
     def _unsaid(self, program: Program) -> set[int]:

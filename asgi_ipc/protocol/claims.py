@@ -1,0 +1,139 @@
+"""Claims: who is first at a key, of `run_once` and of `once`.
+
+Law: nothing in this file asks the kernel or the clock. A key has at most one
+holder. Whoever waits for it is answered in the end: when the holder is done,
+or as its successor, in the order of asking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+Scope: TypeAlias = Literal["run_once", "restart", "fleet"]
+"""Keys of different scopes are different keys; of `restart`, those of different restart rounds are, too."""
+
+# A key that is decided must be remembered, at about 500 bytes. Names of jobs and migrations are tens; who
+# makes keys up of data is told so before it has cost the launcher more than 5 MiB.
+MAX_KEYS: Final = 10_000
+
+# Of which scope, of which round if that counts, which key.
+_Place: TypeAlias = tuple[Scope, int, str]
+
+
+class _Claimant(NamedTuple):
+    generation: int
+    number: int
+
+
+class Decision(NamedTuple):
+    """The answer to one claim: whether it is the first, or None: there is no room for another key."""
+
+    generation: int
+    number: int
+    first: bool | None
+
+
+@dataclass(slots=True)
+class _Key:
+    """`holder` is None once it is done. Of `run_once`, who was told that it is the first."""
+
+    holder: _Claimant | None
+    # In the order of asking.
+    waiting: dict[_Claimant, None] = field(default_factory=dict)
+
+
+class Claims:
+    """The keys of one fleet. A claim is named by its generation and a number of its own."""
+
+    def __init__(self) -> None:
+        self._keys: dict[_Place, _Key] = {}
+        # In which round each process was started, and the newest round.
+        self._rounds: dict[int, int] = {}
+        self._newest = 0
+        # What each process holds or waits for, by the claim's number.
+        self._open: dict[int, dict[int, _Place]] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def born(self, generation: int, restart_round: int) -> None:
+        """A process has been started in that restart round."""
+        self._rounds[generation] = restart_round
+        self._open[generation] = {}
+        if restart_round > self._newest:
+            self._newest = restart_round
+            self._forget_rounds()
+
+    def claim(self, generation: int, number: int, scope: Scope, key: str) -> list[Decision]:
+        """It asks for a key; what is decided by that."""
+        if generation not in self._rounds:
+            return []
+        place = (scope, self._rounds[generation] if scope == "restart" else 0, key)
+        claimant = _Claimant(generation, number)
+        entry = self._keys.get(place)
+        if entry is None:
+            if len(self._keys) >= MAX_KEYS:
+                return [Decision(generation, number, None)]
+            self._keys[place] = _Key(claimant)
+            self._open[generation][number] = place
+            return [Decision(generation, number, True)]
+        if entry.holder is None or scope == "run_once":
+            return [Decision(generation, number, False)]
+        entry.waiting[claimant] = None
+        self._open[generation][number] = place
+        return []
+
+    def release(self, generation: int, number: int, done: bool) -> list[Decision]:
+        """It is done with what it was first at; or it gives that up, or its wait for it."""
+        place = self._open.get(generation, {}).pop(number, None)
+        if place is None:
+            return []
+        claimant = _Claimant(generation, number)
+        entry = self._keys[place]
+        if entry.holder != claimant:
+            del entry.waiting[claimant]
+            return []
+        if not done:
+            return self._pass_on(place, entry)
+        answers = [Decision(*waiting, False) for waiting in entry.waiting]
+        for waiting in entry.waiting:
+            del self._open[waiting.generation][waiting.number]
+        entry.holder = None
+        entry.waiting.clear()
+        return answers
+
+    def gone(self, generation: int) -> list[Decision]:
+        """Its process has ended: what it was first at and was not done with goes to the next."""
+        restart_round = self._rounds.pop(generation, None)
+        if restart_round is None:
+            return []
+        held = []
+        for number, place in self._open.pop(generation).items():
+            claimant = _Claimant(generation, number)
+            if self._keys[place].holder != claimant:
+                del self._keys[place].waiting[claimant]
+            elif place[0] != "run_once":
+                # What was to run once has been told to run, and stays so.
+                held.append(place)
+        decisions = []
+        for place in held:
+            decisions += self._pass_on(place, self._keys[place])
+        if restart_round < self._newest:
+            self._forget_rounds()
+        return decisions
+
+    def _pass_on(self, place: _Place, entry: _Key) -> list[Decision]:
+        """The holder was not done: the next one is first, if anybody waits; else nobody has ever been."""
+        if not entry.waiting:
+            del self._keys[place]
+            return []
+        entry.holder = next(iter(entry.waiting))
+        del entry.waiting[entry.holder]
+        return [Decision(*entry.holder, True)]
+
+    def _forget_rounds(self) -> None:
+        """Nobody asks any more for what belonged to an older round in which no process lives."""
+        asked = {self._newest, *self._rounds.values()}
+        for place in [each for each in self._keys if each[0] == "restart" and each[1] not in asked]:
+            del self._keys[place]

@@ -1,0 +1,73 @@
+"""Claiming: what this worker has asked for to be the first at, until it is answered and over.
+
+Law: every claim that was made and is not over is taken back, however its wait
+ends: by an answer that nobody looks at any more, too. Or nobody would ever be
+first again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from asgi_ipc.errors import LauncherError, NotRunningError
+from asgi_ipc.protocol.claims import MAX_KEYS, Scope
+from asgi_ipc.protocol.lifeline import Claim, Release
+from asgi_ipc.protocol.message import check_name
+from asgi_ipc.worker.calls import Calls
+from asgi_ipc.worker.solo import Launcher
+
+
+class Claiming:
+    """The claims of one worker."""
+
+    def __init__(self, launcher: Launcher, calls: Calls) -> None:
+        self._launcher = launcher
+        self._calls = calls
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bool | None]] = {}
+
+    async def first(self, scope: Scope, key: str) -> int:
+        """Wait until it is decided: the claim's number, to release it by; 0: another one was first.
+
+        Raises LauncherError if there is no room for another key, NotRunningError if nobody decides any more.
+        """
+        check_name(key)
+        if not self._launcher.is_open:
+            raise NotRunningError("the launcher is gone")
+        number = next(self._numbers)
+        decision = self._waiting[number] = self._loop.create_future()
+        try:
+            # Behind the entry: in a fleet of one the answer comes inside the call.
+            self._launcher.send(Claim(number, scope, key))
+            with self._calls.waiting():
+                first = await decision
+        except BaseException:
+            self.release(number, done=False)
+            raise
+        finally:
+            del self._waiting[number]
+        if first is None:
+            raise LauncherError(
+                f"run_once and once have {MAX_KEYS:,} keys, which is the limit; {key!r} would be one more"
+            )
+        return number if first else 0
+
+    def release(self, number: int, *, done: bool) -> None:
+        """The first is done, or gives up."""
+        self._launcher.send(Release(number, done))
+
+    def decided(self, number: int, first: bool | None) -> None:
+        """The launcher's answer; it has heard by now, or will, if nobody waits for it any more."""
+        decision = self._waiting.get(number)
+        if decision is not None and not decision.done():
+            decision.set_result(first)
+
+    def close(self, reason: str) -> None:
+        """There will be no answer."""
+        for decision in self._waiting.values():
+            if not decision.done():
+                decision.set_exception(NotRunningError(reason))
+                # Whoever asked may have been cancelled in this very moment.
+                decision.exception()

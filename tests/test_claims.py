@@ -1,0 +1,245 @@
+"""Claims: who is first, who waits for how long, and what is given back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from asgi_ipc.protocol.claims import MAX_KEYS, Claims, Decision, Scope
+from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+
+ONCE: list[Scope] = ["restart", "fleet"]
+SCOPES: list[Scope] = ["run_once", *ONCE]
+
+
+def a_fleet(count: int) -> Claims:
+    """Processes 1 to `count`, of before any restart."""
+    claims = Claims()
+    for generation in range(1, count + 1):
+        claims.born(generation, 0)
+    return claims
+
+
+# --- run_once
+
+
+def test_the_first_of_run_once_is_told_so_and_everybody_else_at_once_that_it_is_not() -> None:
+    claims = a_fleet(2)
+    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, True)]
+    assert claims.claim(1, 1, "run_once", "job") == [Decision(1, 1, False)]
+    assert claims.claim(2, 2, "run_once", "job") == [Decision(2, 2, False)]
+    assert claims.claim(1, 2, "run_once", "other") == [Decision(1, 2, True)]
+
+
+def test_what_was_to_run_once_stays_so_when_the_first_dies_and_across_restarts() -> None:
+    claims = a_fleet(1)
+    claims.claim(1, 1, "run_once", "job")
+    claims.born(2, 1)
+    assert claims.gone(1) == []
+    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, False)]
+
+
+def test_who_was_told_so_and_did_not_wait_for_it_has_not_run() -> None:
+    claims = a_fleet(2)
+    claims.claim(1, 1, "run_once", "job")
+    assert claims.release(1, 1, False) == []
+    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, True)]
+
+
+# --- once
+
+
+@pytest.mark.parametrize("scope", ONCE)
+def test_the_others_wait_until_the_first_is_done(scope: Scope) -> None:
+    claims = a_fleet(3)
+    assert claims.claim(1, 5, scope, "migrate") == [Decision(1, 5, True)]
+    assert claims.claim(2, 5, scope, "migrate") == []
+    assert claims.claim(3, 5, scope, "migrate") == []
+    assert claims.release(1, 5, True) == [Decision(2, 5, False), Decision(3, 5, False)]
+    assert claims.claim(2, 6, scope, "migrate") == [Decision(2, 6, False)]
+    # Who was not the first has nothing to end.
+    assert claims.release(2, 5, False) == claims.release(3, 5, True) == []
+
+
+@pytest.mark.parametrize("scope", ONCE)
+def test_the_next_in_line_is_first_if_the_first_failed_or_died(scope: Scope) -> None:
+    claims = a_fleet(4)
+    for generation in (1, 2, 3, 4):
+        claims.claim(generation, 1, scope, "migrate")
+    assert claims.release(1, 1, False) == [Decision(2, 1, True)]
+    assert claims.gone(2) == [Decision(3, 1, True)]
+    assert claims.gone(3) == [Decision(4, 1, True)]
+    assert claims.gone(4) == []
+    assert claims.claim(1, 2, scope, "migrate") == [Decision(1, 2, True)]
+
+
+def test_who_dies_while_it_waits_with_several_claims_is_passed_over() -> None:
+    claims = a_fleet(2)
+    for number in (1, 2, 3):
+        claims.claim(1, number, "fleet", "migrate")
+    claims.claim(2, 1, "fleet", "migrate")
+    assert claims.gone(1) == [Decision(2, 1, True)]
+
+
+def test_who_waits_no_more_is_passed_over() -> None:
+    claims = a_fleet(3)
+    for generation in (1, 2, 3):
+        claims.claim(generation, 1, "restart", "migrate")
+    assert claims.release(2, 1, False) == []
+    assert claims.release(1, 1, False) == [Decision(3, 1, True)]
+
+
+def test_keys_of_different_scopes_are_different_keys() -> None:
+    claims = a_fleet(1)
+    decisions = [claims.claim(1, number, scope, "key") for number, scope in enumerate(SCOPES)]
+    assert decisions == [[Decision(1, number, True)] for number in range(3)]
+
+
+# --- rounds
+
+
+def test_each_restart_round_decides_anew_and_the_fleet_once_for_all() -> None:
+    claims = a_fleet(1)
+    for number, scope in enumerate(ONCE):
+        claims.claim(1, number, scope, "migrate")
+        claims.release(1, number, True)
+    claims.born(2, 1)
+    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, True)]
+    assert claims.claim(2, 2, "fleet", "migrate") == [Decision(2, 2, False)]
+    # One of before the restart is still here.
+    assert claims.claim(1, 3, "restart", "migrate") == [Decision(1, 3, False)]
+
+
+def test_a_round_in_which_nobody_lives_is_forgotten_but_for_the_newest() -> None:
+    claims = a_fleet(1)
+    claims.claim(1, 1, "restart", "migrate")
+    claims.claim(1, 2, "fleet", "migrate")
+    claims.claim(1, 3, "run_once", "migrate")
+    claims.release(1, 1, True)
+    claims.release(1, 2, True)
+    # Its crash replacement finds the work done.
+    claims.gone(1)
+    assert len(claims) == 3
+    claims.born(2, 0)
+    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, False)]
+    claims.born(3, 1)
+    assert len(claims) == 3
+    claims.gone(2)
+    assert len(claims) == 2
+
+
+# --- bounds
+
+
+def test_beyond_ten_thousand_keys_those_that_are_known_are_still_decided() -> None:
+    claims = a_fleet(2)
+    for number in range(MAX_KEYS):
+        claims.claim(1, number, SCOPES[number % 3], f"key {number}")
+    assert len(claims) == MAX_KEYS
+    assert claims.claim(2, 1, "run_once", "one more") == [Decision(2, 1, None)]
+    assert claims.claim(2, 2, "fleet", "one more") == [Decision(2, 2, None)]
+    assert claims.claim(2, 3, "run_once", "key 0") == [Decision(2, 3, False)]
+    # Given up without having been done, a key is free.
+    claims.release(1, 1, False)
+    assert claims.claim(2, 4, "fleet", "one more") == [Decision(2, 4, True)]
+
+
+def test_who_is_not_there_is_answered_nothing() -> None:
+    claims = a_fleet(1)
+    assert claims.claim(2, 1, "fleet", "key") == []
+    assert claims.release(2, 1, True) == claims.release(1, 1, True) == claims.gone(2) == []
+
+
+# --- everything at once
+
+
+class ClaimsMachine(RuleBasedStateMachine):
+    """Processes that claim, end, give up and die in any order, on few keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claims = Claims()
+        self.born = self.round = self.numbers = 0
+        self.rounds: dict[int, int] = {}
+        # (generation, number): the key, as this scope means it.
+        self.waiting: dict[tuple[int, int], tuple[Scope, int, str]] = {}
+        self.holding: dict[tuple[int, int], tuple[Scope, int, str]] = {}
+        self.done: set[tuple[Scope, int, str]] = set()
+
+    def heard(self, decisions: list[Decision]) -> None:
+        for generation, number, first in decisions:
+            place = self.waiting.pop((generation, number))
+            assert first is not None
+            if not first:
+                assert place in self.done
+                continue
+            assert place not in self.done, "first at what has been done"
+            assert place not in self.holding.values(), "two at once"
+            if place[0] == "run_once":
+                self.done.add(place)
+            else:
+                self.holding[generation, number] = place
+
+    @rule(restarts=st.booleans())
+    def start(self, restarts: bool) -> None:
+        self.round += restarts
+        self.born += 1
+        self.rounds[self.born] = self.round
+        self.claims.born(self.born, self.round)
+
+    @precondition(lambda self: self.rounds)
+    @rule(data=st.data(), scope=st.sampled_from(SCOPES), key=st.sampled_from("ab"))
+    def claim(self, data: st.DataObject, scope: Scope, key: str) -> None:
+        generation = data.draw(st.sampled_from(sorted(self.rounds)))
+        self.numbers += 1
+        place = (scope, self.rounds[generation] if scope == "restart" else 0, key)
+        self.waiting[generation, self.numbers] = place
+        self.heard(self.claims.claim(generation, self.numbers, scope, key))
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data(), done=st.booleans())
+    def end(self, data: st.DataObject, done: bool) -> None:
+        claimant = data.draw(st.sampled_from(sorted(self.holding)))
+        self.end_as(claimant, done)
+
+    def end_as(self, claimant: tuple[int, int], done: bool) -> None:
+        place = self.holding.pop(claimant)
+        if done:
+            self.done.add(place)
+        self.heard(self.claims.release(*claimant, done))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        claimant = data.draw(st.sampled_from(sorted(self.waiting)))
+        del self.waiting[claimant]
+        self.heard(self.claims.release(*claimant, False))
+
+    @precondition(lambda self: self.rounds)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        dead = data.draw(st.sampled_from(sorted(self.rounds)))
+        del self.rounds[dead]
+        self.waiting = {claim: place for claim, place in self.waiting.items() if claim[0] != dead}
+        self.holding = {claim: place for claim, place in self.holding.items() if claim[0] != dead}
+        self.heard(self.claims.gone(dead))
+
+    @invariant()
+    def who_waits_waits_for_somebody(self) -> None:
+        assert set(self.waiting.values()) <= set(self.holding.values())
+
+    @invariant()
+    def nothing_is_kept_for_nobody(self) -> None:
+        asked = {self.round, *self.rounds.values()}
+        kept = {place for place in self.done if place[0] != "restart" or place[1] in asked}
+        assert len(self.claims) == len(kept | set(self.holding.values()))
+
+    def teardown(self) -> None:
+        while self.holding:
+            self.end_as(min(self.holding), done=self.numbers % 2 == 0)
+            self.numbers += 1
+        assert not self.waiting
+
+
+test_whatever_happens_there_is_one_holder_and_everyone_is_answered = ClaimsMachine.TestCase

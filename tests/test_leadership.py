@@ -1,0 +1,147 @@
+"""Leadership: who is appointed, when it moves, and that there are never two."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from asgi_ipc.protocol.leadership import Leadership
+from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+
+
+def a_fleet(count: int) -> Leadership:
+    """Members 1 to `count`; the first leads."""
+    leadership = Leadership()
+    for generation in range(1, count + 1):
+        leadership.entered(generation)
+    return leadership
+
+
+def test_the_first_to_enter_leads_and_goes_on_when_newer_ones_come() -> None:
+    leadership = Leadership()
+    assert leadership.leader == 0
+    assert leadership.entered(2)
+    assert not leadership.entered(1)
+    assert not leadership.entered(3)
+    assert leadership.leader == 2
+
+
+def test_the_newest_is_next() -> None:
+    leadership = a_fleet(4)
+    assert leadership.gone(1)
+    assert leadership.leader == 4
+    assert not leadership.gone(3)
+    assert leadership.resigned(4)
+    assert leadership.leader == 2
+
+
+def test_neither_a_leave_nor_a_stall_takes_leadership_away() -> None:
+    leadership = a_fleet(2)
+    leadership.stalled(1, True)
+    leadership.leaving(1)
+    assert leadership.leader == 1
+    assert leadership.gone(1)
+    assert leadership.leader == 2
+
+
+def test_who_leaves_or_has_resigned_is_appointed_no_more() -> None:
+    leadership = a_fleet(3)
+    leadership.leaving(3)
+    leadership.resigned(2)
+    assert leadership.gone(1)
+    assert leadership.leader == 0
+    # Word that it has entered may come behind that it leaves.
+    leadership.leaving(4)
+    assert not leadership.entered(4)
+    assert leadership.entered(5)
+    assert leadership.leader == 5
+
+
+def test_a_stalled_member_is_appointed_if_there_is_no_other() -> None:
+    leadership = a_fleet(3)
+    leadership.stalled(3, True)
+    leadership.gone(1)
+    assert leadership.leader == 2
+    leadership.resigned(2)
+    assert leadership.leader == 3
+    leadership = a_fleet(3)
+    leadership.stalled(3, True)
+    leadership.stalled(3, False)
+    leadership.gone(1)
+    assert leadership.leader == 3
+
+
+def test_who_was_appointed_and_had_resigned_in_that_moment_passes_it_on() -> None:
+    leadership = a_fleet(3)
+    assert leadership.gone(1)
+    assert leadership.leader == 3
+    assert leadership.resigned(3)
+    assert not leadership.resigned(3)
+    assert leadership.leader == 2
+
+
+class LeadershipMachine(RuleBasedStateMachine):
+    """Workers that run what only the leader may do from the moment in which they are appointed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leadership = Leadership()
+        self.born = 0
+        self.entered: set[int] = set()
+        self.out: set[int] = set()
+        # Whose tasks run: begun when it was appointed, over when it resigned or ended.
+        self.running: set[int] = set()
+
+    def heard(self, changed: bool) -> None:
+        leader = self.leadership.leader
+        if changed and leader:
+            assert leader not in self.running, "told of what it does already"
+            assert leader in self.entered - self.out
+            self.running.add(leader)
+
+    @rule()
+    def enter(self) -> None:
+        self.born += 1
+        self.entered.add(self.born)
+        self.heard(self.leadership.entered(self.born))
+
+    @precondition(lambda self: self.entered)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        leaver = data.draw(st.sampled_from(sorted(self.entered)))
+        self.out.add(leaver)
+        self.leadership.leaving(leaver)
+
+    @precondition(lambda self: self.entered)
+    @rule(data=st.data())
+    def resign(self, data: st.DataObject) -> None:
+        generation = data.draw(st.sampled_from(sorted(self.entered)))
+        self.out.add(generation)
+        self.running.discard(generation)
+        self.heard(self.leadership.resigned(generation))
+
+    @precondition(lambda self: self.entered)
+    @rule(data=st.data(), is_stalled=st.booleans())
+    def stall(self, data: st.DataObject, is_stalled: bool) -> None:
+        self.leadership.stalled(data.draw(st.sampled_from(sorted(self.entered))), is_stalled)
+
+    @precondition(lambda self: self.entered)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        dead = data.draw(st.sampled_from(sorted(self.entered)))
+        self.entered.discard(dead)
+        self.out.discard(dead)
+        self.running.discard(dead)
+        self.heard(self.leadership.gone(dead))
+
+    @invariant()
+    def there_are_never_two(self) -> None:
+        assert len(self.running) <= 1
+        assert self.running == ({self.leadership.leader} if self.leadership.leader else set())
+
+    @invariant()
+    def somebody_leads_if_anybody_can(self) -> None:
+        assert self.leadership.leader or not self.entered - self.out
+
+
+test_whatever_happens_there_is_one_leader_if_there_can_be = LeadershipMachine.TestCase

@@ -1,0 +1,288 @@
+"""run_once and once: who is first, who waits, and what happens to who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Literal
+
+import pytest
+
+from asgi_ipc import IPC, InvalidNameError, LauncherError, NotRunningError
+from asgi_ipc.protocol.claims import MAX_KEYS
+from tests.inprocess import Fleet, Member, fleet, until
+
+Scopes = pytest.mark.parametrize("scope", ["restart", "fleet"])
+Scope = Literal["restart", "fleet"]
+
+
+class Block:
+    """A worker's way through the block of a key: what it was told, and when it leaves."""
+
+    def __init__(self, member: Member, key: str = "migrate", scope: Scope = "restart") -> None:
+        self.told: bool | None = None
+        self._gate = asyncio.Event()
+        self._error: Exception | None = None
+        self._member, self._key, self._scope = member, key, scope
+        self.task = asyncio.create_task(self._pass())
+
+    async def _pass(self) -> None:
+        async with self._member.ipc.once(self._key, scope=self._scope) as first:
+            self.told = first
+            await self._gate.wait()
+            if self._error is not None:
+                raise self._error
+
+    async def is_told(self) -> bool:
+        await until(lambda: self.told is not None)
+        assert self.told is not None
+        return self.told
+
+    async def leave(self, error: Exception | None = None) -> None:
+        self._error = error
+        self._gate.set()
+        await asyncio.wait([self.task])
+
+
+async def asked(launcher: Fleet, *waiting: Member) -> None:
+    """Wait until the launcher has heard what these ask for."""
+    claims = launcher.relay._claims
+    await until(lambda: all(claims._open[member.worker.generation] for member in waiting))
+
+
+# --- run_once
+
+
+async def test_run_once_is_true_in_exactly_one_worker() -> None:
+    async with fleet(3) as (_, members):
+        told = await asyncio.gather(*(member.ipc.run_once("job") for member in members for _ in range(2)))
+        assert sorted(told) == [False] * 5 + [True]
+        assert await members[1].ipc.run_once("other") is True
+        assert await members[1].ipc.run_once("other") is False
+
+
+async def test_run_once_stays_decided_when_the_first_dies_and_across_restarts() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        assert await a.ipc.run_once("job")
+        launcher.kill(a)
+        assert not await b.ipc.run_once("job")
+        async with launcher.joined(launcher.new(slot=0, restart_round=1)) as c:
+            assert not await c.ipc.run_once("job")
+
+
+async def test_an_answer_that_nobody_has_waited_for_does_not_count() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        asking = asyncio.create_task(a.ipc.run_once("job"))
+        await asked(launcher, a)
+        # The answer is under way.
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: not launcher.relay._claims._open[a.worker.generation])
+        assert await b.ipc.run_once("job")
+
+
+# --- once
+
+
+@Scopes
+async def test_the_others_wait_until_the_first_has_left_the_block(scope: Scope) -> None:
+    async with fleet(3) as (launcher, (a, b, c)):
+        first = Block(a, scope=scope)
+        assert await first.is_told()
+        others = [Block(b, scope=scope), Block(c, scope=scope)]
+        await asked(launcher, b, c)
+        assert [block.told for block in others] == [None, None]
+        await first.leave()
+        assert [await block.is_told() for block in others] == [False, False]
+        for block in others:
+            await block.leave()
+        late = Block(b, scope=scope)
+        assert not await late.is_told()
+        await late.leave()
+
+
+@Scopes
+async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died(scope: Scope) -> None:
+    async with fleet(3) as (launcher, (a, b, c)):
+        blocks = []
+        for member in (a, b, c):
+            blocks.append(Block(member, scope=scope))
+            await asked(launcher, member)
+        assert await blocks[0].is_told()
+        await blocks[0].leave(ValueError("broken on purpose"))
+        assert isinstance(blocks[0].task.exception(), ValueError)
+        assert await blocks[1].is_told()
+        assert blocks[2].told is None
+        launcher.kill(b)
+        assert await blocks[2].is_told()
+        await blocks[2].leave()
+        await blocks[1].leave()
+
+
+async def test_who_is_cancelled_while_it_waits_withdraws() -> None:
+    async with fleet(3) as (launcher, (a, b, c)):
+        blocks = []
+        for member in (a, b, c):
+            blocks.append(Block(member))
+            await asked(launcher, member)
+        blocks[1].task.cancel()
+        await until(lambda: not launcher.relay._claims._open[b.worker.generation])
+        await blocks[0].leave(ValueError("broken on purpose"))
+        assert isinstance(blocks[0].task.exception(), ValueError)
+        assert await blocks[2].is_told()
+        await blocks[2].leave()
+        assert blocks[1].task.cancelled()
+
+
+async def test_who_is_cancelled_in_the_block_has_not_done_it() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        first = Block(a)
+        assert await first.is_told()
+        second = Block(b)
+        await asked(launcher, b)
+        first.task.cancel()
+        assert await second.is_told()
+        await second.leave()
+
+
+async def test_each_restart_round_is_decided_anew_and_the_fleet_once_for_all() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        scopes: list[Scope] = ["restart", "fleet"]
+        for scope in scopes:
+            async with a.ipc.once("migrate", scope=scope) as first:
+                assert first
+        assert await a.ipc.run_once("migrate")
+        async with launcher.joined(launcher.new(slot=1, restart_round=1)) as b:
+            async with b.ipc.once("migrate") as first:
+                assert first
+            async with b.ipc.once("migrate", scope="fleet") as first:
+                assert not first
+            async with a.ipc.once("migrate") as first:
+                assert not first
+
+
+async def test_a_worker_that_leaves_inside_the_block_holds_it_until_it_has_left_or_ended() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        b = launcher.new(slot=1)
+        async with launcher.joined(b):
+            first = Block(b)
+            assert await first.is_told()
+        second = Block(a)
+        await asked(launcher, a)
+        assert second.told is None
+        # Its lifespan is over, its lifeline is not.
+        await first.leave()
+        assert not await second.is_told()
+        await second.leave()
+
+
+async def test_handlers_that_wait_are_not_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_ipc.worker.flow.MAX_IN_FLIGHT", 2)
+    async with fleet(2) as (_, (a, b)):
+        first = Block(a)
+        assert await first.is_told()
+        told: list[bool] = []
+
+        @b.ipc.receive("job")
+        async def job(data: Any) -> None:
+            async with b.ipc.once("migrate") as mine:
+                told.append(mine)
+
+        for number in range(10):
+            await a.ipc.send(b.pid, "job", number)
+        await a.ipc.send(b.pid, "note", "behind")
+        assert await b.until(1) == ["behind"]
+        await first.leave()
+        await until(lambda: told == [False] * 10)
+
+
+# --- what goes wrong
+
+
+async def test_when_the_launcher_dies_whoever_waits_is_told_so_and_the_block_goes_on() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        first = Block(a)
+        assert await first.is_told()
+        second = Block(b)
+        await asked(launcher, b)
+        launcher.die()
+        with pytest.raises(NotRunningError, match="the launcher is gone"):
+            await second.task
+        with pytest.raises(NotRunningError, match="the launcher is gone"):
+            await b.ipc.run_once("job")
+        await first.leave()
+        assert first.task.exception() is None
+
+
+async def test_who_waits_when_its_lifespan_has_ended_is_told_so() -> None:
+    async with fleet(1) as (launcher, (a,)):
+        first = Block(a)
+        assert await first.is_told()
+        b = launcher.new(slot=1)
+        async with launcher.joined(b):
+            second = Block(b)
+            await asked(launcher, b)
+        with pytest.raises(NotRunningError, match="has ended"):
+            await second.task
+        await until(lambda: not launcher.relay._claims._open[b.worker.generation])
+        await first.leave()
+
+
+async def test_outside_the_lifespan_nothing_is_decided() -> None:
+    ipc = IPC()
+    with pytest.raises(NotRunningError):
+        await ipc.run_once("job")
+    with pytest.raises(NotRunningError):
+        await ipc.once("migrate").__aenter__()
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "x" * 255, 7])
+async def test_a_key_is_checked_as_a_name_is(key: Any) -> None:
+    ipc = IPC()
+    async with ipc.lifespan():
+        with pytest.raises(InvalidNameError):
+            await ipc.run_once(key)
+        with pytest.raises(InvalidNameError):
+            await ipc.once(key).__aenter__()
+        with pytest.raises(ValueError, match="'restart' or 'fleet', not 'run_once'"):
+            await ipc.once("migrate", scope="run_once").__aenter__()  # type: ignore[arg-type]
+
+
+# --- a fleet of one
+
+
+async def test_a_fleet_of_one_decides_by_the_same_rules() -> None:
+    ipc = IPC()
+    async with ipc.lifespan():
+        assert [await ipc.run_once("job") for _ in range(3)] == [True, False, False]
+        with suppress(ZeroDivisionError):
+            async with ipc.once("migrate") as first:
+                assert first
+                raise ZeroDivisionError
+        order: list[bool] = []
+
+        async def migrate() -> None:
+            async with ipc.once("migrate") as first:
+                order.append(first)
+                await asyncio.sleep(0)
+                order.append(first)
+
+        await asyncio.gather(migrate(), migrate())
+        assert order == [True, True, False, False]
+
+
+async def test_beyond_ten_thousand_keys_the_bound_is_named_and_those_that_are_known_are_decided() -> None:
+    ipc = IPC()
+    async with ipc.lifespan():
+        for number in range(MAX_KEYS - 1):
+            assert await ipc.run_once(f"key {number}")
+        async with ipc.once("migrate") as first:
+            assert first
+        with pytest.raises(LauncherError, match=r"10,000 keys, which is the limit; 'one more' would"):
+            await ipc.run_once("one more")
+        with pytest.raises(LauncherError, match="10,000 keys"):
+            await ipc.once("one more").__aenter__()
+        assert not await ipc.run_once("key 0")
+        async with ipc.once("migrate") as first:
+            assert not first
