@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asgi_ipc.worker.ipc import IPC
+    from asgi_ipc.worker.running import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Acting:
 acting: contextvars.ContextVar[Acting | None] = contextvars.ContextVar("asgi_ipc_acting", default=None)
 
 
-def member_for(ipc: IPC) -> IPC | None:
+def member_for(ipc: Running) -> IPC | None:
     """Who stands for that one here; None: nobody."""
     now = acting.get()
     return now.member if now is not None and now.ipc is ipc else None

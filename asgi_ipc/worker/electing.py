@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from asgi_ipc.worker.endpoint import Endpoint
+from asgi_ipc.worker.running import Running
 
 
-class Electing:
+class Electing(Running):
     """The part of an IPC that is about the one among many."""
-
-    def _entered(self) -> Endpoint:
-        raise NotImplementedError
-
-    def _active(self) -> Endpoint:
-        raise NotImplementedError
 
     @property
     def leader(self) -> int | None:

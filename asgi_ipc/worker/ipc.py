@@ -7,41 +7,36 @@ others on the event loop that entered the lifespan.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import select
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from threading import get_ident
-from typing import Any, Final
+from typing import Final
 
 from asgi_ipc.errors import (
-    DeliveryError,
     LauncherError,
-    NotRunningError,
-    OutsideHandlerError,
-    UnknownWorkerError,
-    WorkerGoneError,
     WouldBlockError,
 )
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import PUBLISH, Data, Encoded
+from asgi_ipc.protocol.message import Data
 from asgi_ipc.protocol.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
+from asgi_ipc.worker.asking import Asking
 from asgi_ipc.worker.calls import current_delivery
 from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.peers import Peer
-from asgi_ipc.worker.questions import Gathered
-from asgi_ipc.worker.registering import Registering
-from asgi_ipc.worker.registry import Registry
+from asgi_ipc.worker.publishing import Publishing
+from asgi_ipc.worker.running import (
+    RECEIVERS_AS_ONE_MESSAGE,
+    YIELD_AFTER_BYTES,
+    YIELD_AFTER_MESSAGES,
+    no_timeout,
+)
 from asgi_ipc.worker.stats import Stats, snapshot
-from asgi_ipc.worker.subscription import Overflow, Subscription
-from asgi_ipc.worker.topics import Topics
 
 # Half of an outbox: the largest message still fits one that has something in it.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -49,17 +44,8 @@ DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 # See --drain-timeout.
 DEFAULT_DRAIN_TIMEOUT_S: Final = 10.0
 
-# `await send` yields to the loop after so much in one turn, or a loop that
-# sends would keep everyone else waiting.
-YIELD_AFTER_MESSAGES: Final = 256
-YIELD_AFTER_BYTES: Final = 1024 * 1024
 
-# Each further receiver of a broadcast costs about this fraction of a message:
-# yielding too often leaves its packets almost empty.
-RECEIVERS_AS_ONE_MESSAGE: Final = 8
-
-
-class IPC(Registering, Electing):
+class IPC(Asking, Publishing, Electing):
     """Messages between the workers of one server.
 
     `from asgi_ipc import ipc` gives the process-wide one. Register handlers
@@ -74,11 +60,6 @@ class IPC(Registering, Electing):
 
     def __init__(self) -> None:
         super().__init__()
-        self._endpoint: Endpoint | None = None
-        self._last_stats: Stats | None = None
-        # Where verbs put messages: None unless they are accepted; and replies, which are while this leaves.
-        self._sending: Outgoing | None = None
-        self._replying: Outgoing | None = None
         descriptors.register(self)
 
     # --- who
@@ -157,7 +138,7 @@ class IPC(Registering, Electing):
         if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
             outgoing = self._here(outgoing)
         if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
+            raise no_timeout(timeout)
         refused = outgoing.send(pid, name, data)
         if refused is not None:
             await self._accepted_by(outgoing, *refused, timeout)
@@ -193,15 +174,13 @@ class IPC(Registering, Electing):
         if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
             outgoing = self._here(outgoing)
         if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
+            raise no_timeout(timeout)
         message = outgoing.pack(name, data)
         took, full = outgoing.post_to_each(outgoing.peers.members(include_self=include_self), message)
-        if full:
-            return (*took, *await self._accepted_by_each(outgoing, full, message, timeout))
         # Encoded once; putting it into some outboxes more costs little beside that.
         outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
+        if full or outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
+            return await self._rest_of_each(outgoing, took, full, message, timeout)
         return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
@@ -224,7 +203,7 @@ class IPC(Registering, Electing):
         if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
             outgoing = self._here(outgoing, replying=True)
         if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
+            raise no_timeout(timeout)
         refused = outgoing.send(self._addressee(), name, data)
         if refused is not None:
             await self._accepted_by(outgoing, *refused, timeout)
@@ -244,155 +223,6 @@ class IPC(Registering, Electing):
         refused = outgoing.send(self._addressee(), name, data)
         if refused is not None:
             raise WouldBlockError(refused.peer.worker.pid)
-
-    # --- questions
-
-    async def request(
-        self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
-    ) -> Any:
-        """Ask one worker: what its handler of that name gives back.
-
-        A question runs there like a message of its name, in its order; `sender` and `reply` work as ever.
-        Cancelling this, or its timeout, cancels an async handler there that has not finished; an answer that
-        comes later is discarded and counted (`late_answer` of `stats().dropped`).
-
-        Args:
-            pid, name, data: as of `send`; what the handler gives back may be what `data` may be.
-            timeout: seconds for all of it, the wait for room included; None: as long as it takes.
-
-        Raises:
-            NoHandlerError: that worker has none of this name.
-            InvalidDataError: `data` is not what its handler there is annotated with.
-            RemoteError: its handler raised, was cancelled, or gave back what a message can't carry.
-            RequestTimeoutError: no answer in time.
-            UnknownWorkerError: no such member now.
-            WorkerGoneError: it died, or left without an answer; told at once.
-            Others: as `send`, before anything is sent.
-        """
-        self._here(self._sending)
-        if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
-        return await self._entered().questions.ask(pid, name, data, timeout)
-
-    async def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
-        """Ask all members at once, this one among them: a dict of pid -> answer, of those that came in time.
-
-        It raises nothing for one that is slow, fails or goes: that costs its own row only, which is in
-        `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
-        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the
-        order of the slots.
-
-        Raises as `send` for what is no message, before anything is sent.
-        """
-        self._here(self._sending)
-        if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
-        return await self._entered().questions.ask_all(name, data, timeout, include_self=include_self)
-
-    async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
-        """Send one message to exactly one member, the one with the least work waiting; its pid.
-
-        What counts is what this worker can see: its outbox for that member, and what that one has not read.
-        Equals take turns. If it goes before the message was accepted, another one gets it.
-
-        Raises as `send`; UnknownWorkerError and WorkerGoneError only if nobody is left.
-        """
-        outgoing = self._here(self._sending)
-        if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
-        message = outgoing.pack(name, data)
-        deadline = None if timeout is None else outgoing.loop.time() + timeout
-        while True:
-            peer = outgoing.least_busy()
-            with suppress(UnknownWorkerError):
-                if not outgoing.post(peer, message):
-                    left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
-                    try:
-                        await self._accepted_by(outgoing, peer, message, left_s)
-                    except WorkerGoneError:
-                        continue
-                outgoing.turn_messages += 1
-                if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-                    await self._yield()
-                return peer.worker.pid
-
-    # --- topics
-
-    async def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
-        """Send one message to all who subscribe to a topic; return the pids of the workers that took it.
-
-        Workers without a subscriber are sent nothing. Publications of one worker arrive in the order in which
-        they were accepted, in each subscription. Outboxes that are full are waited for as in `broadcast`, and
-        it raises nothing for slow or vanished members.
-
-        Args:
-            topic: 1 to 254 bytes of UTF-8, no control characters.
-            data, timeout: as of `send`.
-
-        Raises as `broadcast`; InvalidNameError for what can't be a topic.
-        """
-        outgoing = self._here(self._sending)
-        if timeout is not None and not timeout >= 0:
-            raise _no_timeout(timeout)
-        members = self._entered().topics.audience(topic)
-        message = outgoing.wrap(PUBLISH, (topic,), data)
-        took, full = outgoing.post_to_each(members, message)
-        if full:
-            return (*took, *await self._accepted_by_each(outgoing, full, message, timeout))
-        outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
-        return tuple(took)
-
-    def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
-        """As `publish`, without waiting; if one outbox is full, to nobody: WouldBlockError.
-
-        May be called from any thread of the worker.
-        """
-        outgoing = self._sending
-        if outgoing is None:
-            outgoing = self._elsewhere()
-        members = self._entered().topics.audience(topic)
-        return tuple(outgoing.post_to_all(members, outgoing.wrap(PUBLISH, (topic,), data)))
-
-    def subscribe(
-        self, topic: str, *, overflow: Overflow = "wait", max_messages: int = 1000, until_stop: bool = False
-    ) -> Subscription:
-        """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`, to be iterated.
-
-        Each message is a Publication: `.topic`, `.data`, `.sender` (a pid) and `.missed` (how many this
-        subscription has lost since the one before).
-
-        Once it is entered, it gets every publication that this worker accepts from then on, and every one
-        that another member accepts that knew of it; what was under way to this worker already may come, too.
-        Entering waits until all members know, which takes one round trip; for one that does not answer it
-        waits for a second at most, logs that, and does not wait for it again until it has answered. A worker
-        that joins later publishes nothing before it knows.
-
-        Args:
-            topic: 1 to 254 bytes of UTF-8, no control characters.
-            overflow: what happens when `max_messages` wait here:
-                `wait`: nothing is lost. What comes waits as messages for a slow handler do: 1,000 of them
-                (or 64 MiB), then this worker reads no more, for no subscription and no handler, and `publish`
-                waits until its deadline;
-                `drop_oldest`, `drop_newest`: one is lost, counted (`overflow` of `stats().dropped`) and told
-                with the next message (`.missed`);
-                `close`: the iteration ends, behind what waits, with SubscriptionOverflowError.
-            max_messages: at least 1; and no more than 32 MiB of `str` and `bytes`.
-            until_stop: end the iteration when this worker is told to stop, rather than with the lifespan:
-                for streaming responses, which a stop or a restart would wait for.
-
-        Raises InvalidNameError or ValueError here, and NotRunningError when it is entered.
-        """
-        return Subscription(
-            self._topics_here, topic, overflow=overflow, max_messages=max_messages, until_stop=until_stop
-        )
-
-    def _topics_here(self) -> Topics:
-        self._here(self._sending)
-        return self._entered().topics
 
     # --- life
 
@@ -443,106 +273,6 @@ class IPC(Registering, Electing):
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
         self._endpoint = self._sending = self._replying = self._last_stats = None
-
-    # --- in between
-
-    def _entered(self) -> Endpoint:
-        endpoint = self._endpoint
-        if endpoint is None:
-            member = member_for(self)
-            if member is not None:
-                return member._entered()
-            raise NotRunningError
-        return endpoint
-
-    @property
-    def _registry(self) -> Registry:
-        member = member_for(self) if self._endpoint is None else None
-        return self._registered if member is None else member._registered
-
-    def _is_played_by(self, other: object) -> bool:
-        """Whether that is the member that stands for this one here."""
-        return self._endpoint is None and other is member_for(self)
-
-    def _elsewhere(self, *, replying: bool = False) -> Outgoing:
-        """Where the member that stands for this one puts messages. Raises NotRunningError if nobody does."""
-        member = member_for(self) if self._endpoint is None else None
-        if member is None:
-            raise self._not_running()
-        outgoing = member._replying if replying else member._sending
-        return member._elsewhere() if outgoing is None else outgoing
-
-    def _active(self) -> Endpoint:
-        """Where an awaited verb asks the launcher. Raises as `_here`."""
-        self._here(self._sending)
-        return self._entered()
-
-    def _not_running(self) -> NotRunningError:
-        if self._endpoint is None:
-            return NotRunningError()
-        return NotRunningError("ipc.lifespan has not been entered yet, or is ending")
-
-    def _here(self, outgoing: Outgoing | None, *, replying: bool = False) -> Outgoing:
-        """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop.
-
-        Once a turn is enough on one thread, where another loop can't run meanwhile.
-        """
-        if outgoing is None:
-            outgoing = self._elsewhere(replying=replying)
-        if get_ident() != outgoing.thread or asyncio.get_running_loop() is not outgoing.loop:
-            raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
-        return outgoing
-
-    def _addressee(self) -> Worker:
-        delivery = current_delivery.get()
-        if delivery is None or (delivery.ipc is not self and not self._is_played_by(delivery.ipc)):
-            raise OutsideHandlerError
-        return delivery.sender
-
-    def _waiting(self) -> AbstractContextManager[None]:
-        """Around a wait inside a verb."""
-        return self._entered().dispatcher.calls.waiting()
-
-    async def _accepted_by(
-        self, outgoing: Outgoing, peer: Peer, message: Encoded, timeout: float | None
-    ) -> None:
-        waiter = outgoing.queue(peer, message)
-        with self._waiting():
-            await outgoing.accepted(waiter, timeout)
-
-    async def _accepted_by_each(
-        self, outgoing: Outgoing, full: Sequence[Peer], message: Encoded, timeout: float | None
-    ) -> list[int]:
-        """Wait for room in all these outboxes at once; the pids of those who made it."""
-        waiters = []
-        for peer in full:
-            # A member that leaves in this very moment does not get it.
-            with suppress(UnknownWorkerError):
-                waiters.append(outgoing.queue(peer, message))
-        waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
-        try:
-            with self._waiting():
-                results = await asyncio.gather(*waits, return_exceptions=True)
-        finally:
-            # A wait that was cancelled before it began has not done so itself.
-            for waiter in waiters:
-                outgoing.withdraw(waiter)
-        took = []
-        for waiter, result in zip(waiters, results, strict=True):
-            if result is None:
-                took.append(waiter.peer.worker.pid)
-            elif not isinstance(result, DeliveryError):
-                raise result
-        return took
-
-    async def _yield(self) -> None:
-        with self._waiting():
-            await asyncio.sleep(0)
-
-
-def _no_timeout(timeout: float) -> ValueError:
-    # For what is not `>= 0`, which NaN is not either.
-    return ValueError(f"a timeout is a number of seconds from 0 on, or None; not {timeout!r}")
 
 
 def _settings_of_one() -> Settings:
