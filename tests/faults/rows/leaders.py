@@ -97,9 +97,11 @@ class Storm:
                 self.cut_short += 1
 
     def _kill(self, note: Note) -> None:
+        # Before: another one may have begun by the time that this process goes on.
+        at = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(note["pid"], signal.SIGKILL)
-            self.kills.append(Kill(note["by"], time.monotonic()))
+            self.kills.append(Kill(note["by"], at))
 
     def _running(self) -> Note | None:
         """The beginning of the task that runs now, as far as the log is known."""
