@@ -38,7 +38,9 @@ async def recipe(name: str, *options: str, workers: int = 3, **env: str) -> Asyn
 
 def client(server: Server, address: str = "127.0.0.1") -> httpx.AsyncClient:
     """One connection, from that local address."""
-    transport = httpx.AsyncHTTPTransport(verify=_NO_TLS, local_address=address)
+    transport = httpx.AsyncHTTPTransport(
+        verify=_NO_TLS, limits=httpx.Limits(max_connections=1), local_address=address
+    )
     return httpx.AsyncClient(
         transport=transport, base_url=f"http://127.0.0.1:{server.port}", timeout=DEADLINE_S
     )
@@ -50,13 +52,15 @@ def worker_of(response: httpx.Response) -> int:
 
 
 @asynccontextmanager
-async def visits(server: Server, pids: Collection[int]) -> AsyncIterator[dict[int, httpx.AsyncClient]]:
-    """A connection to each of these workers."""
+async def visits(
+    server: Server, pids: Collection[int], address: str = "127.0.0.1"
+) -> AsyncIterator[dict[int, httpx.AsyncClient]]:
+    """A connection to each of these workers, from that local address."""
     found: dict[int, httpx.AsyncClient] = {}
     async with AsyncExitStack() as stack:
         async with asyncio.timeout(DEADLINE_S):
             while not found.keys() >= set(pids):
-                new = [await stack.enter_async_context(client(server)) for _ in range(_AT_ONCE)]
+                new = [await stack.enter_async_context(client(server, address)) for _ in range(_AT_ONCE)]
                 # No recipe has this path.
                 answers = await asyncio.gather(*(each.get("/who") for each in new))
                 found |= {worker_of(answer): each for answer, each in zip(answers, new, strict=True)}
