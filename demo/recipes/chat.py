@@ -10,6 +10,8 @@ page connects again, and reaches another one.
 Not guaranteed: one order for all (two who speak at once may be heard in either), and what was said before a
 browser was there, or while it connected again: keep a history where you keep your data. A worker that stands
 still hears 32 MiB later when it goes on; beyond that, those in it miss messages and are not told how many.
+And a client that is connected but reads nothing at all, with every buffer on the way full, holds up a stop:
+set --timeout-graceful-shutdown.
 """
 
 from __future__ import annotations
