@@ -213,6 +213,18 @@ async def test_a_stream_that_shall_not_hold_up_a_stop_ends_when_the_worker_is_to
         assert await take(stays, 2) == [1, 2]
 
 
+async def test_a_stream_that_is_opened_after_its_worker_was_told_to_stop_ends_at_once() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        async with b.ipc.subscribe("t", until_stop=True) as early:
+            launcher.stop(b)
+            assert [message.data async for message in early] == []
+        async with b.ipc.subscribe("t", until_stop=True) as stream, b.ipc.subscribe("t") as stays:
+            assert await a.ipc.publish("t", 1) == (b.pid,)
+            assert await take(stays, 1) == [1]
+            async with asyncio.timeout(DEADLINE_S):
+                assert [message.data async for message in stream] == []
+
+
 # --- members that are slow to know
 
 

@@ -97,6 +97,10 @@ class Subscription:
         if self._topics is not None:
             raise RuntimeError("a subscription can be entered once; make another with ipc.subscribe()")
         topics = self._topics = self._find_topics()
+        if self.until_stop and topics.stopped:
+            # Its request came on a connection that was accepted before.
+            self.end()
+            return self
         topics.add(self)
         try:
             await topics.known(self.topic)

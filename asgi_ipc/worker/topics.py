@@ -81,12 +81,14 @@ class Topics:
     Attributes:
         overflowed: publications that subscriptions here had no room for.
         unwanted: publications that came when nobody here subscribed to them any more.
+        stopped: this worker has been told to stop.
         waiting: around a wait inside a verb: a handler that waits there is not in flight meanwhile.
     """
 
     def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
         self.overflowed = 0
         self.unwanted = 0
+        self.stopped = False
         self.new_future = outgoing.loop.create_future
         self.waiting = calls.waiting
         self._outgoing = outgoing
@@ -202,6 +204,7 @@ class Topics:
 
     def stop(self) -> None:
         """This worker is to stop: streams that shall not hold it up end."""
+        self.stopped = True
         for subscription in self._all():
             if subscription.until_stop:
                 self.remove(subscription)
