@@ -31,6 +31,9 @@ from demo.talk import received
 # int() refuses more than 4300 digits with an error of its own.
 MAX_PID_DIGITS: Final = 10
 
+# Longer than any worker that is well takes, and no longer than a person waits.
+UPTIME_TIMEOUT_S: Final = 2.0
+
 
 async def send(request: Request) -> JSONResponse:
     """Say hello to one worker."""
@@ -49,6 +52,13 @@ async def workers(request: Request) -> JSONResponse:
     """Who answers, and who is here."""
     members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in ipc.workers]
     return JSONResponse({"pid": ipc.pid, "workers": members})
+
+
+async def uptime(request: Request) -> JSONResponse:
+    """For how long each worker has been running, and why some did not say."""
+    answers = await ipc.gather("uptime", timeout=UPTIME_TIMEOUT_S)
+    errors = {pid: f"{type(error).__name__}: {error}" for pid, error in answers.errors.items()}
+    return JSONResponse({"from": ipc.pid, "uptime": answers, "errors": errors})
 
 
 async def log(request: Request) -> JSONResponse:
@@ -96,6 +106,7 @@ app = Starlette(
         Route("/static/{name}", static),
         Route("/send/{pid}/{data:path}", send, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
         Route("/broadcast/{data:path}", broadcast, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
+        Route("/uptime", uptime, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
         Route("/workers", workers),
         Route("/log", log),
         WebSocketRoute("/live", live, middleware=_OWN_PAGE_ONLY),
