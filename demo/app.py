@@ -1,11 +1,13 @@
 """The routes: a request becomes one verb of ipc, an error becomes a status with its reason.
 
 Law: nothing is decided here about who may ask (guard), what is remembered
-(journal) or how the page follows (live).
+(journal), how the page follows (live) or what is said in the room (chat).
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.applications import Starlette
@@ -22,6 +24,7 @@ from asgi_ipc import (
     UnknownWorkerError,
     ipc,
 )
+from demo.chat import chat, remembering
 from demo.guard import OwnHostOnly, OwnPageOnly
 from demo.live import live
 from demo.page import index, static
@@ -70,6 +73,13 @@ async def log(request: Request) -> JSONResponse:
     return JSONResponse({"pid": ipc.pid, "log": entries})
 
 
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Take part in the fleet, and remember what is said as long as that lasts."""
+    async with ipc.lifespan(app), remembering():
+        yield
+
+
 def _pid(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_PID_DIGITS):
         raise HTTPException(404, f"no worker {text[:40]!r} is here: a pid is a number; see /workers")
@@ -99,7 +109,7 @@ _OWN_PAGE_ONLY: Final = [Middleware(OwnPageOnly)]
 _ACTING: Final = ["GET", "POST"]
 
 app = Starlette(
-    lifespan=ipc.lifespan,
+    lifespan=lifespan,
     middleware=[Middleware(OwnHostOnly)],
     routes=[
         Route("/", index),
@@ -110,6 +120,7 @@ app = Starlette(
         Route("/workers", workers),
         Route("/log", log),
         WebSocketRoute("/live", live, middleware=_OWN_PAGE_ONLY),
+        WebSocketRoute("/chat", chat, middleware=_OWN_PAGE_ONLY),
     ],
     exception_handlers={
         DeliveryError: _refuse_message,

@@ -23,14 +23,19 @@ BEAT_S: Final = 2.0
 # RFC 6455, registry: the page may come back at once (service restart; try again later).
 RESTART: Final = 1012
 TRY_AGAIN: Final = 1013
+# RFC 6455: what it has sent breaks the rules of the house.
+AGAINST_POLICY: Final = 1008
+
+
+class RefusedError(Exception):
+    """A page has sent what no page of ours sends."""
 
 
 @asynccontextmanager
 async def opened(websocket: WebSocket) -> AsyncIterator[asyncio.TaskGroup]:
     """Accept it, and run the tasks that are given to the group and the block until one of them fails.
 
-    One of the tasks must listen, so that it is noticed when the page goes: `hear`, or another that
-    raises WebSocketDisconnect.
+    One of the tasks must `hear`, so that it is noticed when the page goes.
     """
     await websocket.accept()
     try:
@@ -38,10 +43,12 @@ async def opened(websocket: WebSocket) -> AsyncIterator[asyncio.TaskGroup]:
             yield tasks
     except* WebSocketDisconnect:
         pass
+    except* RefusedError:
+        await _close(websocket, AGAINST_POLICY)
     except* SubscriptionOverflowError:
-        await close(websocket, TRY_AGAIN)
+        await _close(websocket, TRY_AGAIN)
     except* IPCError:
-        await close(websocket, RESTART)
+        await _close(websocket, RESTART)
 
 
 async def hear(websocket: WebSocket) -> str:
@@ -54,7 +61,7 @@ async def hear(websocket: WebSocket) -> str:
             return str(text)
 
 
-async def close(websocket: WebSocket, code: int) -> None:
+async def _close(websocket: WebSocket, code: int) -> None:
     """Close it, unless it has been closed from the other side meanwhile."""
     try:
         await websocket.close(code)
