@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import demo.page
 from asgi_ipc import (
     Gathered,
     MessageTooLargeError,
@@ -32,6 +34,7 @@ from demo.sockets import TRY_AGAIN
 from demo.talk import SEEN
 
 DEADLINE_S = 10.0
+FOLDER = Path(demo.page.__file__).parent / "static"
 OWN = "http://127.0.0.1:8000"
 _serial = itertools.count()
 
@@ -139,13 +142,17 @@ async def test_the_page_may_reach_nothing_but_this_server(client: httpx.AsyncCli
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    scripts = sorted(each.name for each in FOLDER.glob("*.js"))
     texts = [page.text]
-    for name in ("page.js", "page.css", "icon.svg"):
+    for name in ("page.js", "page.css", "side.css", "icon.svg"):
         assert f"static/{name}" in page.text
-        texts.append((await client.get(f"/static/{name}")).text)
+    for name in (*scripts, "page.css", "side.css", "icon.svg"):
+        file = await client.get(f"/static/{name}")
+        assert file.status_code == 200
+        texts.append(file.text)
     assert "//" not in page.text.replace("<!doctype html>", "")
     assert not any("https://" in text for text in texts)
-    assert "innerHTML" not in texts[1]
+    assert not any("innerHTML" in text for text in texts)
 
 
 # --- what a page is told
