@@ -1,6 +1,6 @@
 """The live stream: one WebSocket per page, from whichever worker it reached.
 
-    {"kind": "fleet", "through": pid, "workers": [{"pid", "slot", "generation"}...]}
+    {"kind": "fleet", "through": pid, "leader": pid or null, "workers": [{"pid", "slot", "generation"}...]}
     {"kind": "message", "generation", "number", "name", "from", "from_slot", "text", "more_chars", "at_s"}
 
 Law: the stream only tells; the page sends by the routes, as everyone does.
@@ -20,7 +20,7 @@ from asgi_ipc import IPCError, Worker, ipc
 from demo.sockets import BEAT_S, hear, opened
 from demo.talk import SEEN
 
-# Workers that come and go are seen without delay, at the cost of comparing two tuples.
+# Workers that come and go, and who leads, are seen without delay, at the cost of comparing two tuples.
 POLL_S: Final = 0.25
 
 
@@ -48,7 +48,7 @@ class _Page:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._told: tuple[Worker, ...] = ()
+        self._told: tuple[int | None, tuple[Worker, ...]] = (None, ())
         self._next_beat_s = 0.0
         self._telling = asyncio.Lock()
 
@@ -76,11 +76,12 @@ class _Page:
         """
         async with self._telling:
             now_s = asyncio.get_running_loop().time()
-            workers = ipc.workers
-            if workers != self._told or now_s >= self._next_beat_s:
+            leader, workers = fleet = ipc.leader, ipc.workers
+            if fleet != self._told or now_s >= self._next_beat_s:
                 members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
-                await self._websocket.send_json({"kind": "fleet", "through": ipc.pid, "workers": members})
-                self._told = workers
+                word = {"kind": "fleet", "through": ipc.pid, "leader": leader, "workers": members}
+                await self._websocket.send_json(word)
+                self._told = fleet
                 self._next_beat_s = now_s + BEAT_S
             for message in messages:
                 await self._websocket.send_json({"kind": "message", **message})

@@ -166,7 +166,12 @@ def test_a_page_is_told_who_is_here_and_what_they_receive(monkeypatch: pytest.Mo
         with client.websocket_connect("/live") as page:
             fleet = page.receive_json()
             me = {"pid": os.getpid(), "slot": 0, "generation": 1}
-            assert fleet == {"kind": "fleet", "through": os.getpid(), "workers": [me]}
+            assert fleet == {
+                "kind": "fleet",
+                "through": os.getpid(),
+                "leader": os.getpid(),
+                "workers": [me],
+            }
             client.post(f"/broadcast/{after}")
 
             def told(text: str) -> dict[str, Any]:

@@ -81,6 +81,24 @@ async def test_a_killed_worker_goes_and_its_successor_comes(server: Server, page
         await expect(card(page, pid)).to_be_visible()
 
 
+async def test_exactly_one_worker_leads_and_another_one_does_when_that_is_killed(
+    server: Server, page: Page
+) -> None:
+    leader = page.locator(".worker").filter(
+        has=page.get_by_text("leads", exact=True).and_(page.locator(":visible"))
+    )
+    await expect(leader).to_have_count(1)
+    first = int(await leader.get_attribute("data-pid") or "")
+    assert first in server.workers()
+    await expect(leader.locator(".crown")).to_be_visible()
+    await expect(page.locator(".crown:visible")).to_have_count(1)
+    os.kill(first, signal.SIGKILL)
+    await expect(card(page, first)).to_have_count(0)
+    await expect(leader).to_have_count(1)
+    await expect(page.locator(".crown:visible")).to_have_count(1)
+    assert int(await leader.get_attribute("data-pid") or "") in server.workers()
+
+
 async def test_the_page_follows_a_rolling_restart_and_scaling(server: Server, page: Page) -> None:
     before = server.workers()
     server.signal(signal.SIGHUP)

@@ -48,8 +48,10 @@ class WorkerCard {
     return this.element.querySelector(selector);
   }
 
-  setState({ through, older }) {
+  setState({ through, leads, older }) {
     this.element.classList.toggle("older", older);
+    this.element.classList.toggle("leader", leads);
+    this.find(".leads").hidden = !leads;
     const state = this.gone ? "gone" : older ? "leaving" : through ? "this page" : "";
     const chip = this.find(".state");
     if (chip.textContent === state) return;
@@ -120,7 +122,7 @@ function newPlace(slot) {
   return place;
 }
 
-function showFleet({ through, workers }) {
+function showFleet({ through, leader, workers }) {
   const here = new Set(workers.map((worker) => worker.generation));
   for (const worker of workers) {
     if (!cards.has(worker.generation)) {
@@ -132,7 +134,8 @@ function showFleet({ through, workers }) {
   for (const card of cards.values()) if (!card.gone && !here.has(card.generation)) card.leave();
   for (const card of cards.values()) {
     const successor = successorOf(card);
-    card.setState({ through: card.pid === through, older: successor !== undefined });
+    const leads = card.pid === leader && !card.gone;
+    card.setState({ through: card.pid === through, leads, older: successor !== undefined });
     successor?.inherit(card);
   }
   const count = workers.length === 1 ? "1 worker" : `${workers.length} workers`;
