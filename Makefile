@@ -38,6 +38,7 @@ demo: $(VENV)/.demo
 	@echo "  Open   http://127.0.0.1:8000/   and then try, with a pid that it shows:"
 	@echo
 	@echo "    curl http://127.0.0.1:8000/workers"
+	@echo "    curl http://127.0.0.1:8000/uptime"
 	@echo "    curl http://127.0.0.1:8000/broadcast/hello"
 	@echo "    curl http://127.0.0.1:8000/send/PID/hello"
 	@echo

@@ -1,11 +1,13 @@
 """The routes: a request becomes one verb of ipc, an error becomes a status with its reason.
 
 Law: nothing is decided here about who may ask (guard), what is remembered
-(journal) or how the page follows (live).
+(journal), how the page follows (live) or what is said in the room (chat).
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.applications import Starlette
@@ -22,6 +24,7 @@ from asgi_ipc import (
     UnknownWorkerError,
     ipc,
 )
+from demo.chat import chat, remembering
 from demo.guard import OwnHostOnly, OwnPageOnly
 from demo.live import live
 from demo.page import index, static
@@ -30,6 +33,9 @@ from demo.talk import received
 # Pids have at most 7 digits on Linux; what is longer is none, and
 # int() refuses more than 4300 digits with an error of its own.
 MAX_PID_DIGITS: Final = 10
+
+# Longer than any worker that is well takes, and no longer than a person waits.
+UPTIME_TIMEOUT_S: Final = 2.0
 
 
 async def send(request: Request) -> JSONResponse:
@@ -51,6 +57,13 @@ async def workers(request: Request) -> JSONResponse:
     return JSONResponse({"pid": ipc.pid, "workers": members})
 
 
+async def uptime(request: Request) -> JSONResponse:
+    """For how long each worker has been running, and why some did not say."""
+    answers = await ipc.gather("uptime", timeout=UPTIME_TIMEOUT_S)
+    errors = {pid: f"{type(error).__name__}: {error}" for pid, error in answers.errors.items()}
+    return JSONResponse({"from": ipc.pid, "uptime": answers, "errors": errors})
+
+
 async def log(request: Request) -> JSONResponse:
     """What the worker that answers received lately, oldest first."""
     entries = [
@@ -58,6 +71,13 @@ async def log(request: Request) -> JSONResponse:
         for entry in received.entries
     ]
     return JSONResponse({"pid": ipc.pid, "log": entries})
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Take part in the fleet, and remember what is said as long as that lasts."""
+    async with ipc.lifespan(app), remembering():
+        yield
 
 
 def _pid(text: str) -> int:
@@ -89,16 +109,18 @@ _OWN_PAGE_ONLY: Final = [Middleware(OwnPageOnly)]
 _ACTING: Final = ["GET", "POST"]
 
 app = Starlette(
-    lifespan=ipc.lifespan,
+    lifespan=lifespan,
     middleware=[Middleware(OwnHostOnly)],
     routes=[
         Route("/", index),
         Route("/static/{name}", static),
         Route("/send/{pid}/{data:path}", send, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
         Route("/broadcast/{data:path}", broadcast, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
+        Route("/uptime", uptime, methods=_ACTING, middleware=_OWN_PAGE_ONLY),
         Route("/workers", workers),
         Route("/log", log),
         WebSocketRoute("/live", live, middleware=_OWN_PAGE_ONLY),
+        WebSocketRoute("/chat", chat, middleware=_OWN_PAGE_ONLY),
     ],
     exception_handlers={
         DeliveryError: _refuse_message,

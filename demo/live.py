@@ -1,92 +1,87 @@
 """The live stream: one WebSocket per page, from whichever worker it reached.
 
-    {"kind": "fleet", "through": pid, "workers": [{"pid", "slot", "generation"}...]}
+    {"kind": "fleet", "through": pid, "leader": pid or null, "workers": [{"pid", "slot", "generation"}...]}
     {"kind": "message", "generation", "number", "name", "from", "from_slot", "text", "more_chars", "at_s"}
 
-Law: the stream only tells; the page sends by the routes, as everyone does. It
-is a WebSocket rather than server-sent events because uvicorn closes WebSockets
-when it stops (code 1012), while it waits for a response to end by itself, which
-would hold up every rolling restart. The page then connects again and is told
-everything it may have missed; (generation, number) tells it what it has.
+Law: the stream only tells; the page sends by the routes, as everyone does.
+Whoever connects again is told everything it may have missed, and more;
+(generation, number) tells the page what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from asgi_ipc import IPCError, Worker, ipc
-from demo.talk import ask_all, watchers
-from demo.watchers import Watcher
+from demo.sockets import BEAT_S, hear, opened
+from demo.talk import SEEN
 
-# Workers that come and go are seen without delay, at the cost of comparing two tuples.
+# Workers that come and go, and who leads, are seen without delay, at the cost of comparing two tuples.
 POLL_S: Final = 0.25
-
-# The fleet is told again this often, so that silence means a worker that hangs.
-BEAT_S: Final = 2.0
-
-# RFC 6455, registry: the page may come back at once (service restart; try again later).
-RESTART: Final = 1012
-TRY_AGAIN: Final = 1013
 
 
 async def live(websocket: WebSocket) -> None:
     """Tell one page who is here and what they receive, until it goes or this worker stops."""
-    await websocket.accept()
-    watcher = watchers.open()
-    telling = asyncio.create_task(_tell(websocket, watcher))
-    hearing = asyncio.create_task(_until_closed(websocket))
-    try:
-        await asyncio.wait({telling, hearing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        watchers.close(watcher)
-        telling.cancel()
-        hearing.cancel()
-        await asyncio.wait({telling, hearing})
-    for task in (telling, hearing):
-        if not task.cancelled():
-            task.result()
+    page = _Page(websocket)
+    async with opened(websocket) as tasks:
+        tasks.create_task(_until_gone(websocket))
+        tasks.create_task(page.follow_fleet())
+        # A page that reads too slowly is closed and asked to start afresh; nobody waits for it.
+        async with ipc.subscribe(SEEN, overflow="close") as seen:
+            for worker in ipc.workers:
+                tasks.create_task(page.recall(worker))
+            async for publication in seen:
+                await page.tell([publication.data])
 
 
-async def _tell(websocket: WebSocket, watcher: Watcher) -> None:
-    try:
-        await _tell_all(websocket, watcher)
-    except WebSocketDisconnect:
-        return
-    except IPCError:
-        await _close(websocket, RESTART)
-    else:
-        await _close(websocket, TRY_AGAIN)
+async def _until_gone(websocket: WebSocket) -> None:
+    while True:
+        await hear(websocket)
 
 
-async def _tell_all(websocket: WebSocket, watcher: Watcher) -> None:
-    loop = asyncio.get_running_loop()
-    told: tuple[Worker, ...] = ()
-    next_beat = 0.0
-    await ask_all(watcher)
-    while not watcher.overflowed:
-        # Before the messages: the page must have a place for what a newcomer received.
-        messages = await watcher.take(POLL_S if told else 0.0)
-        workers = ipc.workers
-        if workers != told or loop.time() >= next_beat:
-            members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
-            await websocket.send_json({"kind": "fleet", "through": ipc.pid, "workers": members})
-            told = workers
-            next_beat = loop.time() + BEAT_S
-        for message in messages:
-            await websocket.send_json({"kind": "message", **message})
+class _Page:
+    """What one page has been told of the fleet."""
 
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._told: tuple[int | None, tuple[Worker, ...]] = (None, ())
+        self._next_beat_s = 0.0
+        self._telling = asyncio.Lock()
 
-async def _until_closed(websocket: WebSocket) -> None:
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
+    async def follow_fleet(self) -> None:
+        while True:
+            await self.tell([])
+            await asyncio.sleep(POLL_S)
 
+    async def recall(self, worker: Worker) -> None:
+        """What it has received before now; from now on the page is told anyway.
 
-async def _close(websocket: WebSocket, code: int) -> None:
-    try:
-        await websocket.close(code)
-    except (WebSocketDisconnect, RuntimeError):
-        # It has been closed from the other side meanwhile.
-        return
+        Each is asked by itself and given time: one that stands still answers when it goes on.
+        """
+        try:
+            messages = await ipc.request(worker, "recall", timeout=None)
+        except IPCError:
+            # It has gone, and its card with it.
+            return
+        await self.tell(messages)
+
+    async def tell(self, messages: Iterable[dict[str, Any]]) -> None:
+        """These messages, and before them the fleet, if it has changed or a word is due.
+
+        Before: the page must have a place for what a newcomer received.
+        """
+        async with self._telling:
+            now_s = asyncio.get_running_loop().time()
+            leader, workers = fleet = ipc.leader, ipc.workers
+            if fleet != self._told or now_s >= self._next_beat_s:
+                members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
+                word = {"kind": "fleet", "through": ipc.pid, "leader": leader, "workers": members}
+                await self._websocket.send_json(word)
+                self._told = fleet
+                self._next_beat_s = now_s + BEAT_S
+            for message in messages:
+                await self._websocket.send_json({"kind": "message", **message})

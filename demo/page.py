@@ -1,4 +1,4 @@
-"""The page: four files, read once, at import.
+"""The page: a few files, read once, at import.
 
 Law: no name from a request reaches the disk, and the page may load and reach
 nothing but this server; the policy below makes the browser see to that.
@@ -18,7 +18,14 @@ _INDEX: Final = "page.html"
 _MEDIA_TYPES: Final = {
     _INDEX: "text/html",
     "page.css": "text/css",
+    "side.css": "text/css",
     "page.js": "text/javascript",
+    "ask.js": "text/javascript",
+    "chat.js": "text/javascript",
+    "follow.js": "text/javascript",
+    "look.js": "text/javascript",
+    "post.js": "text/javascript",
+    "storage.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 _FILES: Final = {name: (_FOLDER / name).read_bytes() for name in _MEDIA_TYPES}

@@ -2,9 +2,9 @@
 
     hello     from the routes: log it, answer with reply
     reply     the answer: log it
-    seen      "I have received this": to all, so that any page shows what any worker received
-    recall    "what have you received lately?": to all, when a page opens
-    recalled  one answer to that
+    seen      a topic, "I have received this": any page shows what any worker received
+    recall    a question, "what have you received lately?": to each worker when a page opens
+    uptime    a question from the route: for how long has this worker been running?
 
 Law: every worker remembers only what it received itself, and is asked for it.
 So it does not matter which worker a page reaches, nor how old that one is.
@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from asgi_ipc import IPCError, ipc
 from demo.journal import Entry, Journal
-from demo.watchers import Watcher, Watchers
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -28,8 +27,11 @@ MAX_PREVIEW_CHARS: Final = 500
 # What a card of the page holds.
 MAX_RECALLED: Final = 50
 
+# The topic that every open page subscribes to.
+SEEN: Final = "seen"
+
 received: Final = Journal()
-watchers: Final = Watchers()
+_started_s: Final = time.monotonic()
 
 
 @ipc.receive("hello")
@@ -52,31 +54,16 @@ async def reply(data: Any) -> None:
     await _announce(entry)
 
 
-@ipc.receive("seen")
-def seen(message: dict[str, Any]) -> None:
-    """A worker has received something: whoever watches here is told."""
-    watchers.tell_all(message)
-
-
 @ipc.receive("recall")
-def recall(token: int) -> None:
-    """A page has opened at another worker: tell what there is to see here."""
-    try:
-        for entry in received.entries[-MAX_RECALLED:]:
-            ipc.reply_nowait("recalled", {"token": token, "message": _shown(entry)})
-    except IPCError as error:
-        logger.warning("worker [%d] could not tell %s what it received: %s", ipc.pid, ipc.sender, error)
+def recall(_: Any) -> list[dict[str, Any]]:
+    """A page has opened somewhere: what there is to see here."""
+    return [_shown(entry) for entry in received.entries[-MAX_RECALLED:]]
 
 
-@ipc.receive("recalled")
-def recalled(answer: dict[str, Any]) -> None:
-    """What a worker had received before the page opened."""
-    watchers.tell(answer["token"], answer["message"])
-
-
-async def ask_all(watcher: Watcher) -> None:
-    """Have every worker tell `watcher` what it received before now; from now on it is told anyway."""
-    await ipc.broadcast("recall", watcher.token, timeout=0)
+@ipc.receive("uptime")
+def uptime(_: Any) -> float:
+    """Seconds since this worker imported the app."""
+    return time.monotonic() - _started_s
 
 
 def _note(name: str, data: Any) -> Entry:
@@ -89,7 +76,7 @@ def _note(name: str, data: Any) -> Entry:
 async def _announce(entry: Entry) -> None:
     try:
         # A worker too slow to take it now shows it when a page opens there.
-        await ipc.broadcast("seen", _shown(entry), timeout=0)
+        await ipc.publish(SEEN, _shown(entry), timeout=0)
     except IPCError as error:
         logger.debug("not shown: %s", error)
 

@@ -1,4 +1,4 @@
-"""The demo in a fleet of one: routes, refusals, the guard, and what a page is told."""
+"""The demo in a fleet of one: routes, refusals, and what a page is told."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import demo.page
 from asgi_ipc import (
+    Gathered,
     MessageTooLargeError,
     NotRunningError,
+    RequestTimeoutError,
     SendTimeoutError,
     UnknownWorkerError,
     WorkerGoneError,
     ipc,
 )
 from demo import app
-from demo.guard import Host, is_own, parse_host
 from demo.journal import MAX_ENTRIES, MAX_TEXT_CHARS, Journal
-from demo.watchers import MAX_WAITING, Watcher, Watchers
+from demo.live import live
+from demo.sockets import TRY_AGAIN
+from demo.talk import SEEN
 
 DEADLINE_S = 10.0
+FOLDER = Path(demo.page.__file__).parent / "static"
 OWN = "http://127.0.0.1:8000"
 _serial = itertools.count()
 
@@ -120,7 +126,7 @@ async def test_every_refusal_has_its_status_and_reason(
 
 async def test_outside_the_lifespan_it_is_503() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=OWN) as client:
-        for path in ("/workers", "/send/1/hi", "/broadcast/hi"):
+        for path in ("/workers", "/uptime", "/send/1/hi", "/broadcast/hi"):
             assert (await client.get(path)).status_code == 503
 
 
@@ -136,134 +142,17 @@ async def test_the_page_may_reach_nothing_but_this_server(client: httpx.AsyncCli
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    scripts = sorted(each.name for each in FOLDER.glob("*.js"))
     texts = [page.text]
-    for name in ("page.js", "page.css", "icon.svg"):
+    for name in ("page.js", "page.css", "side.css", "icon.svg"):
         assert f"static/{name}" in page.text
-        texts.append((await client.get(f"/static/{name}")).text)
+    for name in (*scripts, "page.css", "side.css", "icon.svg"):
+        file = await client.get(f"/static/{name}")
+        assert file.status_code == 200
+        texts.append(file.text)
     assert "//" not in page.text.replace("<!doctype html>", "")
     assert not any("https://" in text for text in texts)
-    assert "innerHTML" not in texts[1]
-
-
-# --- the guard
-
-
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense"])
-@pytest.mark.parametrize("path", ["/send/1/hi", "/broadcast/hi"])
-@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-async def test_what_a_foreign_page_sends_is_refused(
-    client: httpx.AsyncClient, method: str, path: str, site: str
-) -> None:
-    answer = await client.request(method, path, headers={"Sec-Fetch-Site": site})
-    assert answer.status_code == 403
-
-
-@pytest.mark.parametrize("site", ["same-origin", "none"])
-async def test_what_the_own_page_or_the_user_sends_is_served(client: httpx.AsyncClient, site: str) -> None:
-    headers = {"Sec-Fetch-Site": site, "Origin": OWN}
-    assert (await client.post("/broadcast/hi", headers=headers)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "origin", ["null", "http://evil.example", "http://127.0.0.1:3000", "http://127.0.0.1"]
-)
-async def test_a_foreign_origin_is_refused_where_the_browser_is_old(
-    client: httpx.AsyncClient, origin: str
-) -> None:
-    assert (await client.post("/broadcast/hi", headers={"Origin": origin})).status_code == 403
-
-
-async def test_a_link_from_elsewhere_to_the_page_works(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/", headers={"Sec-Fetch-Site": "cross-site"})).status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/", "/workers", "/log", "/send/1/hi", "/broadcast/hi", "/nothing"])
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "127.0.0.1:1", "127.0.0.1", "[::2]:8000"]
-)
-async def test_a_foreign_host_is_refused_on_every_path(
-    client: httpx.AsyncClient, path: str, host: str
-) -> None:
-    assert (await client.get(path, headers={"Host": host})).status_code == 421
-
-
-@pytest.mark.parametrize("host", ["", "a b", "127.0.0.1:", "u@127.0.0.1:8000", "[::1]x", "::1", "[:::]:1"])
-async def test_a_host_that_is_none_is_refused(client: httpx.AsyncClient, host: str) -> None:
-    assert (await client.get("/workers", headers={"Host": host})).status_code == 400
-
-
-@pytest.mark.parametrize("hosts", [[], [b"127.0.0.1:8000", b"evil.example"]])
-async def test_one_host_header_is_needed(client: httpx.AsyncClient, hosts: list[bytes]) -> None:
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/workers",
-        "query_string": b"",
-        "scheme": "http",
-        "server": ("127.0.0.1", 8000),
-        "headers": [(b"host", host) for host in hosts],
-    }
-    await app(scope, receive, send)
-    assert sent[0]["status"] == 400
-
-
-async def test_allowed_hosts_adds_names(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def status(host: str) -> int:
-        return (await client.get("/workers", headers={"Host": host})).status_code
-
-    assert await status("testserver") == 421
-    monkeypatch.setenv("DEMO_ALLOWED_HOSTS", "testserver, Demo.Example:9000, [::7]:80,")
-    for host in ("testserver", "testserver:1234", "demo.example:9000", "[0::7]", "localhost:8000"):
-        assert await status(host) == 200, host
-    for host in ("demo.example", "demo.example:8000", "[::7]:8000", "x.testserver"):
-        assert await status(host) == 421, host
-
-
-TCP = ("127.0.0.1", 8000)
-
-
-@pytest.mark.parametrize(
-    ("host", "server", "scheme", "own"),
-    [
-        ("localhost:8000", TCP, "http", True),
-        ("LOCALHOST:8000", TCP, "ws", True),
-        ("[::1]:8000", TCP, "http", True),
-        ("[0:0:0:0:0:0:0:1]:8000", TCP, "http", True),
-        ("localhost", TCP, "http", False),
-        ("localhost", ("127.0.0.1", 80), "http", True),
-        ("localhost", ("127.0.0.1", 443), "wss", True),
-        ("localhost", ("127.0.0.1", 443), "http", False),
-        ("192.0.2.7:8000", TCP, "http", False),
-        ("192.0.2.7:8000", ("192.0.2.7", 8000), "http", True),
-        ("192.0.2.7:8000", ("::ffff:192.0.2.7", 8000), "http", True),
-        ("[2001:db8::1]:8000", ("2001:db8:0::1", 8000), "http", True),
-        ("evil.example:8000", ("evil.example", 8000), "http", False),
-        ("localhost", ("/run/demo.sock", None), "http", True),
-        ("localhost:8000", ("/run/demo.sock", None), "http", False),
-        ("localhost", None, "http", True),
-        ("evil.example", None, "http", False),
-    ],
-)
-def test_own_is_the_bound_address_or_loopback_with_the_port(
-    host: str, server: tuple[str, int | None] | None, scheme: str, own: bool
-) -> None:
-    parsed = parse_host(host)
-    assert parsed is not None
-    assert is_own(parsed, server, scheme, frozenset()) is own
-
-
-def test_a_host_is_a_name_or_an_address_and_a_port() -> None:
-    assert parse_host("Name.Example:80") == Host("name.example", 80)
-    assert parse_host("[0::1]") == Host("::1", None)
-    assert parse_host("[name]:80") is None
+    assert not any("innerHTML" in text for text in texts)
 
 
 # --- what a page is told
@@ -277,7 +166,12 @@ def test_a_page_is_told_who_is_here_and_what_they_receive(monkeypatch: pytest.Mo
         with client.websocket_connect("/live") as page:
             fleet = page.receive_json()
             me = {"pid": os.getpid(), "slot": 0, "generation": 1}
-            assert fleet == {"kind": "fleet", "through": os.getpid(), "workers": [me]}
+            assert fleet == {
+                "kind": "fleet",
+                "through": os.getpid(),
+                "leader": os.getpid(),
+                "workers": [me],
+            }
             client.post(f"/broadcast/{after}")
 
             def told(text: str) -> dict[str, Any]:
@@ -311,31 +205,68 @@ def test_the_journal_is_bounded_and_shows_what_is_no_text_as_python_does() -> No
     assert len(journal.add("hello", 7, None, "x" * (MAX_TEXT_CHARS + 1), 0.0).text) == MAX_TEXT_CHARS
 
 
-async def test_a_watcher_takes_all_that_waits_and_says_when_it_was_too_slow() -> None:
-    watcher = Watcher(1)
-    assert await watcher.take(0.0) == []
-    for number in range(MAX_WAITING):
-        watcher.put({"number": number})
-    full = watcher.overflowed
-    watcher.put({})
-    assert (full, watcher.overflowed) == (False, True)
-    assert [message["number"] for message in await watcher.take(DEADLINE_S)] == list(range(MAX_WAITING))
+class SlowPage:
+    """A WebSocket whose page reads nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.words: list[dict[str, Any]] = []
+        self.closed_with: int | None = None
+        self.reads = asyncio.Event()
+
+    async def accept(self) -> None:
+        pass
+
+    async def receive(self) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("it never goes by itself")
+
+    async def send_json(self, word: dict[str, Any]) -> None:
+        await self.reads.wait()
+        self.words.append(word)
+
+    async def close(self, code: int) -> None:
+        self.closed_with = code
 
 
-def _tell_one(watchers: Watchers, watcher: Watcher) -> None:
-    watchers.tell(watcher.token, {"n": 1})
+async def test_a_page_that_is_too_slow_is_told_what_waits_and_asked_to_start_afresh() -> None:
+    page = SlowPage()
+    async with ipc.lifespan(app), asyncio.timeout(DEADLINE_S):
+        telling = asyncio.create_task(live(cast(WebSocket, page)))
+        # Nobody subscribes before the page has.
+        while not ipc.publish_nowait(SEEN, {"number": 0}):  # noqa: ASYNC110  # each turn of the loop is the event
+            await asyncio.sleep(0)
+        for number in range(1, 2000):
+            await ipc.publish(SEEN, {"number": number})
+        page.reads.set()
+        await telling
+    assert page.words[0]["kind"] == "fleet"
+    numbers = [word["number"] for word in page.words if len(word) == 2]
+    assert numbers == list(range(len(numbers)))
+    assert 1000 <= len(numbers) < 2000
+    assert page.closed_with == TRY_AGAIN
 
 
-def _tell_all(watchers: Watchers, watcher: Watcher) -> None:
-    watchers.tell_all({"n": 1})
+# --- questions
 
 
-@pytest.mark.parametrize("tell", [_tell_one, _tell_all])
-async def test_who_has_closed_is_told_nothing(tell: Callable[[Watchers, Watcher], None]) -> None:
-    watchers = Watchers()
-    staying, leaving = watchers.open(), watchers.open()
-    watchers.close(leaving)
-    tell(watchers, leaving)
-    tell(watchers, staying)
-    assert await leaving.take(0.0) == []
-    assert {"n": 1} in await staying.take(DEADLINE_S)
+async def test_every_worker_is_asked_for_its_uptime(client: httpx.AsyncClient) -> None:
+    first, second = [(await client.get("/uptime")).json() for _ in range(2)]
+    assert (first["from"], first["errors"]) == (os.getpid(), {})
+    pid = str(os.getpid())
+    assert 0 < first["uptime"][pid] < second["uptime"][pid]
+
+
+async def test_who_does_not_answer_has_its_error_in_its_row(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Gathered()
+    answers[7] = 1.5
+    answers.errors[8] = RequestTimeoutError(8, "uptime")
+
+    async def gather(*args: object, **options: object) -> Gathered:
+        return answers
+
+    monkeypatch.setattr(ipc, "gather", gather)
+    answer = (await client.get("/uptime")).json()
+    assert answer["uptime"] == {"7": 1.5}
+    assert answer["errors"] == {"8": f"RequestTimeoutError: {answers.errors[8]}"}

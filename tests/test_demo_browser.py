@@ -4,77 +4,35 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Locator, Page, async_playwright, expect
+from playwright.async_api import Locator, Page, expect
 
-from tests.serving import DEADLINE_S, Server, serving
+from tests.browsing import browsing, card, chromium
+from tests.serving import Server, serving
 
 WORKERS = 3
-# Nothing but what the page asks for shall use the network.
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 pytestmark = pytest.mark.browser
 
-expect.set_options(timeout=DEADLINE_S * 1000)
-
 
 @pytest.fixture
-def chromium() -> str:
-    """Where the browser is. Debian's; Playwright's own download is not used."""
-    if os.environ.get("ASGI_IPC_NO_BROWSER"):
-        pytest.skip("ASGI_IPC_NO_BROWSER is set")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail(
-            "no chromium in PATH: install it (apt-get install chromium), or set ASGI_IPC_NO_BROWSER=1"
-        )
-    return path
-
-
-@pytest.fixture
-async def server(chromium: str) -> AsyncIterator[Server]:
+async def server() -> AsyncIterator[Server]:
+    chromium()
     async with serving("demo:app", workers=WORKERS) as server:
         await server.started(WORKERS)
         yield server
 
 
 @pytest.fixture
-async def page(chromium: str, server: Server) -> AsyncIterator[Page]:
-    """The demo's page, open and connected; the test fails if it asks another host for anything."""
-    own = f"127.0.0.1:{server.port}"
-    asked: list[str] = []
-    errors: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        page = await browser.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("websocket", lambda websocket: asked.append(websocket.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        await page.goto(f"http://{own}/")
-        await expect(page.locator("#connection")).to_have_text(re.compile(r"connected through worker \d+"))
+async def page(server: Server) -> AsyncIterator[Page]:
+    """The demo's page, open and connected."""
+    async with browsing(server) as open_page:
+        page = await open_page()
         await expect(page.locator(".worker")).to_have_count(WORKERS)
         yield page
-        await browser.close()
-    assert f"ws://{own}/live" in asked
-    assert [url for url in asked if not re.match(f"(http|ws)://{re.escape(own)}/", url)] == []
-    assert errors == []
-
-
-def card(page: Page, pid: int) -> Locator:
-    return page.locator(f'.worker[data-pid="{pid}"]')
 
 
 def hello(worker: Locator, text: str) -> Locator:
@@ -123,6 +81,24 @@ async def test_a_killed_worker_goes_and_its_successor_comes(server: Server, page
         await expect(card(page, pid)).to_be_visible()
 
 
+async def test_exactly_one_worker_leads_and_another_one_does_when_that_is_killed(
+    server: Server, page: Page
+) -> None:
+    leader = page.locator(".worker").filter(
+        has=page.get_by_text("leads", exact=True).and_(page.locator(":visible"))
+    )
+    await expect(leader).to_have_count(1)
+    first = int(await leader.get_attribute("data-pid") or "")
+    assert first in server.workers()
+    await expect(leader.locator(".crown")).to_be_visible()
+    await expect(page.locator(".crown:visible")).to_have_count(1)
+    os.kill(first, signal.SIGKILL)
+    await expect(card(page, first)).to_have_count(0)
+    await expect(leader).to_have_count(1)
+    await expect(page.locator(".crown:visible")).to_have_count(1)
+    assert int(await leader.get_attribute("data-pid") or "") in server.workers()
+
+
 async def test_the_page_follows_a_rolling_restart_and_scaling(server: Server, page: Page) -> None:
     before = server.workers()
     server.signal(signal.SIGHUP)
@@ -145,3 +121,28 @@ async def test_the_page_follows_a_rolling_restart_and_scaling(server: Server, pa
 async def test_an_open_page_holds_up_no_stop(server: Server, page: Page) -> None:
     assert await server.stop() == 0
     await expect(page.locator("#connection")).to_contain_text("no worker answers")
+
+
+async def test_every_worker_is_asked_for_its_uptime_and_each_has_its_row(server: Server, page: Page) -> None:
+    pids = server.workers()
+    answers = page.locator("#answers .answer")
+    ask = page.get_by_role("button", name="Ask every worker")
+    await ask.click()
+    await expect(answers).to_have_count(WORKERS)
+    for pid in pids:
+        row = page.locator(f'.answer[data-pid="{pid}"]')
+        await expect(row.locator(".value")).to_have_text(re.compile(r"^\d+\.\d s$"))
+    await expect(page.locator("#ask-outcome")).to_have_text(re.compile(rf"worker \d+ asked; 3 of {WORKERS}"))
+
+    # One that stands still has its own row, and costs the others nothing. The keyboard does it, too.
+    still = pids[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        await ask.press("Enter")
+        failed = page.locator(".answer.failed")
+        await expect(failed).to_have_count(1)
+        await expect(failed).to_have_attribute("data-pid", str(still))
+        await expect(failed.locator(".value")).to_contain_text("RequestTimeoutError")
+        await expect(answers).to_have_count(WORKERS)
+    finally:
+        os.kill(still, signal.SIGCONT)

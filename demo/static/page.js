@@ -3,21 +3,19 @@
 // Law: the stream may repeat itself and may break off; (generation, number) says what is known
 // already. A worker is its generation; a pid is only its name. What others wrote is text, never markup.
 
-const FIRST_RETRY_MS = 100;
-const LAST_RETRY_MS = 2000;
-// The server speaks every 2 s; three times that is a worker that hangs.
-const SILENCE_MS = 6000;
+import { onAsk } from "./ask.js";
+import "./chat.js";
+import { follow } from "./follow.js";
+import { byId, fromTemplate, hueOf, paint, showConnection, showTime, stayAtEnd } from "./look.js";
+import { post } from "./post.js";
+
 const FADE_AFTER_MS = 1600;
 const FADE_MS = 700;
 const MAX_SHOWN = 60;
 // What is older than this when it arrives is history, not news.
 const NEWS_S = 4;
-// Far apart from one slot to the next, and the first four from each other.
-const HUES = [245, 160, 28, 330, 200, 95, 285, 55];
 
-const byId = (id) => document.getElementById(id);
 const slots = byId("slots");
-const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 // --- workers
 
@@ -28,8 +26,9 @@ class WorkerCard {
     this.hadFocus = false;
     this.shown = new Map();
     this.forgottenUpTo = 0;
-    this.element = byId("worker").content.firstElementChild.cloneNode(true);
+    this.element = fromTemplate("worker");
     this.list = this.find(".messages");
+    this.followEnd = stayAtEnd(this.list);
     this.form = this.find("form");
     this.input = this.form.elements.text;
     this.element.dataset.pid = pid;
@@ -41,7 +40,7 @@ class WorkerCard {
     this.list.setAttribute("aria-label", `Messages that worker ${pid} received`);
     this.input.setAttribute("aria-label", `Message to worker ${pid}`);
     this.input.placeholder = `Message to ${pid}`;
-    paint(this.element, slot);
+    paint(this.element, hueOf(slot));
     onSubmit(this.form, `send/${pid}/`);
   }
 
@@ -49,8 +48,10 @@ class WorkerCard {
     return this.element.querySelector(selector);
   }
 
-  setState({ through, older }) {
+  setState({ through, leads, older }) {
     this.element.classList.toggle("older", older);
+    this.element.classList.toggle("leader", leads);
+    this.find(".leads").hidden = !leads;
     const state = this.gone ? "gone" : older ? "leaving" : through ? "this page" : "";
     const chip = this.find(".state");
     if (chip.textContent === state) return;
@@ -60,16 +61,18 @@ class WorkerCard {
 
   add(message) {
     if (message.number <= this.forgottenUpTo || this.shown.has(message.number)) return;
-    const pinned = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 40;
-    const item = messageItem(message);
+    this.place(messageItem(message), message);
+    this.followEnd();
+    this.find(".total").textContent = this.list.lastElementChild.dataset.number;
+  }
+
+  place(item, message) {
     let behind = this.list.lastElementChild;
     while (behind && Number(behind.dataset.number) > message.number) behind = behind.previousElementSibling;
     if (behind) behind.after(item);
     else this.list.prepend(item);
     this.shown.set(message.number, item);
     while (this.shown.size > MAX_SHOWN) this.forget(this.list.firstElementChild);
-    this.find(".total").textContent = this.list.lastElementChild.dataset.number;
-    if (pinned) this.list.scrollTop = this.list.scrollHeight;
   }
 
   forget(item) {
@@ -103,11 +106,6 @@ class WorkerCard {
 
 const cards = new Map();
 
-function paint(element, slot) {
-  element.dataset.hue = "";
-  element.style.setProperty("--hue", HUES[slot % HUES.length] + 13 * Math.floor(slot / HUES.length));
-}
-
 function placeOf(slot) {
   for (const place of slots.children) {
     if (Number(place.dataset.slot) === slot) return place;
@@ -124,7 +122,7 @@ function newPlace(slot) {
   return place;
 }
 
-function showFleet({ through, workers }) {
+function showFleet({ through, leader, workers }) {
   const here = new Set(workers.map((worker) => worker.generation));
   for (const worker of workers) {
     if (!cards.has(worker.generation)) {
@@ -136,7 +134,8 @@ function showFleet({ through, workers }) {
   for (const card of cards.values()) if (!card.gone && !here.has(card.generation)) card.leave();
   for (const card of cards.values()) {
     const successor = successorOf(card);
-    card.setState({ through: card.pid === through, older: successor !== undefined });
+    const leads = card.pid === leader && !card.gone;
+    card.setState({ through: card.pid === through, leads, older: successor !== undefined });
     successor?.inherit(card);
   }
   const count = workers.length === 1 ? "1 worker" : `${workers.length} workers`;
@@ -156,7 +155,7 @@ function successorOf(card) {
 // --- messages
 
 function messageItem(message) {
-  const item = byId("message").content.firstElementChild.cloneNode(true);
+  const item = fromTemplate("message");
   const known = message.from_slot !== null;
   item.dataset.number = message.number;
   item.dataset.from = message.from;
@@ -167,11 +166,8 @@ function messageItem(message) {
   const sender = document.createElement("b");
   sender.textContent = known ? `slot ${message.from_slot}` : "gone";
   from.append(message.name === "reply" ? "reply from " : "from ", sender, ` · ${message.from}`);
-  const time = item.querySelector("time");
-  const at = new Date(message.at_s * 1000);
-  time.dateTime = at.toISOString();
-  time.textContent = clock.format(at);
-  if (known) paint(item, message.from_slot);
+  showTime(item.querySelector("time"), message.at_s * 1000);
+  if (known) paint(item, hueOf(message.from_slot));
   item.classList.toggle("stranger", !known);
   item.classList.toggle("new", Date.now() / 1000 - message.at_s < NEWS_S);
   return item;
@@ -201,66 +197,25 @@ function onSubmit(form, path) {
   });
 }
 
-async function post(path) {
-  const response = await fetch(path, { method: "POST" }).catch(() => {
-    throw new Error("the server did not answer");
-  });
-  const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
-  if (!response.ok) throw new Error(answer.error ?? `status ${response.status}`);
-  return answer;
-}
-
 // --- the connection
 
-let retryMs = FIRST_RETRY_MS;
-let socket;
-let lastWord = 0;
-
-function showConnection(state, text) {
-  byId("connection").dataset.state = document.body.dataset.state = state;
-  if (byId("connection-text").textContent !== text) byId("connection-text").textContent = text;
+function show(state, text) {
+  document.body.dataset.state = state;
+  showConnection(byId("connection"), state, text);
 }
-
-function connect() {
-  const address = new URL("live", document.baseURI);
-  address.protocol = address.protocol.replace("http", "ws");
-  const mine = (socket = new WebSocket(address));
-  lastWord = Date.now();
-  mine.onmessage = ({ data }) => {
-    if (mine !== socket) return;
-    lastWord = Date.now();
-    hear(JSON.parse(data));
-  };
-  mine.onclose = () => {
-    if (mine === socket) reconnect();
-  };
-}
-
-function hear(word) {
-  if (word.kind === "fleet") {
-    retryMs = FIRST_RETRY_MS;
-    showFleet(word);
-    showConnection("connected", `connected through worker ${word.through}`);
-  } else if (word.kind === "message") {
-    cards.get(word.generation)?.add(word);
-  }
-}
-
-function reconnect() {
-  const old = socket;
-  socket = undefined;
-  old.close();
-  // A worker that was replaced is no outage: the next answers before anyone would notice.
-  if (retryMs > LAST_RETRY_MS / 2) showConnection("lost", "no worker answers; trying again…");
-  else showConnection("connecting", "reconnecting…");
-  setTimeout(connect, retryMs);
-  retryMs = Math.min(retryMs * 2, LAST_RETRY_MS);
-}
-
-setInterval(() => {
-  if (socket && Date.now() - lastWord > SILENCE_MS) reconnect();
-}, 1000);
 
 byId("example-url").textContent = document.baseURI.replace(/\/+$/, "");
 onSubmit(byId("broadcast"), "broadcast/");
-connect();
+onAsk((pid) => [...cards.values()].findLast((card) => card.pid === pid)?.slot);
+follow(
+  "live",
+  (word) => {
+    if (word.kind === "fleet") {
+      showFleet(word);
+      show("connected", `connected through worker ${word.through}`);
+    } else if (word.kind === "message") {
+      cards.get(word.generation)?.add(word);
+    }
+  },
+  (state) => show(state, state === "lost" ? "no worker answers; trying again…" : "reconnecting…"),
+);

@@ -1,0 +1,87 @@
+"""Browsing: the demo's page in a real headless Chromium.
+
+Law: what a test waits for is seen in the page. A page that asks another host
+for anything, or whose script fails, fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import pytest
+from playwright.async_api import Locator, Page, async_playwright, expect
+
+from tests.serving import DEADLINE_S, Server
+
+# Nothing but what the page asks for shall use the network.
+ARGUMENTS: Final = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+Open: TypeAlias = Callable[[], Awaitable[Page]]
+
+expect.set_options(timeout=DEADLINE_S * 1000)
+
+
+def chromium() -> str:
+    """Where the browser is. Debian's; Playwright's own download is not used."""
+    if os.environ.get("ASGI_IPC_NO_BROWSER"):
+        pytest.skip("ASGI_IPC_NO_BROWSER is set")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail(
+            "no chromium in PATH: install it (apt-get install chromium), or set ASGI_IPC_NO_BROWSER=1"
+        )
+    return path
+
+
+@asynccontextmanager
+async def browsing(server: Server) -> AsyncIterator[Open]:
+    """A browser, and what opens the demo's page in it: each time as somebody else, and connected."""
+    own = f"127.0.0.1:{server.port}"
+    asked: list[str] = []
+    errors: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+
+        async def open_page() -> Page:
+            page = await browser.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("websocket", lambda websocket: asked.append(websocket.url))
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            await page.goto(f"http://{own}/")
+            await expect(page.locator("#connection")).to_have_text(
+                re.compile(r"connected through worker \d+")
+            )
+            await expect(page.locator("#chat-connection")).to_have_text(re.compile(r"through worker \d+"))
+            return page
+
+        yield open_page
+        await browser.close()
+    assert {f"ws://{own}/live", f"ws://{own}/chat"} <= set(asked)
+    assert [url for url in asked if not re.match(f"(http|ws)://{re.escape(own)}/", url)] == []
+    assert errors == []
+
+
+def card(page: Page, pid: int) -> Locator:
+    return page.locator(f'.worker[data-pid="{pid}"]')
+
+
+async def chats_through(page: Page) -> int:
+    """The worker that the page's chat is connected through."""
+    text = await page.locator('#chat-connection[data-state="connected"]').text_content()
+    found = re.search(r"through worker (\d+)", text or "")
+    assert found is not None
+    return int(found[1])
