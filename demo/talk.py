@@ -82,9 +82,8 @@ async def _announce(entry: Entry) -> None:
 
 
 def _shown(entry: Entry) -> dict[str, Any]:
-    generation = next(worker.generation for worker in ipc.workers if worker.pid == ipc.pid)
     return {
-        "generation": generation,
+        "generation": ipc.worker.generation,
         "number": entry.number,
         "name": entry.name,
         "from": entry.sender,

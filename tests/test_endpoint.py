@@ -515,6 +515,7 @@ async def test_a_worker_that_has_left_cannot_join_again() -> None:
     member = launcher.new()
     async with launcher.joined(member):
         assert member.ipc.slot == 0
+        assert member.ipc.worker == member.worker
         assert member.ipc.pid == member.pid
     with pytest.raises(LauncherError, match="has left the fleet"):
         async with launcher.joined(member):

@@ -84,6 +84,11 @@ class IPC(Asking, Publishing, Electing):
         return self._endpoint.me.pid
 
     @property
+    def worker(self) -> Worker:
+        """This worker as the others know it. Raises NotRunningError outside the lifespan."""
+        return self._entered().me
+
+    @property
     def slot(self) -> int:
         """This worker's stable number, 0 to n-1. Raises NotRunningError outside the lifespan."""
         return self._entered().me.slot

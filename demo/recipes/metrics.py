@@ -56,8 +56,8 @@ def series(name: str, **labels: str) -> str:
 @ipc.receive("metrics.known")
 def known(_: object = None) -> dict[str, Any]:
     """What is known here, this worker's own row up to date."""
-    me = next(worker.generation for worker in ipc.workers if worker.pid == ipc.pid)
-    all_rows = {generation: dict(row) for generation, row in rows.items()} | {me: dict(own)}
+    all_rows = {generation: dict(row) for generation, row in rows.items()}
+    all_rows[ipc.worker.generation] = dict(own)
     return {"rows": all_rows, "summed": dict(summed), "summed_to": summed_to}
 
 

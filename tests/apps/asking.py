@@ -160,11 +160,10 @@ async def come_and_go() -> None:
 @asynccontextmanager
 async def lifespan(app: object) -> AsyncIterator[None]:
     async with ipc.lifespan(app):
-        generation = next(worker.generation for worker in ipc.workers if worker.pid == ipc.pid)
         tasks = [
             *(asyncio.create_task(ask(range(place, 10**9, ASKERS))) for place in range(ASKERS)),
             asyncio.create_task(ask_all(range(10**9))),
-            asyncio.create_task(publish(generation)),
+            asyncio.create_task(publish(ipc.worker.generation)),
             asyncio.create_task(listen(None)),
             asyncio.create_task(come_and_go()),
         ]
