@@ -25,6 +25,7 @@ from asgi_ipc import (
     ipc,
 )
 from demo.chat import chat, remembering
+from demo.connections import OneRequestEach
 from demo.guard import OwnHostOnly, OwnPageOnly
 from demo.live import live
 from demo.page import index, static
@@ -110,7 +111,7 @@ _ACTING: Final = ["GET", "POST"]
 
 app = Starlette(
     lifespan=lifespan,
-    middleware=[Middleware(OwnHostOnly)],
+    middleware=[Middleware(OneRequestEach), Middleware(OwnHostOnly)],
     routes=[
         Route("/", index),
         Route("/static/{name}", static),

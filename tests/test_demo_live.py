@@ -85,6 +85,19 @@ async def test_a_message_above_the_limit_is_413_and_the_next_arrives() -> None:
         await logged(server, pid, "reply", "small")
 
 
+async def test_whoever_asks_again_is_not_sent_to_a_worker_that_stands_still() -> None:
+    async with demo(2) as server, httpx.AsyncClient(timeout=DEADLINE_S) as client:
+        url = f"http://127.0.0.1:{server.port}/workers"
+        first = await client.get(url)
+        assert first.headers["connection"] == "close"
+        still = first.json()["pid"]
+        os.kill(still, signal.SIGSTOP)
+        try:
+            assert (await client.get(url)).json()["pid"] != still
+        finally:
+            os.kill(still, signal.SIGCONT)
+
+
 def live_url(server: Server) -> str:
     return f"ws://127.0.0.1:{server.port}/live"
 

@@ -9,7 +9,7 @@ export async function post(path, signal) {
   return answer;
 }
 
-// A question may be asked again. A connection that was kept open may lead to a worker that stands still;
+// A question may be asked again. A connection may have been accepted by a worker that stood still right after;
 // giving up closes it, and the next try opens another.
 export async function question(path, timeout_ms, tries = 3) {
   const signal = AbortSignal.timeout(timeout_ms);
