@@ -427,3 +427,24 @@ async def test_when_the_launcher_dies_the_leader_stays_until_it_leaves() -> None
         assert b.ipc.leader == a.pid
         assert runs.running == [a.pid]
     assert runs.ended == [a.pid]
+
+
+async def test_a_task_that_somebody_else_cancels_is_logged_and_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leading, "backoff_s", lambda failures: 0.0)
+    async with fleet(1) as (_, (a,)):
+        begun: list[asyncio.Task[Any]] = []
+
+        @a.ipc.leader_task
+        async def lead() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            begun.append(task)
+            await asyncio.Event().wait()
+
+        await until(lambda: len(begun) == 1)
+        begun[0].cancel()
+        await until(lambda: len(begun) == 2)
+        assert "leader task 'lead' failed" in caplog.text
+        assert a.ipc.stats().handler_errors == 1

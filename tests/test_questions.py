@@ -461,3 +461,49 @@ async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> 
         launcher.kill(b)
         a.go_on_reading()
         assert await waiting == a.pid
+
+
+async def test_a_withdrawal_that_finds_no_room_waits_for_it() -> None:
+    async with fleet(2, has_arena=False) as (_, (a, b)):
+        began = asyncio.Event()
+        cancelled = asyncio.Event()
+
+        async def asked(data: Any) -> None:
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        b.ipc.receive({"asked": asked, "filler": lambda data: None})
+        asking = asyncio.create_task(a.ipc.request(b.pid, "asked", timeout=None))
+        await began.wait()
+        b.stop_reading()
+        with suppress(WouldBlockError):
+            while True:
+                a.ipc.send_nowait(b.pid, "filler", bytes(MIB))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        b.go_on_reading()
+        await cancelled.wait()
+        await until(lambda: not a.endpoint.outgoing._waiters)
+
+
+async def test_what_a_plain_handler_gives_back_does_not_begin_when_nobody_waits_any_more() -> None:
+    async with fleet(2) as (_, (a, b)):
+        begun: list[str] = []
+
+        async def later() -> None:
+            begun.append("later")
+
+        b.ipc.receive({"plain": lambda data: later(), "last": lambda data: None})
+        b.stop_reading()
+        asking = asyncio.create_task(a.ipc.request(b.pid, "plain"))
+        await until(lambda: bool(a.endpoint.questions._open))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        b.go_on_reading()
+        await a.ipc.request(b.pid, "last")
+        assert begun == []

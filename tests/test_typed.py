@@ -912,3 +912,85 @@ async def test_alone_a_worker_checks_what_it_sends_itself() -> None:
 def test_pydantic_is_nobodys_to_import() -> None:
     code = "import sys, asgi_ipc; sys.exit('pydantic' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+# --- decorators, and what a type raises itself
+
+
+async def test_a_wrapper_with_a_parameter_of_its_own_says_itself_what_it_takes() -> None:
+    class Database:
+        pass
+
+    def parses(function: Callable[[Item], Any]) -> Callable[[Any], Any]:
+        @functools.wraps(function)
+        def wrapper(data: bytes) -> Any:
+            return function(msgspec.json.decode(data, type=Item))
+
+        return wrapper
+
+    def lends(function: Callable[[Item], Any]) -> Any:
+        @functools.wraps(function)
+        def wrapper(data):  # type: ignore[no-untyped-def]
+            return function(msgspec.json.decode(data, type=Item))
+
+        return wrapper
+
+    def injects(function: Callable[[Database, Any], Any]) -> Any:
+        @functools.wraps(function)
+        def wrapper(data):  # type: ignore[no-untyped-def]
+            return function(Database(), data)
+
+        return wrapper
+
+    def passes(function: Callable[[Item], Any]) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    def label(item: Item) -> str:
+        assert isinstance(item, Item)
+        return item.label
+
+    def stored(database: Database, data: dict[str, Any]) -> Any:
+        assert isinstance(database, Database)
+        return data["label"]
+
+    async with fleet(1) as (_, (a,)):
+        a.ipc.receive({"parses": parses(label), "lends": lends(label)})
+        a.ipc.receive({"injects": injects(stored), "passes": passes(label)})
+        text = b'{"label": "tea", "count": 1}'
+        assert await a.ipc.request(a.pid, "parses", text) == "tea"
+        assert await a.ipc.request(a.pid, "lends", text) == "tea"
+        assert await a.ipc.request(a.pid, "injects", {"label": "tea"}) == "tea"
+        assert await a.ipc.request(a.pid, "passes", {"label": "tea", "count": 1}) == "tea"
+        with pytest.raises(InvalidDataError):
+            await a.ipc.request(a.pid, "passes", "tea")
+
+
+async def test_whatever_a_type_raises_while_it_is_made_is_a_misfit() -> None:
+    @dataclass
+    class Picky:
+        name: str
+
+        def __post_init__(self) -> None:
+            raise KeyError(self.name)
+
+    def never(data: Any) -> None:
+        raise AssertionError
+
+    async def picky(data: Picky) -> None:
+        never(data)
+
+    async def unhashable(data: set[Any]) -> None:
+        never(data)
+
+    async with fleet(1) as (_, (a,)):
+        a.ipc.receive({"picky": picky, "unhashable": unhashable})
+        with pytest.raises(InvalidDataError, match="KeyError: 'tea'"):
+            await a.ipc.request(a.pid, "picky", {"name": "tea"})
+        with pytest.raises(InvalidDataError, match="unhashable"):
+            await a.ipc.request(a.pid, "unhashable", [[1], {}])
+        assert a.ipc.stats().dropped == {"invalid_data": 2}
+        assert a.ipc.stats().handler_errors == 0

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -104,8 +104,16 @@ class Answers:
             return self._say_error(question, error)
         if inspect.iscoroutine(result):
             self._open[question.asker.generation, question.number] = question
-            return self._answer(question, lambda: result)
+            return self._finish(question, result)
         return self._say(question, ANSWERED, result)
+
+    async def _finish(self, question: _Question, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """What a plain handler has given back; in its task, which a withdrawal may have overtaken."""
+        if question.is_withdrawn:
+            coroutine.close()
+            del self._open[question.asker.generation, question.number]
+            return
+        await self._answer(question, lambda: coroutine)
 
     async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
         """An async handler."""

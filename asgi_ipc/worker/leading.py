@@ -108,7 +108,10 @@ class Leading:
                 raise
             except BaseException as error:  # the app's own
                 if isinstance(error, asyncio.CancelledError) and task.cancelling():
-                    raise
+                    if self._ended:
+                        raise
+                    # By somebody else, who does not decide who leads.
+                    task.uncancel()
                 self._calls.failed(handler, self._context, error)
             else:
                 return

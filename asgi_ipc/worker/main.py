@@ -112,6 +112,8 @@ class WorkerServer(uvicorn.Server):
         """Stop accepting; let those who have just connected ask; then finish as uvicorn does."""
         for server in self.servers:
             server.close()
+        # By now for whichever reason it stops: SIGTERM does not pass the station.
+        self._here.stop_streams()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LINGER_S
         while True:

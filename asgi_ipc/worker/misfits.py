@@ -45,6 +45,11 @@ class MisfitError(Exception):
         self.reason = str(self)
 
 
+def of_app(error: Exception) -> MisfitError:
+    """What the type itself, or what is in it, has raised while it was made."""
+    return MisfitError("", "", f"{type(error).__qualname__}: {error}")
+
+
 # --- msgspec's
 
 

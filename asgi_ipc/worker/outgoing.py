@@ -17,7 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError, WouldBlockError
+from asgi_ipc.errors import (
+    DeliveryError,
+    SendTimeoutError,
+    UnknownWorkerError,
+    WorkerGoneError,
+    WouldBlockError,
+)
 from asgi_ipc.protocol.arena import Arena
 from asgi_ipc.protocol.batch import batch_capacity_bytes
 from asgi_ipc.protocol.membership import Worker
@@ -341,6 +347,12 @@ class Outgoing:
         self._promote()
         return waiter
 
+    def say(self, peer: Peer, message: Encoded) -> None:
+        """Post one of the package's own messages, as soon as there is room; not at all if that peer goes."""
+        with suppress(DeliveryError):
+            if not self.post(peer, message):
+                self.queue(peer, message).future.add_done_callback(_look_at)
+
     async def accepted(self, waiter: Waiter, timeout_s: float | None) -> None:
         """Wait until a queued message has been accepted; otherwise it is withdrawn, whole.
 
@@ -452,6 +464,12 @@ def _all_open(members: Members) -> bool:
         if peer.outbox.full:
             return False
     return True
+
+
+def _look_at(accepted: asyncio.Future[None]) -> None:
+    """Whoever has gone need not be told."""
+    if not accepted.cancelled():
+        accepted.exception()
 
 
 def _settle(future: asyncio.Future[None] | None, error: Exception | None) -> None:

@@ -11,12 +11,10 @@ import asyncio
 import contextvars
 import itertools
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import (
-    DeliveryError,
     InvalidDataError,
     IPCError,
     NoHandlerError,
@@ -160,9 +158,7 @@ class Questions:
         """Nobody waits any more: whoever has not answered need not."""
         for peer in peers:
             if self._open.pop((number, peer.worker.generation), None) is not None:
-                # It may have gone, or have no room: then it answers for nothing.
-                with suppress(DeliveryError):
-                    self._outgoing.post(peer, self._outgoing.wrap(WITHDRAW, (), number))
+                self._outgoing.say(peer, self._outgoing.wrap(WITHDRAW, (), number))
 
     def _settle(self, number: int, generation: int, error: Exception) -> None:
         question = self._open.pop((number, generation), None)

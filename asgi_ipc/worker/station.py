@@ -72,6 +72,11 @@ class Station:
                     descriptors.close(fd)
             self._pipe_fd = self._arena_fd = -1
 
+    def stop_streams(self) -> None:
+        """This worker stops: end what shall not hold that up."""
+        if self._endpoint is not None:
+            self._endpoint.topics.stop()
+
     def _beat(self) -> None:
         self.lifeline.turn()
         self.lifeline.send(Beat())
@@ -80,8 +85,7 @@ class Station:
         if isinstance(word, Stop):
             if self._on_stop is not None:
                 self._on_stop()
-            if self._endpoint is not None:
-                self._endpoint.topics.stop()
+            self.stop_streams()
         elif self._endpoint is not None:
             self._endpoint.on_word(word, write_end, arena)
 

@@ -13,12 +13,10 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.errors import DeliveryError
-from asgi_ipc.protocol.message import KNOWN, TOPICS, Encoded, check_name
+from asgi_ipc.protocol.message import KNOWN, TOPICS, check_name
 from asgi_ipc.worker.calls import Calls, sender_of
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.outgoing import Outgoing
@@ -259,14 +257,7 @@ class Topics:
         listener.has_all = not listener.changed
         listener.is_telling = True
         head = (revision, int(listener.has_all))
-        self._say(listener.peer, self._outgoing.wrap(TOPICS, head, [added, dropped]))
-
-    def _say(self, peer: Peer, message: Encoded) -> None:
-        """At once, or as soon as there is room; not at all if it goes."""
-        with suppress(DeliveryError):
-            if not self._outgoing.post(peer, message):
-                waiter = self._outgoing.queue(peer, message)
-                waiter.future.add_done_callback(_look_at)
+        self._outgoing.say(listener.peer, self._outgoing.wrap(TOPICS, head, [added, dropped]))
 
     def answered(self, context: contextvars.Context, data: Any) -> None:
         """A member says up to which change it knows this worker's subscriptions."""
@@ -307,7 +298,7 @@ class Topics:
         self._want_no_more(peer, dropped)
         if has_all:
             self._unheard = tuple(each for each in self._unheard if each is not peer)
-        self._say(peer, self._outgoing.wrap(KNOWN, (), revision))
+        self._outgoing.say(peer, self._outgoing.wrap(KNOWN, (), revision))
 
     def forget(self, peer: Peer) -> None:
         """It is addressed no more, and publishes no more."""
@@ -347,9 +338,3 @@ async def _until_taken(holds: list[asyncio.Future[None]], _: object) -> None:
 def _members(peers: Iterable[Peer]) -> Members:
     ordered = sorted(peers, key=lambda peer: (peer.worker.slot, peer.worker.generation))
     return Members(tuple(ordered), tuple(peer.worker.pid for peer in ordered))
-
-
-def _look_at(accepted: asyncio.Future[None]) -> None:
-    """Whoever has gone need not be told."""
-    if not accepted.cancelled():
-        accepted.exception()

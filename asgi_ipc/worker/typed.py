@@ -107,12 +107,31 @@ def _unchecked(name: str, function: Function, why: Exception) -> Function:
 def _annotation_of_first(function: Function) -> Any:
     """That of the first parameter that takes an argument by its place; `Parameter.empty` if there is none."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        first = _first(function, follow_wrapped=not _takes_itself(function))
     except (TypeError, ValueError):
         # A function in C, which tells nothing of itself.
         return inspect.Parameter.empty
-    first = next(iter(parameters), None)
-    return first.annotation if first is not None and first.kind in _POSITIONAL else inspect.Parameter.empty
+    if first is None or first.kind not in _POSITIONAL:
+        return inspect.Parameter.empty
+    if _takes_itself(function):
+        unbound: Any = getattr(function, "__func__", function)
+        if unbound.__annotations__ is getattr(unbound.__wrapped__, "__annotations__", None):
+            # functools.wraps has lent them to it: what it takes itself it does not say.
+            return inspect.Parameter.empty
+    return first.annotation
+
+
+def _first(function: Function, *, follow_wrapped: bool) -> inspect.Parameter | None:
+    parameters = inspect.signature(function, follow_wrapped=follow_wrapped).parameters.values()
+    return next(iter(parameters), None)
+
+
+def _takes_itself(function: Function) -> bool:
+    """Whether it wraps another one, and has a parameter of its own for the data, rather than `*args`."""
+    if not hasattr(function, "__wrapped__"):
+        return False
+    first = _first(function, follow_wrapped=False)
+    return first is None or first.kind is not inspect.Parameter.VAR_POSITIONAL
 
 
 def _innermost(function: Function) -> Function:
@@ -123,7 +142,8 @@ def _innermost(function: Function) -> Function:
         function = function.__init__
     elif not inspect.isroutine(function):
         function = function.__call__  # type: ignore[operator]
-    function = inspect.unwrap(function)
+    if not _takes_itself(function):
+        function = inspect.unwrap(function)
     innermost: Function = getattr(function, "__func__", function)
     return innermost
 
@@ -198,6 +218,8 @@ def _by_pydantic(expected: Any) -> Function:
             return validate(data, **options)
         except pydantic.ValidationError as error:
             raise misfits.of_pydantic(error, expected) from None
+        except Exception as error:
+            raise misfits.of_app(error) from error
 
     return fit
 
@@ -232,6 +254,8 @@ def _by_msgspec(name: str, expected: Any) -> Function:
             return msgspec.convert((data,), box, builtin_types=_NATIVE, dec_hook=_other).data
         except msgspec.ValidationError as error:
             raise misfits.of_msgspec(str(error), kind) from None
+        except Exception as error:
+            raise misfits.of_app(error) from error
 
     return fit
 
