@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -507,3 +508,57 @@ async def test_what_a_plain_handler_gives_back_does_not_begin_when_nobody_waits_
         b.go_on_reading()
         await a.ipc.request(b.pid, "last")
         assert begun == []
+
+
+async def _in_a_group(*asking: Coroutine[Any, Any, Any]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for each in asking:
+            tasks.create_task(each)
+
+
+@pytest.mark.parametrize("together", [asyncio.gather, _in_a_group])
+async def test_handlers_that_ask_in_tasks_of_their_own_cause_no_standstill_either(
+    monkeypatch: pytest.MonkeyPatch, together: Callable[..., Awaitable[Any]]
+) -> None:
+    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 300)
+    async with fleet(2) as (_, (a, b)):
+        for here, there in ((a, b), (b, a)):
+
+            async def asks(data: Any, here: Member = here, there: Member = there) -> None:
+                await together(*(here.ipc.request(there.pid, "leaf", timeout=None) for _ in range(2)))
+
+            async def leaf(data: Any) -> None:
+                await asyncio.sleep(0)
+
+            here.ipc.receive({"asks": asks, "leaf": leaf})
+        await asyncio.gather(
+            *(a.ipc.request(b.pid, "asks", timeout=None) for _ in range(900)),
+            *(b.ipc.request(a.pid, "asks", timeout=None) for _ in range(900)),
+        )
+        for member in (a, b):
+            counts = member.endpoint.dispatcher.flow
+            assert (counts._calls, counts.exempt) == (0, 0)
+
+
+async def test_a_task_that_waits_for_longer_than_its_handler_leaves_nothing_counted() -> None:
+    async with fleet(2) as (_, (a, b)):
+        release = asyncio.Event()
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def slow(data: Any) -> None:
+            await release.wait()
+
+        async def leaves_tasks(data: Any) -> None:
+            tasks.append(asyncio.create_task(b.ipc.request(a.pid, "slow", timeout=None)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        a.ipc.receive("slow", slow)
+        b.ipc.receive("leaves tasks", leaves_tasks)
+        for _ in range(3):
+            await a.ipc.request(b.pid, "leaves tasks")
+        counts = b.endpoint.dispatcher.flow
+        assert (counts._calls, counts.exempt) == (0, 0)
+        release.set()
+        await asyncio.gather(*tasks)
+        assert (counts._calls, counts.exempt) == (0, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
@@ -25,6 +24,7 @@ from asgi_ipc import (
 )
 from asgi_ipc.protocol.message import PUBLISH, TOPICS
 from asgi_ipc.worker import flow, subscription, topics
+from asgi_ipc.worker.calls import Backlog
 from asgi_ipc.worker.subscription import Overflow
 from tests.inprocess import DEADLINE_S, Fleet, Member, fleet, until
 
@@ -420,8 +420,8 @@ async def test_whoever_leaves_lets_go_of_what_waited_for_it() -> None:
         async with b.ipc.subscribe("t", max_messages=1):
             for number in range(20):
                 await a.ipc.publish("t", number)
-            await until(lambda: len(b.endpoint.dispatcher.calls._calls) == 19)
-        await until(lambda: not b.endpoint.dispatcher.calls)
+            await until(lambda: b.endpoint.dispatcher.flow._calls == 19)
+        assert b.endpoint.dispatcher.flow._calls == 0
 
 
 async def test_large_data_waits_up_to_a_bound_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,11 +441,46 @@ async def test_large_data_waits_up_to_a_bound_of_bytes(monkeypatch: pytest.Monke
         assert [(await anext(oldest)).data[0] for _ in range(2)] == [8, 9]
 
 
+@pytest.mark.parametrize("in_tasks", [False, True])
+async def test_what_waits_for_a_subscriber_that_asks_does_not_keep_its_answer_from_coming(
+    monkeypatch: pytest.MonkeyPatch, in_tasks: bool
+) -> None:
+    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 50)
+    async with fleet(2) as (_, (a, b)):
+        a.ipc.receive("double", lambda data: data * 2)
+        async with b.ipc.subscribe("t", max_messages=10) as messages:
+            for number in range(500):
+                assert await a.ipc.publish("t", number) == (b.pid,)
+            got: list[int] = []
+            async with asyncio.timeout(DEADLINE_S):
+                while len(got) < 500:
+                    data = (await anext(messages)).data
+                    # Its answer comes behind all of them.
+                    asking = [b.ipc.request(a.pid, "double", data, timeout=None) for _ in range(2)]
+                    answers = await asyncio.gather(*asking) if in_tasks else [await each for each in asking]
+                    assert answers == [data * 2] * 2
+                    got.append(data)
+            assert got == list(range(500))
+        counts = b.endpoint.dispatcher.flow
+        assert (counts._calls, counts._bytes, counts.exempt, counts._exempt_bytes) == (0, 0, 0, 0)
+
+
+async def test_large_data_of_any_kind_counts_in_a_subscription(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "MAX_WAITING_BYTES", MIB)
+    async with fleet(2) as (_, (a, b)), b.ipc.subscribe("t", overflow="drop_newest") as messages:
+        for number in range(10):
+            await a.ipc.publish("t", [number, {"blob": bytes(MIB // 2)}])
+        await until(lambda: b.ipc.stats().dropped.get("overflow", 0) >= 8)
+        assert [message[0] for message in await take(messages, 2)] == [0, 1]
+        assert waiting(messages) == 0
+
+
 class Topicless:
     """What a subscription needs of its worker's topics."""
 
     def __init__(self) -> None:
         self.overflowed = 0
+        self.held = 0
         self.new_future = asyncio.get_running_loop().create_future
 
     def add(self, subscribed: Subscription) -> None:
@@ -456,6 +491,11 @@ class Topicless:
 
     async def known(self, topic: str) -> None:
         pass
+
+    def hold(self, backlog: Backlog, calls: int, size_bytes: int) -> None:
+        backlog.calls += calls
+        backlog.size_bytes += size_bytes
+        self.held += calls
 
 
 @given(
@@ -474,7 +514,6 @@ async def test_what_is_taken_and_what_is_told_as_missed_add_up_to_what_was_put(
         max_messages=max_messages,
         until_stop=False,
     )
-    holds: deque[asyncio.Future[None]] = deque()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subscription, "MAX_WAITING_BYTES", MIB)
         async with subscribed:
@@ -485,25 +524,24 @@ async def test_what_is_taken_and_what_is_told_as_missed_add_up_to_what_was_put(
                 message = await anext(subscribed)
                 # Numbered from 0: as many as are told are skipped, and never one twice.
                 expected += message.missed
-                assert message.data[0] == expected % 251
+                assert message.data == expected
                 expected += 1
 
             for size in steps:
                 if size is not None:
-                    hold = subscribed.put(Publication("t", bytes([put % 251]) * (size + 1), 1, 0))
+                    subscribed.put((Publication("t", put, 1, 0), size))
                     put += 1
-                    if hold is not None:
-                        assert overflow == "wait"
-                        holds.append(hold)
                 elif waiting(subscribed):
                     await take_one()
-                while holds and holds[0].done():
-                    holds.popleft()
-                assert not any(hold.done() for hold in holds)
-                assert waiting(subscribed) - len(holds) <= max_messages
+                assert not own.held or overflow == "wait"
+                within = list(subscribed._queue)[: waiting(subscribed) - own.held]
+                assert len(within) <= max_messages
+                assert sum(size for _, size in within[:-1]) < MIB
+                # Nothing is held for which there is room.
+                assert not own.held or len(within) == max_messages or sum(size for _, size in within) >= MIB
             while waiting(subscribed):
                 await take_one()
-            assert all(hold.done() for hold in holds)
+            assert own.held == 0
             # Those at the very end are told with the next one.
             assert expected + subscribed._missed == put
             assert bool(own.overflowed) <= (overflow != "wait")

@@ -85,6 +85,7 @@ class Reassembler:
         fetched: by sender, the serial of the last place that was read and is to be acknowledged now. What
             is less than ACKNOWLEDGED_BYTES is owed until `pay` is called.
         copied: (sender, serial), what senders say of places in this worker's own arena.
+        each_bytes: how large the messages are, on average, that `accept` has given last; 0: they are small.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -94,6 +95,7 @@ class Reassembler:
         self.drops: dict[str, int] = {}
         self.fetched: dict[int, int] = {}
         self.copied: list[tuple[int, int]] = []
+        self.each_bytes = 0
 
     def attach(self, sender: int, memory: memoryview) -> None:
         """That sender's arena can be read here from now on."""
@@ -117,6 +119,7 @@ class Reassembler:
             # What was missing may have begun a message.
             stream.is_skipping = True
         stream.next_number = packet.number + 1
+        self.each_bytes = 0
         if packet.kind == BATCH:
             if stream.pieces:
                 self._drop_partial(stream)
@@ -160,6 +163,7 @@ class Reassembler:
             self.copied += [(packet.sender, serial) for (serial,) in _SERIAL.iter_unpack(packet.payload)]
             return []
         messages: list[Message] = []
+        placed_bytes = 0
         for place in PLACE.iter_unpack(packet.payload):
             memory = stream.memory
             content = read_block(memory, *place) if memory is not None else None
@@ -168,11 +172,14 @@ class Reassembler:
                 self._drop("corrupt")
             else:
                 messages += found
+                placed_bytes += place[2]
                 stream.owed_serial = place[0]
                 stream.owed_bytes += place[2]
         if stream.owed_bytes >= ACKNOWLEDGED_BYTES:
             stream.owed_bytes = 0
             self.fetched[packet.sender] = stream.owed_serial
+        if messages:
+            self.each_bytes = placed_bytes // len(messages)
         return messages
 
     def _begin(self, stream: _Stream, payload: memoryview) -> list[Message]:
@@ -207,6 +214,7 @@ class Reassembler:
             self._drop_partial(stream)
             stream.is_skipping = True
             return []
+        self.each_bytes = stream.total_bytes
         encoded = b"".join((ONE_MESSAGE, *stream.pieces))
         self._clear(stream)
         return self._decode(encoded)

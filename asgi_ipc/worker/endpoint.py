@@ -38,7 +38,7 @@ from asgi_ipc.protocol.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHD
 from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.answers import Answers
-from asgi_ipc.worker.calls import Delivery, current_delivery
+from asgi_ipc.worker.calls import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.claiming import Claiming
 from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.leading import Leading
@@ -53,6 +53,9 @@ from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.registry import Handler, Registry
 from asgi_ipc.worker.solo import Launcher, Solo
 from asgi_ipc.worker.topics import Topics
+
+# What is smaller counts as nothing while handlers hold it, unless it is text or bytes: a thousand are 4 MiB.
+LARGE_BYTES: Final = 4096
 
 # How long a newcomer waits for the members to know it; a little more than the
 # launcher waits, which names those that are missing.
@@ -182,7 +185,11 @@ class Endpoint:
                 continue
             messages = self._reassembler.accept(packet)
             if messages:
-                self.dispatcher.accept(peer.context, messages)
+                context = peer.context
+                if self._reassembler.each_bytes >= LARGE_BYTES:
+                    context = context.copy()
+                    context.run(large_bytes.set, self._reassembler.each_bytes)
+                self.dispatcher.accept(context, messages)
         if self._reassembler.fetched or self._reassembler.copied:
             self._settle_places()
 

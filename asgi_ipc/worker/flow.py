@@ -23,6 +23,9 @@ MAX_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
 # the pipe can bring what they wait for; this bounds them instead.
 MAX_IN_VERBS: Final = 10_000
 
+# And the large data that they hold: no standstill before a worker would have been ended for its memory.
+MAX_IN_VERBS_BYTES: Final = 512 * 1024 * 1024
+
 
 class Flow:
     """Counts calls in flight. `on_full` and `on_room` tell the reader when to pause and to go on.
@@ -38,6 +41,7 @@ class Flow:
         "_bytes",
         "_calls",
         "_closed",
+        "_exempt_bytes",
         "_on_full",
         "_on_room",
         "blocked",
@@ -53,6 +57,7 @@ class Flow:
         self._behind = False
         self._closed = False
         self.exempt = 0
+        self._exempt_bytes = 0
         self.blocked = False
         self.full = False
 
@@ -61,12 +66,7 @@ class Flow:
 
         Returns whether handlers may start again that could not before.
         """
-        if handler.in_verb and handler.ordered:
-            self.exempt += calls
-        else:
-            self._calls += calls
-            self._bytes += size_bytes
-        return self._judge()
+        return self.hold(calls, size_bytes, exempt=handler.in_verb and handler.ordered)
 
     def set_exempt(self, handler: Handler, size_bytes: int, *, in_verb: bool) -> bool:
         """Move a call, and those queued behind it, out of what is in flight, or back. Returns as `count`."""
@@ -74,11 +74,26 @@ class Flow:
         if handler.ordered:
             calls += len(handler.lane)
             size_bytes += sum(entry[2] for entry in handler.lane)
-        sign = -1 if in_verb else 1
         handler.in_verb = in_verb
-        self.exempt -= sign * calls
-        self._calls += sign * calls
-        self._bytes += sign * size_bytes
+        return self.move(calls, size_bytes, exempt=in_verb)
+
+    def hold(self, calls: int, size_bytes: int, *, exempt: bool) -> bool:
+        """Count what is as good as so many calls, or, negative, is not any more. Returns as `count`."""
+        if exempt:
+            self.exempt += calls
+            self._exempt_bytes += size_bytes
+        else:
+            self._calls += calls
+            self._bytes += size_bytes
+        return self._judge()
+
+    def move(self, calls: int, size_bytes: int, *, exempt: bool) -> bool:
+        """Move so many out of what is in flight, or back. Returns as `count`."""
+        sign = 1 if exempt else -1
+        self.exempt += sign * calls
+        self._exempt_bytes += sign * size_bytes
+        self._calls -= sign * calls
+        self._bytes -= sign * size_bytes
         return self._judge()
 
     def set_behind(self, behind: bool) -> None:
@@ -94,7 +109,10 @@ class Flow:
 
     def _judge(self) -> bool:
         blocked = (
-            self._calls >= MAX_IN_FLIGHT or self._bytes >= MAX_IN_FLIGHT_BYTES or self.exempt >= MAX_IN_VERBS
+            self._calls >= MAX_IN_FLIGHT
+            or self._bytes >= MAX_IN_FLIGHT_BYTES
+            or self.exempt >= MAX_IN_VERBS
+            or self._exempt_bytes >= MAX_IN_VERBS_BYTES
         )
         if blocked == self.blocked:
             return False

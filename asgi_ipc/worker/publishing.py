@@ -75,11 +75,12 @@ class Publishing(Running):
             overflow: what happens when `max_messages` wait here:
                 `wait`: nothing is lost. What comes waits as messages for a slow handler do: 1,000 of them
                 (or 64 MiB), then this worker reads no more, for no subscription and no handler, and `publish`
-                waits until its deadline;
+                waits until its deadline. While the subscriber waits in a verb itself, for an answer that is
+                behind all that, it is 10,000 (or 512 MiB): who asks for each message must keep up;
                 `drop_oldest`, `drop_newest`: one is lost, counted (`overflow` of `stats().dropped`) and told
                 with the next message (`.missed`);
                 `close`: the iteration ends, behind what waits, with SubscriptionOverflowError.
-            max_messages: at least 1; and no more than 32 MiB of `str` and `bytes`.
+            max_messages: at least 1; and no more than 32 MiB.
             until_stop: end the iteration when this worker is told to stop, rather than with the lifespan:
                 for streaming responses, which a stop or a restart would wait for.
 

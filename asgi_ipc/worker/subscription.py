@@ -17,6 +17,7 @@ from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.protocol.message import check_name
+from asgi_ipc.worker.calls import Backlog, current_backlog
 
 if TYPE_CHECKING:
     from asgi_ipc.worker.topics import Topics
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens to a publication for which a subscription has no room."""
 
-# What `str` and `bytes` may wait in one subscription: two of the largest messages that can be sent unless
-# the limit is raised. What else was published is counted by number alone.
+# What may wait in one subscription: two of the largest messages that can be sent unless the limit is raised.
 MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
 
 # A subscriber that never finds its queue empty lets others have a turn after so many, as `send` does.
@@ -46,6 +46,10 @@ class Publication(msgspec.Struct, frozen=True):
     data: Any
     sender: int
     missed: int
+
+
+# With the bytes that it holds, about.
+Entry: TypeAlias = tuple[Publication, int]
 
 
 class Subscription:
@@ -75,9 +79,9 @@ class Subscription:
         self._topics: Topics | None = None
         self._overflow = overflow
         self._max_messages = max_messages
-        # The last of those in the queue are over the bound: for each there is a hold.
-        self._queue: deque[Publication] = deque()
-        self._holds: deque[asyncio.Future[None]] = deque()
+        # Each with its bytes. The last of them, as many as there are in the backlog, are over the bound.
+        self._queue: deque[Entry] = deque()
+        self._backlog = Backlog()
         # Of those within the bound.
         self._waiting_bytes = 0
         # Lost behind the last in the queue.
@@ -127,6 +131,9 @@ class Subscription:
             self._taken = 0
             with topics.waiting():
                 await asyncio.sleep(0)
+        if current_backlog.get() is not self._backlog:
+            # Whatever verbs are used from here on, by this task and by those that it starts.
+            current_backlog.set(self._backlog)
         while not self._queue:
             if self._has_overflowed:
                 raise SubscriptionOverflowError(self.topic, self._max_messages, self._missed)
@@ -137,7 +144,7 @@ class Subscription:
             self._taken = 0
             self._waiter = topics.new_future()
             try:
-                with topics.waiting():
+                with topics.waiting(self._backlog):
                     await self._waiter
             finally:
                 self._waiter = None
@@ -145,11 +152,13 @@ class Subscription:
         return self._take()
 
     def _take(self) -> Publication:
-        taken = self._queue.popleft()
-        self._waiting_bytes -= _size_bytes(taken.data)
-        while self._holds and not self._is_full():
-            self._waiting_bytes += _size_bytes(self._queue[-len(self._holds)].data)
-            _let_go(self._holds.popleft())
+        taken, size_bytes = self._queue.popleft()
+        self._waiting_bytes -= size_bytes
+        backlog = self._backlog
+        while backlog.calls and not self._is_full():
+            size_bytes = self._queue[-backlog.calls][1]
+            self._waiting_bytes += size_bytes
+            self._hold(-1, -size_bytes)
         return taken
 
     def _leave(self, topics: Topics) -> None:
@@ -157,41 +166,40 @@ class Subscription:
         self._queue.clear()
         self._waiting_bytes = 0
         self.end()
-        while self._holds:
-            _let_go(self._holds.popleft())
+        self._hold(-self._backlog.calls, -self._backlog.size_bytes)
+        if current_backlog.get() is self._backlog:
+            current_backlog.set(None)
 
     # --- the worker's side
 
-    def put(self, published: Publication) -> asyncio.Future[None] | None:
-        """Take a publication, or lose one. A future: there is room for this one only when it is done."""
+    def put(self, entry: Entry) -> None:
+        """Take a publication, or lose one. Beyond the bound it counts as a handler in flight does."""
         if self._has_overflowed:
             self._lose()
-            return None
-        if self._holds or self._is_full():
+            return
+        if self._backlog.calls or self._is_full():
             match self._overflow:
                 case "wait":
-                    self._queue.append(published)
-                    hold = self._new_hold()
-                    self._holds.append(hold)
-                    return hold
+                    self._queue.append(entry)
+                    self._hold(1, entry[1])
+                    return
                 case "drop_newest":
                     self._lose()
-                    return None
+                    return
                 case "close":
                     self._has_overflowed = self._has_ended = True
                     self._lose()
-                    return None
+                    return
                 case "drop_oldest":
                     while self._queue and self._is_full():
                         self._lose_oldest()
         if self._missed:
-            published = structs.replace(published, missed=self._missed)
+            entry = structs.replace(entry[0], missed=self._missed), entry[1]
             self._missed = 0
-        self._queue.append(published)
-        self._waiting_bytes += _size_bytes(published.data)
+        self._queue.append(entry)
+        self._waiting_bytes += entry[1]
         if self._waiter is not None:
             _let_go(self._waiter)
-        return None
 
     def end(self) -> None:
         """There will be no more."""
@@ -200,7 +208,7 @@ class Subscription:
             _let_go(self._waiter)
 
     def _is_full(self) -> bool:
-        waiting = len(self._queue) - len(self._holds)
+        waiting = len(self._queue) - self._backlog.calls
         return waiting >= self._max_messages or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
 
     def _lose(self) -> None:
@@ -208,11 +216,11 @@ class Subscription:
         self._count_lost()
 
     def _lose_oldest(self) -> None:
-        lost = self._queue.popleft()
-        self._waiting_bytes -= _size_bytes(lost.data)
+        lost, size_bytes = self._queue.popleft()
+        self._waiting_bytes -= size_bytes
         if self._queue:
-            first = self._queue[0]
-            self._queue[0] = structs.replace(first, missed=first.missed + lost.missed + 1)
+            first, size_bytes = self._queue[0]
+            self._queue[0] = structs.replace(first, missed=first.missed + lost.missed + 1), size_bytes
         else:
             self._missed += lost.missed + 1
         self._count_lost()
@@ -221,14 +229,9 @@ class Subscription:
         assert self._topics is not None
         self._topics.overflowed += 1
 
-    def _new_hold(self) -> asyncio.Future[None]:
+    def _hold(self, calls: int, size_bytes: int) -> None:
         assert self._topics is not None
-        return self._topics.new_future()
-
-
-def _size_bytes(data: Any) -> int:
-    """What is large counts; the size of anything else is not known any more."""
-    return len(data) if type(data) is str or type(data) is bytes else 0
+        self._topics.hold(self._backlog, calls, size_bytes)
 
 
 def _let_go(future: asyncio.Future[None]) -> None:

@@ -13,15 +13,13 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.protocol.message import KNOWN, TOPICS, check_name
-from asgi_ipc.worker.calls import Calls, sender_of
+from asgi_ipc.worker.calls import Calls, sender_of, size_bytes_of
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Members, Peer
-from asgi_ipc.worker.registry import Handler
 from asgi_ipc.worker.subscription import Publication, Subscription
 
 # How long entering a subscription waits for members to know of it. Nobody who is well takes as long, and
@@ -80,7 +78,7 @@ class Topics:
         overflowed: publications that subscriptions here had no room for.
         unwanted: publications that came when nobody here subscribed to them any more.
         stopped: this worker has been told to stop.
-        waiting: around a wait inside a verb: a handler that waits there is not in flight meanwhile.
+        waiting, hold: of the calls under way here.
     """
 
     def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
@@ -89,6 +87,7 @@ class Topics:
         self.stopped = False
         self.new_future = outgoing.loop.create_future
         self.waiting = calls.waiting
+        self.hold = calls.hold
         self._outgoing = outgoing
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
@@ -116,8 +115,8 @@ class Topics:
     def _with_unheard(self, audience: Members) -> Members:
         return _members({*audience.peers, *self._unheard})
 
-    def published(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
-        """A publication has come. What is given back waits until every subscription has room for it."""
+    def published(self, context: contextvars.Context, data: Any) -> None:
+        """A publication has come: nobody but the subscriptions handle it."""
         topic, content = data
         sender = sender_of(context)
         if sender is None:
@@ -126,18 +125,11 @@ class Topics:
         if subscriptions is None:
             self.unwanted += 1
             self._correct(sender.generation)
-            return None
+            return
         # All of them share it, but those that have lost something before.
-        published = Publication(topic, content, sender.pid, 0)
-        holds = []
+        entry = Publication(topic, content, sender.pid, 0), size_bytes_of(content, context)
         for subscription in subscriptions:
-            hold = subscription.put(published)
-            if hold is not None:
-                holds.append(hold)
-        if not holds:
-            return None
-        # As a handler in flight it counts towards the bounds that pause the reader.
-        return Handler(topic, partial(_until_taken, holds), is_async=True), content
+            subscription.put(entry)
 
     def _correct(self, generation: int) -> None:
         """Somebody sends what nobody here wants: it may never have been told."""
@@ -328,11 +320,6 @@ class Topics:
                 self._audience[topic] = _members(left)
             else:
                 del self._audience[topic]
-
-
-async def _until_taken(holds: list[asyncio.Future[None]], _: object) -> None:
-    for hold in holds:
-        await hold
 
 
 def _members(peers: Iterable[Peer]) -> Members:
