@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +15,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from asgi_ipc import ipc
+from asgi_ipc.testing.serving import is_running
 from demo.recipes import events
-from tests.serving import DEADLINE_S
+from tests.serving import DEADLINE_S, eventually
 from tests.visiting import client, killed, recipe, restarted, sockets, visits
 
 
@@ -145,6 +148,17 @@ async def test_events_reach_every_worker_and_streams_end_when_they_restart() -> 
                 assert await next_of(one) is await next_of(other) is None
         assert await server.stop() == 0
         assert "Traceback" not in server.text
+
+
+async def test_a_stream_ends_when_its_worker_itself_is_told_to_stop() -> None:
+    async with recipe("events", workers=2) as server:
+        pid = server.workers()[0]
+        async with visits(server, [pid]) as visitors, following(visitors[pid], "news") as stream:
+            assert await next_of(stream) == "retry: 1000"
+            os.kill(pid, signal.SIGTERM)
+            assert await next_of(stream) is None
+        await eventually(lambda: not is_running(pid), "it has ended")
+        await server.stop()
 
 
 async def test_a_quiet_stream_shows_that_it_lives_and_one_that_was_too_slow_says_so(

@@ -37,7 +37,7 @@ class Publication(msgspec.Struct, frozen=True):
 
     Attributes:
         topic: as it was subscribed to.
-        data: as it was published.
+        data: as it was published. All subscribers of one worker are given the same object.
         sender: the pid of the worker that published it.
         missed: how many publications this subscription has lost since the one before this.
     """
