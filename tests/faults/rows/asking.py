@@ -81,7 +81,7 @@ ASKING: Final = Row(
     fault="killed while asked, and while it publishes",
     how="all ask all and publish, while workers are killed and restarted",
     counts="turns",
-    full=everywhere(300),
+    full=everywhere(100),
     short=10,
     run=asking,
 )
