@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +31,15 @@ from asgi_ipc import (
 from asgi_ipc.testing import Serve, ServeError, fleet, serve
 from asgi_ipc.testing.serving import children, is_running
 from tests.apps import chat
+from tests.serving import DEADLINE_S, ROOT
 
 MIB = 1024 * 1024
 
 
-def descriptors() -> list[str]:
-    """What this process has open, without what looks."""
+def descriptors(pid: int | str = "self") -> list[str]:
+    """What a process has open, without what looks."""
     found = []
-    for entry in Path("/proc/self/fd").iterdir():
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found.append(str(entry.readlink()))
         except FileNotFoundError:
@@ -529,6 +534,91 @@ def test_what_does_not_stop_in_time_is_killed(asgi_ipc_serve: Serve) -> None:
         server.stop(timeout=0.2)
     assert not is_running(worker)
     assert server.stop() == -signal.SIGKILL
+
+
+_SERVES = """
+from asgi_ipc.testing import serve
+with serve("tests.apps.chat:app", "--loop", "uvloop", workers=2) as server:
+    print(server.pid, *server.workers, flush=True)
+    input()
+"""
+
+_STARTS = """
+import asyncio
+from tests.serving import serving
+async def main():
+    async with serving("tests.apps.chat:app", "--loop", "asyncio", workers=2) as server:
+        print(server.pid, *await server.started(2), flush=True)
+        await asyncio.to_thread(input)
+asyncio.run(main())
+"""
+
+_HAS_A_TEST = """
+def test_a_server(asgi_ipc_serve, capfd):
+    server = asgi_ipc_serve("tests.apps.chat:app", workers=2)
+    with capfd.disabled():
+        print("", server.pid, *server.workers, flush=True)
+        with open(0) as stdin:
+            stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of any process")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("starter", [_SERVES, _STARTS, _HAS_A_TEST])
+def test_a_server_does_not_outlive_who_has_started_it(starter: str, number: int, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(starter)
+    command = [sys.executable, "-c", starter]
+    if starter == _HAS_A_TEST:
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "tests.conftest"]
+        command = [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "."},
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        ends = [os.pidfd_open(pid) for pid in pids]
+        process.send_signal(number)
+        assert process.wait(DEADLINE_S) == -number
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        for end in ends:
+            assert select.select([end], [], [], max(deadline - time.monotonic(), 0.0))[0]
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open is read off /proc")
+# From 3.12 on Python warns of a fork beside threads; this child does nothing but look.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_ties_a_server_to_its_test_is_in_no_worker_and_no_child_of_the_test() -> None:
+    with serve("tests.apps.chat:app", workers=2) as server:
+        tie = os.readlink(f"/proc/self/fd/{server._tie.fd}")
+        assert descriptors(server.pid).count(tie) == 1
+        for worker in server.workers:
+            assert tie not in descriptors(worker)
+        child = os.fork()
+        if not child:
+            os._exit(tie in descriptors())
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_where_a_server_can_hear_of_no_end_that_is_one_message(tmp_path: Path) -> None:
+    for fd in (99, os.open(tmp_path, os.O_RDONLY)):
+        command = [sys.executable, "-m", "asgi_ipc", "serve", "tests.apps.chat:app", "--stop-at-eof", str(fd)]
+        said = subprocess.run(
+            command, pass_fds=[fd] if fd != 99 else [], capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 2
+        assert "Error: --stop-at-eof is " in said.stderr
+        assert "Traceback" not in said.stderr
+    os.close(fd)
 
 
 async def test_topics_of_the_module_level_ipc_are_those_of_the_member_that_acts() -> None:
