@@ -660,3 +660,70 @@ async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> No
             assert await like.run_once("job")
             assert not await like.run_once("job")
     assert running == []
+
+
+async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_begins() -> None:
+    like = IPC()
+    running: list[int] = []
+    most: list[int] = []
+    cleaning, gate = asyncio.Event(), asyncio.Event()
+
+    @like.leader_task
+    async def lead() -> None:
+        running.append(like.pid)
+        most.append(len(running))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await gate.wait()
+            running.remove(like.pid)
+
+    async with fleet(3, like=like) as members:
+        await members.settled()
+        (leader,) = [member for member in members if member.is_leader]
+        a, b = [member for member in members if member is not leader]
+        members.kill(leader)
+        await cleaning.wait()
+        # That it has died is told, and who comes takes its slot.
+        assert [worker.pid for worker in a.workers] == [a.pid, b.pid]
+        c = await members.add()
+        assert c.slot == 0
+        c.receive("who", lambda data: c.pid)
+        assert await a.request(c.pid, "who") == c.pid
+        assert a.leader is b.leader is c.leader is None
+        with pytest.raises(TimeoutError, match=rf"at \[{leader.pid}\]"):
+            await members.settled(timeout=0.05)
+        gate.set()
+        await members.settled()
+        assert len(running) == 1
+        assert running == [a.leader] != [leader.pid]
+        assert a.leader == b.leader == c.leader
+    assert running == []
+    assert set(most) == {1}
+
+
+async def test_a_killed_leader_that_does_not_end_is_waited_for_no_longer_than_a_leave() -> None:
+    like = IPC()
+    led: list[int] = []
+    gate = asyncio.Event()
+
+    @like.leader_task
+    async def lead() -> None:
+        led.append(like.pid)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if led == [like.pid]:
+                await gate.wait()
+
+    async with fleet(2, like=like, drain_timeout=0.05) as members:
+        await members.settled()
+        a, b = members
+        members.kill(a)
+        await members.settled()
+        assert b.is_leader
+        assert led == [a.pid, b.pid]
+    gate.set()
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
