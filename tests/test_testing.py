@@ -727,3 +727,19 @@ async def test_a_killed_leader_that_does_not_end_is_waited_for_no_longer_than_a_
     gate.set()
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_who_has_gone_holds_no_descriptor_while_the_fleet_lives() -> None:
+    async with fleet(2) as members:
+        await members.settled()
+        before = len(descriptors())
+        for number in range(10):
+            newcomer = await members.add()
+            await members.settled()
+            if number % 2:
+                members.kill(newcomer)
+            else:
+                await members.leave(newcomer)
+            await members.settled()
+            assert newcomer.stats().sent == 0
+        assert len(descriptors()) == before

@@ -81,6 +81,7 @@ class Members(tuple[IPC, ...]):
         await leaver.leave()
         if leaver.worker.generation in self._launcher.members:
             self._launcher.bury(leaver, reason)
+        leaver.close()
 
     def kill(self, member: IPC) -> None:
         """Have a worker die at once, as by SIGKILL: the others are told that it was `killed`.
@@ -101,6 +102,7 @@ class Members(tuple[IPC, ...]):
                 await victim.leave()
             finally:
                 self._launcher.ended(*tasks)
+                victim.close()
 
         self._endings[member] = asyncio.create_task(end())
 
