@@ -183,9 +183,14 @@ async def test_handlers_that_fail_are_logged_and_counted(caplog: pytest.LogCaptu
         a, b = members
         b.receive("fails", lambda data: {}[data])
         a.send_nowait(b.pid, "fails", "x")
+        # To itself, so the context is the test's.
+        b.send_nowait(b.pid, "unheard")
         await members.settled()
         assert b.stats().handler_errors == 1
-    assert "handler 'fails'" in caplog.text
+        whose = b.pid
+    assert f"worker [{whose}]: handler 'fails'" in caplog.text
+    assert f"worker [{whose}] has no handler for messages named 'unheard'" in caplog.text
+    assert f"worker [{os.getpid()}]" not in caplog.text
 
 
 async def test_a_test_that_fails_leaves_nothing_behind() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -198,7 +197,7 @@ class Topics:
                 listener.is_late = True
                 logger.warning(
                     "worker [%d]: worker %d has not answered; it may not know yet what is subscribed to here",
-                    os.getpid(),
+                    self._me.worker.pid,
                     listener.peer.worker.pid,
                 )
 
