@@ -65,6 +65,8 @@ _OWN: Final[list[click.Parameter]] = [
         metavar="BYTES",
         help="The capacity to ask for each worker's pipe. The system's default unless set.",
     ),
+    # For programs that start a server for themselves, as the test kit does.
+    click.Option(["--stop-at-eof"], type=int, default=None, hidden=True),
 ]
 
 

@@ -14,12 +14,12 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import httpx
 
-from asgi_ipc.testing.serving import children
+from asgi_ipc.testing.serving import Tie, children
 
 # Generous: a shared machine with two cores may be busy with something else.
 DEADLINE_S = 45.0
@@ -145,29 +145,37 @@ async def started(
 ) -> AsyncIterator[Server]:
     """Run a Python command as a server; kill what is left of it at the end.
 
+    `asgi-ipc serve` stops when this process ends without coming to that, too.
+
     `under`: a command that executes what follows it, under a limit or as somebody else.
     """
-    process = await asyncio.create_subprocess_exec(
-        *under,
-        sys.executable,
-        *command,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},
-        cwd=cwd,
-        limit=1024 * 1024,
-        start_new_session=True,
-    )
-    server = Server(process, port)
-    try:
-        yield server
-    finally:
-        left = [*children(server.pid), server.pid]
-        if process.returncode is None:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        await server.ended()
+    with closing(Tie()) as tie:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *under,
+                sys.executable,
+                *command,
+                *(tie.options if "serve" in command else ()),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},
+                cwd=cwd,
+                limit=1024 * 1024,
+                start_new_session=True,
+                pass_fds=[tie.theirs] if "serve" in command else [],
+            )
+        finally:
+            tie.pass_on()
+        server = Server(process, port)
+        try:
+            yield server
+        finally:
+            left = [*children(server.pid), server.pid]
+            if process.returncode is None:
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            await server.ended()
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from asgi_ipc.protocol.events import (
     ScaleRequested,
     Stalled,
     Start,
+    StarterGone,
     Stop,
     StopRequested,
     Tick,
@@ -39,6 +40,7 @@ from asgi_ipc.protocol.slots import (
     EARLY_DEATH_S,
     SAME_STOP_S,
     STALLED_AFTER_S,
+    UNATTENDED_STOP_S,
     Phase,
     Policy,
     backoff_s,
@@ -611,6 +613,33 @@ def test_without_a_limit_a_stop_may_take_any_time() -> None:
     desk.hear(TERM)
     assert desk.fleet.next_deadline() is None
     assert desk.later(86_400) == []
+
+
+def test_when_the_starter_has_gone_that_is_one_stop_and_has_an_end() -> None:
+    desk = a_fleet(2)
+    assert deeds(desk.hear(StarterGone())) == [Stop(1, False), Stop(2, False)]
+    # Who ends the starter may signal the whole group.
+    assert deeds(desk.hear(TERM)) == []
+    desk.dies(1, 0)
+    assert deeds(desk.later(UNATTENDED_STOP_S - 0.25)) == []
+    assert deeds(desk.later(0.25)) == [Kill(2)]
+    assert desk.dies(2, -9)[-1] == Exit(0)
+
+
+def test_a_starter_that_goes_behind_a_stop_does_not_hurry_it() -> None:
+    desk = a_fleet(2, stop_timeout_s=5.0)
+    desk.hear(TERM)
+    desk.now += SAME_STOP_S
+    assert deeds(desk.hear(StarterGone())) == []
+    assert desk.fleet.next_deadline() == desk.now - SAME_STOP_S + 5.0
+
+
+def test_without_a_starter_a_second_stop_still_kills() -> None:
+    desk = a_fleet(1)
+    desk.hear(StarterGone())
+    desk.now += SAME_STOP_S
+    assert deeds(desk.hear(INT)) == [Kill(1)]
+    assert desk.dies(1, -9)[-1] == Exit(130)
 
 
 # --- reasons

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +31,15 @@ from asgi_ipc import (
 from asgi_ipc.testing import Serve, ServeError, fleet, serve
 from asgi_ipc.testing.serving import children, is_running
 from tests.apps import chat
+from tests.serving import DEADLINE_S, ROOT
 
 MIB = 1024 * 1024
 
 
-def descriptors() -> list[str]:
-    """What this process has open, without what looks."""
+def descriptors(pid: int | str = "self") -> list[str]:
+    """What a process has open, without what looks."""
     found = []
-    for entry in Path("/proc/self/fd").iterdir():
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found.append(str(entry.readlink()))
         except FileNotFoundError:
@@ -178,9 +183,14 @@ async def test_handlers_that_fail_are_logged_and_counted(caplog: pytest.LogCaptu
         a, b = members
         b.receive("fails", lambda data: {}[data])
         a.send_nowait(b.pid, "fails", "x")
+        # To itself, so the context is the test's.
+        b.send_nowait(b.pid, "unheard")
         await members.settled()
         assert b.stats().handler_errors == 1
-    assert "handler 'fails'" in caplog.text
+        whose = b.pid
+    assert f"worker [{whose}]: handler 'fails'" in caplog.text
+    assert f"worker [{whose}] has no handler for messages named 'unheard'" in caplog.text
+    assert f"worker [{os.getpid()}]" not in caplog.text
 
 
 async def test_a_test_that_fails_leaves_nothing_behind() -> None:
@@ -531,6 +541,91 @@ def test_what_does_not_stop_in_time_is_killed(asgi_ipc_serve: Serve) -> None:
     assert server.stop() == -signal.SIGKILL
 
 
+_SERVES = """
+from asgi_ipc.testing import serve
+with serve("tests.apps.chat:app", "--loop", "uvloop", workers=2) as server:
+    print(server.pid, *server.workers, flush=True)
+    input()
+"""
+
+_STARTS = """
+import asyncio
+from tests.serving import serving
+async def main():
+    async with serving("tests.apps.chat:app", "--loop", "asyncio", workers=2) as server:
+        print(server.pid, *await server.started(2), flush=True)
+        await asyncio.to_thread(input)
+asyncio.run(main())
+"""
+
+_HAS_A_TEST = """
+def test_a_server(asgi_ipc_serve, capfd):
+    server = asgi_ipc_serve("tests.apps.chat:app", workers=2)
+    with capfd.disabled():
+        print("", server.pid, *server.workers, flush=True)
+        with open(0) as stdin:
+            stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells of the end of any process")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("starter", [_SERVES, _STARTS, _HAS_A_TEST])
+def test_a_server_does_not_outlive_who_has_started_it(starter: str, number: int, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(starter)
+    command = [sys.executable, "-c", starter]
+    if starter == _HAS_A_TEST:
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "tests.conftest"]
+        command = [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_it.py")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "."},
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        ends = [os.pidfd_open(pid) for pid in pids]
+        process.send_signal(number)
+        assert process.wait(DEADLINE_S) == -number
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        for end in ends:
+            assert select.select([end], [], [], max(deadline - time.monotonic(), 0.0))[0]
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open is read off /proc")
+# From 3.12 on Python warns of a fork beside threads; this child does nothing but look.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_ties_a_server_to_its_test_is_in_no_worker_and_no_child_of_the_test() -> None:
+    with serve("tests.apps.chat:app", workers=2) as server:
+        tie = os.readlink(f"/proc/self/fd/{server._tie.fd}")
+        assert descriptors(server.pid).count(tie) == 1
+        for worker in server.workers:
+            assert tie not in descriptors(worker)
+        child = os.fork()
+        if not child:
+            os._exit(tie in descriptors())
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_where_a_server_can_hear_of_no_end_that_is_one_message(tmp_path: Path) -> None:
+    for fd in (99, os.open(tmp_path, os.O_RDONLY)):
+        command = [sys.executable, "-m", "asgi_ipc", "serve", "tests.apps.chat:app", "--stop-at-eof", str(fd)]
+        said = subprocess.run(
+            command, pass_fds=[fd] if fd != 99 else [], capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 2
+        assert "Error: --stop-at-eof is " in said.stderr
+        assert "Traceback" not in said.stderr
+    os.close(fd)
+
+
 async def test_topics_of_the_module_level_ipc_are_those_of_the_member_that_acts() -> None:
     async with fleet(2, like=ipc) as members:
         a, b = members
@@ -570,3 +665,86 @@ async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> No
             assert await like.run_once("job")
             assert not await like.run_once("job")
     assert running == []
+
+
+async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_begins() -> None:
+    like = IPC()
+    running: list[int] = []
+    most: list[int] = []
+    cleaning, gate = asyncio.Event(), asyncio.Event()
+
+    @like.leader_task
+    async def lead() -> None:
+        running.append(like.pid)
+        most.append(len(running))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await gate.wait()
+            running.remove(like.pid)
+
+    async with fleet(3, like=like) as members:
+        await members.settled()
+        (leader,) = [member for member in members if member.is_leader]
+        a, b = [member for member in members if member is not leader]
+        members.kill(leader)
+        await cleaning.wait()
+        # That it has died is told, and who comes takes its slot.
+        assert [worker.pid for worker in a.workers] == [a.pid, b.pid]
+        c = await members.add()
+        assert c.slot == 0
+        c.receive("who", lambda data: c.pid)
+        assert await a.request(c.pid, "who") == c.pid
+        assert a.leader is b.leader is c.leader is None
+        with pytest.raises(TimeoutError, match=rf"at \[{leader.pid}\]"):
+            await members.settled(timeout=0.05)
+        gate.set()
+        await members.settled()
+        assert len(running) == 1
+        assert running == [a.leader] != [leader.pid]
+        assert a.leader == b.leader == c.leader
+    assert running == []
+    assert set(most) == {1}
+
+
+async def test_a_killed_leader_that_does_not_end_is_waited_for_no_longer_than_a_leave() -> None:
+    like = IPC()
+    led: list[int] = []
+    gate = asyncio.Event()
+
+    @like.leader_task
+    async def lead() -> None:
+        led.append(like.pid)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if led == [like.pid]:
+                await gate.wait()
+
+    async with fleet(2, like=like, drain_timeout=0.05) as members:
+        await members.settled()
+        a, b = members
+        members.kill(a)
+        await members.settled()
+        assert b.is_leader
+        assert led == [a.pid, b.pid]
+    gate.set()
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_who_has_gone_holds_no_descriptor_while_the_fleet_lives() -> None:
+    async with fleet(2) as members:
+        await members.settled()
+        before = len(descriptors())
+        for number in range(10):
+            newcomer = await members.add()
+            await members.settled()
+            if number % 2:
+                members.kill(newcomer)
+            else:
+                await members.leave(newcomer)
+            await members.settled()
+            assert newcomer.stats().sent == 0
+        assert len(descriptors()) == before

@@ -730,7 +730,7 @@ async def test_what_does_not_fit_is_counted_and_told_once_and_the_next_message_a
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert record.getMessage() == (
-            f"worker [{os.getpid()}]: data from worker {a.pid} does not fit handler 'item': "
+            f"worker [{b.pid}]: data from worker {a.pid} does not fit handler 'item': "
             "count: expected int, got str"
         )
 

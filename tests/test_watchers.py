@@ -294,9 +294,9 @@ async def test_what_a_callback_raises_is_logged_and_counted_and_the_others_are_c
         assert told == [newcomer.worker, (newcomer.worker, "left", 0)]
         assert a.ipc.stats().handler_errors == 3
         assert [record.getMessage() for record in caplog.records] == [
-            f"worker [{os.getpid()}]: on_join failed",
-            f"worker [{os.getpid()}]: on_join failed",
-            f"worker [{os.getpid()}]: on_leave failed",
+            f"worker [{a.pid}]: on_join failed",
+            f"worker [{a.pid}]: on_join failed",
+            f"worker [{a.pid}]: on_leave failed",
         ]
         for text in ("LookupError: a plain one", "LookupError: an async one", "TypeError: "):
             assert text in caplog.text

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
+from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.protocol import lifeline as words
@@ -34,6 +35,7 @@ from asgi_ipc.protocol.events import (
     ScaleRequested,
     Stalled,
     Start,
+    StarterGone,
     Stop,
     StopRequested,
     Tick,
@@ -73,6 +75,7 @@ class Run:
         handover: everything of the handover that is the same for all.
         pipe_bytes: the capacity to ask for; None: the system's default.
         changes: what asks for a restart besides signals (`--reload`), as lines for the log.
+        starter: a pipe whose end of file asks for a stop; None: only signals do.
     """
 
     policy: Policy
@@ -80,6 +83,7 @@ class Run:
     handover: Callable[[int, int], words.Handover]
     pipe_bytes: int | None = None
     changes: Callable[[], AsyncIterator[str]] | None = None
+    starter: int | None = None
 
 
 class Launcher:
@@ -99,6 +103,8 @@ class Launcher:
         """Start the workers and keep them until a signal or their failure ends it."""
         self._loop = asyncio.get_running_loop()
         self._listen_to_signals()
+        if self._run.starter is not None:
+            self._loop.add_reader(self._run.starter, self._hear_starter, self._run.starter)
         watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
         self._post(Begin())
         try:
@@ -110,6 +116,8 @@ class Launcher:
                 await asyncio.gather(watching, return_exceptions=True)
             for number in _SIGNALS:
                 self._loop.remove_signal_handler(number)
+            if self._run.starter is not None:
+                self._loop.remove_reader(self._run.starter)
         return self._status
 
     # --- the loop
@@ -322,6 +330,11 @@ class Launcher:
                 self._reap()
             case _:
                 logger.debug("Received %s, which means nothing here.", name)
+
+    def _hear_starter(self, fd: int) -> None:
+        if starter.has_gone(fd):
+            self._loop.remove_reader(fd)
+            self._post(StarterGone())
 
     async def _watch(self) -> None:
         assert self._run.changes is not None

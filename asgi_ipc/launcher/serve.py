@@ -27,6 +27,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.protocol.lifeline import Handover
@@ -61,6 +62,7 @@ class OwnOptions:
         max_message_bytes: the largest encoded message.
         max_packet_bytes: the largest packet, at most the system's PIPE_BUF.
         pipe_bytes: the capacity to ask for each pipe; None: the system's default.
+        stop_at_eof: the descriptor of a pipe or socket whose end of file is one stop; None: only signals are.
     """
 
     drain_timeout: float = 10.0
@@ -68,6 +70,7 @@ class OwnOptions:
     max_message_bytes: int = 16 * 1024 * 1024
     max_packet_bytes: int = getattr(select, "PIPE_BUF", 512)
     pipe_bytes: int | None = None
+    stop_at_eof: int | None = None
 
     def __post_init__(self) -> None:
         _check_range("drain_timeout", self.drain_timeout, 0.0, 86_400.0)
@@ -87,6 +90,8 @@ def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
     if not isinstance(app, str):
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
+    if own.stop_at_eof is not None:
+        starter.take(own.stop_at_eof)
     config, count = _configure(app, workers, theirs)
     check_descriptors(count)
     where = _Where(config)
@@ -193,7 +198,7 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
     if changes is not None:
         _need_watchfiles()
     logger.info("Started parent process [%d]", os.getpid())
-    status = asyncio.run(_launch(Run(policy, [sock], handover, own.pipe_bytes, changes)))
+    status = asyncio.run(_launch(Run(policy, [sock], handover, own.pipe_bytes, changes, own.stop_at_eof)))
     logger.info("Stopping parent process [%d]", os.getpid())
     return status
 

@@ -28,6 +28,11 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class StarterGone:
+    """Who started the server, and was to stop it, has ended: one stop, with nobody left to insist."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestartRequested:
     """Replace every worker, one slot after the other."""
 
@@ -112,6 +117,7 @@ class Tick:
 Event: TypeAlias = (
     Begin
     | StopRequested
+    | StarterGone
     | RestartRequested
     | ScaleRequested
     | WorkerStarted

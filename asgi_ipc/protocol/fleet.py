@@ -27,6 +27,7 @@ from asgi_ipc.protocol.events import (
     ScaleRequested,
     Stalled,
     Start,
+    StarterGone,
     Stop,
     StopRequested,
     Tick,
@@ -44,6 +45,7 @@ from asgi_ipc.protocol.slots import (
     SAME_STOP_S,
     STALLED_AFTER_S,
     STARTUP_FAILURE,
+    UNATTENDED_STOP_S,
     Phase,
     Policy,
     Process,
@@ -111,6 +113,8 @@ class Fleet:
                     self._slots[index].live = self._start(index, now)
             case StopRequested():
                 self._stop_all(event, now)
+            case StarterGone():
+                self._stop_unattended(now)
             case RestartRequested(reason):
                 self._restart(reason, now)
             case ScaleRequested(by):
@@ -202,6 +206,18 @@ class Fleet:
         self._log("info", f"Received {event.name}, exiting.")
         if not self._stopping:
             self._begin_stop(0, now)
+
+    def _stop_unattended(self, now: float) -> None:
+        """One stop, unless there was one; it is never a second one, but has an end."""
+        if self._told_to_stop is None:
+            # No signal: any is another kind, if it comes in the same moment.
+            self._told_to_stop = 0, now
+            self._log("info", "Whoever started this server has gone, exiting.")
+            if not self._stopping:
+                self._begin_stop(0, now)
+        for process in self._processes.values():
+            kill_at = now + UNATTENDED_STOP_S
+            process.kill_at = kill_at if process.kill_at is None else min(process.kill_at, kill_at)
 
     def _begin_stop(self, status: int, now: float) -> None:
         self._stopping = True

@@ -26,6 +26,9 @@ STALLED_AFTER_S: Final = 3.5
 # once" takes longer, or repeats the same.
 SAME_STOP_S: Final = 0.5
 
+# Who would have insisted on a stop has gone: this long is what the test kit itself waits.
+UNATTENDED_STOP_S: Final = 30.0
+
 # How uvicorn says that the app could not be started.
 STARTUP_FAILURE: Final = 3
 

@@ -168,6 +168,10 @@ class Launcher(Generic[M]):
         self._generations = 0
         self._timer: asyncio.TimerHandle | None = None
         self._ever: list[M] = []
+        # What ran in killed leaders and has not ended, for here its process is there still; and who is to be
+        # told of the next leader then.
+        self._unended: set[asyncio.Task[None]] = set()
+        self._untold: set[int] = set()
 
     # --- what happens
 
@@ -182,10 +186,11 @@ class Launcher(Generic[M]):
         member.station.attach(lambda: None)
         return member
 
-    def kill(self, member: M) -> None:
+    def kill(self, member: M) -> list[asyncio.Task[None]]:
         """Its process ends: the kernel closes what it had, and the launcher tells the others.
 
-        Its lifespan ends when it is told to; there is nothing left for it to wait for.
+        Its lifespan ends when it is told to; there is nothing left for it to wait for. Returns what ran there
+        because it led, and has been cancelled: nobody is told of the next leader before that has ended.
         """
         endpoint = member.endpoint
         for peer in endpoint.outgoing.peers.all():
@@ -193,11 +198,22 @@ class Launcher(Generic[M]):
                 peer.writer.close()
         assert endpoint._reader is not None
         endpoint._reader.close()
-        # Before another one can be told that it leads.
-        endpoint.leading.cancel()
+        tasks = endpoint.leading.cancel()
+        self._unended.update(tasks)
+        for task in tasks:
+            task.add_done_callback(self.ended)
         endpoint.outgoing.close()
         endpoint._eof.set()
         self.bury(member, "killed")
+        return tasks
+
+    def ended(self, *tasks: asyncio.Task[None]) -> None:
+        """These have ended, or are not waited for any more."""
+        if not self._unended.isdisjoint(tasks):
+            self._unended.difference_update(tasks)
+            while self._untold and not self._unended:
+                self.relay.tell(self._untold.pop(), self.relay._leads())
+            self.pump()
 
     def bury(self, member: M, reason: str) -> None:
         """Its process has been reaped: the others are told why it has gone."""
@@ -210,6 +226,7 @@ class Launcher(Generic[M]):
 
     def close(self) -> None:
         """Close what is left of everybody."""
+        self._unended.clear()
         self._wait_for(None)
         for member in self._ever:
             if member.line.fileno() >= 0:
@@ -219,7 +236,8 @@ class Launcher(Generic[M]):
     @property
     def is_settled(self) -> bool:
         """Whether nothing is under way between the members, nor to be handled by one."""
-        return not self.relay.pending() and all(member.is_settled for member in self.members.values())
+        waits = self._unended or self.relay.pending()
+        return not waits and all(member.is_settled for member in self.members.values())
 
     # --- lifelines
 
@@ -229,7 +247,7 @@ class Launcher(Generic[M]):
             for generation in pending:
                 while (item := self.relay.next_item(generation)) is not None:
                     line = self.members[generation].line
-                    encoded = words.encode_word(item.word)
+                    encoded = words.encode_word(self._said_to(generation, item.word))
                     if item.write_end_of is None:
                         line.sendall(encoded)
                     else:
@@ -241,6 +259,13 @@ class Launcher(Generic[M]):
             if not self.relay.is_promised(member.worker.generation):
                 member.close_write_end()
         self._wait_for(self.relay.next_deadline())
+
+    def _said_to(self, generation: int, word: words.ToWorker) -> words.ToWorker:
+        """The relay's word; but nobody leads as long as something runs that only the leader may do."""
+        if not self._unended or not isinstance(word, words.Leads):
+            return word
+        self._untold.add(generation)
+        return words.Leads(None)
 
     def _wait_for(self, deadline: float | None) -> None:
         if self._timer is not None:

@@ -46,14 +46,14 @@ class Members(tuple[IPC, ...]):
     _like: IPC | None
     _by_ipc: dict[IPC, Member]
     # Of those that were killed: what is left of them on this loop.
-    _endings: list[asyncio.Task[None]]
+    _endings: dict[IPC, asyncio.Task[None]]
 
     def __new__(cls, launcher: Launcher[Member], like: IPC | None, members: Sequence[Member]) -> Members:
         made = super().__new__(cls, (member.ipc for member in members))
         made._launcher = launcher
         made._like = like
         made._by_ipc = {member.ipc: member for member in members}
-        made._endings = []
+        made._endings = {}
         return made
 
     async def add(self) -> IPC:
@@ -81,24 +81,30 @@ class Members(tuple[IPC, ...]):
         await leaver.leave()
         if leaver.worker.generation in self._launcher.members:
             self._launcher.bury(leaver, reason)
+        leaver.close()
 
     def kill(self, member: IPC) -> None:
         """Have a worker die at once, as by SIGKILL: the others are told that it was `killed`.
 
-        What is in its pipe is lost. Its handlers are cancelled, since there is no process to end with them.
+        What is in its pipe is lost. Its handlers and leader tasks are cancelled, since there is no process to
+        end with them; another member leads when its leader tasks have ended, or after the drain timeout.
 
         Raises NotRunningError if it has gone already.
         """
         victim = self._member(member)
         endpoint = victim.endpoint
         member._sending = member._replying = None
-        self._launcher.kill(victim)
+        tasks = self._launcher.kill(victim)
 
         async def end() -> None:
-            await endpoint.dispatcher.close()
-            await victim.leave()
+            try:
+                await endpoint.dispatcher.close()
+                await victim.leave()
+            finally:
+                self._launcher.ended(*tasks)
+                victim.close()
 
-        self._endings.append(asyncio.create_task(end()))
+        self._endings[member] = asyncio.create_task(end())
 
     async def settled(self, *, timeout: float = 5.0) -> None:
         """Wait until all that has been sent so far is handled, everywhere, and all that this has led to.
@@ -116,7 +122,7 @@ class Members(tuple[IPC, ...]):
                     turns += 1
                     quiet_turns = quiet_turns + 1 if self._is_settled() else 0
         except TimeoutError:
-            busy = [ipc.pid for ipc, member in self._by_ipc.items() if not member.is_settled]
+            busy = [ipc.pid for ipc, member in self._by_ipc.items() if not self._is_settled_at(ipc, member)]
             raise TimeoutError(
                 f"not settled within {timeout:g} s: something waits, or is being handled, at {busy}"
             ) from None
@@ -151,12 +157,16 @@ class Members(tuple[IPC, ...]):
         return member
 
     def _is_settled(self) -> bool:
-        return self._launcher.is_settled and all(ending.done() for ending in self._endings)
+        return self._launcher.is_settled and all(ending.done() for ending in self._endings.values())
+
+    def _is_settled_at(self, ipc: IPC, member: Member) -> bool:
+        ending = self._endings.get(ipc)
+        return member.is_settled if ending is None else ending.done()
 
     async def _end(self) -> None:
         """Everybody leaves at the same time, as when a server stops."""
         there = [ipc for ipc, member in self._by_ipc.items() if ipc._sending is not None]
-        await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings)
+        await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings.values())
 
 
 @asynccontextmanager

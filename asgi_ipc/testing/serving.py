@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from asgi_ipc import NEEDS_UNIX, LauncherError
+from asgi_ipc.worker import descriptors
 
 # Generous: a machine that runs tests is busy, and the app may have much to import.
 START_TIMEOUT_S: Final = 30.0
@@ -81,6 +82,39 @@ def is_running(pid: int) -> bool:
     return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
 
+class Tie:
+    """Owns the write end of a pipe; when it is closed, if only by this process's death, the server stops.
+
+    Attributes:
+        fd: the write end.
+        theirs: the read end, for `pass_fds`; closed by `pass_on`.
+        options: what tells `asgi-ipc serve` of it.
+    """
+
+    def __init__(self) -> None:
+        # A fork of the test's would hold it, and outlive this.
+        with descriptors.changing_hands:
+            self.theirs, self.fd = os.pipe()
+            descriptors.register(self)
+        self.options = ("--stop-at-eof", str(self.theirs))
+
+    def pass_on(self) -> None:
+        """The server has its end now, or never will."""
+        fd, self.theirs = self.theirs, -1
+        os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the server, if it is still there."""
+        with descriptors.changing_hands:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child: the server is its parent's."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 class Server:
     """An `asgi-ipc serve` that is ready. Made by `serve`, and by the fixture `asgi_ipc_serve`.
 
@@ -93,20 +127,25 @@ class Server:
     def __init__(self, command: list[str], workers: int, env: Mapping[str, str], cwd: Path) -> None:
         self._workers = workers
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        self._tie = Tie()
         try:
             self._process = subprocess.Popen(
-                command,
+                [*command, *self._tie.options],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 cwd=cwd,
+                pass_fds=[self._tie.theirs],
                 # A Ctrl-C in the terminal is the test's; and all that is left of it can be ended at once.
                 start_new_session=True,
             )
         except BaseException:
             self._output.close()
+            self._tie.close()
             raise
+        finally:
+            self._tie.pass_on()
         self._text = ""
         self.pid = self._process.pid
         self.url = ""
@@ -181,9 +220,12 @@ class Server:
 
     def close(self) -> None:
         """Kill what is left of it; `output` stays."""
-        self._kill()
-        self.output  # noqa: B018  # read for the last time
-        self._output.close()
+        try:
+            self._kill()
+        finally:
+            self._tie.close()
+            self.output  # noqa: B018  # read for the last time
+            self._output.close()
 
     def _started(self, timeout: float) -> None:
         """Wait until all workers are ready and where they listen is open."""

@@ -150,6 +150,8 @@ class Calls:
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self.errors = 0
+        # By which log lines name this worker; a member of a fleet in one process has one of its own.
+        self.pid = os.getpid()
         # Data that its handler does not take, and the names of which that has been told.
         self.invalid_data = 0
         self._misfits: set[str] = set()
@@ -322,7 +324,7 @@ class Calls:
 
     def _was_cancelled(self, handler: Handler) -> None:
         self.errors += 1
-        logger.warning("worker [%d]: handler %r was cancelled", os.getpid(), handler.name)
+        logger.warning("worker [%d]: handler %r was cancelled", self.pid, handler.name)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
         sender = _pid_of_sender(context)
@@ -331,7 +333,7 @@ class Calls:
             return
         self.errors += 1
         what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
-        logger.error("worker [%d]: %s failed", os.getpid(), what, exc_info=error)
+        logger.error("worker [%d]: %s failed", self.pid, what, exc_info=error)
 
     def _did_not_fit(self, name: str, sender: int, misfit: MisfitError) -> None:
         """The handler has not been called."""
@@ -342,7 +344,7 @@ class Calls:
             reason = printable(misfit.reason[:MAX_REASON])
             logger.warning(
                 "worker [%d]: data from worker %d does not fit handler %r: %s",
-                os.getpid(),
+                self.pid,
                 sender,
                 name,
                 reason,

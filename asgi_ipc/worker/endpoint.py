@@ -115,6 +115,7 @@ class Endpoint:
             self.outgoing.lend(Arena(self._mapping.memory))
         self.pulse.also(self._on_pulse)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
+        self.dispatcher.calls.pid = me.pid
         self.questions = Questions(self.outgoing, self.dispatcher.calls)
         self._answers = Answers(registry, self.outgoing, self.dispatcher.calls)
         self._registry = registry

@@ -17,7 +17,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -301,7 +300,7 @@ class Dispatcher:
         if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
             # Once for each name: it may be a slip of the pen, or meant for other workers only.
             self._unheard.add(name)
-            logger.warning("worker [%d] has no handler for messages named %r", os.getpid(), name)
+            logger.warning("worker [%d] has no handler for messages named %r", self.calls.pid, name)
         return None, None
 
     def _own_message(self, context: contextvars.Context, name: str, data: Any) -> tuple[Handler, Any] | None:

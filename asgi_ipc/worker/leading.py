@@ -72,12 +72,13 @@ class Leading:
             await asyncio.wait(tasks)
 
     def cancel(self) -> list[asyncio.Task[None]]:
-        """Cancel the tasks; those that have not ended. None is started any more."""
-        self._ended = True
-        self._registry.on_leader_task = None
+        """Cancel the tasks, once; those that have not ended. None is started any more."""
         tasks = [task for task in self._tasks.values() if not task.done()]
-        for task in tasks:
-            task.cancel()
+        if not self._ended:
+            self._ended = True
+            self._registry.on_leader_task = None
+            for task in tasks:
+                task.cancel()
         return tasks
 
     # --- tasks

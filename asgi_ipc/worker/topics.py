@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -195,7 +194,7 @@ class Topics:
                 listener.is_late = True
                 logger.warning(
                     "worker [%d]: worker %d has not answered; it may not know yet what is subscribed to here",
-                    os.getpid(),
+                    self._me.worker.pid,
                     listener.peer.worker.pid,
                 )
 

@@ -47,7 +47,7 @@ def installed(
         # What a dead process was in the midst of generating ends nowhere.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
-        for module in (descriptors, pipes, lifeline, handlers, ipc, launcher, process):
+        for module in (descriptors, pipes, lifeline, ipc, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
         swap(stack, descriptors, _held=set())
