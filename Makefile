@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Where the demo listens.
+PORT ?= 8000
+
 .PHONY: help demo test lint faults bench bench-peers bench-quick image-check clean
 
 help:
-	@echo "make demo         run the demo with four workers on 127.0.0.1:8000"
+	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
 	@echo "make test         install everything and run the whole test suite"
 	@echo "make lint         linter, formatter, types"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
@@ -34,15 +37,7 @@ $(VENV)/.peers: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@touch $@
 
 demo: $(VENV)/.demo
-	@echo
-	@echo "  Open   http://127.0.0.1:8000/   and then try, with a pid that it shows:"
-	@echo
-	@echo "    curl http://127.0.0.1:8000/workers"
-	@echo "    curl http://127.0.0.1:8000/uptime"
-	@echo "    curl http://127.0.0.1:8000/broadcast/hello"
-	@echo "    curl http://127.0.0.1:8000/send/PID/hello"
-	@echo
-	@exec $(BIN)/asgi-ipc serve demo:app --workers 4
+	@exec env DEMO_URL=http://127.0.0.1:$(PORT) $(BIN)/asgi-ipc serve demo:app --workers 4 --port $(PORT)
 
 test: $(VENV)/.test
 	@scripts/test $(BIN)

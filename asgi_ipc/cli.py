@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import select
+import shlex
 import sys
 from typing import Any, Final
 
@@ -93,7 +94,20 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; an app in the place of one is what `serve` is for."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ":" in args[0]:
+            ctx.fail(
+                f"No such command {args[0]!r}. Did you mean '{ctx.command_path} serve {shlex.join(args)}'?"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
 )

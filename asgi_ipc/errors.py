@@ -69,18 +69,25 @@ class OutsideHandlerError(IPCError, RuntimeError):
 
 
 class InvalidNameError(IPCError, ValueError):
-    """A message name that is empty, longer than 254 bytes of UTF-8, or has control characters."""
+    """A name of a message, a topic or a key: empty, above 254 bytes of UTF-8, or with control characters.
 
-    def __init__(self, name: object, reason: str) -> None:
-        super().__init__(name, reason)
+    Attributes:
+        name: what was to be one.
+        reason: what is wrong with it.
+        what: of what it was to be the name: `message name`, `topic` or `key`.
+    """
+
+    def __init__(self, name: object, reason: str, what: str = "message name") -> None:
+        super().__init__(name, reason, what)
         self.name = name
         self.reason = reason
+        self.what = what
 
     def __str__(self) -> str:
         shown = repr(self.name)
         if len(shown) > 80:
             shown = shown[:77] + "..."
-        return f"invalid message name {shown}: {self.reason}"
+        return f"invalid {self.what} {shown}: {self.reason}"
 
 
 class MessageTooLargeError(IPCError, ValueError):

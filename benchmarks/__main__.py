@@ -53,6 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     option("--against", metavar="NAME", default=SAVED, help="the saved run for --quick (%(default)s)")
     option("--save", metavar="NAME", nargs="?", const=SAVED, help="keep this run under that name (%(const)s)")
     option("--publish", action="store_true", help="write docs/benchmarks.md and .svg, and the README's part")
+    option("--publish-from", metavar="NAME", help="the same from a run that was kept: its name, or a .json")
     option("--list", action="store_true", help="name all cases, and end")
     options = parser.parse_args(arguments)
     default = QUICK if options.quick else FULL
@@ -82,6 +83,13 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join([case.name for case in CASES] + [HTTP, FOOTPRINT]))
         return 0
+    if options.publish_from:
+        # Nothing is measured.
+        try:
+            return _publish(load(_kept(options.publish_from)))
+        except OSError as error:
+            _say(f"FAILED: {error}")
+            return 1
     where = circumstances(peers.PACKAGES if options.plan.with_peers else ())
     if where.busy_cpus > QUIET_CPUS:
         _say(f"WARNING: others keep {where.busy_cpus:.1f} of {where.cores} CPUs busy")
@@ -94,9 +102,12 @@ def main(arguments: list[str]) -> int:
     print(_compared(record, options.against) if options.quick else everything(record), flush=True)
     if options.save:
         _write(record, _path(options.save))
-    if options.publish:
-        for path in publish(record):
-            _say(f"written: {path}")
+    return _publish(record) if options.publish else 0
+
+
+def _publish(record: Record) -> int:
+    for path in publish(record):
+        _say(f"written: {path}")
     return 0
 
 
@@ -115,6 +126,10 @@ def _write(record: Record, path: Path) -> None:
 
 def _path(name: str) -> Path:
     return FOLDER / f"{name}.json"
+
+
+def _kept(name: str) -> Path:
+    return Path(name) if name.endswith(".json") else _path(name)
 
 
 def _own_path(where: Circumstances) -> Path:

@@ -6,7 +6,7 @@ Law: pure; a record in, text out. Figures are given as they were measured.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from benchmarks.figures import LOOP, MIB, figures, interval, peers_of
@@ -20,6 +20,17 @@ MAX_NAMED: Final = 2
 SIDE_BY_SIDE: Final = (
     "A-10B", "A-1KiB", "A-10KiB", "A-1MiB", "B5-10B", "B20-10B", "B20-1KiB", "B20-10KiB", "B8-1MiB", "C4-10B",
 )  # fmt: skip
+
+# The same for those who have never heard of either: columns, and the peers that they may know.
+BEST_KNOWN: Final = {
+    "A-10B": "one to one, 10 B",
+    "A-10KiB": "one to one, 10 KiB",
+    "B20-10B": "to 20 workers, 10 B",
+    "B20-10KiB": "to 20 workers, 10 KiB",
+}
+KNOWN_PEERS: Final = ("ZeroMQ", "NATS", "Redis pipelined")
+
+VERBS: Final = {"nowait": "`_nowait`", "await": "`await`", "nowait-async": "`_nowait`, async handler"}
 
 REACHED: Final = {True: "reached", False: "**not reached**", None: "not measured"}
 
@@ -58,13 +69,7 @@ def side_by_side(record: Record) -> str:
     """This package's verbs and every peer, on uvloop, for the shapes that say most."""
     shapes = [shape for shape in SIDE_BY_SIDE if any(result.shape == shape for result in record.results)]
     lines = head("", *(f"{shape}:" for shape in shapes))
-    for verb, name in (
-        ("nowait", "`_nowait`"),
-        ("await", "`await`"),
-        ("nowait-async", "`_nowait`, async handler"),
-    ):
-        found = [record.find(NAME, LOOP, f"{shape}-{verb}") for shape in shapes]
-        lines.append(row([f"**asgi-ipc**, {name}", *map(_cell, found)]))
+    lines += _ours(record, shapes)
     peers = {shape: {title(peer): peer for peer in peers_of(record, shape)} for shape in shapes}
     for name in dict.fromkeys(name for shape in shapes for name in peers[shape]):
         lines.append(row([name, *(_cell(peers[shape].get(name)) for shape in shapes)]))
@@ -73,6 +78,28 @@ def side_by_side(record: Record) -> str:
             row([yardstick, _cell(record.find(yardstick, "", yardstick)), *[""] * (len(shapes) - 1)])
         )
     return "\n".join(lines)
+
+
+def best_known(record: Record) -> str:
+    """The same for a few shapes, and of each peer of a name the fastest one."""
+    lines = head("", *(f"{title}:" for title in BEST_KNOWN.values()))
+    lines += _ours(record, BEST_KNOWN)
+    for name in KNOWN_PEERS:
+        found = [
+            next((peer for peer in peers_of(record, shape) if peer.subject == name), None)
+            for shape in BEST_KNOWN
+        ]
+        if any(found):
+            lines.append(row([name, *map(_cell, found)]))
+    return "\n".join(lines)
+
+
+def _ours(record: Record, shapes: Iterable[str]) -> list[str]:
+    lines = []
+    for verb, name in VERBS.items():
+        found = [record.find(NAME, LOOP, f"{shape}-{verb}") for shape in shapes]
+        lines.append(row([f"**asgi-ipc**, {name}", *map(_cell, found)]))
+    return lines
 
 
 def _cell(result: Result | None) -> str:

@@ -59,8 +59,17 @@ class Circumstances(msgspec.Struct, frozen=True):
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return (
             f"{self.cpu}, {self.cores} cores ({self.busy_cpus:.1f} of them busy before), {self.kernel}; "
-            f"{versions}; commit {self.commit[:12]}{' with changes' if self.modified else ''}; {self.date}"
+            f"{versions}; {self._when}"
         )
+
+    @property
+    def short(self) -> str:
+        """Without versions and kernel."""
+        return f"{self.cpu}, {self.cores} cores; {self._when}"
+
+    @property
+    def _when(self) -> str:
+        return f"commit {self.commit[:12]}{' with changes' if self.modified else ''}; {self.date}"
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ Law: nothing is decided here about who may ask (guard), what is remembered
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -37,6 +38,19 @@ MAX_PID_DIGITS: Final = 10
 
 # Longer than any worker that is well takes, and no longer than a person waits.
 UPTIME_TIMEOUT_S: Final = 2.0
+
+
+# Where the demo is, for the first word to whoever has started it; `make demo` sets it.
+URL_VARIABLE: Final = "DEMO_URL"
+
+GREETING: Final = """
+  Open   {url}/   and then try:
+
+    curl {url}/workers
+    curl {url}/uptime
+    curl {url}/broadcast/hello
+    curl {url}/send/{pid}/hello
+"""
 
 
 async def send(request: Request) -> JSONResponse:
@@ -78,6 +92,10 @@ async def log(request: Request) -> JSONResponse:
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Take part in the fleet, and remember what is said as long as that lasts."""
     async with ipc.lifespan(app), remembering():
+        url = os.environ.get(URL_VARIABLE)
+        # Once for the server, which listens by now, and not with every worker.
+        if url and await ipc.run_once("greeting"):
+            print(GREETING.format(url=url, pid=ipc.pid), flush=True)  # noqa: T201  # for the terminal
         yield
 
 

@@ -1,6 +1,7 @@
 """The live stream: one WebSocket per page, from whichever worker it reached.
 
-    {"kind": "fleet", "through": pid, "leader": pid or null, "workers": [{"pid", "slot", "generation"}...]}
+    {"kind": "fleet", "through": pid, "leader": pid or null, "launcher": pid or null,
+     "workers": [{"pid", "slot", "generation"}...]}
     {"kind": "message", "generation", "number", "name", "from", "from_slot", "text", "more_chars", "at_s"}
 
 Law: the stream only tells; the page sends by the routes, as everyone does.
@@ -11,6 +12,7 @@ Whoever connects again is told everything it may have missed, and more;
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -36,6 +38,12 @@ async def live(websocket: WebSocket) -> None:
                 tasks.create_task(page.recall(worker))
             async for publication in seen:
                 await page.tell([publication.data])
+
+
+def launcher_of(workers: Iterable[Worker]) -> int | None:
+    """The pid that takes HUP, TTIN and TTOU; None where there may be nobody who does."""
+    # It starts all workers. Without it there is one member alone, the first of its kind.
+    return os.getppid() if any(worker.generation > 1 for worker in workers) else None
 
 
 async def _until_gone(websocket: WebSocket) -> None:
@@ -80,6 +88,7 @@ class _Page:
             if fleet != self._told or now_s >= self._next_beat_s:
                 members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
                 word = {"kind": "fleet", "through": ipc.pid, "leader": leader, "workers": members}
+                word["launcher"] = launcher_of(workers)
                 await self._websocket.send_json(word)
                 self._told = fleet
                 self._next_beat_s = now_s + BEAT_S

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -84,6 +86,7 @@ async def test_uvicorns_own_workers_are_warned_once_that_they_are_alone() -> Non
         _check_everything((await server.get("/")).json())
         await server.stop()
         assert server.count("each is alone") == 1
+        assert server.count("^WARNING: .*each is alone") == 1
 
 
 async def test_gunicorns_workers_are_warned_that_they_are_alone(tmp_path: Path) -> None:
@@ -112,6 +115,31 @@ async def test_outside_the_lifespan_every_verb_says_so() -> None:
     with pytest.raises(NotRunningError):
         alone_ipc.stats()
     assert alone_ipc.sender is None
+
+
+async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None:
+    here = IPC()
+
+    async def subscribe() -> None:
+        async with here.subscribe("topic"):
+            raise AssertionError("entered")
+
+    def told(verb: Callable[[], Coroutine[Any, Any, Any]]) -> str:
+        with pytest.raises(NotRunningError) as caught:
+            asyncio.run(verb())
+        return str(caught.value).partition("; ")[2]
+
+    plain, threadsafe = "use the _nowait verbs", "reach it by asyncio.run_coroutine_threadsafe()"
+    verbs: list[tuple[Callable[[], Coroutine[Any, Any, Any]], str]] = [
+        (lambda: here.send(here.pid, "name"), plain),
+        (lambda: here.publish("topic"), plain),
+        (lambda: here.request(here.pid, "name"), threadsafe),
+        (lambda: here.send_any("name"), threadsafe),
+        (subscribe, threadsafe),
+    ]
+    async with here.lifespan():
+        for verb, instead in verbs:
+            assert await asyncio.to_thread(told, verb) == instead
 
 
 async def test_the_lifespan_is_entered_once_at_a_time() -> None:

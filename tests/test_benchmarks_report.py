@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.chart import bars_of, chart, costs_of
 from benchmarks.comparison import comparison, yardstick_of
@@ -14,7 +15,7 @@ from benchmarks.figures import figures, interval, peers_of
 from benchmarks.judgement import BenchmarkError, Run
 from benchmarks.publication import BEGIN, END, publish, readme_part, with_part
 from benchmarks.report import everything, figures_table, side_by_side, thousands
-from benchmarks.results import Circumstances, Footprint, LeftOut, Record, Result
+from benchmarks.results import Circumstances, Footprint, LeftOut, Record, Result, save
 from benchmarks.serving.http import judge
 
 WHERE = Circumstances("2026-01-02T03:04:05+00:00", "c0ffee", False, "a cpu", 2, "Linux", 0.1, {"python": "3"})
@@ -192,6 +193,34 @@ def test_a_publication_has_its_machine_date_and_commit(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
     assert "old" not in page
     assert readme_part(whole).strip() in page
+
+
+def test_the_readme_has_the_fastest_of_each_known_peer_and_the_page_has_all() -> None:
+    whole = record(
+        OURS,
+        FAST,
+        result("ZeroMQ", "A-10B", [90_000.0]),
+        result("ZeroMQ", "A-10B", [1_866_000.0], loop=""),
+        result("NATS", "B20-10KiB", [41_000.0]),
+    )
+    part = readme_part(whole)
+    assert "| **asgi-ipc**, `_nowait` | 2.2 |  |  |  |" in part
+    assert "| ZeroMQ | 1,866 |  |  |  |" in part
+    assert "| NATS |  |  |  | 41.0 |" in part
+    assert "Fast" not in part
+    assert "| Fast (uvloop) |" in side_by_side(whole)
+
+
+def test_a_run_that_was_kept_is_published_without_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(PAGE)
+    kept = record(OURS, FAST)
+    save(kept, tmp_path / "kept.json")
+    monkeypatch.setattr("benchmarks.__main__.publish", lambda record: publish(record, tmp_path))
+    assert main(["--publish-from", str(tmp_path / "kept.json")]) == 0
+    assert readme_part(kept).strip() in (tmp_path / "README.md").read_text()
 
 
 def test_nothing_is_written_if_the_readme_has_no_place(tmp_path: Path) -> None:

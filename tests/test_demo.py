@@ -169,6 +169,7 @@ def test_a_page_is_told_who_is_here_and_what_they_receive(monkeypatch: pytest.Mo
             assert fleet == {
                 "kind": "fleet",
                 "through": os.getpid(),
+                "launcher": None,
                 "leader": os.getpid(),
                 "workers": [me],
             }

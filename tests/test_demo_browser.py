@@ -118,6 +118,17 @@ async def test_the_page_follows_a_rolling_restart_and_scaling(server: Server, pa
         await expect(hello(worker, "still here")).to_have_count(1)
 
 
+async def test_a_phone_shows_whom_it_is_connected_through_and_the_launchers_pid(
+    server: Server, page: Page
+) -> None:
+    await page.set_viewport_size({"width": 360, "height": 740})
+    connection = page.locator("#connection")
+    assert await connection.evaluate("node => node.scrollWidth <= node.clientWidth")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for name in await page.locator(".launcher").all():
+        await expect(name).to_have_text(str(server.pid))
+
+
 async def test_an_open_page_holds_up_no_stop(server: Server, page: Page) -> None:
     assert await server.stop() == 0
     await expect(page.locator("#connection")).to_contain_text("no worker answers")

@@ -187,3 +187,12 @@ async def test_a_foreign_page_gets_4xx_from_a_real_server() -> None:
             with pytest.raises(InvalidStatus) as refused:
                 await connect(live_url(server), additional_headers=headers, proxy=None)
             assert refused.value.response.status_code == status
+
+
+async def test_the_terminal_is_greeted_once_with_a_pid_that_is_here() -> None:
+    async with serving("demo:app", workers=3, env={"DEMO_URL": "http://127.0.0.1:9"}) as server:
+        pids = await server.started(3)
+        (line,) = await server.said("curl http://127.0.0.1:9/send/")
+        assert int(line.split("/")[-2]) in pids
+        assert server.count("Open   http://127.0.0.1:9/ ") == 1
+        assert await server.stop() == 0

@@ -30,6 +30,12 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         "invalid message name 'a\\x00': a name has no control characters",
     ),
     (
+        errors.InvalidNameError("", "a name has at least one character", "topic"),
+        ValueError,
+        {"name": "", "reason": "a name has at least one character", "what": "topic"},
+        "invalid topic '': a name has at least one character",
+    ),
+    (
         errors.MessageTooLargeError(20971520, 16777216),
         ValueError,
         {"size_bytes": 20971520, "max_bytes": 16777216},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -45,7 +46,7 @@ class World:
     def announce(self, news: str) -> None:
         """To a plain watcher, who writes it down."""
         watchers: list[Handler] = []
-        Registry.watch(watchers, "watcher", self.started.append)
+        Registry.watch(watchers, "watcher", self.started.append, "news")
         self.dispatcher.announce(watchers, (news,), self.context)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -170,6 +171,9 @@ async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes
         async def wrong_async_signature() -> None:
             raise AssertionError("never called")
 
+        # They say that they take one; who says what is true can't be registered.
+        for wrong in (wrong_signature, wrong_async_signature):
+            vars(wrong)["__signature__"] = inspect.signature(fails)
         here.on("fails", fails)
         here.on("cancels", cancels)
         here.on("signature", wrong_signature)  # type: ignore[arg-type]

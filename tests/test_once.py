@@ -241,7 +241,7 @@ async def test_outside_the_lifespan_nothing_is_decided() -> None:
 async def test_a_key_is_checked_as_a_name_is(key: Any) -> None:
     ipc = IPC()
     async with ipc.lifespan():
-        with pytest.raises(InvalidNameError):
+        with pytest.raises(InvalidNameError, match="invalid key "):
             await ipc.run_once(key)
         with pytest.raises(InvalidNameError):
             await ipc.once(key).__aenter__()

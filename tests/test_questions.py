@@ -141,7 +141,7 @@ async def test_an_answer_that_cannot_be_carried_is_a_remote_error_at_once() -> N
             await a.ipc.request(b.pid, "set", timeout=None)
         assert (remote.value.type_name, remote.value.message) == (
             "TypeError",
-            "a message can't carry data of type set",
+            "a message can't carry data of type set: send a list",
         )
         with pytest.raises(RemoteError) as remote:
             await a.ipc.request(b.pid, "large", timeout=None)

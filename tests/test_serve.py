@@ -63,6 +63,7 @@ async def test_a_port_in_use_is_one_message_without_a_traceback() -> None:
             (line,) = [line for line in server.lines if "ERROR" in line]
             assert f"can't listen on 127.0.0.1:{port}: " in line
             assert "ddress already in use" in line
+            assert "; --port chooses another one" in line
             assert server.count("Traceback") == 0
 
 
@@ -84,6 +85,10 @@ async def test_a_port_in_use_is_one_message_without_a_traceback() -> None:
         (["serve", "demo:app", "--worker-hang-timeout", "1"], "--worker-hang-timeout is a number from 4"),
         (["serve"], "Missing argument 'APP'"),
         (["unknown"], "No such command"),
+        (
+            ["a.b:app", "--workers", "4"],
+            "No such command 'a.b:app'. Did you mean 'main serve a.b:app --workers 4'?",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_message_and_a_status(arguments: list[str], message: str) -> None:
@@ -165,7 +170,12 @@ async def test_run_serves_an_app_beside_the_calling_script(tmp_path: Path) -> No
     ("call", "message"),
     [
         ("asgi_ipc.run(object())", "import string"),
-        ("asgi_ipc.run('a:b', no_such_option=1)", "there is no option 'no_such_option'"),
+        ("asgi_ipc.run('a:b', no_such_option=1)", "there is no option 'no_such_option'$"),
+        (
+            "asgi_ipc.run('a:b', drain_timout=1)",
+            "there is no option 'drain_timout'; did you mean 'drain_timeout'",
+        ),
+        ("asgi_ipc.run('a:b', log_levels='info')", "did you mean 'log_level'"),
         ("asgi_ipc.run('a:b', workers=0)", "workers is a number from 1"),
         ("asgi_ipc.run('a:b', port=0, ssl_context_factory=print)", "can't be handed to a worker process"),
         (

@@ -282,7 +282,7 @@ async def test_what_a_callback_raises_is_logged_and_counted_and_the_others_are_c
         async def fails_too(worker: Worker) -> None:
             raise LookupError("an async one")
 
-        a.ipc.on_leave(lambda: told.append("has no room for three arguments"))  # type: ignore[type-var]
+        a.ipc.on_leave(lambda worker, reason, lost: told.append(worker, reason))  # type: ignore[call-arg]
         a.ipc.on_join(told.append)
         a.ipc.on_leave(lambda *news: told.append(news))
         newcomer = launcher.new(slot=1)

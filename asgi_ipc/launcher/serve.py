@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import difflib
+import errno
 import inspect
 import logging
 import os
@@ -119,12 +121,16 @@ class _Where(logging.Filter):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__()
+        self._has_port = config.uds is None and config.fd is None
         descriptor = None if config.fd is None else f"descriptor {config.fd}"
         self.place = config.uds or descriptor or f"{config.host}:{config.port}"
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
-            record.msg = f"can't listen on {self.place}: {record.msg}"
+            # uvicorn logs the error itself.
+            is_in_use = self._has_port and getattr(record.msg, "errno", None) == errno.EADDRINUSE
+            hint = "; --port chooses another one" if is_in_use else ""
+            record.msg = f"can't listen on {self.place}: {record.msg}{hint}"
         return True
 
 
@@ -134,7 +140,9 @@ def _split(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:
     theirs = {name: value for name, value in options.items() if name not in names}
     for name, value in theirs.items():
         if name not in known and name != "app_dir":
-            raise LauncherError(f"there is no option {name!r}")
+            near = difflib.get_close_matches(name, [*names, *known.keys() - {"self", "app"}], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise LauncherError(f"there is no option {name!r}{hint}")
         if isinstance(value, os.PathLike):
             theirs[name] = os.fspath(value)
     return OwnOptions(**{name: options[name] for name in names & options.keys()}), theirs

@@ -317,7 +317,8 @@ class Fleet:
     def _judge(self, generation: int, process: Process, now: float) -> None:
         if not process.stalled and now >= process.last_beat + STALLED_AFTER_S:
             process.stalled = True
-            self._log("warning", f"Worker [{process.pid}] is stalled: its event loop does not turn.")
+            why = "its event loop does not turn: a plain handler or route that blocks?"
+            self._log("warning", f"Worker [{process.pid}] is stalled: {why}")
             self._do(Stalled(generation, True))
         hang_s = self.policy.hang_timeout_s
         if hang_s is not None and now >= process.last_beat + hang_s:

@@ -17,7 +17,7 @@ import msgspec
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
 from asgi_ipc.protocol.arena import Block
-from asgi_ipc.protocol.plain import Dataclass, Model, is_typed, made_plain
+from asgi_ipc.protocol.plain import Dataclass, Model, is_typed, made_plain, not_carried
 
 Data: TypeAlias = (
     str
@@ -198,23 +198,23 @@ class Packer:
         self.known_names[name] = _ARRAY2 + encode(name)
 
 
-def check_name(name: object) -> None:
-    """Raise InvalidNameError unless `name` may name a message."""
+def check_name(name: object, what: str = "message name") -> None:
+    """Raise InvalidNameError unless `name` may be the name of that: of a message, a topic, a key."""
     if type(name) is not str:
         if not isinstance(name, str):
-            raise InvalidNameError(name, "a name is a str")
-        raise InvalidNameError(name, "a name is a plain str, not a subclass")
+            raise InvalidNameError(name, "a name is a str", what)
+        raise InvalidNameError(name, "a name is a plain str, not a subclass", what)
     if not name:
-        raise InvalidNameError(name, "a name has at least one character")
+        raise InvalidNameError(name, "a name has at least one character", what)
     # isprintable() is a quick yes for nearly every name there is.
     if not name.isprintable():
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
             # Unicode's Cc. What else is unprintable belongs to some scripts, and is escaped in logs.
-            raise InvalidNameError(name, "a name has no control characters")
+            raise InvalidNameError(name, "a name has no control characters", what)
         if not _is_unicode(name):
-            raise InvalidNameError(name, "a name is valid Unicode")
+            raise InvalidNameError(name, "a name is valid Unicode", what)
     if len(name) * MAX_CHARACTER_BYTES > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8")
+        raise InvalidNameError(name, f"a name has at most {MAX_NAME_BYTES} bytes of UTF-8", what)
 
 
 def _is_unicode(text: str) -> bool:
@@ -265,5 +265,4 @@ def _check_data(data: Any, depth: int) -> None:
             if type(value) not in _PLAIN:
                 _check_data(value, depth + 1)
     else:
-        wrong = _TypedError if is_typed(kind) else TypeError
-        raise wrong(f"a message can't carry data of type {kind.__qualname__}")
+        raise _TypedError if is_typed(kind) else not_carried(kind)

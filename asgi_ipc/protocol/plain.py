@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
+import enum
+import uuid
+from collections.abc import Coroutine, Set
 from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
@@ -20,6 +24,13 @@ _CARRIED: Final = (bytes, bytearray, memoryview, datetime.datetime)
 
 # Whose objects travel as their text, where they are in typed data: addresses, of hosts and of the web.
 _MODULES_OF_TEXT: Final = frozenset({"ipaddress", "pydantic.networks"})
+
+
+# What msgspec makes text of, where it is in typed data.
+_TEXTS: Final = (uuid.UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
+
+# A subclass would arrive without what it adds, so the sender says that it may.
+_BASES: Final = (str, bytes, int, float, dict, list, tuple)
 
 
 class Dataclass(Protocol):
@@ -52,6 +63,26 @@ def is_text(kind: type) -> bool:
     return kind.__module__ in _MODULES_OF_TEXT or hasattr(kind, "__fspath__")
 
 
+def not_carried(kind: type) -> TypeError:
+    """What is of this type can't be sent; and what could be instead. To be raised."""
+    return TypeError(f"a message can't carry data of type {kind.__qualname__}: {_instead(kind)}")
+
+
+def _instead(kind: type) -> str:
+    if issubclass(kind, Coroutine):
+        return "await it first"
+    if issubclass(kind, Set):
+        return "send a list"
+    if issubclass(kind, _TEXTS) or is_text(kind):
+        return "send its str(), or put it into a dataclass, Struct or model"
+    if issubclass(kind, enum.Enum):
+        return "send its value, or put it into a dataclass, Struct or model"
+    for plain in _BASES:
+        if issubclass(kind, plain):
+            return f"send {plain.__name__}() of it"
+    return "send plain data, or make it a dataclass, msgspec.Struct or Pydantic model"
+
+
 def made_plain(data: Any) -> Any:
     """`data`, with the fields of typed data in place of it, wherever in it that is.
 
@@ -75,4 +106,4 @@ def _field(value: Any) -> Any:
         return value.model_dump(round_trip=True)
     if is_text(kind):
         return str(value)
-    raise TypeError(f"a message can't carry data of type {kind.__qualname__}")
+    raise not_carried(kind)

@@ -6,10 +6,12 @@ Law: looks, warns once, changes nothing. Without the launcher every worker of
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import sys
 
-from asgi_ipc.worker.logs import logger
+# Where there is no launcher nobody gives our own logger a format. Both servers give this one their own.
+logger = logging.getLogger("uvicorn.error")
 
 _ADVICE = (
     "started by %s with several workers: each is alone, and messages do not reach the others. "

@@ -70,7 +70,7 @@ class Asking(Running):
 
         Raises as `send`; UnknownWorkerError and WorkerGoneError only if nobody is left.
         """
-        outgoing = self._here(self._sending)
+        outgoing = self._here(self._sending, has_nowait=False)
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
         message = outgoing.pack(name, data)

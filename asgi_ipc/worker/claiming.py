@@ -33,7 +33,7 @@ class Claiming:
 
         Raises LauncherError if there is no room for another key, NotRunningError if nobody decides any more.
         """
-        check_name(key)
+        check_name(key, "key")
         if not self._launcher.is_open:
             raise NotRunningError("the launcher is gone")
         number = next(self._numbers)

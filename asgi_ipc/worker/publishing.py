@@ -6,7 +6,9 @@ what waits for a subscriber in subscription.py.
 
 from __future__ import annotations
 
-from asgi_ipc.protocol.message import PUBLISH, Data
+from asgi_ipc.errors import InvalidNameError
+from asgi_ipc.protocol.message import PUBLISH, Data, check_name
+from asgi_ipc.worker.peers import Members
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -37,7 +39,7 @@ class Publishing(Running):
         outgoing = self._here(self._sending)
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
-        members = self._entered().topics.audience(topic)
+        members = self._audience(topic)
         message = outgoing.wrap(PUBLISH, (topic,), data)
         took, full = outgoing.post_to_each(members, message)
         outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
@@ -53,7 +55,7 @@ class Publishing(Running):
         outgoing = self._sending
         if outgoing is None:
             outgoing = self._elsewhere()
-        members = self._entered().topics.audience(topic)
+        members = self._audience(topic)
         return tuple(outgoing.post_to_all(members, outgoing.wrap(PUBLISH, (topic,), data)))
 
     def subscribe(
@@ -86,9 +88,17 @@ class Publishing(Running):
 
         Raises InvalidNameError or ValueError here, and NotRunningError when it is entered.
         """
+        check_name(topic, "topic")
         return Subscription(
             self._topics_here, topic, overflow=overflow, max_messages=max_messages, until_stop=until_stop
         )
+
+    def _audience(self, topic: str) -> Members:
+        topics = self._entered().topics
+        try:
+            return topics.audience(topic)
+        except InvalidNameError as error:
+            raise InvalidNameError(error.name, error.reason, "topic") from None
 
     def _topics_here(self) -> Topics:
         return self._active().topics

@@ -58,7 +58,7 @@ class Registering:
 
         Raises:
             InvalidNameError: not a name.
-            TypeError: not callable, or annotated with what no message can carry.
+            TypeError: not callable with one argument, or annotated with what no message can carry.
         """
         if isinstance(name, Mapping):
             if handler:
@@ -68,6 +68,12 @@ class Registering:
             for key, function in name.items():
                 self._registry.set(key, function, ordered)
             return None
+        if callable(name):
+            # As a decorator without its parentheses; or what is handled by what, the wrong way round.
+            shown = getattr(name, "__name__", "name")
+            raise TypeError(
+                f'receive() takes a name first: @ipc.receive("{shown}"), or receive("{shown}", {shown})'
+            )
         if len(handler) > 1:
             raise TypeError("receive() takes a name and one handler")
         if handler:
@@ -90,9 +96,9 @@ class Registering:
         Args:
             callback: a plain or an async function. What it raises is logged and counted.
 
-        Raises TypeError if it is not callable.
+        Raises TypeError if it is not callable with one argument.
         """
-        self._registry.watch(self._registry.on_join, "on_join", callback)
+        self._registry.watch(self._registry.on_join, "on_join", callback, "worker")
         return callback
 
     def on_leave(self, callback: L) -> L:
@@ -110,9 +116,9 @@ class Registering:
                 `lost`: how many messages that this worker had accepted for it never left here.
                 What it raises is logged and counted.
 
-        Raises TypeError if it is not callable.
+        Raises TypeError if it is not callable with three arguments.
         """
-        self._registry.watch(self._registry.on_leave, "on_leave", callback)
+        self._registry.watch(self._registry.on_leave, "on_leave", callback, "worker", "reason", "lost")
         return callback
 
     def leader_task(self, function: T) -> T:
@@ -128,7 +134,7 @@ class Registering:
         one that has run for longer than that begins anew. If it returns, it is done until another worker
         leads. Registering a function again has no effect.
 
-        Raises TypeError if it is not an async function.
+        Raises TypeError if it is not an async function, or needs an argument.
         """
         self._registry.lead(function)
         return function

@@ -73,12 +73,15 @@ class Registry:
             self.handlers.pop(name, None)
             return
         _check_callable(function, "handler")
+        _check_takes(function, f"handler {name!r}", "a handler takes one, the data", "data")
         self.handlers[name] = Handler(name, fitted(name, function), _is_async(function), ordered)
 
     @staticmethod
-    def watch(watchers: list[Handler], name: str, function: Function) -> None:
-        """Have `function` told, once however often it is registered."""
+    def watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
+        """Have `function` told, once however often it is registered. `parameters`: what it is given."""
         _check_callable(function, "callback")
+        count = "one" if len(parameters) == 1 else str(len(parameters))
+        _check_takes(function, f"{name} callback", f"it is given {count}", *parameters)
         if all(watcher.function != function for watcher in watchers):
             watchers.append(Handler(name, function, _is_async(function)))
 
@@ -88,6 +91,7 @@ class Registry:
         name = getattr(function, "__name__", repr(function))
         if not _is_async(function):
             raise TypeError(f"a leader task is an async function; {name!r} is not")
+        _check_takes(function, f"leader task {name!r}", "a leader task takes none")
         if any(task.function == function for task in self.leader_tasks):
             return
         self.leader_tasks.append(Handler(f"leader task {name!r}", function, True))
@@ -99,6 +103,39 @@ class Registry:
 def _check_callable(function: Function, what: str) -> None:
     if not callable(function):
         raise TypeError(f"a {what} is a function, not {type(function).__qualname__}")
+
+
+def _check_takes(function: Function, which: str, rule: str, *parameters: str) -> None:
+    """Raise TypeError unless it can be called with so many arguments, or does not tell what it takes."""
+    try:
+        # What stands in front of another function, as a decorator's, is what is called.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        name = getattr(function, "__name__", "")
+        define = "async def" if _is_async(function) else "def"
+        right = f"{define} {name if name.isidentifier() else 'function'}({', '.join(parameters)})"
+        raise TypeError(f"{which} {_takes(signature, len(parameters))}; {rule}: {right}") from None
+
+
+def _takes(signature: inspect.Signature, count: int) -> str:
+    """What is wrong with it, where `count` arguments are given."""
+    by_place, needed, keywords = 0, 0, []
+    for parameter in signature.parameters.values():
+        is_needed = parameter.default is parameter.empty
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            by_place += 1
+            needed += is_needed
+        elif parameter.kind is parameter.KEYWORD_ONLY and is_needed:
+            keywords.append(parameter.name)
+    if needed > count:
+        return f"needs {needed} argument{'s' if needed > 1 else ''}"
+    if keywords:
+        return f"needs {keywords[0]!r} as a keyword"
+    return f"takes {by_place or 'no'} argument{'s' if by_place > 1 else ''}"
 
 
 def _is_async(function: Function) -> bool:

@@ -75,7 +75,7 @@ class Running(Registering):
 
     def _active(self) -> Endpoint:
         """Where an awaited verb asks for more than to send. Raises as `_here`."""
-        self._here(self._sending)
+        self._here(self._sending, has_nowait=False)
         return self._entered()
 
     def _not_running(self) -> NotRunningError:
@@ -83,7 +83,9 @@ class Running(Registering):
             return NotRunningError()
         return NotRunningError("ipc.lifespan has not been entered yet, or is ending")
 
-    def _here(self, outgoing: Outgoing | None, *, replying: bool = False) -> Outgoing:
+    def _here(
+        self, outgoing: Outgoing | None, *, replying: bool = False, has_nowait: bool = True
+    ) -> Outgoing:
         """Where an awaited verb puts messages. Raises NotRunningError if nowhere, or on another loop.
 
         Once a turn is enough on one thread, where another loop can't run meanwhile.
@@ -91,7 +93,10 @@ class Running(Registering):
         if outgoing is None:
             outgoing = self._elsewhere(replying=replying)
         if get_ident() != outgoing.thread or asyncio.get_running_loop() is not outgoing.loop:
-            raise NotRunningError("ipc.lifespan was entered on another event loop; use the _nowait verbs")
+            instead = (
+                "use the _nowait verbs" if has_nowait else "reach it by asyncio.run_coroutine_threadsafe()"
+            )
+            raise NotRunningError(f"ipc.lifespan was entered on another event loop; {instead}")
         return outgoing
 
     def _addressee(self) -> Worker:

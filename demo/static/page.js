@@ -122,7 +122,7 @@ function newPlace(slot) {
   return place;
 }
 
-function showFleet({ through, leader, workers }) {
+function showFleet({ through, leader, launcher, workers }) {
   const here = new Set(workers.map((worker) => worker.generation));
   for (const worker of workers) {
     if (!cards.has(worker.generation)) {
@@ -142,6 +142,7 @@ function showFleet({ through, leader, workers }) {
   byId("count").textContent = `${count} of one server, talking to each other`;
   document.title = `asgi-ipc · ${count}`;
   byId("example-pid").textContent = byId("example-target").textContent = workers[0].pid;
+  for (const name of document.querySelectorAll(".launcher")) name.textContent = launcher ?? "LAUNCHER";
 }
 
 function successorOf(card) {
