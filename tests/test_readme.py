@@ -6,6 +6,8 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -174,7 +176,7 @@ async def test_the_leader_sweeps_and_one_worker_migrates_at_a_start_and_at_a_res
 
 
 def test_the_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
-    mypy = pytest.importorskip("mypy.api")
+    pytest.importorskip("mypy")
     migration = "async def migrate() -> None: ...\n"
     follow = ["Questions and answers", "Topics", "Typed data", "When a worker goes", "One leader"]
     (tmp_path / "app.py").write_text(example("Use it") + migration + "\n".join(map(example, follow)))
@@ -186,6 +188,8 @@ def test_the_examples_pass_a_strict_type_checker(tmp_path: Path) -> None:
         "--cache-dir",
         str(tmp_path / "cache"),
     ]
-    said, wrong, _ = mypy.run([*options, str(tmp_path / "app.py")])
-    assert said.startswith("Success"), said
-    assert wrong == ""
+    # In a process of its own: it raises the recursion limit, and leaves it so.
+    command = [sys.executable, "-m", "mypy", *options, str(tmp_path / "app.py")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stdout.startswith("Success"), said.stdout
+    assert said.stderr == ""
