@@ -17,7 +17,7 @@ import pytest
 from asgi_ipc import InvalidNameError
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import flow, handlers
-from asgi_ipc.worker.calls import Delivery, current_delivery
+from asgi_ipc.worker.deliveries import Delivery, current_delivery
 from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.registry import Handler, Registry
 

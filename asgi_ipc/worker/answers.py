@@ -18,7 +18,8 @@ from typing import Any, Final
 from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import ANSWER, Encoded
-from asgi_ipc.worker.calls import Asked, Calls, sender_of
+from asgi_ipc.worker.calls import Calls
+from asgi_ipc.worker.deliveries import Asked, sender_of
 from asgi_ipc.worker.misfits import MisfitError
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED

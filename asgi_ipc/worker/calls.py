@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.printable import printable
+from asgi_ipc.worker.deliveries import Asked, current_delivery, pid_of_sender, size_bytes_of
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.misfits import MisfitError
@@ -30,52 +30,6 @@ CANCEL_GRACE_S: Final = 0.5
 # Names for which data that does not fit is told of, and how much of what is said: as much as a line takes.
 MAX_MISFIT_NAMES: Final = 100
 MAX_REASON: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Where a message came from: what `sender` and `reply` ask for. `ipc` is who handles it."""
-
-    ipc: object
-    sender: Worker
-
-
-current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar(
-    "asgi_ipc_delivery", default=None
-)
-
-
-def sender_of(context: contextvars.Context) -> Worker | None:
-    """Whose message runs in that context."""
-    delivery = context.get(current_delivery)
-    return delivery.sender if delivery is not None else None
-
-
-def _pid_of_sender(context: contextvars.Context) -> int:
-    sender = sender_of(context)
-    return sender.pid if sender is not None else 0
-
-
-class Asked:
-    """A question's data, in place of data: its handler's result is wanted."""
-
-    __slots__ = ("answering", "data")
-
-    def __init__(self, data: Any, answering: Callable[[Handler], Coroutine[Any, Any, None]]) -> None:
-        self.data = data
-        self.answering = answering
-
-
-# How large each message is that came here, in bytes, where they are large; of other data than text and bytes
-# that can't be seen any more.
-large_bytes: contextvars.ContextVar[int] = contextvars.ContextVar("asgi_ipc_large_bytes", default=0)
-
-
-def size_bytes_of(data: Any, context: contextvars.Context) -> int:
-    """What data holds in memory, about: small data counts as nothing, unless it is text or bytes."""
-    if type(data) is Asked:
-        data = data.data
-    return len(data) if type(data) is str or type(data) is bytes else context.get(large_bytes, 0)
 
 
 @dataclass(eq=False, slots=True)
@@ -317,7 +271,7 @@ class Calls:
         return [
             handler
             for handler in self._lanes
-            if any(_pid_of_sender(entry[0]) == pid for entry in handler.lane)
+            if any(pid_of_sender(entry[0]) == pid for entry in handler.lane)
         ]
 
     # --- what goes wrong
@@ -327,7 +281,7 @@ class Calls:
         logger.warning("worker [%d]: handler %r was cancelled", self.pid, handler.name)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
-        sender = _pid_of_sender(context)
+        sender = pid_of_sender(context)
         if isinstance(error, MisfitError):
             self._did_not_fit(handler.name, sender, error)
             return

@@ -38,8 +38,8 @@ from asgi_ipc.protocol.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHD
 from asgi_ipc.protocol.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.answers import Answers
-from asgi_ipc.worker.calls import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.claiming import Claiming
+from asgi_ipc.worker.deliveries import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.leading import Leading
 from asgi_ipc.worker.lifeline import Lifeline

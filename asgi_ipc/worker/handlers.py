@@ -26,7 +26,8 @@ from typing import Any, Final, TypeAlias
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.protocol.batch import Message
 from asgi_ipc.protocol.message import check_name
-from asgi_ipc.worker.calls import Asked, Calls, Suspended
+from asgi_ipc.worker.calls import Calls, Suspended
+from asgi_ipc.worker.deliveries import Asked
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.registry import Handler, Registry

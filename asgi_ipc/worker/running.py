@@ -16,7 +16,7 @@ from asgi_ipc.errors import DeliveryError, NotRunningError, OutsideHandlerError,
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.message import Encoded
 from asgi_ipc.worker.acting import member_for
-from asgi_ipc.worker.calls import current_delivery
+from asgi_ipc.worker.deliveries import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.peers import Peer
