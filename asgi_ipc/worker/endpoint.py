@@ -191,6 +191,9 @@ class Endpoint:
                     context = context.copy()
                     context.run(large_bytes.set, self._reassembler.each_bytes)
                 self.dispatcher.accept(context, messages)
+                # Kept, they would live while the next are decoded: with two large messages at a time the C
+                # library gives the heap's end back and takes it again for each (docs/decisions/0009).
+                del messages
         if self._reassembler.fetched or self._reassembler.copied:
             self._settle_places()
 
