@@ -23,6 +23,8 @@ from tests import strategies as _profile  # noqa: F401  (its import sets hypothe
 KIB = 1024
 SIZE_BYTES = 64 * KIB
 QUARTER_BYTES = SIZE_BYTES // SHARES
+# The window of so small an arena.
+KEPT_BYTES = QUARTER_BYTES // 2
 
 
 def an_arena() -> tuple[Arena, memoryview]:
@@ -101,19 +103,23 @@ def test_small_blocks_that_came_back_make_large_ones_again() -> None:
     assert arena.place(b"", bytes(QUARTER_BYTES // 2 + 1)) is not None
 
 
-def test_memory_is_given_back_when_nothing_has_used_it_for_a_while() -> None:
+def test_memory_beyond_a_window_is_given_back_when_nothing_has_used_it_for_a_while() -> None:
     arena, _ = an_arena()
-    block = placed(arena, bytes(3 * KIB))
-    assert arena.trim() == 0
-    assert arena.trim() == 0
-    arena.release(block)
-    placed_later = placed(arena, b"x")
-    arena.release(placed_later)
+    blocks = [placed(arena, bytes(3 * KIB)) for _ in range(3)]
+    assert not arena.trim()
+    assert not arena.trim()
+    for block in blocks:
+        arena.release(block)
+    arena.release(placed(arena, b"x"))
     # Something was placed since the last time.
-    assert arena.trim() == 0
-    assert arena.trim() >= 3 * KIB
-    assert arena.trim() == 0
-    assert placed(arena, b"x").offset == 0
+    assert not arena.trim()
+    assert arena.trim() == range(KEPT_BYTES, 12 * KIB)
+    assert not arena.trim()
+    # What comes next is written to what was kept.
+    for _ in range(KEPT_BYTES // KIB):
+        assert placed(arena, b"x").offset < KEPT_BYTES
+    for _ in range(3):
+        assert not arena.trim()
 
 
 def test_unknown_words_are_ignored() -> None:
@@ -225,7 +231,8 @@ class ArenaMachine(RuleBasedStateMachine):
         if given_back:
             assert not self.in_use()
             # All that was ever written to: what lies behind would never be the kernel's again.
-            assert given_back >= self.touched
+            assert given_back.start == KEPT_BYTES
+            assert given_back.stop >= self.touched
             self.touched = 0
 
     @invariant()

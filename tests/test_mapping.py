@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 
@@ -51,8 +52,10 @@ def test_without_an_arena_there_is_nothing_to_map() -> None:
 def test_memory_is_given_back_and_reads_as_zeros() -> None:
     own, others = both()
     own.memory[:ARENA_BYTES] = b"\xff" * ARENA_BYTES
-    own.give_back(1_000_000)
-    assert bytes(others.memory[:1_000_000]) == bytes(1_000_000)
+    kept_bytes = 2 * mmap.PAGESIZE
+    own.give_back(range(kept_bytes, 1_000_000))
+    assert bytes(others.memory[:kept_bytes]) == b"\xff" * kept_bytes
+    assert bytes(others.memory[kept_bytes:1_000_000]) == bytes(1_000_000 - kept_bytes)
     own.close()
     others.close()
 

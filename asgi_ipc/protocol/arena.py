@@ -26,7 +26,8 @@ ARENA_BYTES: Final = 64 * 1024 * 1024
 SHARES: Final = 4
 
 # What one receiver may hold before the next block waits for its word. Enough
-# to keep both sides busy, and little enough to stay in the cache.
+# to keep both sides busy, and little enough to stay in the cache. So much
+# memory is kept when nothing is in use, too: the first write to a page costs 1 ms per MiB.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 
 # A receiver says what it has copied when it is so much, and else within a second: a word for each block
@@ -230,18 +231,19 @@ class Arena:
                 self._free[order] = sorted(free, reverse=True)
                 self._free[order + 1] = sorted({*self._free[order + 1], *whole}, reverse=True)
 
-    def trim(self) -> int:
-        """Called now and then: how many bytes from the start need no memory any more, since nothing is used
-        and nothing has been placed since the last time."""
+    def trim(self) -> range:
+        """Called now and then: the bytes that need no memory any more, since nothing is used and nothing has
+        been placed since the last time. One window from the start is kept, for what comes next."""
         placed, self._placed = self._placed, 0
-        if placed or self.used_bytes or not self._touched_bytes:
-            return 0
-        touched, self._touched_bytes = self._touched_bytes, 0
+        if placed or self.used_bytes or self._touched_bytes <= self._window_bytes:
+            return range(0)
+        unused = range(self._window_bytes, self._touched_bytes)
+        self._touched_bytes = self._window_bytes
         for free in self._free:
             free.clear()
         self._free[self._top].append(0)
         self._may_merge = False
-        return touched
+        return unused
 
 
 def read_block(memory: memoryview, serial: int, offset: int, length: int) -> memoryview | None:

@@ -212,9 +212,9 @@ class Endpoint:
             return
         self._reassembler.pay()
         self._settle_places()
-        unused_bytes = self.outgoing.unused_arena_bytes()
-        if unused_bytes and self._mapping is not None:
-            self._mapping.give_back(unused_bytes)
+        unused = self.outgoing.unused_arena_bytes()
+        if unused and self._mapping is not None:
+            self._mapping.give_back(unused)
 
     def _on_eof(self) -> None:
         self._eof.set()

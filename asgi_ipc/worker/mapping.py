@@ -49,9 +49,11 @@ class Mapping:
             self.memory.release()
             self._mapped.close()
 
-    def give_back(self, size_bytes: int) -> None:
-        """Free the memory of the first bytes; they read as zeros from then on."""
-        self._mapped.madvise(mmap.MADV_REMOVE, 0, -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+    def give_back(self, unused: range) -> None:
+        """Free the memory of these bytes, from the start of a page on; they read as zeros from then on."""
+        self._mapped.madvise(
+            mmap.MADV_REMOVE, unused.start, -(-len(unused) // mmap.PAGESIZE) * mmap.PAGESIZE
+        )
 
 
 def map_arena(fd: int, *, writable: bool, whose: int) -> Mapping | None:

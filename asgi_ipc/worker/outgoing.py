@@ -180,10 +180,10 @@ class Outgoing:
             if peer.writer is not None:
                 peer.writer.flush()
 
-    def unused_arena_bytes(self) -> int:
-        """How much of the arena has been in use, and is not any more."""
+    def unused_arena_bytes(self) -> range:
+        """Which bytes of the arena have been in use, and need no memory any more."""
         with self._lock:
-            return self._budget.arena.trim() if self._budget.arena is not None else 0
+            return self._budget.arena.trim() if self._budget.arena is not None else range(0)
 
     def forget(self, generation: int) -> None:
         """That peer is dead and its last byte has been read."""

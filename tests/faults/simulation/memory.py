@@ -30,8 +30,8 @@ class Mapped:
     def close(self) -> None:
         self.memory.release()
 
-    def give_back(self, size_bytes: int) -> None:
-        self.memory[:size_bytes] = bytes(size_bytes)
+    def give_back(self, unused: range) -> None:
+        self.memory[unused.start : unused.stop] = bytes(len(unused))
 
 
 def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]]:
