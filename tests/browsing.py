@@ -6,9 +6,7 @@ for anything, or whose script fails, fails the test.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -16,7 +14,8 @@ from typing import Final, TypeAlias
 import pytest
 from playwright.async_api import Locator, Page, async_playwright, expect
 
-from tests.serving import DEADLINE_S, Server
+from tests.needs import need
+from tests.serving import DEADLINE_S, Server, serving
 
 # Nothing but what the page asks for shall use the network.
 ARGUMENTS: Final = [
@@ -30,21 +29,20 @@ ARGUMENTS: Final = [
     "--disable-sync",
 ]
 
+WORKERS: Final = 3
+
 Open: TypeAlias = Callable[[], Awaitable[Page]]
 
 expect.set_options(timeout=DEADLINE_S * 1000)
 
 
-def chromium() -> str:
-    """Where the browser is. Debian's; Playwright's own download is not used."""
-    if os.environ.get("ASGI_IPC_NO_BROWSER"):
-        pytest.skip("ASGI_IPC_NO_BROWSER is set")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail(
-            "no chromium in PATH: install it (apt-get install chromium), or set ASGI_IPC_NO_BROWSER=1"
-        )
-    return path
+@pytest.fixture(name="server")
+async def demo() -> AsyncIterator[Server]:
+    """The demo, with all workers ready."""
+    need("chromium")
+    async with serving("demo:app", workers=WORKERS) as server:
+        await server.started(WORKERS)
+        yield server
 
 
 @asynccontextmanager
@@ -54,7 +52,7 @@ async def browsing(server: Server) -> AsyncIterator[Open]:
     asked: list[str] = []
     errors: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=need("chromium"), args=ARGUMENTS)
 
         async def open_page() -> Page:
             page = await browser.new_page()

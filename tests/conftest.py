@@ -1,13 +1,36 @@
-"""The suite's plugin: the package's own, where the installed package does not bring it.
+"""The suite's plugin: the package's own, where the installed package does not bring it; and the last word
+of a run, which is what was skipped for want of something (needs.py).
 
 Law: `make test` runs against the installed wheel, which registers it; this is for a run from the source tree.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
+
 import pytest
+
+from tests.needs import MISSING, PROGRAMS, required
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if unknown := required() - {*PROGRAMS, "root"}:
+        raise pytest.UsageError(f"ASGI_IPC_REQUIRE names {unknown}; there are {', '.join(PROGRAMS)}, root")
     if not config.pluginmanager.has_plugin("asgi_ipc"):
         config.pluginmanager.import_plugin("asgi_ipc.testing.plugin")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    yield
+    missing: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        # (path, line, reason)
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(MISSING):
+            missing[reason.removeprefix(MISSING)] += 1
+    if missing:
+        terminalreporter.section("left out on this machine", sep="=", yellow=True)
+        for what, count in missing.items():
+            terminalreporter.line(f"{count} test{'s' * (count > 1)} skipped for want of {what}", yellow=True)

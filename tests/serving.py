@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -24,16 +25,21 @@ from asgi_ipc.testing.serving import Tie, children
 # Generous: a shared machine with two cores may be busy with something else.
 DEADLINE_S = 45.0
 
+# Other tests run at the same time, and each makes connections.
+PORTS = range(10_000, 32_768)
+
 # The installed package is what is tested; the test apps and the demo are found beside it.
 ROOT = Path(__file__).parent.parent
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has now. No connection is given it before it is used: those get 32768 and up."""
+    while True:
+        # Not the random numbers that hypothesis makes the same in each process.
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(port: int) -> bool:

@@ -10,20 +10,10 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browsing import browsing, card, chromium
-from tests.serving import Server, serving
-
-WORKERS = 3
+from tests.browsing import WORKERS, browsing, card, demo  # noqa: F401  (the fixture "server")
+from tests.serving import Server
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    chromium()
-    async with serving("demo:app", workers=WORKERS) as server:
-        await server.started(WORKERS)
-        yield server
 
 
 @pytest.fixture

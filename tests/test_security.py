@@ -22,10 +22,10 @@ import pytest
 from asgi_ipc.protocol.batch import join_batch
 from asgi_ipc.protocol.packet import BATCH, encode_packet
 from tests.inprocess import COOKIE, fleet, until
+from tests.needs import need_root
 from tests.serving import Server, serving
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 # Debian's and everybody's "nobody"; any user that is not the server's would do.
 NOBODY = 65534
@@ -85,8 +85,8 @@ def processes(server: Server) -> list[int]:
 
 
 @needs_linux
-@needs_root
 async def test_another_user_can_neither_list_nor_open_nor_signal() -> None:
+    need_root()
     async with serving("tests.apps.stream:app", workers=2) as server:
         await server.started(2)
         for pid in processes(server):

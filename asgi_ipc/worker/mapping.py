@@ -51,9 +51,7 @@ class Mapping:
 
     def give_back(self, unused: range) -> None:
         """Free the memory of these bytes, from the start of a page on; they read as zeros from then on."""
-        self._mapped.madvise(
-            mmap.MADV_REMOVE, unused.start, -(-len(unused) // mmap.PAGESIZE) * mmap.PAGESIZE
-        )
+        self._mapped.madvise(mmap.MADV_REMOVE, unused.start, -(-len(unused) // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 def map_arena(fd: int, *, writable: bool, whose: int) -> Mapping | None:

@@ -13,6 +13,8 @@ import pytest
 from tests.faults.rows import ROWS
 from tests.faults.trial import NotHereError, Row, Trial, Variant
 
+pytestmark = pytest.mark.slow
+
 SHORT = [
     pytest.param(row, variant, id=f"{name}-{variant.name}")
     for name, row in ROWS.items()

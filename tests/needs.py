@@ -1,0 +1,56 @@
+"""What a test needs that a bare machine may not have: a browser, a web server, root.
+
+Law: without it the test is skipped, and the end of the run says how many, why
+and what to do about it (conftest.py). What ASGI_IPC_REQUIRE names, as CI does,
+must be there: ASGI_IPC_REQUIRE=chromium,nginx makes such a skip a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final, NoReturn
+
+import pytest
+
+# Programs, by the name that tests and ASGI_IPC_REQUIRE have for them: what to look for, and what installs it.
+PROGRAMS: Final = {
+    # Debian's; Playwright's own download is not used.
+    "chromium": (("chromium", "chromium-browser"), "apt-get install chromium"),
+    "nginx": (("nginx",), "apt-get install nginx-light"),
+    "wrk": (("wrk",), "apt-get install wrk"),
+}
+
+# Debian keeps servers where an ordinary user's PATH does not lead.
+_ALSO_IN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+# How the reason of such a skip begins.
+MISSING: Final = "missing: "
+
+
+def need(name: str) -> str:
+    """The path of one of PROGRAMS."""
+    programs, remedy = PROGRAMS[name]
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ALSO_IN])
+    paths = [path for program in programs if (path := shutil.which(program, path=places))]
+    if not paths:
+        lack(name, remedy)
+    return paths[0]
+
+
+def need_root() -> None:
+    """Only root can become somebody else."""
+    if os.geteuid() != 0:
+        lack("root", "run the tests as root")
+
+
+def lack(name: str, remedy: str) -> NoReturn:
+    """Skip the test that needs this, or fail it where that is required."""
+    if name in required():
+        pytest.fail(f"{name} is required and not here: {remedy}", pytrace=False)
+    pytest.skip(f"{MISSING}{name} ({remedy})")
+
+
+def required() -> set[str]:
+    """What must be there."""
+    return set(filter(None, os.environ.get("ASGI_IPC_REQUIRE", "").split(",")))
