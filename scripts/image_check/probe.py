@@ -74,22 +74,33 @@ def exchange(address):
     print(f"ok    what worker {sender} sends to worker {receiver} is in its log")
 
 
+# Settings of pip that say where packages come from, and which. Others are this machine's own: where its
+# pip logs, caches or installs.
+TRAVEL = """
+    index-url extra-index-url find-links no-index trusted-host proxy cert client-cert constraint pre only-binary
+    no-binary prefer-binary default-timeout timeout retries disable-pip-version-check
+""".split()
+
+
 def pip_conf(path):
-    """Write `pip config list` as one pip.conf; print a mount for every local folder in it."""
-    merged, folders = configparser.RawConfigParser(), set()
+    """Write what of `pip config list` may travel as one pip.conf; print a mount for every path in it."""
+    merged, mounts = configparser.RawConfigParser(), set()
     # The environment counts more than the files.
     for line in sorted(sys.stdin.read().splitlines(), key=lambda line: line.startswith(":env:")):
         name, _, value = line.partition("=")
         section, _, key = name.replace(":env:", "global").rpartition(".")
-        merged.read_dict({section: {key: ast.literal_eval(value)}})
-        for word in ast.literal_eval(value).split():
-            folder = urlsplit(word).path.rstrip("/") if word.startswith("file://") else word
-            # The pages of an index link to files beside it.
-            folders.add(os.path.dirname(folder) if key.endswith("index-url") else folder)
+        value = ast.literal_eval(value)
+        words = [os.path.expanduser(word) for word in ([value] if "cert" in key else value.split())]
+        paths = [urlsplit(word).path.rstrip("/") for word in words if word.startswith(("/", "file://"))]
+        if key not in TRAVEL or not all(map(os.path.exists, paths)):
+            print(f"--    pip's {section}.{key} = {value} stays here", file=sys.stderr)
+            continue
+        merged.read_dict({section: {key: " ".join(words)}})
+        # The pages of an index link to files beside it.
+        mounts.update(map(os.path.dirname, paths) if key.endswith("index-url") else paths)
     with open(path, "w") as file:
         merged.write(file)
-    folders = sorted(each for each in folders if each.startswith("/") and each != "/" and os.path.isdir(each))
-    print(*(f"{each}:{each}:ro" for each in folders), sep="\n")
+    print(*(f"{each}:{each}:ro" for each in sorted(mounts - {"", "/"})), sep="\n")
 
 
 def free_port():
