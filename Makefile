@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 # Where the demo listens.
 PORT ?= 8000
 
-.PHONY: help demo test lint faults bench bench-peers bench-quick image-check clean
+.PHONY: help demo test test-all lint faults bench bench-peers bench-quick image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
-	@echo "make test         install everything and run the whole test suite"
+	@echo "make test         install everything and run the test suite, in some minutes"
+	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
 	@echo "make lint         linter, formatter, types"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
 	@echo "make bench        measure everything: docs/benchmarks.md, its chart, and the README's figures"
@@ -28,6 +29,10 @@ $(VENV)/.test: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint
 	@touch $@
 
+$(VENV)/.all: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo test lint slow
+	@touch $@
+
 $(VENV)/.faults: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint faults
 	@touch $@
@@ -40,7 +45,12 @@ demo: $(VENV)/.demo
 	@exec env DEMO_URL=http://127.0.0.1:$(PORT) $(BIN)/asgi-ipc serve demo:app --workers 4 --port $(PORT)
 
 test: $(VENV)/.test
-	@scripts/test $(BIN)
+	@scripts/test $(BIN) quick
+
+test-all: $(VENV)/.all
+	@scripts/test $(BIN) covered
+	@scripts/oldest $(BIN)
+	@scripts/newest $(BIN)
 
 lint: $(VENV)/.test
 	@scripts/lint $(BIN)

@@ -374,7 +374,7 @@ def test_an_annotation_that_says_nothing_costs_nothing(annotation: Any) -> None:
         dict,
         lambda *data: None,
     ],
-    ids=str,
+    ids=lambda function: function.__name__,
 )
 def test_without_an_annotation_the_handler_itself_is_called(function: Callable[..., Any]) -> None:
     registry = Registry()
