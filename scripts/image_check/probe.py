@@ -76,10 +76,11 @@ def exchange(address):
 
 # Settings of pip that say where packages come from, and which. Others are this machine's own: where its
 # pip logs, caches or installs.
-TRAVEL = """
-    index-url extra-index-url find-links no-index trusted-host proxy cert client-cert constraint pre only-binary
-    no-binary prefer-binary default-timeout timeout retries disable-pip-version-check
-""".split()
+TRAVEL = {
+    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy"),
+    *("cert", "client-cert", "constraint", "pre", "only-binary", "no-binary", "prefer-binary"),
+    *("default-timeout", "timeout", "retries", "disable-pip-version-check"),
+}
 
 
 def pip_conf(path):
