@@ -7,6 +7,7 @@ others on the event loop that entered the lifespan.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import select
@@ -60,6 +61,8 @@ class IPC(Asking, Publishing, Electing):
 
     def __init__(self) -> None:
         super().__init__()
+        # How often the lifespan is entered now.
+        self._entries = 0
         descriptors.register(self)
 
     # --- who
@@ -242,42 +245,72 @@ class IPC(Asking, Publishing, Electing):
 
         Without the launcher this is a fleet of one: the same verbs, to itself.
 
-        Raises LauncherError if it is entered already.
+        It may be entered several times on one event loop (by an app and a router of it, say); this leaves
+        when the last one exits.
+
+        Raises LauncherError if it is entered on another event loop already, or is ending; and under
+        `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
         """
-        if self._endpoint is not None:
-            raise LauncherError("ipc.lifespan is entered already; enter it once per process")
-        if member_for(self) is not None:
+        if self._endpoint is None and member_for(self) is not None:
             # It is a member already.
             yield
             return
+        endpoint = self._enter()
+        try:
+            await endpoint.join()
+            if not endpoint.departing.is_set():
+                self._sending = self._replying = endpoint.outgoing
+            yield
+        finally:
+            self._entries -= 1
+            if not self._entries:
+                await self._leave(endpoint)
+
+    def _enter(self) -> Endpoint:
+        # No thread with a loop of its own comes in between.
+        with descriptors.changing_hands:
+            endpoint = self._endpoint
+            if endpoint is None:
+                endpoint = self._endpoint = self._open()
+                self._entries = 0
+            elif endpoint.outgoing.loop is not asyncio.get_running_loop():
+                raise LauncherError(
+                    "ipc.lifespan is entered on another event loop already: one at a time, in each process"
+                )
+            elif endpoint.departing.is_set():
+                raise LauncherError("ipc.lifespan is ending; it can't be entered again before it has ended")
+            self._entries += 1
+            return endpoint
+
+    def _open(self) -> Endpoint:
         here = station.current
         if here is not None:
-            endpoint = here.open(self._registry, self)
-        else:
-            warn_if_alone()
-            endpoint = Endpoint(
-                Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None
-            )
-        self._endpoint = endpoint
+            return here.open(self._registry, self, self._leave)
+        warn_if_alone()
+        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)
+
+    async def _leave(self, endpoint: Endpoint) -> None:
+        """Leave the fleet, once; who comes second waits until that is over."""
+        if endpoint.departing.is_set():
+            await endpoint.departed.wait()
+            return
+        endpoint.departing.set()
         try:
             try:
-                await endpoint.join()
-                self._sending = self._replying = endpoint.outgoing
-                yield
+                # First of all: what runs in the leader only may use every verb to its end.
+                await endpoint.resign()
             finally:
-                try:
-                    # First of all: what runs in the leader only may use every verb to its end.
-                    await endpoint.resign()
-                finally:
-                    self._sending = None
-                    await endpoint.leave()
+                self._sending = None
+                await endpoint.leave()
         finally:
             self._last_stats = snapshot(endpoint)
             self._endpoint = self._replying = None
+            endpoint.departed.set()
 
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
         self._endpoint = self._sending = self._replying = self._last_stats = None
+        self._entries = 0
 
 
 def _settings_of_one() -> Settings:

@@ -43,6 +43,14 @@ _LINGER_STEP_S: Final = 0.01
 # Sent to the whole group by terminals; they are the launcher's to answer.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
+# The three ways into the fleet, for an app that has found none.
+_HINT: Final = (
+    "The app has not entered ipc.lifespan%s, so this worker gets no messages. Give it to the app: "
+    "from asgi_ipc import ipc; Starlette(lifespan=ipc.lifespan) or FastAPI(lifespan=ipc.lifespan); "
+    "or enter it in your own lifespan: async with ipc.lifespan(app): yield; "
+    "or, for any other ASGI app: app = ipc.wrap(app), or asgi-ipc serve --wrap"
+)
+
 
 class _CapturedErrors(logging.Filter):
     """Keeps what uvicorn says of a failed start for the launcher, which says it once for all workers."""
@@ -79,7 +87,11 @@ class WorkerServer(uvicorn.Server):
         with self._telling_failure():
             self.config.load()
             self._loading = False
-        await self._serve(sockets)
+        try:
+            await self._serve(sockets)
+        finally:
+            # Also if the app could not start.
+            await self._here.left()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -91,11 +103,7 @@ class WorkerServer(uvicorn.Server):
         with self._telling_failure():
             await super().startup(sockets)
         if not self._here.was_joined:
-            logger.warning(
-                "The app has not entered ipc.lifespan, so this worker gets no messages. "
-                "Add it: from asgi_ipc import ipc; app = Starlette(lifespan=ipc.lifespan), "
-                "or FastAPI(lifespan=ipc.lifespan)"
-            )
+            logger.warning(_HINT, " (--lifespan off)" if self.config.lifespan == "off" else "")
         self._here.lifeline.send(Ready())
 
     async def on_tick(self, counter: int) -> bool:
@@ -122,6 +130,8 @@ class WorkerServer(uvicorn.Server):
             if loop.time() >= deadline or not any(map(_is_silent, self.server_state.connections)):
                 break
         await super().shutdown(sockets)
+        # Whatever the app has said: what was accepted is delivered before this process ends.
+        await self._here.left()
 
     def abandon(self) -> None:
         """In a forked child: it serves nothing, so it keeps no port busy and answers SIGTERM itself."""
