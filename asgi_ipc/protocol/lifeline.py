@@ -41,6 +41,7 @@ class Handover(_Word, frozen=True):
     max_message_bytes: int
     drain_timeout_s: float
     uvicorn: dict[str, Any]
+    wrap: bool = False
 
 
 class Welcome(_Word, frozen=True):

@@ -11,7 +11,7 @@ import asyncio
 import os
 import secrets
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import Final
@@ -38,6 +38,7 @@ from asgi_ipc.worker.running import (
     no_timeout,
 )
 from asgi_ipc.worker.stats import Stats, snapshot
+from asgi_ipc.worker.wrapping import Wrapped
 
 # Half of an outbox: the largest message still fits one that has something in it.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -306,6 +307,24 @@ class IPC(Asking, Publishing, Electing):
             self._last_stats = snapshot(endpoint)
             self._endpoint = self._replying = None
             endpoint.departed.set()
+
+    def wrap(self, app: Callable[..., Awaitable[None]]) -> Wrapped:
+        """An ASGI app around another one, which takes part in the fleet: `app = ipc.wrap(app)`.
+
+        For an app whose lifespan is not yours to write, or that has none, such as Django's. It enters
+        `ipc.lifespan` when the app's own startup is complete, and leaves it before the app's own shutdown
+        begins: so handlers find what the app has set up. Startup code that uses verbs itself
+        enters `ipc.lifespan` on its own, which is counted.
+
+        An exception of the app's that comes before it has received `lifespan.startup` means that it has no
+        lifespan; a later one means that its startup has failed.
+
+        Args:
+            app: an ASGI 3 application.
+
+        Raises TypeError if it can't be called.
+        """
+        return Wrapped(app, self.lifespan)
 
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
