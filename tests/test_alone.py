@@ -129,7 +129,8 @@ async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None
             asyncio.run(verb())
         return str(caught.value).partition("; ")[2]
 
-    plain, threadsafe = "use the _nowait verbs", "reach it by asyncio.run_coroutine_threadsafe()"
+    plain = "in a thread use ipc.blocking or the _nowait verbs"
+    threadsafe = "in a thread use ipc.blocking or asyncio.run_coroutine_threadsafe()"
     verbs: list[tuple[Callable[[], Coroutine[Any, Any, Any]], str]] = [
         (lambda: here.send(here.pid, "name"), plain),
         (lambda: here.publish("topic"), plain),

@@ -27,6 +27,7 @@ from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.asking import Asking
+from asgi_ipc.worker.blocking import Blocking
 from asgi_ipc.worker.deliveries import current_delivery
 from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
@@ -58,10 +59,16 @@ class IPC(Asking, Publishing, Electing):
     accepted; there is no order between different senders. A verb that
     returned without an error has had its message accepted: it reaches its
     handler exactly once unless the receiver is killed or a leave times out.
+
+    Attributes:
+        blocking: the awaited verbs for `def` routes and other code in threads.
     """
+
+    blocking: Final[Blocking]
 
     def __init__(self) -> None:
         super().__init__()
+        self.blocking = Blocking(self)
         # How often the lifespan is entered now.
         self._entries = 0
         descriptors.register(self)
