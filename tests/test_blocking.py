@@ -232,6 +232,46 @@ async def test_what_waits_for_a_loop_that_stands_still_has_used_its_time() -> No
         assert time.monotonic() - began < 0.25
 
 
+async def test_a_loop_that_waits_for_the_very_thread_is_given_up_and_nothing_is_sent() -> None:
+    own = IPC()
+    seen: list[object] = []
+    own.receive("note", seen.append)
+    told: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(NotRunningError) as caught:
+            own.blocking.send(own.pid, "note", "too late", timeout=0.1)
+        told.append(str(caught.value))
+
+    async with own.lifespan():
+        thread = threading.Thread(target=work)
+        thread.start()
+        # A deadlock, but for the bound.
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+        await own.send(own.pid, "note", "in time")
+    assert told == ["the event loop stands still: ipc.blocking.send() waited 0.1 s; nothing was sent"]
+    assert seen == ["in time"]
+
+
+async def test_a_test_client_in_a_thread_acts_as_a_member() -> None:
+    like = IPC()
+    like.receive("who", lambda data: like.pid)
+    app = FastAPI(lifespan=like.lifespan)
+
+    @app.get("/")
+    def everybody() -> list[int]:
+        return list(like.blocking.gather("who"))
+
+    def get() -> Any:
+        with TestClient(app) as client:
+            return client.get("/").json()
+
+    async with fleet(2, like=like) as members:
+        with members.acting(members[1]):
+            assert await asyncio.to_thread(get) == [member.pid for member in members]
+
+
 # --- ends
 
 

@@ -198,6 +198,19 @@ def test_of_two_overlapping_test_clients_the_second_is_told_why_and_one_behind_t
         assert len(own.workers) == 1
 
 
+def test_a_loop_that_was_closed_without_leaving_is_no_obstacle() -> None:
+    own = IPC()
+    kept = own.lifespan()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(kept.__aenter__())
+    loop.close()
+    for _ in range(2):
+        with TestClient(Starlette(lifespan=own.lifespan)):
+            assert len(own.workers) == 1
+    with pytest.raises(NotRunningError):
+        _ = own.workers
+
+
 def test_of_many_threads_that_enter_at_once_each_is_the_only_one_or_refused() -> None:
     own = IPC()
     together = threading.Barrier(8)

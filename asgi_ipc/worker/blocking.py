@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asgi_ipc.errors import NotRunningError
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How often a thread that waits looks whether its event loop is there still. One that is closed, rather than
-# ended in order, tells nobody.
+# How often a thread that waits looks at its event loop: one that is closed, rather than ended in order, tells
+# nobody. And how late a loop may be that turns: one that waits for this very thread never ends a verb itself.
 LOOK_S: Final = 1.0
 
 
@@ -37,7 +37,8 @@ class Blocking:
     and `reply` work in threads that a handler has started with `asyncio.to_thread`.
 
     Each raises as on `ipc`, and NotRunningError on the event loop's own thread, which it would block for
-    ever, or when `ipc.lifespan` ends while it waits. The timeout begins with the call.
+    ever, when `ipc.lifespan` ends while it waits, or when the loop stands still until `timeout` is over, and
+    for another second or two. The timeout begins with the call.
     """
 
     def __init__(self, ipc: IPC) -> None:
@@ -92,7 +93,7 @@ class Blocking:
     ) -> T:
         """The result of a verb that runs on the event loop, with what is left of `timeout` when it begins."""
         outgoing = self._ipc._entered().outgoing
-        if get_ident() == outgoing.thread:
+        if threading.get_ident() == outgoing.thread:
             raise NotRunningError(
                 f"ipc.blocking.{name}() would block the event loop that it waits for; "
                 f"here use `await ipc.{name}()`"
@@ -100,8 +101,12 @@ class Blocking:
         if timeout is not None and not timeout >= 0:
             raise no_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
+        # Taken by the loop when it begins, or by this thread when it gives up: nothing is sent after that.
+        first = threading.Lock()
 
         async def begin() -> T:
+            if not first.acquire(blocking=False):
+                raise asyncio.CancelledError
             return await verb(None if deadline is None else max(deadline - time.monotonic(), 0.0))
 
         coroutine = begin()
@@ -117,6 +122,11 @@ class Blocking:
                     if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                         coroutine.close()
                     raise NotRunningError("the event loop is closed")
+                if deadline is not None and time.monotonic() >= deadline + LOOK_S:
+                    what = "nothing was sent" if first.acquire(blocking=False) else "it has begun"
+                    raise NotRunningError(
+                        f"the event loop stands still: ipc.blocking.{name}() waited {timeout:g} s; {what}"
+                    )
             return future.result()
         except concurrent.futures.CancelledError:
             raise NotRunningError("ipc.lifespan has ended") from None

@@ -147,6 +147,8 @@ class Endpoint:
         self._eof = asyncio.Event()
         self._entered = asyncio.Event()
         self._asked_to_join = False
+        # How often its lifespan is entered now.
+        self.entries = 0
         # Its leave has begun, and is over.
         self.departing = asyncio.Event()
         self.departed = asyncio.Event()

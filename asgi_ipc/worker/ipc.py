@@ -69,8 +69,6 @@ class IPC(Asking, Publishing, Electing):
     def __init__(self) -> None:
         super().__init__()
         self.blocking = Blocking(self)
-        # How often the lifespan is entered now.
-        self._entries = 0
         descriptors.register(self)
 
     # --- who
@@ -270,24 +268,24 @@ class IPC(Asking, Publishing, Electing):
                 self._sending = self._replying = endpoint.outgoing
             yield
         finally:
-            self._entries -= 1
-            if not self._entries:
+            endpoint.entries -= 1
+            if not endpoint.entries:
                 await self._leave(endpoint)
 
     def _enter(self) -> Endpoint:
         # No thread with a loop of its own comes in between.
         with descriptors.changing_hands:
             endpoint = self._endpoint
-            if endpoint is None:
+            if endpoint is None or (endpoint.outgoing.loop.is_closed() and station.current is None):
+                # One whose loop was closed without a word never leaves.
                 endpoint = self._endpoint = self._open()
-                self._entries = 0
             elif endpoint.outgoing.loop is not asyncio.get_running_loop():
                 raise LauncherError(
                     "ipc.lifespan is entered on another event loop already: one at a time, in each process"
                 )
             elif endpoint.departing.is_set():
                 raise LauncherError("ipc.lifespan is ending; it can't be entered again before it has ended")
-            self._entries += 1
+            endpoint.entries += 1
             return endpoint
 
     def _open(self) -> Endpoint:
@@ -308,11 +306,13 @@ class IPC(Asking, Publishing, Electing):
                 # First of all: what runs in the leader only may use every verb to its end.
                 await endpoint.resign()
             finally:
-                self._sending = None
+                if self._endpoint is endpoint:
+                    self._sending = None
                 await endpoint.leave()
         finally:
-            self._last_stats = snapshot(endpoint)
-            self._endpoint = self._replying = None
+            if self._endpoint is endpoint:
+                self._last_stats = snapshot(endpoint)
+                self._endpoint = self._replying = None
             endpoint.departed.set()
 
     def wrap(self, app: Callable[..., Awaitable[None]]) -> Wrapped:
@@ -336,7 +336,6 @@ class IPC(Asking, Publishing, Electing):
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
         self._endpoint = self._sending = self._replying = self._last_stats = None
-        self._entries = 0
 
 
 def _settings_of_one() -> Settings:
