@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_ipc import IPC, LauncherError, NotRunningError, UnknownWorkerError
+from asgi_ipc.protocol.lifeline import Drained
 from asgi_ipc.testing import fleet
+from asgi_ipc.worker.lifeline import Lifeline
 from tests.inprocess import fleet as inprocess
 from tests.serving import serving
 
@@ -297,6 +300,76 @@ async def test_who_cancels_at_every_turn_still_finds_all_counted_and_closed(
         _ = own.workers
     async with own.lifespan():
         assert len(own.workers) == 1
+
+
+async def test_a_cancel_while_the_leaders_task_ends_is_a_cancelled_leave_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+    leading, ending = asyncio.Event(), asyncio.Event()
+
+    async def lead() -> None:
+        leading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.sleep(0.05)
+
+    async def endless(data: object) -> None:
+        await asyncio.Event().wait()
+
+    own.leader_task(lead)
+    own.receive("endless", endless)
+
+    async def live() -> None:
+        async with own.lifespan():
+            await own.broadcast("endless")
+            await leading.wait()
+
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        task = asyncio.create_task(live())
+        await ending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
+    assert f"leave cancelled by the app: {counts}" in caplog.text
+    assert "drain timeout" not in caplog.text
+
+
+async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Drained] = []
+    send = Lifeline.send
+
+    def listen(lifeline: Lifeline, word: Any) -> None:
+        if isinstance(word, Drained):
+            said.append(word)
+        send(lifeline, word)
+
+    monkeypatch.setattr(Lifeline, "send", listen)
+    async with inprocess(2, has_arena=False) as (launcher, (leaver, stopped)):
+        reader = stopped.endpoint._reader
+        assert reader is not None
+        reader.pause()
+        for _ in range(3):
+            await leaver.ipc.send(stopped.pid, "nobody", bytes(1024 * 1024))
+        with caplog.at_level(logging.WARNING, "asgi_ipc"):
+            endpoint = leaver.endpoint
+            task = asyncio.create_task(leaver.leave())
+            await endpoint.departing.wait()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        counts = r"(\d+) messages not sent, 0 not handled, 0 handlers cancelled"
+        (unsent,) = re.findall(f"leave cancelled by the app: {counts}", caplog.text)
+        assert 2 <= int(unsent) <= 3
+        assert said == [Drained(False, int(unsent), 0, cancelled=True)]
+        launcher.bury(leaver, "cancelled")
+        reader.resume()
 
 
 async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(

@@ -301,14 +301,18 @@ class IPC(Asking, Publishing, Electing):
             await endpoint.departed.wait()
             return
         endpoint.departing.set()
+        cancelled = None
         try:
             try:
                 # First of all: what runs in the leader only may use every verb to its end.
                 await endpoint.resign()
-            finally:
-                if self._endpoint is endpoint:
-                    self._sending = None
-                await endpoint.leave()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            if self._endpoint is endpoint:
+                self._sending = None
+            await endpoint.leave()
+            if cancelled is not None:
+                raise cancelled
         finally:
             if self._endpoint is endpoint:
                 self._last_stats = snapshot(endpoint)
