@@ -188,6 +188,19 @@ async def test_an_app_without_the_lifespan_is_told_all_three_ways() -> None:
         assert await server.stop() == 0
 
 
+async def test_an_app_that_has_left_before_it_is_ready_is_told_what_to_do() -> None:
+    async with serving("tests.apps.wrapped:by_hand_in_vain", workers=1) as server:
+        (line,) = await server.said("has left ipc.lifespan before it was ready")
+        assert "ipc.wrap(app)" in line
+        assert await server.stop() == 0
+    # Wrapped it would join a second time: that is no missing lifespan, and not passed over.
+    async with serving("tests.apps.wrapped:by_hand_in_vain", "--wrap", workers=1) as server:
+        assert await server.ended() == 3
+        assert (
+            "LauncherError: this worker process has left the fleet: ipc.lifespan was entered" in server.text
+        )
+
+
 async def test_wrap_is_an_option_of_run_too(tmp_path: Path) -> None:
     port = free_port()
     script = tmp_path / "script.py"
@@ -275,7 +288,26 @@ async def test_an_exception_of_the_apps_shutdown_is_the_servers_and_the_fleet_is
         _ = own.workers
 
 
-async def test_a_lifespan_that_cannot_be_entered_fails_the_startup() -> None:
+async def test_a_lifespan_that_cannot_be_entered_fails_the_startup_once() -> None:
+    own = IPC()
+
+    async def starlettes(scope: Any, receive: Any, send: Any) -> None:
+        await Starlette()(scope, receive, send)
+
+    def failed() -> None:
+        for app in (wrapped.answer, wrapped.silent, wrapped.whole, starlettes):
+            talk = Talk("startup")
+            with pytest.raises(LauncherError, match="another event loop"):
+                asyncio.run(talk.with_app(app, own))
+            (said,) = talk.said
+            assert said["type"] == "lifespan.startup.failed"
+            assert "LauncherError: ipc.lifespan is entered on another event loop" in said["message"]
+
+    async with own.lifespan():
+        await asyncio.to_thread(failed)
+
+
+async def test_a_test_client_is_told_why_a_wrapped_app_cannot_start() -> None:
     own = IPC()
 
     async def two(scope: Any, receive: Any, send: Any) -> None:

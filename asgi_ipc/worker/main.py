@@ -112,6 +112,11 @@ class WorkerServer(uvicorn.Server):
             await super().startup(sockets)
         if not self._here.was_joined:
             logger.warning(_HINT, " (--lifespan off)" if self.config.lifespan == "off" else "")
+        elif self._here.has_left:
+            logger.warning(
+                "The app has left ipc.lifespan before it was ready, so this worker gets no messages. "
+                "Does it know no lifespan? ipc.wrap(app), or asgi-ipc serve --wrap, is for such apps"
+            )
         self._here.lifeline.send(Ready())
 
     async def on_tick(self, counter: int) -> bool:

@@ -51,6 +51,11 @@ class Station:
         """Whether an `ipc.lifespan` has been entered in this process."""
         return self._endpoint is not None
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it has left, or is about to."""
+        return self._endpoint is not None and self._endpoint.departing.is_set()
+
     def attach(self, on_stop: Callable[[], None]) -> None:
         """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
         self._on_stop = on_stop
@@ -71,7 +76,10 @@ class Station:
                 "share that one, as `from asgi_ipc import ipc` does"
             )
         if self._endpoint is not None:
-            raise LauncherError("this worker process has left the fleet; a new one must be started")
+            raise LauncherError(
+                "this worker process has left the fleet: ipc.lifespan was entered and has ended; "
+                "a process joins once"
+            )
         self._owner, self._leave = owner, leave
         self._endpoint = Endpoint(
             self.me,

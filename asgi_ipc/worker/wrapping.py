@@ -88,7 +88,7 @@ class _Life:
                 raise
             elif self._told_to_start and not self._is_confused:
                 # It knows what a lifespan is, so it was its startup that failed.
-                await self._send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
+                await self._fail()
                 raise
 
     async def _receive_for_app(self) -> Event:
@@ -107,11 +107,22 @@ class _Life:
             self._is_confused = True
             raise RuntimeError(f"{kind!r} is no answer to a lifespan event")
         if kind == "lifespan.startup.complete":
-            await self._membership.__aenter__()
+            try:
+                await self._membership.__aenter__()
+            except Exception:
+                await self._fail()
+                raise
             self._is_member = self._is_complete = True
         elif kind == "lifespan.startup.failed":
+            if self._has_failed:
+                return
             self._has_failed = True
         await self._send(event)
+
+    async def _fail(self) -> None:
+        """Say why there is no startup, in the words of the exception under way."""
+        self._has_failed = True
+        await self._send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
 
     async def _leave(self) -> None:
         if self._is_member:

@@ -75,6 +75,7 @@ async def job_route(request: Request) -> JSONResponse:
 
 inner = Starlette(routes=[Route("/job", job_route)])
 by_hand = ByHand(inner)
+by_hand_in_vain = ByHand(answer)
 
 
 # --- lifespans of apps, each in one function
