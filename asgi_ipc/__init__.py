@@ -78,7 +78,7 @@ def run(app: str, *, workers: int | None = None, **options: Any) -> None:
         workers: how many; None: $WEB_CONCURRENCY, or 1.
         **options: those of `uvicorn.run`, as far as they are plain data, and
             `drain_timeout`, `worker_hang_timeout` (seconds), `max_message_bytes`,
-            `max_packet_bytes`, `pipe_bytes`.
+            `max_packet_bytes`, `pipe_bytes`, `wrap`.
 
     Raises:
         LauncherError: an option or the place of the call is wrong.

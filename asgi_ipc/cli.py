@@ -66,6 +66,12 @@ _OWN: Final[list[click.Parameter]] = [
         metavar="BYTES",
         help="The capacity to ask for each worker's pipe. The system's default unless set.",
     ),
+    click.Option(
+        ["--wrap"],
+        is_flag=True,
+        default=_DEFAULTS.wrap,
+        help="Enter ipc.lifespan for an app that does not do so itself; as ipc.wrap(app).",
+    ),
     # For programs that start a server for themselves, as the test kit does.
     click.Option(["--stop-at-eof"], type=int, default=None, hidden=True),
 ]

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from asgi_ipc import IPC, LauncherError, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
+from asgi_ipc import IPC, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
 from tests.apps import alone
 from tests.serving import Server, eventually, free_port, listens, started
 
@@ -129,7 +129,8 @@ async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None
             asyncio.run(verb())
         return str(caught.value).partition("; ")[2]
 
-    plain, threadsafe = "use the _nowait verbs", "reach it by asyncio.run_coroutine_threadsafe()"
+    plain = "in a thread use ipc.blocking or the _nowait verbs"
+    threadsafe = "in a thread use ipc.blocking or asyncio.run_coroutine_threadsafe()"
     verbs: list[tuple[Callable[[], Coroutine[Any, Any, Any]], str]] = [
         (lambda: here.send(here.pid, "name"), plain),
         (lambda: here.publish("topic"), plain),
@@ -140,15 +141,6 @@ async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None
     async with here.lifespan():
         for verb, instead in verbs:
             assert await asyncio.to_thread(told, verb) == instead
-
-
-async def test_the_lifespan_is_entered_once_at_a_time() -> None:
-    alone_ipc = IPC()
-    async with alone_ipc.lifespan():
-        with pytest.raises(LauncherError, match="entered already"):
-            async with alone_ipc.lifespan():
-                raise AssertionError("entered twice")
-        await alone_ipc.send(alone_ipc.pid, "still works")
 
 
 async def test_what_was_accepted_is_handled_before_the_lifespan_has_ended() -> None:

@@ -651,6 +651,8 @@ def test_without_a_starter_a_second_stop_still_kills() -> None:
         ([], [], "killed"),
         ([], [WorkerDrained(1, True, 0, 0)], "left"),
         ([], [WorkerDrained(1, False, 7, 2)], "drain_timeout"),
+        ([], [WorkerDrained(1, False, 7, 2, cancelled=True)], "cancelled"),
+        ([], [WorkerDrained(1, True, 0, 0, cancelled=True)], "left"),
         ([FEWER], [], "left"),
         ([HUP, WorkerReady(3)], [], "replaced"),
         ([TERM], [WorkerDrained(2, True, 0, 0)], "left"),

@@ -266,8 +266,8 @@ class Launcher:
                 relay.leave(generation)
             case words.Resigned() | words.Claim() | words.Release():
                 relay.hear(generation, word)
-            case words.Drained(clean, unsent, unhandled):
-                self._post(WorkerDrained(generation, clean, unsent, unhandled))
+            case words.Drained(clean, unsent, unhandled, cancelled):
+                self._post(WorkerDrained(generation, clean, unsent, unhandled, cancelled))
             case words.Ready():
                 self._post(WorkerReady(generation))
             case words.Failed(reason):

@@ -64,6 +64,7 @@ class OwnOptions:
         max_message_bytes: the largest encoded message.
         max_packet_bytes: the largest packet, at most the system's PIPE_BUF.
         pipe_bytes: the capacity to ask for each pipe; None: the system's default.
+        wrap: put `ipc.wrap` around the app.
         stop_at_eof: the descriptor of a pipe or socket whose end of file is one stop; None: only signals are.
     """
 
@@ -72,9 +73,12 @@ class OwnOptions:
     max_message_bytes: int = 16 * 1024 * 1024
     max_packet_bytes: int = getattr(select, "PIPE_BUF", 512)
     pipe_bytes: int | None = None
+    wrap: bool = False
     stop_at_eof: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.wrap, bool):
+            raise LauncherError(f"wrap is True or False, not {self.wrap!r}")
         _check_range("drain_timeout", self.drain_timeout, 0.0, 86_400.0)
         if self.worker_hang_timeout is not None:
             _check_range("worker_hang_timeout", self.worker_hang_timeout, 4.0, 86_400.0)
@@ -201,6 +205,7 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         max_message_bytes=own.max_message_bytes,
         drain_timeout_s=own.drain_timeout,
         uvicorn=for_workers,
+        wrap=own.wrap,
     )
     changes = partial(_changes, config) if config.should_reload else None
     if changes is not None:

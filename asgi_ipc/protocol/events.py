@@ -91,6 +91,7 @@ class WorkerDrained:
     clean: bool
     unsent: int
     unhandled: int
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class Stalled:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """It is gone, for this reason: left, replaced, killed, stalled or drain_timeout."""
+    """It is gone, for this reason: left, replaced, killed, stalled, drain_timeout or cancelled."""
 
     generation: int
     reason: str

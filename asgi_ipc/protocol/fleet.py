@@ -153,12 +153,13 @@ class Fleet:
                     self._log("info", f"Worker [{process.pid}] responds again.")
             case WorkerFailed(reason=reason):
                 process.failure = reason
-            case WorkerDrained(clean=clean, unsent=unsent, unhandled=unhandled):
-                process.drained = clean
+            case WorkerDrained(clean=clean, unsent=unsent, unhandled=unhandled, cancelled=cancelled):
+                process.drained, process.leave_cancelled = clean, cancelled
                 if not clean:
+                    how = "had its leave cancelled by the app" if cancelled else "reached its drain timeout"
                     self._log(
                         "warning",
-                        f"Worker [{process.pid}] reached its drain timeout with {unsent} messages not sent "
+                        f"Worker [{process.pid}] {how} with {unsent} messages not sent "
                         f"and {unhandled} not handled.",
                     )
             case WorkerReady() if process.phase is Phase.STARTING:

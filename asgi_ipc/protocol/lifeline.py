@@ -41,6 +41,7 @@ class Handover(_Word, frozen=True):
     max_message_bytes: int
     drain_timeout_s: float
     uvicorn: dict[str, Any]
+    wrap: bool = False
 
 
 class Welcome(_Word, frozen=True):
@@ -147,11 +148,16 @@ class Release(_Word, frozen=True):
 
 
 class Drained(_Word, frozen=True):
-    """My leave is over: cleanly, or at its deadline with this many messages not sent and not handled."""
+    """My leave is over: cleanly, or with this many messages not sent and not handled.
+
+    Attributes:
+        cancelled: it was, if it was not clean, before its deadline.
+    """
 
     clean: bool
     unsent: int
     unhandled: int
+    cancelled: bool = False
 
 
 class Ready(_Word, frozen=True):

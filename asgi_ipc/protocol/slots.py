@@ -78,6 +78,7 @@ class Process:
     reason: str = "left"
     # Its own last word: whether it left cleanly.
     drained: bool | None = None
+    leave_cancelled: bool = False
     judged_stalled: bool = False
 
     def why_gone(self, status: int) -> str:
@@ -87,7 +88,9 @@ class Process:
         the word may not have fitted its lifeline. Whatever else ended it, it had no time to leave.
         """
         if self.drained is not None:
-            return self.reason if self.drained else "drain_timeout"
+            if self.drained:
+                return self.reason
+            return "cancelled" if self.leave_cancelled else "drain_timeout"
         if self.judged_stalled:
             return "stalled"
         return self.reason if status == 0 and self.phase is Phase.STOPPING else "killed"

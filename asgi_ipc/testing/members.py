@@ -33,7 +33,7 @@ BUSY_TURNS: Final = 1_000
 PAUSE_S: Final = 0.001
 
 # Why a worker goes that is not killed.
-Reason: TypeAlias = Literal["left", "replaced", "stalled", "drain_timeout"]
+Reason: TypeAlias = Literal["left", "replaced", "stalled", "drain_timeout", "cancelled"]
 
 
 class Members(tuple[IPC, ...]):

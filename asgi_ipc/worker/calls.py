@@ -104,6 +104,8 @@ class Calls:
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self.errors = 0
+        # Handlers that were cancelled, by whomever: those of `errors`, and no withdrawn question.
+        self.cancelled = 0
         # By which log lines name this worker; a member of a fleet in one process has one of its own.
         self.pid = os.getpid()
         # Data that its handler does not take, and the names of which that has been told.
@@ -113,8 +115,8 @@ class Calls:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    async def cancel(self) -> tuple[int, int]:
-        """Cancel what is in flight, let it clean up; how many, and how many in their lanes never began."""
+    def cancel(self) -> tuple[list[asyncio.Task[Any]], int]:
+        """Cancel what is in flight; its tasks, and how many in their lanes never began."""
         tasks = list(self._calls)
         unhandled = 0
         for task in tasks:
@@ -123,9 +125,7 @@ class Calls:
             handler.lane.clear()
             handler.behind.clear()
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)
-        return len(tasks), unhandled
+        return tasks, unhandled
 
     # --- from the first step on
 
@@ -278,6 +278,7 @@ class Calls:
 
     def _was_cancelled(self, handler: Handler) -> None:
         self.errors += 1
+        self.cancelled += 1
         logger.warning("worker [%d]: handler %r was cancelled", self.pid, handler.name)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:

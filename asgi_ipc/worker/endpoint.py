@@ -146,6 +146,14 @@ class Endpoint:
         )
         self._eof = asyncio.Event()
         self._entered = asyncio.Event()
+        self._asked_to_join = False
+        # How often its lifespan is entered now.
+        self.entries = 0
+        # Its leave has begun, and is over.
+        self.departing = asyncio.Event()
+        self.departed = asyncio.Event()
+        self._was_cancelled = False
+        self._cancelled_before = 0
         # When the leave must be over, from `resign` on; and what waits for that now.
         self._leave_by: float | None = None
         self._leave_deadline: asyncio.Timeout | None = None
@@ -261,10 +269,15 @@ class Endpoint:
     # --- joining
 
     async def join(self) -> None:
-        """Become a member; return when what the members broadcast from now on arrives here."""
+        """Become a member; return when what the members broadcast from now on arrives here.
+
+        Several may wait for that, and each may give up.
+        """
         if self._launcher.is_open:
-            self._launcher.on_eof(self._orphaned)
-            self._launcher.send(Join())
+            if not self._asked_to_join:
+                self._asked_to_join = True
+                self._launcher.on_eof(self._orphaned)
+                self._launcher.send(Join())
             try:
                 async with asyncio.timeout(ENTRY_TIMEOUT_S):
                     await self._entered.wait()
@@ -416,6 +429,7 @@ class Endpoint:
             logger.warning("drain timeout: %s not ended", ", ".join(self.leading.running))
         except asyncio.CancelledError:
             self._leave_by = self._loop.time()
+            self._was_cancelled = True
             raise
         else:
             self._launcher.send(Resigned())
@@ -434,6 +448,7 @@ class Endpoint:
         self._begin()
         if self._lifeline is not None:
             self._lifeline.send(Leaving())
+        self._cancelled_before = self.dispatcher.calls.cancelled
         clean = True
         try:
             async with asyncio.timeout_at(self._leave_by) as self._leave_deadline:
@@ -442,14 +457,25 @@ class Endpoint:
             clean = False
         except asyncio.CancelledError:
             # Nothing stays open, and nothing uncounted.
+            self._was_cancelled = True
             await self._end(clean=False)
             raise
         await self._end(clean)
 
     async def _end(self, clean: bool) -> None:
-        """Close everything; count, log and tell what is left, unless it is nothing."""
+        """Cancel what still runs, for a moment let it clean up, and close."""
         self._leave_deadline = None
-        cancelled = await self.dispatcher.close()
+        # A loop that is ended has cancelled handlers together with this.
+        cancelled = self.dispatcher.calls.cancelled - self._cancelled_before
+        left = self.dispatcher.stop()
+        try:
+            await self.dispatcher.cleaned_up(left)
+        finally:
+            # Also if this is cancelled again, as anyio does at each turn.
+            self._close(clean, cancelled + len(left))
+
+    def _close(self, clean: bool, cancelled: int) -> None:
+        """Close everything; count, log and tell what is left, unless it is nothing."""
         self._over = True
         self.questions.close()
         self.topics.close()
@@ -465,9 +491,13 @@ class Endpoint:
         if self._mapping is not None:
             self._mapping.close()
         unhandled = self.dispatcher.unhandled
+        if self._was_cancelled and not (unsent or unhandled or cancelled):
+            # It had nothing to wait for any more, but perhaps for others' last words.
+            clean = self._reader is None or self._eof.is_set()
         if not clean:
             logger.warning(
-                "drain timeout: %d messages not sent, %d not handled, %d handlers cancelled",
+                "%s: %d messages not sent, %d not handled, %d handlers cancelled",
+                "leave cancelled by the app" if self._was_cancelled else "drain timeout",
                 unsent,
                 unhandled,
                 cancelled,
@@ -475,7 +505,7 @@ class Endpoint:
         if self._own_pulse is not None:
             self._own_pulse.close()
         if self._lifeline is not None:
-            self._lifeline.send(Drained(clean, unsent, unhandled))
+            self._lifeline.send(Drained(clean, unsent, unhandled, self._was_cancelled))
 
     async def _drain(self) -> None:
         # Flushing without reading deadlocks: two leavers would wait on each other's full pipes.

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeAlias
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.protocol.batch import Message
 from asgi_ipc.protocol.message import check_name
-from asgi_ipc.worker.calls import Calls, Suspended
+from asgi_ipc.worker.calls import CANCEL_GRACE_S, Calls, Suspended
 from asgi_ipc.worker.deliveries import Asked
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger
@@ -139,18 +139,29 @@ class Dispatcher:
 
     async def close(self) -> int:
         """Cancel the handlers in flight, let them clean up; how many. What waits is dropped and counted."""
+        cancelled = self.stop()
+        await self.cleaned_up(cancelled)
+        return len(cancelled)
+
+    def stop(self) -> list[asyncio.Task[Any]]:
+        """Cancel the handlers in flight; these. What waits is dropped and counted."""
         self._closed = True
         self.flow.close()
         for entry in self._queue:
             if isinstance(entry, tuple):
                 self.unhandled += sum(isinstance(name, str) for name, _ in entry[1])
         self._queue.clear()
+        cancelled, unhandled = self.calls.cancel()
+        self.unhandled += unhandled
+        return cancelled
+
+    async def cleaned_up(self, cancelled: list[asyncio.Task[Any]]) -> None:
+        """Let these clean up, for a moment."""
         if self._coming:
             # These find nothing to do any more.
             await asyncio.sleep(0)
-        cancelled, unhandled = await self.calls.cancel()
-        self.unhandled += unhandled
-        return cancelled
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=CANCEL_GRACE_S)
 
     # --- whose turn it is
 

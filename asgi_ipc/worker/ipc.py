@@ -7,10 +7,11 @@ others on the event loop that entered the lifespan.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from threading import get_ident
 from typing import Final
@@ -26,6 +27,7 @@ from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.asking import Asking
+from asgi_ipc.worker.blocking import Blocking
 from asgi_ipc.worker.deliveries import current_delivery
 from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
@@ -37,6 +39,7 @@ from asgi_ipc.worker.running import (
     no_timeout,
 )
 from asgi_ipc.worker.stats import Stats, snapshot
+from asgi_ipc.worker.wrapping import Wrapped
 
 # Half of an outbox: the largest message still fits one that has something in it.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -56,10 +59,16 @@ class IPC(Asking, Publishing, Electing):
     accepted; there is no order between different senders. A verb that
     returned without an error has had its message accepted: it reaches its
     handler exactly once unless the receiver is killed or a leave times out.
+
+    Attributes:
+        blocking: the awaited verbs for `def` routes and other code in threads.
     """
+
+    blocking: Final[Blocking]
 
     def __init__(self) -> None:
         super().__init__()
+        self.blocking = Blocking(self)
         descriptors.register(self)
 
     # --- who
@@ -242,38 +251,91 @@ class IPC(Asking, Publishing, Electing):
 
         Without the launcher this is a fleet of one: the same verbs, to itself.
 
-        Raises LauncherError if it is entered already.
+        It may be entered several times on one event loop (by an app and a router of it, say); this leaves
+        when the last one exits.
+
+        Raises LauncherError if it is entered on another event loop already, or is ending; and under
+        `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
         """
-        if self._endpoint is not None:
-            raise LauncherError("ipc.lifespan is entered already; enter it once per process")
-        if member_for(self) is not None:
+        if self._endpoint is None and member_for(self) is not None:
             # It is a member already.
             yield
             return
+        endpoint = self._enter()
+        try:
+            await endpoint.join()
+            if not endpoint.departing.is_set():
+                self._sending = self._replying = endpoint.outgoing
+            yield
+        finally:
+            endpoint.entries -= 1
+            if not endpoint.entries:
+                await self._leave(endpoint)
+
+    def _enter(self) -> Endpoint:
+        # No thread with a loop of its own comes in between.
+        with descriptors.changing_hands:
+            endpoint = self._endpoint
+            if endpoint is None or (endpoint.outgoing.loop.is_closed() and station.current is None):
+                # One whose loop was closed without a word never leaves.
+                endpoint = self._endpoint = self._open()
+            elif endpoint.outgoing.loop is not asyncio.get_running_loop():
+                raise LauncherError(
+                    "ipc.lifespan is entered on another event loop already: one at a time, in each process"
+                )
+            elif endpoint.departing.is_set():
+                raise LauncherError("ipc.lifespan is ending; it can't be entered again before it has ended")
+            endpoint.entries += 1
+            return endpoint
+
+    def _open(self) -> Endpoint:
         here = station.current
         if here is not None:
-            endpoint = here.open(self._registry, self)
-        else:
-            warn_if_alone()
-            endpoint = Endpoint(
-                Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None
-            )
-        self._endpoint = endpoint
+            return here.open(self._registry, self, self._leave)
+        warn_if_alone()
+        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)
+
+    async def _leave(self, endpoint: Endpoint) -> None:
+        """Leave the fleet, once; who comes second waits until that is over."""
+        if endpoint.departing.is_set():
+            await endpoint.departed.wait()
+            return
+        endpoint.departing.set()
+        cancelled = None
         try:
             try:
-                await endpoint.join()
-                self._sending = self._replying = endpoint.outgoing
-                yield
-            finally:
-                try:
-                    # First of all: what runs in the leader only may use every verb to its end.
-                    await endpoint.resign()
-                finally:
-                    self._sending = None
-                    await endpoint.leave()
+                # First of all: what runs in the leader only may use every verb to its end.
+                await endpoint.resign()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            if self._endpoint is endpoint:
+                self._sending = None
+            await endpoint.leave()
+            if cancelled is not None:
+                raise cancelled
         finally:
-            self._last_stats = snapshot(endpoint)
-            self._endpoint = self._replying = None
+            if self._endpoint is endpoint:
+                self._last_stats = snapshot(endpoint)
+                self._endpoint = self._replying = None
+            endpoint.departed.set()
+
+    def wrap(self, app: Callable[..., Awaitable[None]]) -> Wrapped:
+        """An ASGI app around another one, which takes part in the fleet: `app = ipc.wrap(app)`.
+
+        For an app whose lifespan is not yours to write, or that has none, such as Django's. It enters
+        `ipc.lifespan` when the app's own startup is complete, and leaves it before the app's own shutdown
+        begins: so handlers find what the app has set up. Startup code that uses verbs itself
+        enters `ipc.lifespan` on its own, which is counted.
+
+        An exception of the app's that comes before it has received `lifespan.startup` means that it has no
+        lifespan; a later one means that its startup has failed.
+
+        Args:
+            app: an ASGI 3 application.
+
+        Raises TypeError if it can't be called.
+        """
+        return Wrapped(app, self.lifespan)
 
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""

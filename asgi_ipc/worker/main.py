@@ -24,14 +24,17 @@ from typing import Final
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.lifespan.on import LifespanOn
 
 from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.endpoint import Settings
+from asgi_ipc.worker.ipc import ipc
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
+from asgi_ipc.worker.wrapping import Wrapped
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -42,6 +45,14 @@ _LINGER_STEP_S: Final = 0.01
 
 # Sent to the whole group by terminals; they are the launcher's to answer.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+
+# The three ways into the fleet, for an app that has found none.
+_HINT: Final = (
+    "The app has not entered ipc.lifespan%s, so this worker gets no messages. Give it to the app: "
+    "from asgi_ipc import ipc; Starlette(lifespan=ipc.lifespan) or FastAPI(lifespan=ipc.lifespan); "
+    "or enter it in your own lifespan: async with ipc.lifespan(app): yield; "
+    "or, for any other ASGI app: app = ipc.wrap(app), or asgi-ipc serve --wrap"
+)
 
 
 class _CapturedErrors(logging.Filter):
@@ -64,9 +75,12 @@ class _CapturedErrors(logging.Filter):
 class WorkerServer(uvicorn.Server):
     """uvicorn's server, which tells the launcher how it is and stops in the launcher's order."""
 
-    def __init__(self, config: uvicorn.Config, here: Station, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, here: Station, listeners: list[socket.socket], wraps: bool = False
+    ) -> None:
         super().__init__(config)
         self._here = here
+        self._wraps = wraps
         self._loading = True
         self._listeners = listeners
         descriptors.register(self, *(listener.fileno() for listener in listeners))
@@ -79,7 +93,13 @@ class WorkerServer(uvicorn.Server):
         with self._telling_failure():
             self.config.load()
             self._loading = False
-        await self._serve(sockets)
+        if self._wraps:
+            self._wrap()
+        try:
+            await self._serve(sockets)
+        finally:
+            # Also if the app could not start.
+            await self._here.left()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -91,10 +111,11 @@ class WorkerServer(uvicorn.Server):
         with self._telling_failure():
             await super().startup(sockets)
         if not self._here.was_joined:
+            logger.warning(_HINT, " (--lifespan off)" if self.config.lifespan == "off" else "")
+        elif self._here.has_left:
             logger.warning(
-                "The app has not entered ipc.lifespan, so this worker gets no messages. "
-                "Add it: from asgi_ipc import ipc; app = Starlette(lifespan=ipc.lifespan), "
-                "or FastAPI(lifespan=ipc.lifespan)"
+                "The app has left ipc.lifespan before it was ready, so this worker gets no messages. "
+                "Does it know no lifespan? ipc.wrap(app), or asgi-ipc serve --wrap, is for such apps"
             )
         self._here.lifeline.send(Ready())
 
@@ -122,6 +143,13 @@ class WorkerServer(uvicorn.Server):
             if loop.time() >= deadline or not any(map(_is_silent, self.server_state.connections)):
                 break
         await super().shutdown(sockets)
+        # Whatever the app has said: what was accepted is delivered before this process ends.
+        await self._here.left()
+
+    def _wrap(self) -> None:
+        """Put an app that enters the lifespan around what is served, whatever kind of app that is."""
+        self.config.loaded_app = Wrapped(self.config.loaded_app, ipc.lifespan, self.config.lifespan)
+        self.config.lifespan_class = LifespanOn
 
     def abandon(self) -> None:
         """In a forked child: it serves nothing, so it keeps no port busy and answers SIGTERM itself."""
@@ -209,6 +237,6 @@ def main(arguments: list[str]) -> None:
     station.current = Station(lifeline, fds[1], me, settings, fds[2])
     config = uvicorn.Config(**handover.uvicorn)
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
-    server = WorkerServer(config, station.current, sockets)
+    server = WorkerServer(config, station.current, sockets, handover.wrap)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets))

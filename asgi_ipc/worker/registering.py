@@ -112,7 +112,8 @@ class Registering:
                 `worker`: who has gone;
                 `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
                 `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
-                replaced), or `drain_timeout` (it left with something not delivered);
+                replaced), `drain_timeout` (it left with something not delivered or not handled), or
+                `cancelled` (the same, since its app cancelled the end of its lifespan);
                 `lost`: how many messages that this worker had accepted for it never left here.
                 What it raises is logged and counted.
 

@@ -93,9 +93,8 @@ class Running(Registering):
         if outgoing is None:
             outgoing = self._elsewhere(replying=replying)
         if get_ident() != outgoing.thread or asyncio.get_running_loop() is not outgoing.loop:
-            instead = (
-                "use the _nowait verbs" if has_nowait else "reach it by asyncio.run_coroutine_threadsafe()"
-            )
+            others = "the _nowait verbs" if has_nowait else "asyncio.run_coroutine_threadsafe()"
+            instead = f"in a thread use ipc.blocking or {others}"
             raise NotRunningError(f"ipc.lifespan was entered on another event loop; {instead}")
         return outgoing
 

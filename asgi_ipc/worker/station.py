@@ -6,7 +6,11 @@ imported; `current` is None in a process that no launcher started.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.protocol.lifeline import Beat, Stop, ToWorker
@@ -16,6 +20,12 @@ from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.registry import Registry
+
+logger = logging.getLogger("uvicorn.error")
+
+# An app that has said that its shutdown is complete returns in the next turns of the loop; who is inside of
+# `ipc.lifespan` after that would be so for ever.
+RETURN_GRACE_S: Final = 0.5
 
 
 class Station:
@@ -30,6 +40,9 @@ class Station:
         self._pipe_fd = pipe_fd
         self._arena_fd = arena_fd
         self._endpoint: Endpoint | None = None
+        self._owner: object = None
+        self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
         self._pulse: Pulse | None = None
 
@@ -38,17 +51,36 @@ class Station:
         """Whether an `ipc.lifespan` has been entered in this process."""
         return self._endpoint is not None
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it has left, or is about to."""
+        return self._endpoint is not None and self._endpoint.departing.is_set()
+
     def attach(self, on_stop: Callable[[], None]) -> None:
         """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
         self._on_stop = on_stop
+        self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
         self._pulse = Pulse(self._beat)
 
-    def open(self, registry: Registry, owner: object) -> Endpoint:
-        """The endpoint of this process, which has one life."""
+    def open(
+        self, registry: Registry, owner: object, leave: Callable[[Endpoint], Awaitable[None]]
+    ) -> Endpoint:
+        """The endpoint of this process, which has one life. `leave` ends it."""
+        if self._loop is not asyncio.get_running_loop():
+            raise LauncherError("ipc.lifespan is entered on another event loop than the server's")
+        if self._endpoint is not None and owner is not self._owner:
+            raise LauncherError(
+                "one IPC per process: another IPC() has entered its lifespan in this worker; "
+                "share that one, as `from asgi_ipc import ipc` does"
+            )
         if self._endpoint is not None:
-            raise LauncherError("this worker process has left the fleet; a new one must be started")
+            raise LauncherError(
+                "this worker process has left the fleet: ipc.lifespan was entered and has ended; "
+                "a process joins once"
+            )
+        self._owner, self._leave = owner, leave
         self._endpoint = Endpoint(
             self.me,
             self.settings,
@@ -60,6 +92,25 @@ class Station:
             self._arena_fd,
         )
         return self._endpoint
+
+    async def left(self) -> None:
+        """Wait until the endpoint has left, if there was one; it takes at most the drain timeout.
+
+        An app may have ended without leaving the lifespan: then this leaves for it.
+        """
+        endpoint = self._endpoint
+        if endpoint is None:
+            return
+        try:
+            async with asyncio.timeout(RETURN_GRACE_S):
+                await endpoint.departing.wait()
+        except TimeoutError:
+            logger.warning(
+                "The app of worker [%d] has ended inside of ipc.lifespan; leaving it.", os.getpid()
+            )
+            assert self._leave is not None
+            await self._leave(endpoint)
+        await endpoint.departed.wait()
 
     def close(self) -> None:
         """Where a process has had several: hang up, beat no more, and close what no endpoint has taken."""

@@ -1,0 +1,136 @@
+"""Blocking: the awaited verbs, for code that runs in a thread and can't await.
+
+Law: a verb runs where it always runs, on the event loop, in the caller's
+context; the thread waits for it. Nothing here is decided or sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from asgi_ipc.errors import NotRunningError
+from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.message import Data
+from asgi_ipc.worker.questions import Gathered
+from asgi_ipc.worker.running import no_timeout
+
+if TYPE_CHECKING:
+    from asgi_ipc.worker.ipc import IPC
+
+T = TypeVar("T")
+
+# How often a thread that waits looks at its event loop: one that is closed, rather than ended in order, tells
+# nobody. And how late a loop may be that turns: one that waits for this very thread never ends a verb itself.
+LOOK_S: Final = 1.0
+
+
+class Blocking:
+    """`ipc.blocking`: each verb as on `ipc`, but it returns its result when it has one.
+
+    For `def` routes, which frameworks run in threads, and any other thread than the event loop's. `sender`
+    and `reply` work in threads that a handler has started with `asyncio.to_thread`.
+
+    Each raises as on `ipc`, and NotRunningError on the event loop's own thread, which it would block for
+    ever, when `ipc.lifespan` ends while it waits, or when the loop stands still until `timeout` is over, and
+    for another second or two. The timeout begins with the call.
+    """
+
+    def __init__(self, ipc: IPC) -> None:
+        self._ipc = ipc
+
+    def send(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
+        """As `await ipc.send(...)`."""
+        self._wait("send", timeout, lambda left_s: self._ipc.send(pid, name, data, timeout=left_s))
+
+    def broadcast(
+        self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
+    ) -> tuple[int, ...]:
+        """As `await ipc.broadcast(...)`."""
+        return self._wait(
+            "broadcast",
+            timeout,
+            lambda left_s: self._ipc.broadcast(name, data, include_self=include_self, timeout=left_s),
+        )
+
+    def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
+        """As `await ipc.reply(...)`."""
+        self._wait("reply", timeout, lambda left_s: self._ipc.reply(name, data, timeout=left_s))
+
+    def request(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> Any:
+        """As `await ipc.request(...)`."""
+        return self._wait(
+            "request", timeout, lambda left_s: self._ipc.request(pid, name, data, timeout=left_s)
+        )
+
+    def gather(
+        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
+    ) -> Gathered:
+        """As `await ipc.gather(...)`."""
+        return self._wait(
+            "gather",
+            timeout,
+            lambda left_s: self._ipc.gather(name, data, timeout=left_s, include_self=include_self),
+        )
+
+    def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
+        """As `await ipc.send_any(...)`."""
+        return self._wait("send_any", timeout, lambda left_s: self._ipc.send_any(name, data, timeout=left_s))
+
+    def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
+        """As `await ipc.publish(...)`."""
+        return self._wait("publish", timeout, lambda left_s: self._ipc.publish(topic, data, timeout=left_s))
+
+    # --- waiting
+
+    def _wait(
+        self, name: str, timeout: float | None, verb: Callable[[float | None], Coroutine[Any, Any, T]]
+    ) -> T:
+        """The result of a verb that runs on the event loop, with what is left of `timeout` when it begins."""
+        outgoing = self._ipc._entered().outgoing
+        if threading.get_ident() == outgoing.thread:
+            raise NotRunningError(
+                f"ipc.blocking.{name}() would block the event loop that it waits for; "
+                f"here use `await ipc.{name}()`"
+            )
+        if timeout is not None and not timeout >= 0:
+            raise no_timeout(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        # Taken by the loop when it begins, or by this thread when it gives up: nothing is sent after that.
+        first = threading.Lock()
+
+        async def begin() -> T:
+            if not first.acquire(blocking=False):
+                raise asyncio.CancelledError
+            return await verb(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+
+        coroutine = begin()
+        try:
+            # Its task gets a copy of this thread's context.
+            future = asyncio.run_coroutine_threadsafe(coroutine, outgoing.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise NotRunningError("the event loop is closed") from None
+        try:
+            while not concurrent.futures.wait([future], LOOK_S).done:
+                if outgoing.loop.is_closed():
+                    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                        coroutine.close()
+                    raise NotRunningError("the event loop is closed")
+                if deadline is not None and time.monotonic() >= deadline + LOOK_S:
+                    what = "nothing was sent" if first.acquire(blocking=False) else "it has begun"
+                    raise NotRunningError(
+                        f"the event loop stands still: ipc.blocking.{name}() waited {timeout:g} s; {what}"
+                    )
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise NotRunningError("ipc.lifespan has ended") from None
+        finally:
+            # Nobody waits any more, if this was interrupted.
+            if not outgoing.loop.is_closed():
+                future.cancel()

@@ -1,0 +1,130 @@
+"""Wrapping: an ASGI app around another one, which enters the lifespan for it.
+
+Law: the ASGI specification's words, and no framework's. What the app says and
+is told passes through unchanged; where it has no lifespan, this speaks in its
+place.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, TypeAlias
+
+from asgi_ipc.worker.logs import logger
+
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+
+# As uvicorn's --lifespan: the app's own lifespan may be missing, must be there, or is left alone.
+Mode: TypeAlias = Literal["auto", "on", "off"]
+
+
+class Wrapped:
+    """An ASGI app that calls `app`, inside of `lifespan`; see `IPC.wrap`."""
+
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        lifespan: Callable[[object], AbstractAsyncContextManager[None]],
+        mode: Mode = "auto",
+    ) -> None:
+        if not callable(app):
+            raise TypeError(f"an ASGI app can be called, and {type(app).__name__} can't")
+        self.app = app
+        self._lifespan = lifespan
+        self._mode = mode
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Serve one connection, or the lifespan."""
+        if scope["type"] == "lifespan":
+            await _Life(self._lifespan(self), receive, send).run(self.app, scope, self._mode)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Life:
+    """One lifespan: between the server and the app."""
+
+    def __init__(self, membership: AbstractAsyncContextManager[None], receive: Receive, send: Send) -> None:
+        self._membership = membership
+        self._receive = receive
+        self._send = send
+        self._is_member = False
+        # What the server has said.
+        self._told_to_start = self._told_to_stop = False
+        # What the app has said: that its startup is complete, or has failed, or what belongs elsewhere.
+        self._is_complete = self._has_failed = self._is_confused = False
+
+    async def run(self, app: Callable[..., Awaitable[None]], scope: Event, mode: Mode) -> None:
+        """The app's lifespan, and what is missing of it."""
+        try:
+            if mode != "off":
+                await self._run_app(app, scope, mode)
+            if self._has_failed:
+                return
+            if not self._is_complete:
+                while not self._told_to_start:
+                    await self._receive_for_app()
+                await self._send_for_app({"type": "lifespan.startup.complete"})
+            if not self._told_to_stop:
+                while (await self._receive_for_app())["type"] != "lifespan.shutdown":
+                    pass
+                await self._send({"type": "lifespan.shutdown.complete"})
+        finally:
+            await self._leave()
+
+    async def _run_app(self, app: Callable[..., Awaitable[None]], scope: Event, mode: Mode) -> None:
+        """Until it ends; returns if the rest of the lifespan is to be spoken in its place."""
+        try:
+            await app(scope, self._receive_for_app, self._send_for_app)
+        except Exception:
+            if self._is_member:
+                # The server serves on (uvicorn does), and nobody else would tell.
+                logger.exception("the app's lifespan has ended before the server")
+            elif self._is_complete or self._has_failed or mode == "on":
+                raise
+            elif self._told_to_start and not self._is_confused:
+                # It knows what a lifespan is, so it was its startup that failed.
+                await self._fail()
+                raise
+
+    async def _receive_for_app(self) -> Event:
+        event = await self._receive()
+        if event["type"] == "lifespan.startup":
+            self._told_to_start = True
+        elif event["type"] == "lifespan.shutdown":
+            self._told_to_stop = True
+            # Before the app's own shutdown: handlers find all that it has set up.
+            await self._leave()
+        return event
+
+    async def _send_for_app(self, event: Event) -> None:
+        kind = event["type"]
+        if not kind.startswith("lifespan."):
+            self._is_confused = True
+            raise RuntimeError(f"{kind!r} is no answer to a lifespan event")
+        if kind == "lifespan.startup.complete":
+            try:
+                await self._membership.__aenter__()
+            except Exception:
+                await self._fail()
+                raise
+            self._is_member = self._is_complete = True
+        elif kind == "lifespan.startup.failed":
+            if self._has_failed:
+                return
+            self._has_failed = True
+        await self._send(event)
+
+    async def _fail(self) -> None:
+        """Say why there is no startup, in the words of the exception under way."""
+        self._has_failed = True
+        await self._send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
+
+    async def _leave(self) -> None:
+        if self._is_member:
+            self._is_member = False
+            await self._membership.__aexit__(None, None, None)

@@ -1,0 +1,429 @@
+"""Several lifespans in one process: counted on one loop, and anywhere else the true reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from asgi_ipc import IPC, LauncherError, NotRunningError, UnknownWorkerError
+from asgi_ipc.protocol.lifeline import Drained
+from asgi_ipc.testing import fleet
+from asgi_ipc.worker.lifeline import Lifeline
+from tests.inprocess import fleet as inprocess
+from tests.serving import serving
+
+# --- counted
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_the_last_exit_leaves_whatever_the_order(order: tuple[int, ...]) -> None:
+    own = IPC()
+    seen: list[int] = []
+    own.receive("note", seen.append)
+    entered = [own.lifespan() for _ in order]
+    for lifespan in entered:
+        await lifespan.__aenter__()
+    assert len(own.workers) == 1
+    for number, index in enumerate(order):
+        await own.send(own.pid, "note", number)
+        await entered[index].__aexit__(None, None, None)
+    assert seen == [0, 1, 2]
+    with pytest.raises(NotRunningError):
+        await own.send(own.pid, "note", 3)
+    # It was a fleet of one: there can be another.
+    async with own.lifespan():
+        await own.send(own.pid, "note", 4)
+    assert seen == [0, 1, 2, 4]
+
+
+async def test_an_exception_in_one_leaves_the_other_one_in() -> None:
+    own = IPC()
+    async with own.lifespan():
+        with pytest.raises(RuntimeError, match="mine"):
+            async with own.lifespan():
+                raise RuntimeError("mine")
+        assert await own.broadcast("nobody") == (own.pid,)
+
+
+async def test_many_tasks_enter_and_exit_at_the_same_time() -> None:
+    own = IPC()
+    seen: list[int] = []
+    own.receive("note", seen.append)
+
+    async def live(number: int) -> None:
+        async with own.lifespan():
+            for _ in range(number % 5):
+                await asyncio.sleep(0)
+            await own.send(own.pid, "note", number)
+
+    async with own.lifespan():
+        await asyncio.gather(*map(live, range(50)))
+    assert sorted(seen) == list(range(50))
+
+
+async def test_a_join_that_is_given_up_by_one_goes_on_for_the_other() -> None:
+    async with inprocess(1) as (launcher, (there,)):
+        newcomer = launcher.new(1)
+        loop = asyncio.get_running_loop()
+        # Who joins waits until all know it: this one does not read.
+        loop.remove_reader(there.station.lifeline.fileno())
+        first = asyncio.create_task(newcomer.enter())
+        await asyncio.sleep(0)
+
+        async def also() -> None:
+            async with newcomer.ipc.lifespan():
+                await there.ipc.broadcast("nobody")
+                assert len(newcomer.ipc.workers) == 2
+
+        second = asyncio.create_task(also())
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert not second.done()
+        loop.add_reader(there.station.lifeline.fileno(), there.station.lifeline.drain)
+        await second
+        launcher.bury(newcomer, "left")
+
+
+async def test_who_gives_its_join_up_last_leaves_and_nobody_keeps_it() -> None:
+    async with inprocess(1) as (launcher, (there,)):
+        newcomer = launcher.new(1)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(there.station.lifeline.fileno())
+        first = asyncio.create_task(newcomer.enter())
+        await asyncio.sleep(0)
+        second = asyncio.create_task(newcomer.ipc.lifespan().__aenter__())
+        await asyncio.sleep(0)
+        for task in (first, second):
+            task.cancel()
+        loop.add_reader(there.station.lifeline.fileno(), there.station.lifeline.drain)
+        for task in (first, second):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        launcher.bury(newcomer, "left")
+        with pytest.raises(UnknownWorkerError):
+            await there.ipc.send(newcomer.pid, "nobody")
+
+
+async def test_a_member_of_a_tests_fleet_may_enter_again_too() -> None:
+    async with fleet(2) as (a, b):
+        async with a.lifespan():
+            pass
+        assert await b.broadcast("nobody") == (a.pid, b.pid)
+
+
+async def test_while_it_ends_it_cannot_be_entered() -> None:
+    own = IPC()
+    going = asyncio.Event()
+
+    async def last(data: object) -> None:
+        with pytest.raises(LauncherError, match="is ending"):
+            async with own.lifespan():
+                raise AssertionError("entered")
+        going.set()
+
+    own.receive("last", last)
+    async with own.lifespan():
+        own.send_nowait(own.pid, "last")
+    assert going.is_set()
+    async with own.lifespan():
+        assert len(own.workers) == 1
+
+
+def test_an_app_and_an_included_router_enter_it_each() -> None:
+    own = IPC()
+    router = APIRouter(lifespan=own.lifespan)
+    app = FastAPI(lifespan=own.lifespan)
+
+    @router.get("/")
+    async def told() -> dict[str, Any]:
+        return {"told": len(await own.broadcast("nobody"))}
+
+    app.include_router(router)
+    for _ in range(2):
+        with TestClient(app) as client:
+            assert client.get("/").json() == {"told": 1}
+
+
+def test_an_app_that_enters_a_mounted_one_enters_it_twice() -> None:
+    own = IPC()
+    mounted = Starlette(lifespan=own.lifespan)
+
+    @asynccontextmanager
+    async def both(app: Starlette) -> AsyncIterator[None]:
+        async with own.lifespan(app), mounted.router.lifespan_context(mounted):
+            yield
+            assert len(own.workers) == 1
+
+    with TestClient(Starlette(lifespan=both)):
+        assert len(own.workers) == 1
+
+
+# --- refused
+
+
+async def test_another_loop_is_told_the_true_reason_and_changes_nothing() -> None:
+    own = IPC()
+
+    async def enter() -> None:
+        async with own.lifespan():
+            raise AssertionError("entered")
+
+    def elsewhere() -> None:
+        with pytest.raises(LauncherError, match="entered on another event loop already"):
+            asyncio.run(enter())
+
+    async with own.lifespan():
+        await asyncio.to_thread(elsewhere)
+        assert await own.broadcast("nobody") == (own.pid,)
+
+
+def test_of_two_overlapping_test_clients_the_second_is_told_why_and_one_behind_the_other_works() -> None:
+    own = IPC()
+    app = Starlette(lifespan=own.lifespan)
+    with TestClient(app):
+        with pytest.raises(LauncherError, match="entered on another event loop already"), TestClient(app):
+            raise AssertionError("entered")
+        assert len(own.workers) == 1
+    with TestClient(app):
+        assert len(own.workers) == 1
+
+
+def test_a_loop_that_was_closed_without_leaving_is_no_obstacle() -> None:
+    own = IPC()
+    kept = own.lifespan()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(kept.__aenter__())
+    loop.close()
+    for _ in range(2):
+        with TestClient(Starlette(lifespan=own.lifespan)):
+            assert len(own.workers) == 1
+    with pytest.raises(NotRunningError):
+        _ = own.workers
+
+
+def test_of_many_threads_that_enter_at_once_each_is_the_only_one_or_refused() -> None:
+    own = IPC()
+    together = threading.Barrier(8)
+    inside: list[int] = []
+    refused: list[str] = []
+    wrong: list[BaseException] = []
+
+    async def enter() -> None:
+        async with own.lifespan():
+            inside.append(1)
+            if len(inside) > 1:
+                wrong.append(AssertionError("two loops are in"))
+            await own.broadcast("nobody")
+            inside.pop()
+
+    def run() -> None:
+        together.wait(30)
+        for _ in range(20):
+            try:
+                asyncio.run(enter())
+            except LauncherError as error:
+                refused.append(str(error))
+            except BaseException as error:  # noqa: BLE001  # it is what is looked for
+                wrong.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all("another event loop" in text for text in refused)
+
+
+async def test_a_second_ipc_in_a_worker_is_told_that_there_is_one() -> None:
+    async with serving("tests.apps.wrapped:divided", "--lifespan", "on", workers=1) as server:
+        assert await server.ended() == 3
+        assert "LauncherError: one IPC per process: another IPC() has entered" in server.text
+        assert "has left the fleet" not in server.text
+
+
+async def test_in_a_worker_another_loop_than_the_servers_is_told_so() -> None:
+    async with serving("tests.apps.wrapped:elsewhere", "--lifespan", "on", workers=1) as server:
+        assert await server.ended() == 3
+        assert "LauncherError: ipc.lifespan is entered on another event loop than the server's" in server.text
+
+
+# --- cancelled
+
+
+async def test_a_leave_that_is_cancelled_with_nothing_to_lose_is_clean(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+    with anyio.CancelScope() as scope, caplog.at_level(logging.WARNING, "asgi_ipc"):
+        async with own.lifespan():
+            scope.cancel()
+            await asyncio.sleep(0)
+    assert caplog.text == ""
+    with pytest.raises(NotRunningError):
+        _ = own.workers
+
+
+async def test_who_cancels_at_every_turn_still_finds_all_counted_and_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+    ended = asyncio.Event()
+
+    async def endless(data: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    own.receive("endless", endless)
+    with anyio.move_on_after(0.05), caplog.at_level(logging.WARNING, "asgi_ipc"):
+        async with own.lifespan():
+            await own.broadcast("endless")
+    await ended.wait()
+    counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
+    assert f"leave cancelled by the app: {counts}" in caplog.text
+    with pytest.raises(NotRunningError):
+        _ = own.workers
+    async with own.lifespan():
+        assert len(own.workers) == 1
+
+
+async def test_a_cancel_while_the_leaders_task_ends_is_a_cancelled_leave_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+    leading, ending = asyncio.Event(), asyncio.Event()
+
+    async def lead() -> None:
+        leading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.sleep(0.05)
+
+    async def endless(data: object) -> None:
+        await asyncio.Event().wait()
+
+    own.leader_task(lead)
+    own.receive("endless", endless)
+
+    async def live() -> None:
+        async with own.lifespan():
+            await own.broadcast("endless")
+            await leading.wait()
+
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        task = asyncio.create_task(live())
+        await ending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
+    assert f"leave cancelled by the app: {counts}" in caplog.text
+    assert "drain timeout" not in caplog.text
+
+
+async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Drained] = []
+    send = Lifeline.send
+
+    def listen(lifeline: Lifeline, word: Any) -> None:
+        if isinstance(word, Drained):
+            said.append(word)
+        send(lifeline, word)
+
+    monkeypatch.setattr(Lifeline, "send", listen)
+    async with inprocess(2, has_arena=False) as (launcher, (leaver, stopped)):
+        reader = stopped.endpoint._reader
+        assert reader is not None
+        reader.pause()
+        for _ in range(3):
+            await leaver.ipc.send(stopped.pid, "nobody", bytes(1024 * 1024))
+        with caplog.at_level(logging.WARNING, "asgi_ipc"):
+            endpoint = leaver.endpoint
+            task = asyncio.create_task(leaver.leave())
+            await endpoint.departing.wait()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        counts = r"(\d+) messages not sent, 0 not handled, 0 handlers cancelled"
+        (unsent,) = re.findall(f"leave cancelled by the app: {counts}", caplog.text)
+        assert 2 <= int(unsent) <= 3
+        assert said == [Drained(False, int(unsent), 0, cancelled=True)]
+        launcher.bury(leaver, "cancelled")
+        reader.resume()
+
+
+async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+
+    async def slowly(data: object) -> None:
+        await asyncio.sleep(30)
+
+    own.receive("slowly", slowly, ordered=True)
+
+    async def live() -> None:
+        async with own.lifespan():
+            for number in range(10):
+                await own.send(own.pid, "slowly", number)
+
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        task = asyncio.create_task(live())
+        while own._endpoint is None or not own._endpoint.leaving:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    counts = "0 messages not sent, 9 not handled, 1 handlers cancelled"
+    assert f"leave cancelled by the app: {counts}" in caplog.text
+    assert own.stats().dropped == {"unhandled": 9}
+
+
+def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = IPC()
+
+    async def endless(data: object) -> None:
+        await asyncio.Event().wait()
+
+    own.receive("endless", endless)
+
+    async def main() -> None:
+        async def live() -> None:
+            async with own.lifespan():
+                for _ in range(20):
+                    await own.send(own.pid, "endless")
+
+        task = asyncio.create_task(live())
+        while own._endpoint is None or not own._endpoint.leaving:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        asyncio.run(main())
+    counts = "0 messages not sent, 0 not handled, 20 handlers cancelled"
+    assert f"leave cancelled by the app: {counts}" in caplog.text
