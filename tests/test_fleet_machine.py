@@ -171,7 +171,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def told_to_stop(self, process: Process, starting: bool, relieved: bool) -> None:
         if process.told_to_stop:
-            assert process.relieved and not relieved, "told to stop twice"
+            assert process.relieved > relieved, "told to stop twice"
             assert self.is_stopping
             process.relieved = False
             return

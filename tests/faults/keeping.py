@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Tally:
         return len(self.failed) / max(self.asked, 1)
 
     def __str__(self) -> str:
-        return f"{len(self.failed):,} of {self.asked:,}" + (f": {self.failed[:3]}" if self.failed else "")
+        kinds = "; ".join(f"{count} x {what}" for what, count in Counter(self.failed).most_common(3))
+        return f"{len(self.failed):,} of {self.asked:,}" + (f" ({kinds})" if kinds else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +158,9 @@ async def by_wrk(
             process.kill()
             await process.wait()
     (asked,) = re.findall(r"(\d+) requests in", output)
-    wrong = [int(number) for line in re.findall(r"Socket errors: (.*)", output) for number in _numbers(line)]
-    wrong += [int(number) for number in re.findall(r"Non-2xx or 3xx responses: (\d+)", output)]
     tally.answered += int(asked)
-    tally.failed += re.findall(r"(?:Socket errors|Non-2xx).*", output)[:1] * sum(wrong)
-
-
-def _numbers(line: str) -> list[str]:
-    return re.findall(r"\d+", line)
+    for what, times in re.findall(r"(connect|read|write|timeout|3xx responses:) (\d+)", output):
+        tally.failed += [f"{what} error" if what in ("connect", "read", "write") else what] * int(times)
 
 
 @asynccontextmanager
