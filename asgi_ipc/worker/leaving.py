@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from asgi_ipc.protocol.printable import printable
-from asgi_ipc.worker.requests import Request, Requests
+from asgi_ipc.worker.requests import Request, Requests, Task
 from asgi_ipc.worker.station import Station
 
 logger = logging.getLogger("uvicorn.error")
@@ -65,7 +65,8 @@ class Leaving:
         # Since when each connection has been seen to be idle; those that were told that it is over.
         self._idle_since: dict[Any, float] = {}
         self._told: set[Any] = set()
-        self._cancelled: set[Request] = set()
+        # Whose tasks have been cancelled.
+        self._cancelled: set[Task] = set()
 
     async def linger(self) -> None:
         """Return when uvicorn may close what is left."""
@@ -87,7 +88,10 @@ class Leaving:
         self._cancel_overdue(now)
         waits = [self._waits_for(each, now) for each in list(self._state.connections)]
         is_early = now < self._began + self._least_s
-        return is_early or any(waits) or bool(self._requests.open - self._cancelled)
+        return is_early or any(waits) or bool(self._uncancelled())
+
+    def _uncancelled(self) -> list[Request]:
+        return [each for each in self._requests.open if each.task not in self._cancelled]
 
     def _is_websocket(self, connection: Any) -> bool:
         return self._websocket is not None and isinstance(connection, self._websocket)
@@ -131,13 +135,13 @@ class Leaving:
         if self._grace_s is None:
             return
         overdue = []
-        for request in self._requests.open - self._cancelled:
+        for request in self._uncancelled():
             late = request.began > self._began
             until = request.began + max(self._grace_s, LINGER_S) if late else self._began + self._grace_s
             if now >= until:
                 overdue.append(request)
-        self._cancelled.update(overdue)
         for request in overdue:
+            self._cancelled.add(request.task)
             if request.task is not None:
                 request.task.cancel(msg="Task cancelled, timeout graceful shutdown exceeded")
         if overdue:
@@ -147,7 +151,7 @@ class Leaving:
 
     async def tell_waits(self) -> None:
         """Say for what this worker waits, once for each wait that is not over soon. Runs until cancelled."""
-        named: set[Request] = set()
+        named: set[Task] = set()
         said: set[str] = set()
         draining_since: float | None = None
         while True:
@@ -159,10 +163,9 @@ class Leaving:
                 continue
             held = [each for each in self._requests.open if now >= each.began + NAMED_AFTER_S]
             if held:
-                oldest = min(held, key=lambda each: each.began)
-                if not named.issuperset(held):
-                    self._say(logging.WARNING, self._describe(oldest, len(held) - 1, now))
-                named.update(held)
+                if not named.issuperset(each.task for each in held):
+                    self._say(logging.WARNING, self._describe(held[0], len(held) - 1, now))
+                named.update(each.task for each in held)
             elif draining_since is not None:
                 if now >= draining_since + NAMED_AFTER_S and "drain" not in said:
                     said.add("drain")
