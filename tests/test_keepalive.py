@@ -35,6 +35,13 @@ SLACK_S = 3.0
 # What is closed at once: uvicorn looks for a stop every 0.1 s.
 AT_ONCE_S = 5.0
 
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
 RESTARTED = "All workers have been restarted"
 
 
@@ -194,13 +201,7 @@ async def test_a_websocket_at_a_leaving_worker_has_no_such_header_and_ends_with_
         assert await idle.ask() == old
         server.signal(signal.SIGHUP)
         await busy.until_leaving(old)
-        await idle.begin(
-            "/echo",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        )
+        await idle.begin("/echo", *UPGRADE)
         head = await idle.heard_head()
         assert head.startswith("http/1.1 101")
         assert "connection: upgrade" in head
@@ -379,6 +380,17 @@ async def test_an_open_request_that_holds_up_a_stop_is_named_once_with_what_boun
         stream.writer.close()
         await server.said(RESTARTED)
         assert server.count("leaves, and waits for") == 1
+
+
+async def test_a_websocket_that_holds_up_a_full_stop_is_named_with_the_time_that_it_has() -> None:
+    async with one_worker("--timeout-graceful-shutdown", "5") as (server, old), kept(server, 1) as (socket,):
+        await socket.begin("/stubborn", *UPGRADE)
+        await socket.heard_head()
+        server.signal(signal.SIGTERM)
+        (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for")
+        assert "WebSocket /stubborn, open for " in line
+        assert "--timeout-graceful-shutdown (5 s) bounds that" in line
+        assert await server.ended() == 0
 
 
 async def test_idle_connections_and_a_drain_that_hold_up_a_stop_are_named_with_what_bounds_them() -> None:

@@ -29,13 +29,16 @@ from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker.connections import Connections
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.leaving import Leaving
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.requests import Requests
 from asgi_ipc.worker.station import Station
 
 logger = logging.getLogger("uvicorn.error")
+
+# How often uvicorn's main loop turns.
+TICKS_A_SECOND: Final = 10
 
 # Sent to the whole group by terminals; they are the launcher's to answer.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
@@ -65,6 +68,7 @@ class WorkerServer(uvicorn.Server):
         super().__init__(config)
         self._here = here
         self._loading = True
+        self._connections = Connections(config, self.server_state)
         self._listeners = listeners
         descriptors.register(self, *(listener.fileno() for listener in listeners))
         signal.signal(signal.SIGTERM, self._terminate)
@@ -75,8 +79,6 @@ class WorkerServer(uvicorn.Server):
         self._here.attach(self._stop)
         with self._telling_failure():
             self.config.load()
-            self._requests = Requests(self.config.loaded_app)
-            self.config.loaded_app = self._requests
             self._loading = False
         await self._serve(sockets)
 
@@ -99,6 +101,8 @@ class WorkerServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn, but a worker that has served enough is replaced before it stops."""
+        if counter % TICKS_A_SECOND == 0:
+            self._connections.look()
         leaving = await super().on_tick(counter)
         if leaving and not self.should_exit:
             # Asked once: from here on there is no limit, only the launcher's word.
@@ -113,7 +117,7 @@ class WorkerServer(uvicorn.Server):
             server.close()
         # By now for whichever reason it stops: SIGTERM does not pass the station.
         self._here.stop_streams()
-        leaving = Leaving(self.config, self.server_state, self._requests, self._here)
+        leaving = Leaving(self.config, self._connections, self._here)
         telling = asyncio.create_task(leaving.tell_waits())
         try:
             await leaving.linger()

@@ -52,6 +52,11 @@ async def echo(socket: WebSocket) -> None:
         await socket.send_text(text)
 
 
+async def stubborn(socket: WebSocket) -> None:
+    await socket.accept()
+    await released.wait()
+
+
 async def block(request: Request) -> JSONResponse:
     time.sleep(float(request.query_params["s"]))  # noqa: ASYNC251  # the fault
     return JSONResponse(os.getpid())
@@ -77,6 +82,7 @@ app = Starlette(
         Route("/block", block),
         Route("/long", send_long),
         WebSocketRoute("/echo", echo),
+        WebSocketRoute("/stubborn", stubborn),
     ],
     lifespan=ipc.lifespan,
 )
