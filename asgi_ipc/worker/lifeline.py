@@ -216,7 +216,8 @@ class Lifeline:
     def _guard(self) -> None:
         poll = select.poll()
         # No events asked for: only the hang-up wakes it (poll(2), POLLHUP), and the time for a look.
-        poll.register(self._socket.fileno(), 0)
+        fd = self._socket.fileno()
+        poll.register(fd, 0)
         stall = StallWatch()
         while True:
             try:
@@ -224,6 +225,9 @@ class Lifeline:
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
+                return
+            if self._socket.fileno() != fd:
+                # Closed here, and the number may be somebody else's by now.
                 return
             if ready:
                 break
