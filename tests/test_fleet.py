@@ -33,6 +33,7 @@ from asgi_ipc.protocol.events import (
     WorkerReady,
     WorkerRetiring,
     WorkerStarted,
+    WorkerStuck,
 )
 from asgi_ipc.protocol.fleet import Fleet
 from asgi_ipc.protocol.slots import (
@@ -104,9 +105,18 @@ def starts(actions: list[Action]) -> list[Start]:
 
 
 def deeds(actions: list[Action]) -> list[Action]:
-    """Without the log lines, and the restart rounds, of which a test of its own asks."""
-    bare = [replace(action, round=0) if isinstance(action, Start) else action for action in actions]
-    return [action for action in bare if not isinstance(action, Log)]
+    """Without the log lines, the restart rounds, and who is relieved; tests of their own ask of these."""
+    return [_bare(action) for action in actions if not isinstance(action, Log)]
+
+
+def _bare(action: Action) -> Action:
+    match action:
+        case Start():
+            return replace(action, round=0)
+        case Stop():
+            return replace(action, relieved=False)
+        case _:
+            return action
 
 
 def a_start(workers: int, **policy: Any) -> Desk:
@@ -227,7 +237,7 @@ def test_a_restart_takes_one_slot_after_another_and_the_new_is_ready_before_the_
     assert deeds(desk.ready(5)) == [Stop(2, False), Start(6, 2)]
     assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
     assert deeds(desk.ready(6)) == [Stop(3, False)]
-    assert desk.texts == ["All workers have been restarted."]
+    assert desk.texts == ["All 3 workers are ready."]
     assert {g for g, phase in desk.phases.items() if phase is Phase.READY} == {4, 5, 6}
 
 
@@ -277,7 +287,64 @@ def test_a_restart_asked_for_during_the_start_replaces_each_slot_in_turn() -> No
     assert deeds(desk.ready(1, 2)) == []
     assert deeds(desk.ready(3)) == [Stop(1, False), Start(4, 1)]
     assert deeds(desk.ready(4)) == [Stop(2, False)]
+    assert desk.texts == ["All 2 workers are ready."]
+
+
+def test_a_restart_is_over_when_the_last_worker_from_before_it_has_gone() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    desk.ready(3, 4)
+    assert desk.texts == ["All 2 workers are ready."]
+    desk.dies(1, 0)
+    assert desk.texts == []
+    desk.dies(2, 0)
     assert desk.texts == ["All workers have been restarted."]
+
+
+def test_a_restart_that_comes_while_old_workers_leave_begins_at_once_and_each_says_when_it_is_over() -> None:
+    desk = a_fleet(1)
+    desk.hear(HUP)
+    desk.ready(2)
+    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
+    desk.ready(3)
+    desk.dies(2, 0)
+    assert desk.texts == []
+    # The worker from before the first keeps both from being over.
+    desk.dies(1, 0)
+    assert desk.texts == ["All workers have been restarted."] * 2
+
+
+def test_a_restart_that_is_cut_short_by_a_stop_is_never_over() -> None:
+    desk = a_fleet(1)
+    desk.hear(HUP)
+    desk.ready(2)
+    desk.hear(TERM)
+    desk.dies(1, 0)
+    assert desk.texts == []
+    desk.dies(2, 0)
+    assert desk.texts == []
+
+
+def test_it_is_told_when_all_workers_are_ready_and_again_when_they_are_so_again() -> None:
+    desk = a_start(2)
+    desk.ready(1)
+    assert desk.texts == []
+    desk.ready(2)
+    assert desk.texts == ["All 2 workers are ready."]
+    desk.dies(1)
+    desk.ready(3)
+    assert desk.texts == ["All 2 workers are ready."]
+    desk.hear(MORE)
+    desk.ready(4)
+    assert desk.texts == ["All 3 workers are ready."]
+    desk.hear(FEWER)
+    assert desk.texts == ["Decreasing the number of workers to 2."]
+
+
+def test_one_worker_is_told_of_as_one() -> None:
+    desk = a_start(1)
+    desk.ready(1)
+    assert desk.texts == ["The worker is ready."]
 
 
 def test_a_restart_asked_for_during_the_start_is_given_up_with_the_reason() -> None:
@@ -461,6 +528,72 @@ def test_a_worker_that_asks_again_for_its_replacement_gets_one() -> None:
     assert deeds(desk.later(0.5)) == []
 
 
+def test_workers_that_retire_at_the_same_time_are_replaced_one_after_the_other() -> None:
+    desk = a_fleet(3)
+    assert starts(desk.hear(WorkerRetiring(2))) == [Start(4, 1)]
+    desk.now += 1.0
+    assert starts(desk.hear(WorkerRetiring(3), WorkerRetiring(1))) == []
+    assert starts(desk.ready(4)) == [Start(5, 0)]
+    # The first of them again comes behind those that have waited longer.
+    desk.now += 1.0
+    assert starts(desk.hear(WorkerRetiring(4))) == []
+    assert starts(desk.ready(5)) == [Start(6, 2)]
+    assert starts(desk.ready(6)) == [Start(7, 1)]
+
+
+def test_a_death_is_replaced_at_once_while_a_retiring_worker_is_replaced() -> None:
+    desk = a_fleet(3)
+    desk.hear(WorkerRetiring(1), WorkerRetiring(2))
+    assert starts(desk.dies(3)) == [Start(5, 2)]
+    assert starts(desk.dies(2)) == [Start(6, 1)]
+    assert starts(desk.ready(4)) == []
+
+
+def test_a_replacement_that_fails_lets_the_next_in_line_begin() -> None:
+    desk = a_fleet(2)
+    desk.hear(WorkerRetiring(1), WorkerRetiring(2))
+    assert starts(desk.dies(3, 3, "no database")) == [Start(4, 1)]
+    desk.hear(WorkerBeat(1), WorkerBeat(2))
+    # Its time for another try has come, but it is not alone.
+    assert starts(desk.later(0.5)) == []
+    assert starts(desk.ready(4)) == [Start(5, 0)]
+
+
+def test_a_retiring_worker_waits_for_the_end_of_a_restart() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    assert starts(desk.hear(WorkerRetiring(2))) == []
+    assert starts(desk.ready(3)) == [Start(4, 1)]
+    assert starts(desk.hear(WorkerRetiring(3))) == []
+    assert starts(desk.ready(4)) == [Start(5, 0)]
+
+
+def test_whoever_is_replaced_or_scaled_away_is_relieved_and_a_full_stop_takes_that_back() -> None:
+    desk = a_fleet(3, stop_timeout_s=10.0, linger_s=5.0)
+    began = desk.now
+    desk.hear(WorkerRetiring(1))
+    assert of(Stop, desk.ready(4)) == [Stop(1, False, relieved=True)]
+    desk.hear(HUP)
+    assert of(Stop, desk.ready(5)) == [Stop(4, False, relieved=True)]
+    assert of(Stop, desk.hear(FEWER)) == [Stop(3, False, relieved=True)]
+    desk.now += 1.0
+    assert of(Stop, desk.hear(TERM)) == [Stop(g, False) for g in (1, 2, 3, 4, 5)] + [Stop(6, True)]
+    # The time of those that had less has not become more.
+    assert desk.fleet.next_deadline() == began + 11.0
+    desk.now += SAME_STOP_S
+    assert of(Stop, desk.hear(TERM)) == []
+
+
+def test_whoever_is_relieved_may_take_longer() -> None:
+    desk = a_fleet(1, stop_timeout_s=10.0, linger_s=5.0)
+    desk.hear(HUP)
+    desk.ready(2)
+    desk.hear(WorkerBeat(2))
+    assert of(Kill, desk.later(14.9)) == []
+    desk.hear(WorkerBeat(2))
+    assert of(Kill, desk.later(0.1)) == [Kill(1)]
+
+
 def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:
     desk = a_fleet(1)
     desk.hear(WorkerRetiring(1))
@@ -483,6 +616,20 @@ def test_a_worker_shows_as_stalled_after_three_and_a_half_seconds_and_responds_a
     assert deeds(desk.hear(WorkerBeat(1))) == [Stalled(1, False)]
     assert deeds(desk.hear(WorkerBeat(1))) == []
     assert deeds(desk.later(STALLED_AFTER_S)) == [Stalled(1, True), Stalled(2, True)]
+
+
+def test_the_warning_of_a_stall_says_where_the_worker_stands_or_that_it_is_not_known() -> None:
+    desk = a_fleet(2)
+    desk.now += STALLED_AFTER_S - 0.5
+    desk.hear(WorkerStuck(1, "\n    app.py:3 in slow"))
+    desk.later(0.5)
+    first, second = desk.texts
+    assert first.endswith("It stands here:\n    app.py:3 in slow")
+    assert "is not known" in second
+    # What it has said once is no more so when it has turned.
+    desk.hear(WorkerBeat(1))
+    desk.later(STALLED_AFTER_S)
+    assert "is not known" in desk.texts[0]
 
 
 def test_a_worker_that_hangs_is_left_alone_unless_there_is_a_limit() -> None:

@@ -55,6 +55,7 @@ class Process:
     # Its event loop stands still: it neither beats nor does what it is told.
     frozen: bool = False
     told_to_stop: bool = False
+    relieved: bool = False
     killed: bool = False
     shown_as_stalled: bool = False
 
@@ -65,6 +66,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.processes: dict[int, Process] = {}
         self.started: set[int] = set()
+        # Of each restart that is not over, the last generation from before it.
+        self.restarts: deque[int] = deque()
         self.buried: set[int] = set()
         self.events: deque[Event] = deque()
         self.spawning_fails = False
@@ -116,8 +119,8 @@ class FleetMachine(RuleBasedStateMachine):
         match action:
             case Start(generation, slot):
                 self.spawn(generation, slot)
-            case Stop(generation, starting):
-                self.told_to_stop(self.processes[generation], starting)
+            case Stop(generation, starting, relieved):
+                self.told_to_stop(self.processes[generation], starting, relieved)
             case Kill(generation):
                 self.processes[generation].killed = True
             case Stalled(generation, is_stalled):
@@ -135,6 +138,7 @@ class FleetMachine(RuleBasedStateMachine):
             case Log(level, text):
                 assert level in {"info", "warning", "error"}
                 assert text
+                self.told(text)
 
     def spawn(self, generation: int, slot: int) -> None:
         assert not self.is_stopping, "started after the stop"
@@ -151,9 +155,29 @@ class FleetMachine(RuleBasedStateMachine):
         else:
             self.events.append(WorkerStarted(generation, 1000 + generation))
 
-    def told_to_stop(self, process: Process, starting: bool) -> None:
-        assert not process.told_to_stop, "told to stop twice"
+    def told(self, text: str) -> None:
+        if "restarting workers" in text:
+            self.restarts.append(max(self.started))
+        elif text == "All workers have been restarted.":
+            oldest_new = self.restarts.popleft()
+            # Who is buried in this very turn has gone.
+            old = {g for g in self.processes if g <= oldest_new} - self.buried
+            assert not old, f"{old} are from before the restart"
+        elif "giving the restart up" in text:
+            self.restarts.pop()
+        elif "ready." in text:
+            serving = {each.slot for each in self.processes.values() if each.ready and not each.told_to_stop}
+            assert serving >= set(range(self.fleet.size))
+
+    def told_to_stop(self, process: Process, starting: bool, relieved: bool) -> None:
+        if process.told_to_stop:
+            assert process.relieved > relieved, "told to stop twice"
+            assert self.is_stopping
+            process.relieved = False
+            return
         process.told_to_stop = True
+        process.relieved = relieved
+        assert not (relieved and self.is_stopping), "nobody serves on"
         assert starting is not process.ready
         if self.is_stopping or process.slot >= self.fleet.size:
             return
@@ -347,6 +371,15 @@ class FleetMachine(RuleBasedStateMachine):
             for index, slot in self.fleet._slots.items()
             if slot.incoming is not None and not slot.retiring
         ]
+        assert self.is_stopping or len(under_way) <= 1
+
+    @invariant()
+    def one_retiring_worker_is_replaced_at_a_time(self) -> None:
+        under_way = [
+            index for index, slot in self.fleet._slots.items() if slot.incoming is not None and slot.retiring
+        ]
+        # One more is a slot of the restart under way, which is replaced in any case.
+        under_way = [index for index in under_way if index != self.fleet._restarting]
         assert self.is_stopping or len(under_way) <= 1
 
     @invariant()

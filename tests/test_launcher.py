@@ -206,11 +206,12 @@ async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_pat
             lines = response.aiter_lines()
             holder = int((await anext(lines)).split()[0])
             server.signal(signal.SIGHUP)
-            await server.said(RESTARTED)
+            await server.said("All 2 workers are ready", 2)
             # The one with the open stream goes on with it, the other has gone, and signals are heard.
             (other,) = {*pids} - {holder}
             await eventually(lambda: not is_running(other), "the other old one has gone")
             assert int((await anext(lines)).split()[0]) == holder
+            assert not server.count(RESTARTED)
             server.signal(signal.SIGTTIN)
             await server.said("Increasing the number of workers to 3")
             server.signal(signal.SIGTERM)

@@ -19,6 +19,8 @@ from asgi_ipc.protocol.lifeline import (
     Handover,
     Joined,
     Stop,
+    Stuck,
+    ToLauncher,
     ToWorker,
     Welcome,
     WordError,
@@ -250,6 +252,62 @@ def test_the_guard_ends_a_process_whose_loop_does_not_turn() -> None:
         assert child.poll() is None
         ours.close()
         assert child.wait(30) == GUARD_EXIT_STATUS
+
+
+def test_the_guard_says_once_where_a_loop_stands_that_does_not_turn_and_never_into_another_word() -> None:
+    code = (
+        "import sys\n"
+        "from asgi_ipc.protocol.lifeline import Beat, encode_word\n"
+        "from asgi_ipc.worker import lifeline\n"
+        "lifeline.PULSE_S = 0.02\n"
+        "line = lifeline.Lifeline(int(sys.argv[1]))\n"
+        "line.guard()\n"
+        "def stands_here():\n"
+        "    sys.stdin.readline()\n"
+        "line.turn()\n"
+        "stands_here()\n"
+        # As a send that the kernel has cut off.
+        "line._outgoing += encode_word(Beat())\n"
+        "line.turn()\n"
+        "stands_here()\n"
+        "line.send(Beat())\n"
+        "line.turn()\n"
+        "stands_here()\n"
+    )
+    ours, theirs = socket.socketpair()
+    ours.settimeout(30)
+    command = [sys.executable, "-c", code, str(theirs.fileno())]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=pipe) as child:
+        theirs.close()
+        parser = WordParser()
+        said: list[ToLauncher] = []
+
+        def hear(count: int) -> None:
+            while len(said) < count:
+                said.extend(map(decode_for_launcher, parser.feed(ours.recv(65536))))
+
+        def go_on() -> None:
+            assert child.stdin is not None
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+
+        hear(1)
+        go_on()
+        # It can't speak now, and is not asked again before the next turn.
+        ours.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            hear(2)
+        ours.settimeout(30)
+        go_on()
+        hear(4)
+        go_on()
+    ours.close()
+    first, *beats, last = said
+    assert beats == [Beat(), Beat()]
+    for each in (first, last):
+        assert isinstance(each, Stuck)
+        assert "in stands_here" in each.stack
 
 
 def test_the_guard_leaves_a_process_alone_whose_launcher_lives() -> None:

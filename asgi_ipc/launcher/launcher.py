@@ -46,6 +46,7 @@ from asgi_ipc.protocol.events import (
     WorkerReady,
     WorkerRetiring,
     WorkerStarted,
+    WorkerStuck,
 )
 from asgi_ipc.protocol.fleet import Fleet
 from asgi_ipc.protocol.membership import Worker
@@ -169,8 +170,8 @@ class Launcher:
         match action:
             case Start(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case Stop(generation, starting):
-                self._relay.tell(generation, words.Stop())
+            case Stop(generation, starting, relieved):
+                self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
@@ -276,6 +277,8 @@ class Launcher:
                 self._post(WorkerRetiring(generation))
             case words.Beat():
                 self._post(WorkerBeat(generation))
+            case words.Stuck(stack):
+                self._post(WorkerStuck(generation, printable_lines(f"\n{stack}")))
             case _:
                 assert_never(word)
         self._wake.set()

@@ -196,6 +196,9 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         hang_timeout_s=own.worker_hang_timeout,
         stop_timeout_s=None if graceful_s is None else graceful_s + own.drain_timeout + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
+        # A response that is sent for as long as it may; its connection idle as long as that may be; one
+        # more request on it.
+        linger_s=config.timeout_keep_alive + 2 * (graceful_s or 0),
     )
     handover = partial(
         Handover,

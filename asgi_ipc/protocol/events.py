@@ -84,6 +84,14 @@ class WorkerBeat:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerStuck:
+    """Its event loop has not turned for a while, and stands there. `stack` begins with a line end."""
+
+    generation: int
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDrained:
     """Its leave is over, cleanly or with this many messages not sent and not handled."""
 
@@ -126,6 +134,7 @@ Event: TypeAlias = (
     | WorkerFailed
     | WorkerRetiring
     | WorkerBeat
+    | WorkerStuck
     | WorkerDrained
     | WorkerExited
     | LauncherSlept
@@ -150,10 +159,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask it to finish and exit. `starting`: it may not listen to its lifeline yet."""
+    """Ask it to finish and exit.
+
+    `starting`: it may not listen to its lifeline yet. `relieved`: others serve on. Whoever was relieved may
+    be asked once more without, when nobody serves on any longer.
+    """
 
     generation: int
     starting: bool
+    relieved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from asgi_ipc.protocol.events import (
     WorkerReady,
     WorkerRetiring,
     WorkerStarted,
+    WorkerStuck,
 )
 from asgi_ipc.protocol.slots import (
     EARLY_DEATH_S,
@@ -73,6 +74,12 @@ class Fleet:
     _restarting: int | None = None
     _restart_runs: bool = False
     _restart_again: str | None = None
+    # The first generation of the restart under way; and that of each whose new workers all serve, but which
+    # an older one that still leaves keeps from being over.
+    _first_new: int = 0
+    _almost_over: deque[int] = field(default_factory=deque)
+    # Every slot has a worker that is ready, and the operator knows.
+    _told_ready: bool = False
     # How many restarts have begun.
     _rounds: int = 0
     _told_failure: str | None = None
@@ -131,6 +138,7 @@ class Fleet:
             case (
                 WorkerStarted(generation)
                 | WorkerBeat(generation)
+                | WorkerStuck(generation)
                 | WorkerReady(generation)
                 | WorkerFailed(generation)
                 | WorkerRetiring(generation)
@@ -147,10 +155,13 @@ class Fleet:
                 process.pid = pid
             case WorkerBeat():
                 process.last_beat = now
+                process.stack = None
                 if process.stalled:
                     process.stalled = False
                     self._do(Stalled(generation, False))
                     self._log("info", f"Worker [{process.pid}] responds again.")
+            case WorkerStuck(stack=stack):
+                process.stack = stack
             case WorkerFailed(reason=reason):
                 process.failure = reason
             case WorkerDrained(clean=clean, unsent=unsent, unhandled=unhandled, cancelled=cancelled):
@@ -169,9 +180,10 @@ class Fleet:
             case WorkerRetiring() if process.phase is Phase.READY:
                 slot = self._slots.get(process.slot)
                 if slot is not None and slot.live == generation:
+                    slot.retiring_at = slot.retiring_at if slot.retiring else now
                     slot.retiring = True
-                    if slot.incoming is None:
-                        slot.incoming = self._start(process.slot, now)
+                    slot.retry_at = None
+                    self._recycle(now)
 
     def _ready(self, generation: int, process: Process, now: float) -> None:
         slot = self._slots.get(process.slot)
@@ -185,10 +197,37 @@ class Fleet:
         if slot.incoming == generation:
             old, slot.live, slot.incoming, slot.retiring = slot.live, generation, None, False
             if old is not None:
-                self._stop(old, "replaced", now)
+                self._stop(old, "replaced", now, relieved=True)
         if self._restarting == process.slot and slot.live == generation and slot.incoming is None:
             self._restarting = None
             self._advance_restart(now)
+        self._judge_ready()
+        self._recycle(now)
+
+    def _judge_ready(self) -> None:
+        """Say so when every slot has a worker that is ready, and did not before."""
+        live = [self._processes[slot.live] for slot in self._slots.values() if slot.live is not None]
+        ready = len(live) == self.size and all(each.phase is Phase.READY for each in live)
+        if ready and not self._told_ready:
+            which = "The worker is" if self.size == 1 else f"All {self.size} workers are"
+            self._log("info", f"{which} ready.")
+        self._told_ready = ready
+
+    def _recycle(self, now: float) -> None:
+        """Begin the next replacement of those that wait for one, unless one has begun.
+
+        All workers that have served as much as they may at the same time would otherwise be doubled at once.
+        """
+        if self._stopping or any(slot.incoming is not None for slot in self._slots.values()):
+            return
+        waiting = [
+            (slot.retiring_at, index)
+            for index, slot in self._slots.items()
+            if slot.retiring and slot.retry_at is None
+        ]
+        if waiting:
+            index = min(waiting)[1]
+            self._slots[index].incoming = self._start(index, now)
 
     # --- what the operator asks
 
@@ -226,6 +265,7 @@ class Fleet:
         self._to_restart.clear()
         self._restarting = self._restart_again = None
         self._restart_runs = False
+        self._almost_over.clear()
         for slot in self._slots.values():
             slot.retry_at = None
         for generation in list(self._processes):
@@ -246,6 +286,7 @@ class Fleet:
             return
         self._log("info", f"{reason}, restarting workers.")
         self._to_restart.extend(sorted(self._slots))
+        self._first_new = self._generations + 1
         self._restart_runs = True
         self._rounds += 1
         self._advance_restart(now)
@@ -269,10 +310,21 @@ class Fleet:
                 slot.incoming = self._start(index, now)
         if self._restarting is None and self._restart_runs:
             self._restart_runs = False
-            self._log("info", "All workers have been restarted.")
+            # The new ones serve, which is news even though all slots have been served before.
+            self._told_ready = False
+            self._judge_ready()
+            self._almost_over.append(self._first_new)
+            self._judge_restarted()
         if self._restarting is None and self._restart_again is not None:
             reason, self._restart_again = self._restart_again, None
             self._restart(reason, now)
+
+    def _judge_restarted(self) -> None:
+        """A restart is over when the last worker from before it has gone."""
+        oldest = min(self._processes, default=self._generations + 1)
+        while self._almost_over and self._almost_over[0] <= oldest:
+            self._almost_over.popleft()
+            self._log("info", "All workers have been restarted.")
 
     def _scale(self, by: int, now: float) -> None:
         if self._stopping:
@@ -282,6 +334,7 @@ class Fleet:
             slot = self._slots[index] = Slot()
             self._log("info", f"Increasing the number of workers to {len(self._slots)}.")
             slot.live = self._start(index, now)
+            self._judge_ready()
             return
         if len(self._slots) == 1:
             self._log("info", "One worker is left; there can't be fewer.")
@@ -291,11 +344,13 @@ class Fleet:
         self._log("info", f"Decreasing the number of workers to {len(self._slots)}.")
         for generation in (slot.live, slot.incoming):
             if generation is not None:
-                self._stop(generation, "left", now)
+                self._stop(generation, "left", now, relieved=True)
         self._judge_established()
         if self._restarting == index:
             self._restarting = None
             self._advance_restart(now)
+        self._judge_ready()
+        self._recycle(now)
 
     # --- what time brings
 
@@ -312,14 +367,17 @@ class Fleet:
                 slot.retry_at = None
                 if slot.live is None:
                     slot.live = self._start(index, now)
-                elif slot.incoming is None:
-                    slot.incoming = self._start(index, now)
+        self._recycle(now)
 
     def _judge(self, generation: int, process: Process, now: float) -> None:
         if not process.stalled and now >= process.last_beat + STALLED_AFTER_S:
             process.stalled = True
             why = "its event loop does not turn: a plain handler or route that blocks?"
-            self._log("warning", f"Worker [{process.pid}] is stalled: {why}")
+            if process.stack is None:
+                where = "Where it stands is not known: it is stopped, or lets none of its threads run."
+            else:
+                where = f"It stands here:{process.stack}"
+            self._log("warning", f"Worker [{process.pid}] is stalled: {why} {where}")
             self._do(Stalled(generation, True))
         hang_s = self.policy.hang_timeout_s
         if hang_s is not None and now >= process.last_beat + hang_s:
@@ -345,6 +403,10 @@ class Fleet:
         elif slot is not None and slot.live == generation:
             slot.live = None
             self._live_died(process, slot, event, now)
+        if not self._stopping:
+            self._judge_restarted()
+            self._judge_ready()
+            self._recycle(now)
 
     def _replacement_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
         self._tell_failure(process)
@@ -413,16 +475,19 @@ class Fleet:
         self._do(Start(self._generations, index, self._rounds))
         return self._generations
 
-    def _stop(self, generation: int, reason: str, now: float) -> None:
+    def _stop(self, generation: int, reason: str, now: float, *, relieved: bool = False) -> None:
         process = self._processes[generation]
-        if process.phase is Phase.STOPPING:
-            return
         starting = process.phase is Phase.STARTING
-        process.phase = Phase.STOPPING
-        process.reason = reason
+        if process.phase is not Phase.STOPPING:
+            process.phase = Phase.STOPPING
+            process.reason = reason
+        elif relieved or not process.relieved:
+            return
+        process.relieved = relieved
         if self.policy.stop_timeout_s is not None:
-            process.kill_at = now + self.policy.stop_timeout_s
-        self._do(Stop(generation, starting))
+            kill_at = now + self.policy.stop_timeout_s + (self.policy.linger_s if relieved else 0.0)
+            process.kill_at = kill_at if process.kill_at is None else min(process.kill_at, kill_at)
+        self._do(Stop(generation, starting, relieved))
 
     def _log(self, level: str, text: str) -> None:
         self._do(Log(level, text))

@@ -102,7 +102,14 @@ class Decided(_Word, frozen=True):
 
 
 class Stop(_Word, frozen=True):
-    """Finish your requests, leave, and exit."""
+    """Finish your requests, leave, and exit.
+
+    Attributes:
+        relieved: other workers serve on, so clients may be given the time to go there. A second word
+            without it takes that time back.
+    """
+
+    relieved: bool = False
 
 
 # --- from a worker to the launcher
@@ -178,9 +185,15 @@ class Beat(_Word, frozen=True):
     """My event loop turns."""
 
 
+class Stuck(_Word, frozen=True):
+    """My event loop has not turned for a while; this is where it stands, a line for each frame."""
+
+    stack: str
+
+
 ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
 ToRelay: TypeAlias = Resigned | Claim | Release
-ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat
+ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
 
 _encode = msgspec.msgpack.Encoder().encode
 _TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)

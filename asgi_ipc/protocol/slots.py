@@ -54,12 +54,14 @@ class Policy:
         stop_timeout_s: end a worker that has not stopped by then; None: wait.
         outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
             ending the server.
+        linger_s: how much longer one may take while others serve on, for its clients to go to them.
     """
 
     workers: int
     hang_timeout_s: float | None = None
     stop_timeout_s: float | None = None
     outlive_failed_start: bool = False
+    linger_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -72,6 +74,10 @@ class Process:
     phase: Phase = Phase.STARTING
     ready_at: float | None = None
     stalled: bool = False
+    # Where its event loop has stood since the last beat, as far as it has been able to say.
+    stack: str | None = None
+    # Told to stop while others serve on.
+    relieved: bool = False
     kill_at: float | None = None
     failure: str | None = None
     # Why it was told to go; who goes by itself has left.
@@ -103,6 +109,8 @@ class Slot:
     live: int | None = None
     incoming: int | None = None
     retiring: bool = False
+    # Since when; those that have waited longest are replaced first.
+    retiring_at: float = 0.0
     was_ready: bool = False
     early_deaths: int = 0
     retry_at: float | None = None

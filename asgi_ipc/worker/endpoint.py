@@ -262,6 +262,11 @@ class Endpoint:
         return self._begun and not waits and not unread_bytes and self.outgoing.is_empty()
 
     @property
+    def drains(self) -> bool:
+        """Whether its leave has begun and is not over."""
+        return self._leave_by is not None and not self._over
+
+    @property
     def reassembly_bytes(self) -> int:
         """Pieces of large messages that are not complete."""
         return self._reassembler.partial_bytes

@@ -2,7 +2,8 @@
 
 Law: one owner of the socket. Words are handed on in the order in which they
 came, each with its descriptor; end of file counts only behind the last word.
-A thread may sleep on the socket for its hang-up, but it never speaks.
+A thread may sleep on the socket for its hang-up; all that it ever says is where
+a loop stands that can't say so itself.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 from asgi_ipc.protocol.lifeline import (
     Handover,
     Joined,
+    Stuck,
     ToLauncher,
     ToWorker,
     WordError,
@@ -31,6 +33,8 @@ from asgi_ipc.protocol.lifeline import (
     encode_word,
 )
 from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.pulse import PULSE_S
+from asgi_ipc.worker.stall import StallWatch, stack_of_main_thread
 
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
@@ -64,6 +68,8 @@ class Lifeline:
         self._bodies: deque[bytes] = deque()
         self._fds: deque[tuple[int, int]] = deque()
         self._outgoing = bytearray()
+        # Of the event loop, which may come back to it from a finalizer; the guard only tries.
+        self._speaking = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_word: OnWord | None = None
         self._on_eof: list[Callable[[], None]] = []
@@ -120,8 +126,9 @@ class Lifeline:
         """Say a word to the launcher; what it is too busy to read waits."""
         if not self.is_open:
             return
-        self._outgoing += encode_word(word)
-        self._flush()
+        with self._speaking:
+            self._outgoing += encode_word(word)
+            self._flush()
 
     def close(self) -> None:
         """Hang up."""
@@ -157,6 +164,10 @@ class Lifeline:
         self._bodies.extend(self._parser.feed(chunk))
 
     def _flush(self) -> None:
+        with self._speaking:
+            self._flush_now()
+
+    def _flush_now(self) -> None:
         try:
             sent = self._socket.send(self._outgoing)
         except BlockingIOError:
@@ -204,17 +215,24 @@ class Lifeline:
 
     def _guard(self) -> None:
         poll = select.poll()
-        # No events asked for: only the hang-up wakes it (poll(2), POLLHUP).
-        poll.register(self._socket.fileno(), 0)
+        # No events asked for: only the hang-up wakes it (poll(2), POLLHUP), and the time for a look.
+        fd = self._socket.fileno()
+        poll.register(fd, 0)
+        stall = StallWatch()
         while True:
             try:
-                ready = poll.poll()
+                ready = poll.poll(PULSE_S * 1000)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
                 return
+            if self._socket.fileno() != fd:
+                # Closed here, and the number may be somebody else's by now.
+                return
             if ready:
                 break
+            if stall.is_stalled(self._turns):
+                self._tell_where_it_stands()
         if ready[0][1] & select.POLLNVAL:
             return
         if self._loop is not None:
@@ -226,3 +244,15 @@ class Lifeline:
             seen = self._turns
             time.sleep(GUARD_GRACE_S)
         os._exit(GUARD_EXIT_STATUS)
+
+    def _tell_where_it_stands(self) -> None:
+        """Said by the guard, beside the loop, which sends the rest if not all of it goes out at once."""
+        word = encode_word(Stuck(stack_of_main_thread()))
+        if not self._speaking.acquire(blocking=False):
+            return
+        try:
+            if self.is_open and not self._outgoing:
+                with contextlib.suppress(OSError):  # no room, or nobody there
+                    self._outgoing += word[self._socket.send(word, socket.MSG_DONTWAIT) :]
+        finally:
+            self._speaking.release()

@@ -30,18 +30,18 @@ from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker.connections import Connections
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.ipc import ipc
+from asgi_ipc.worker.leaving import Leaving
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
 from asgi_ipc.worker.wrapping import Wrapped
 
 logger = logging.getLogger("uvicorn.error")
 
-# A connection that was accepted and has said nothing yet may be about to: who
-# connects first and sends a little later shall get an answer.
-LINGER_S: Final = 1.0
-_LINGER_STEP_S: Final = 0.01
+# How often uvicorn's main loop turns.
+TICKS_A_SECOND: Final = 10
 
 # Sent to the whole group by terminals; they are the launcher's to answer.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
@@ -82,6 +82,7 @@ class WorkerServer(uvicorn.Server):
         self._here = here
         self._wraps = wraps
         self._loading = True
+        self._connections = Connections(config, self.server_state)
         self._listeners = listeners
         descriptors.register(self, *(listener.fileno() for listener in listeners))
         signal.signal(signal.SIGTERM, self._terminate)
@@ -121,6 +122,8 @@ class WorkerServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn, but a worker that has served enough is replaced before it stops."""
+        if counter % TICKS_A_SECOND == 0:
+            self._connections.look()
         leaving = await super().on_tick(counter)
         if leaving and not self.should_exit:
             # Asked once: from here on there is no limit, only the launcher's word.
@@ -130,21 +133,20 @@ class WorkerServer(uvicorn.Server):
         return leaving
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting; let those who have just connected ask; then finish as uvicorn does."""
+        """Stop accepting; let those who may be about to ask do so; then finish as uvicorn does."""
         for server in self.servers:
             server.close()
         # By now for whichever reason it stops: SIGTERM does not pass the station.
         self._here.stop_streams()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LINGER_S
-        while True:
-            # At least once: what was accepted in this turn is a connection only in the next.
-            await asyncio.sleep(_LINGER_STEP_S)
-            if loop.time() >= deadline or not any(map(_is_silent, self.server_state.connections)):
-                break
-        await super().shutdown(sockets)
-        # Whatever the app has said: what was accepted is delivered before this process ends.
-        await self._here.left()
+        leaving = Leaving(self.config, self._connections, self._here)
+        telling = asyncio.create_task(leaving.tell_waits())
+        try:
+            await leaving.linger()
+            await super().shutdown(sockets)
+            # Whatever the app has said: what was accepted is delivered before this process ends.
+            await self._here.left()
+        finally:
+            telling.cancel()
 
     def _wrap(self) -> None:
         """Put an app that enters the lifespan around what is served, whatever kind of app that is."""
@@ -167,6 +169,7 @@ class WorkerServer(uvicorn.Server):
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         # First: an exception that is raised into a finalizer is lost, and told of.
         self.should_exit = True
+        self._here.signalled()
         if self._loading:
             # Nothing has begun that would have to be ended. Once: what this unwinds is not to be
             # interrupted again.
@@ -202,11 +205,6 @@ class WorkerServer(uvicorn.Server):
 def _tell_all_but_exits(lost: sys.UnraisableHookArgs) -> None:
     if not isinstance(lost.exc_value, SystemExit):
         sys.__unraisablehook__(lost)
-
-
-def _is_silent(connection: object) -> bool:
-    """Whether a connection has had no request yet; what is no HTTP/1 connection has."""
-    return getattr(connection, "cycle", connection) is None
 
 
 def main(arguments: list[str]) -> None:

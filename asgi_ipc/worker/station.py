@@ -45,6 +45,8 @@ class Station:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
         self._pulse: Pulse | None = None
+        # The launcher's last word: told to stop while other workers serve on.
+        self._relieved = False
 
     @property
     def was_joined(self) -> bool:
@@ -55,6 +57,20 @@ class Station:
     def has_left(self) -> bool:
         """Whether it has left, or is about to."""
         return self._endpoint is not None and self._endpoint.departing.is_set()
+
+    @property
+    def is_relieved(self) -> bool:
+        """Whether this worker stops while others serve on, as far as anybody knows."""
+        return self._relieved and self.lifeline.is_open
+
+    @property
+    def drains(self) -> bool:
+        """Whether the endpoint is in its leave, which has a time of its own."""
+        return self._endpoint is not None and self._endpoint.drains
+
+    def signalled(self) -> None:
+        """Somebody else has told this process to stop, and may have told all."""
+        self._relieved = False
 
     def attach(self, on_stop: Callable[[], None]) -> None:
         """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
@@ -134,6 +150,7 @@ class Station:
 
     def _on_word(self, word: ToWorker, write_end: int, arena: int) -> None:
         if isinstance(word, Stop):
+            self._relieved = word.relieved
             if self._on_stop is not None:
                 self._on_stop()
             self.stop_streams()

@@ -225,12 +225,8 @@ _FLEET: Final = (
     Planted(
         "starting-asked-too-late",
         "protocol/fleet.py",
-        """        starting = process.phase is Phase.STARTING
-        process.phase = Phase.STOPPING
-""",
-        """        process.phase = Phase.STOPPING
-        starting = process.phase is Phase.STARTING
-""",
+        "        starting = process.phase is Phase.STARTING\n",
+        "        starting = process.phase is Phase.STOPPING\n",
         "A stop during the start waits until every worker has finished importing the app.",
     ),
     Planted(

@@ -14,7 +14,7 @@ from typing import Final
 
 from tests.faults.holding import TOLD_SO, Held, hold_stream, hold_websocket
 from tests.faults.processes import watching
-from tests.faults.traffic import RESTARTED, ask_until
+from tests.faults.traffic import ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
 from tests.serving import Server, serving
 
@@ -38,6 +38,9 @@ ANSWERED_S: Final = 1.0
 CLIENT_PAUSE_S: Final = 0.02
 
 OPTIONS: Final = ("--no-access-log",)
+
+# After the start, and once more when new workers have taken over, whatever the old ones still have to do.
+ALL_READY: Final = f"All {WORKERS} workers are ready"
 
 
 @dataclass(slots=True)
@@ -116,7 +119,7 @@ async def _restart(server: Server, old: list[int], tally: Tally) -> None:
     with watching(old) as ends:
         sent_at = time.monotonic()
         tally.answered_s.append(await _answer(server, signal.SIGHUP, "restarting workers"))
-        await server.said(RESTARTED)
+        await server.said(ALL_READY, 2)
         restarted_at = time.monotonic()
         tally.answered_s += await _scale(server)
         ended_at = await ends.last()
@@ -124,7 +127,7 @@ async def _restart(server: Server, old: list[int], tally: Tally) -> None:
         await held.ended()
     tally.restarted_s.append(restarted_at - sent_at)
     tally.held_s.append(ended_at - sent_at)
-    # The last was told to go when its replacement was ready, which is when the restart was over.
+    # The last was told to go when its replacement was ready.
     tally.ended_after_hup_s.append(ended_at - restarted_at)
     tally.streams += len(streams)
     tally.went_on += sum(_went_on(stream, restarted_at) for stream in streams)
@@ -159,7 +162,7 @@ async def _without_a_grace(trial: Trial, tally: Tally) -> None:
         socket = await hold_websocket(server.port)
         with watching(old) as ends:
             tally.answered_s.append(await _answer(server, signal.SIGHUP, "restarting workers"))
-            await server.said(RESTARTED)
+            await server.said(ALL_READY, 2)
             tally.answered_s += await _scale(server)
             tally.left_after_hup += not await ends.all(but=[stream.pid])
         with watching(server.workers()) as ends:

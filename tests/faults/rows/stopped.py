@@ -18,7 +18,7 @@ from typing import Final
 from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
 from asgi_ipc.testing.serving import is_running
 from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import PRESSURE, RESTARTED, Traffic, check_verdict, traffic
+from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, describe, everywhere, percentile
 from tests.faults.vitals import Vitals, anonymous_bytes, is_stopped, watching
 from tests.serving import eventually
@@ -185,7 +185,8 @@ async def _restart_meanwhile(
     await eventually(lambda: is_stopped(target), "the target has stopped itself")
     await _press_until_full(run, target, senders)
     run.server.signal(signal.SIGHUP)
-    await run.server.said(RESTARTED)
+    # After the start, and once more; the stopped one keeps the restart from being over.
+    await run.server.said(f"All {WORKERS} workers are ready", 2)
     still = is_stopped(target)
     trial.check("a SIGHUP meanwhile is done while the worker is stopped", still, still)
     await run.server.said(UNSENT, WORKERS - 1)

@@ -1,0 +1,215 @@
+"""Keeping: clients that keep their connections, and count what fails on them.
+
+Law: a client does what its library does by itself and no more; it asks nothing
+twice, and looks at nothing before it asks. wrk and nginx are programs, run as
+they come, with retries off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import random
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import httpx
+
+from tests.faults.trial import NotHereError
+from tests.serving import DEADLINE_S, eventually, free_port, listens
+
+REQUEST: Final = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a kind of client has seen."""
+
+    answered: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def asked(self) -> int:
+        return self.answered + len(self.failed)
+
+    @property
+    def share(self) -> float:
+        """Of the failed ones among all."""
+        return len(self.failed) / max(self.asked, 1)
+
+    def __str__(self) -> str:
+        kinds = "; ".join(f"{count} x {what}" for what, count in Counter(self.failed).most_common(3))
+        return f"{len(self.failed):,} of {self.asked:,}" + (f" ({kinds})" if kinds else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """How long a client does nothing between an answer and its next request, in seconds."""
+
+    least_s: float
+    most_s: float
+
+    def next_s(self) -> float:
+        return random.uniform(self.least_s, self.most_s)
+
+    def __str__(self) -> str:
+        return f"pauses of {self.least_s:g} to {self.most_s:g} s" if self.most_s else "full load"
+
+
+FULL_LOAD: Final = Pause(0.0, 0.0)
+
+Client: TypeAlias = Callable[[int, Pause, int, asyncio.Event, Tally], Coroutine[Any, Any, None]]
+
+
+async def raw(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
+    """Bare sockets: they believe that a connection lives until they are told otherwise."""
+    await asyncio.gather(*(_ask_raw(port, pause, done, tally) for _ in range(count)))
+
+
+async def _ask_raw(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -> None:
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    while not done.is_set():
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                reader, writer = streams = streams or await asyncio.open_connection("127.0.0.1", port)
+                writer.write(REQUEST)
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                (length,) = re.findall(rb"content-length: (\d+)", head)
+                await reader.readexactly(int(length))
+        except (OSError, EOFError, TimeoutError) as error:
+            tally.failed.append(repr(error))
+            ends = True
+        else:
+            _note(tally, int(head.split()[1]))
+            ends = b"connection: close" in head
+        if ends and streams is not None:
+            streams[1].close()
+            streams = None
+        await _pause(pause, done)
+    if streams is not None:
+        streams[1].close()
+
+
+async def by_httpx(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
+    """httpx, so many clients, each with a connection of its own."""
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(timeout=DEADLINE_S, verify=False, trust_env=False) as client:
+            while not done.is_set():
+                try:
+                    answer = await client.get(f"http://127.0.0.1:{port}/")
+                except httpx.HTTPError as error:
+                    tally.failed.append(repr(error))
+                else:
+                    _note(tally, answer.status_code)
+                await _pause(pause, done)
+
+    await asyncio.gather(*(ask() for _ in range(count)))
+
+
+async def by_aiohttp(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
+    """aiohttp, so many clients, each with a connection of its own."""
+    if importlib.util.find_spec("aiohttp") is None:
+        raise NotHereError("aiohttp is not installed (pip install aiohttp)")
+    import aiohttp
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession() as client:
+            while not done.is_set():
+                try:
+                    async with client.get(f"http://127.0.0.1:{port}/") as answer:
+                        await answer.read()
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    tally.failed.append(repr(error))
+                else:
+                    _note(tally, answer.status)
+                await _pause(pause, done)
+
+    await asyncio.gather(*(ask() for _ in range(count)))
+
+
+async def by_wrk(
+    port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally, folder: Path
+) -> None:
+    """wrk with so many connections."""
+    program = shutil.which("wrk")
+    if program is None:
+        raise NotHereError("wrk is not installed (Debian: apt-get install wrk)")
+    command = [program, "-t1", f"-c{count}", "-d1h", f"http://127.0.0.1:{port}/"]
+    if pause.most_s:
+        script = folder / "pause.lua"
+        least_ms, most_ms = round(pause.least_s * 1000), round(pause.most_s * 1000)
+        script.write_text(f"function delay() return math.random({least_ms}, {most_ms}) end\n")
+        command += ["-s", str(script)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        await done.wait()
+        process.send_signal(signal.SIGINT)
+        output = (await process.communicate())[0].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    (asked,) = re.findall(r"(\d+) requests in", output)
+    tally.answered += int(asked)
+    for what, times in re.findall(r"(connect|read|write|timeout|3xx responses:) (\d+)", output):
+        tally.failed += [f"{what} error" if what in ("connect", "read", "write") else what] * int(times)
+
+
+@asynccontextmanager
+async def nginx(upstream_port: int, keepalive_s: float, folder: Path) -> AsyncIterator[int]:
+    """nginx in front of a port, with kept connections to it and without retries; its own port."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if program is None:
+        raise NotHereError("nginx is not installed (Debian: apt-get install nginx-light)")
+    port = free_port()
+    folder.mkdir()  # noqa: ASYNC240  # a moment
+    (folder / "nginx.conf").write_text(
+        "daemon off; master_process off; pid nginx.pid; error_log error.log;\n"
+        "events { worker_connections 512; }\n"
+        "http { access_log off;\n"
+        + "".join(
+            f"{kind}_temp_path {kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        + f"upstream app {{ server 127.0.0.1:{upstream_port}; keepalive 64;\n"
+        f"keepalive_timeout {round(keepalive_s * 1000)}ms; keepalive_requests 1000000; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location / {{\n"
+        "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection '';\n"
+        "proxy_next_upstream off; } } }\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"
+    )
+    try:
+        await eventually(lambda: listens(port) or process.returncode is not None, "nginx listens")
+        yield port
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def _note(tally: Tally, status: int) -> None:
+    if status == 200:
+        tally.answered += 1
+    else:
+        tally.failed.append(f"status {status}")
+
+
+async def _pause(pause: Pause, done: asyncio.Event) -> None:
+    """What a client does between two requests: nothing."""
+    if pause.most_s and not done.is_set():
+        try:
+            async with asyncio.timeout(pause.next_s()):
+                await done.wait()
+        except TimeoutError:
+            pass
+    else:
+        await asyncio.sleep(0)

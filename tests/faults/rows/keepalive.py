@@ -1,0 +1,225 @@
+"""Kept connections: clients that keep them, some behind a proxy, while workers are replaced.
+
+Law: who pauses for less than half of what a server keeps an idle connection,
+and a proxy that gives it up sooner than the server, fails never. Whoever
+pauses longer races with any HTTP/1.1 server, and may fail as often as against
+uvicorn that nobody restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from tests.faults.keeping import (
+    FULL_LOAD,
+    Client,
+    Pause,
+    Tally,
+    by_aiohttp,
+    by_httpx,
+    by_wrk,
+    nginx,
+    raw,
+)
+from tests.faults.traffic import RESTARTED
+from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.serving import Server, eventually, free_port, listens, serving, started
+
+WORKERS: Final = 4
+APP: Final = "tests.apps.plain:app"
+
+# `--timeout-keep-alive`: shorter than the 5 s of uvicorn, for more restarts in the same time.
+KEPT_S: Final = 2
+
+# The longest pause, a fifth of a second from half of that: clients share two cores with the servers.
+SHORT_PAUSE: Final = Pause(0.0, KEPT_S / 2 - 0.2)
+
+# nginx gives an idle connection up long before its server does.
+NGINX_KEPT_S: Final = KEPT_S / 2
+
+# Around the moment in which the server closes.
+LONG_PAUSE: Final = Pause(KEPT_S - 0.1, KEPT_S + 0.1)
+
+# Requests that a full run on uvloop is to see, at least.
+LEAST_REQUESTS: Final = 200_000
+
+OPTIONS: Final = ("--no-access-log", "--timeout-keep-alive", str(KEPT_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """So many clients of one kind."""
+
+    name: str
+    client: Client
+    pause: Pause
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.count} x, {self.pause}"
+
+
+Serve = Callable[[Trial], AbstractAsyncContextManager[Server]]
+
+
+async def keepalive(trial: Trial) -> None:
+    """All kinds of clients at once, and so many restarts; then those that pause too long."""
+    ours, missing = await _restart_under(trial, _ours, _restart_ours)
+    for what in missing:
+        trial.say("not here", what)
+    for kind, tally in ours.items():
+        trial.check(f"failed requests, {kind}", tally, not tally.failed and tally.answered > 0)
+    asked = sum(tally.asked for tally in ours.values())
+    trial.say("requests", f"{asked:,} in {trial.count} restarts")
+    if not trial.full:
+        return
+    if trial.count >= 20:
+        trial.check(f"at least {LEAST_REQUESTS:,} requests", f"{asked:,}", asked >= LEAST_REQUESTS)
+    theirs, _ = await _restart_under(trial, _uvicorn, _restart_uvicorn)
+    for kind, tally in theirs.items():
+        trial.say(f"beside it, uvicorn --workers {WORKERS}, {kind}", tally)
+    await _too_long(trial)
+
+
+# --- servers
+
+
+@asynccontextmanager
+async def _ours(trial: Trial) -> AsyncIterator[Server]:
+    async with serving(APP, *trial.variant.options, *OPTIONS, workers=WORKERS) as server:
+        await server.said(f"All {WORKERS} workers are ready")
+        yield server
+        status = await server.stop()
+        trial.check("exit status", status, status == 0)
+        unclean = server.found("died|drain timeout|not stopped in time|giving the restart up|Traceback")
+        trial.check("unclean", unclean or 0, not unclean)
+
+
+@asynccontextmanager
+async def _uvicorn(trial: Trial) -> AsyncIterator[Server]:
+    port = free_port()
+    # The loop; what comes behind it is not uvicorn's.
+    loop = trial.variant.options[:2]
+    command = ["-m", "uvicorn", APP, "--port", str(port), "--workers", str(WORKERS), *loop, *OPTIONS]
+    async with started(*command, port=port) as server:
+        await server.started(WORKERS)
+        await eventually(lambda: listens(port), "somebody listens")
+        yield server
+        server.signal(signal.SIGTERM)
+        await server.ended()
+
+
+async def _restart_ours(server: Server, count: int) -> None:
+    """The `count`-th restart, to its end."""
+    server.signal(signal.SIGHUP)
+    await server.said(RESTARTED, count)
+
+
+async def _restart_uvicorn(server: Server, count: int) -> None:
+    server.signal(signal.SIGHUP)
+    await server.said("Application startup complete", WORKERS * (count + 1))
+    await server.said("Finished server process", WORKERS * count)
+
+
+# --- clients
+
+
+def _kinds(trial: Trial, *, is_direct: bool) -> Iterator[Kind]:
+    """Many that pause, and some at full load: what all cores can do is shared with the servers."""
+    wrk = partial(by_wrk, folder=trial.folder)
+    many = 200 if trial.full else 40
+    yield Kind("bare sockets", raw, SHORT_PAUSE, many)
+    yield Kind("bare sockets", raw, FULL_LOAD, 2)
+    yield Kind("wrk", wrk, SHORT_PAUSE, 50)
+    yield Kind("wrk", wrk, FULL_LOAD, 4)
+    if is_direct:
+        yield Kind("httpx", by_httpx, SHORT_PAUSE, 20)
+        yield Kind("httpx", by_httpx, FULL_LOAD, 1)
+        yield Kind("aiohttp", by_aiohttp, SHORT_PAUSE, 20)
+        yield Kind("aiohttp", by_aiohttp, FULL_LOAD, 1)
+
+
+async def _restart_under(
+    trial: Trial, serve: Serve, restart: Callable[[Server, int], Awaitable[None]]
+) -> tuple[dict[str, Tally], list[str]]:
+    """So many restarts under all that is here; what each kind of client has seen, and what is missing."""
+    tallies: dict[str, Tally] = {}
+    missing: set[str] = set()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serve(trial))
+        ports = {"": server.port}
+        try:
+            behind = nginx(server.port, NGINX_KEPT_S, trial.folder / f"nginx-{server.port}")
+            ports[" through nginx"] = await stack.enter_async_context(behind)
+        except NotHereError as reason:
+            missing.add(str(reason))
+        done = asyncio.Event()
+        clients: list[asyncio.Task[None]] = []
+        for way, port in ports.items():
+            for kind in _kinds(trial, is_direct=not way):
+                tally = tallies[f"{kind}{way}"] = Tally()
+                clients.append(asyncio.create_task(kind.client(port, kind.pause, kind.count, done, tally)))
+        for count in range(1, trial.count + 1):
+            await restart(server, count)
+        done.set()
+        for result in await asyncio.gather(*clients, return_exceptions=True):
+            if isinstance(result, NotHereError):
+                missing.add(str(result))
+            elif result is not None:
+                raise result
+    return {name: tally for name, tally in tallies.items() if tally.asked}, sorted(missing)
+
+
+# --- those that pause too long
+
+
+async def _too_long(trial: Trial) -> None:
+    """The same clients at both servers, of which only ours is restarted, for as long as that takes."""
+    done = asyncio.Event()
+    async with _ours(trial) as ours, _uvicorn(trial) as theirs:
+        clients: list[asyncio.Task[None]] = []
+        tallies: dict[Kind, tuple[Tally, Tally]] = {}
+        for kind in (
+            Kind("bare sockets", raw, LONG_PAUSE, 100),
+            Kind("httpx", by_httpx, LONG_PAUSE, 30),
+            Kind("aiohttp", by_aiohttp, LONG_PAUSE, 30),
+        ):
+            tallies[kind] = Tally(), Tally()
+            for server, tally in zip((ours, theirs), tallies[kind], strict=True):
+                clients.append(
+                    asyncio.create_task(kind.client(server.port, kind.pause, kind.count, done, tally))
+                )
+        for count in range(1, trial.count + 1):
+            await _restart_ours(ours, count)
+        done.set()
+        for result in await asyncio.gather(*clients, return_exceptions=True):
+            if result is not None and not isinstance(result, NotHereError):
+                raise result
+    for kind, (tally, other) in tallies.items():
+        if tally.asked:
+            # Both race, so the counts have the spread of counts: three times its square root.
+            most = other.share * tally.asked + 3 * math.sqrt(max(len(other.failed), 1))
+            trial.check(
+                f"failed requests, {kind}, no more than against uvicorn without a restart",
+                f"{tally}; uvicorn {other}",
+                len(tally.failed) <= most,
+            )
+
+
+KEEPALIVE: Final = Row(
+    name="keepalive",
+    fault="kept connections",
+    how="SIGHUP under clients that keep their connections (wrk, httpx, aiohttp, bare sockets), at full load "
+    "and with pauses, directly and through nginx without retries",
+    counts="restarts",
+    full=everywhere(20),
+    short=1,
+    run=keepalive,
+)
