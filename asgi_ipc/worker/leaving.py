@@ -24,9 +24,9 @@ logger = logging.getLogger("uvicorn.error")
 # connects first and sends a little later shall get an answer.
 LINGER_S: Final = 1.0
 
-# As uvicorn looks when it waits; and sooner as long as a stop may be a matter of moments.
+# As uvicorn looks when it waits; and sooner when a stop may be a matter of moments.
 _STEP_S: Final = 0.1
-_FIRST_STEP_S: Final = 0.01
+_SHORT_STEP_S: Final = 0.01
 
 # What holds a stop up is named within the promised 5 s.
 NAMED_AFTER_S: Final = 3.0
@@ -58,13 +58,15 @@ class Leaving:
 
     async def linger(self) -> None:
         """Return when uvicorn may close what is left."""
+        # At least once: what was accepted in this turn is a connection only in the next.
+        step_s = _SHORT_STEP_S
         while True:
             self._connections.close_after_responses()
-            # At least once: what was accepted in this turn is a connection only in the next.
-            await asyncio.sleep(_FIRST_STEP_S if monotonic() < self._began + LINGER_S else _STEP_S)
+            await asyncio.sleep(step_s)
             now = monotonic()
             if not (self._waits_relieved(now) if self._here.is_relieved else self._waits(now)):
                 break
+            step_s = _STEP_S if self._here.is_relieved else _SHORT_STEP_S
         for connection in self._told:
             if self._connections.is_websocket(connection):
                 self._connections.forget(connection)
