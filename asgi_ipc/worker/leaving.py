@@ -75,7 +75,8 @@ class Leaving:
         return now < self._began + LINGER_S and any(map(self._connections.is_silent, self._connections))
 
     def _waits_relieved(self, now: float) -> bool:
-        requests = [each for each in self._connections.look() if each.task not in self._cancelled]
+        self._connections.look()
+        requests = [each for each in self._connections.requests if each.task not in self._cancelled]
         self._cancel_overdue(requests, now)
         waits = [self._waits_for(each, now) for each in self._connections]
         is_early = now < self._began + self._least_s
@@ -132,12 +133,12 @@ class Leaving:
         while True:
             await asyncio.sleep(_LOOK_S)
             now = monotonic()
-            requests = self._connections.look()
+            self._connections.look()
             if self._here.drains and draining_since is None:
                 draining_since = now
             if now < self._began + NAMED_AFTER_S:
                 continue
-            held = [each for each in requests if now >= each.since + NAMED_AFTER_S]
+            held = [each for each in self._connections.requests if now >= each.since + NAMED_AFTER_S]
             if held:
                 if held[-1].since > named_until:
                     self._say(logging.WARNING, self._describe(held, now))
@@ -145,7 +146,8 @@ class Leaving:
             elif draining_since is not None:
                 if now >= draining_since + NAMED_AFTER_S and "drain" not in said:
                     said.add("drain")
-                    self._say(logging.WARNING, "messages to be handled; --drain-timeout bounds that")
+                    bound = f"--drain-timeout ({self._here.settings.drain_timeout_s:g} s)"
+                    self._say(logging.WARNING, f"messages to be handled; {bound} bounds that")
             elif "idle" not in said and self._here.is_relieved and len(self._connections):
                 said.add("idle")
                 count = len(self._connections)
