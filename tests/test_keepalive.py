@@ -404,7 +404,7 @@ async def test_idle_connections_and_a_drain_that_hold_up_a_stop_are_named_with_w
         # That one was the last.
         await idle.ask()
         (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for messages")
-        assert "--drain-timeout bounds that" in line
+        assert "--drain-timeout (8 s) bounds that" in line
 
 
 async def test_the_warning_of_a_stall_shows_the_line_of_the_app_that_blocks() -> None:

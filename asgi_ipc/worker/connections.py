@@ -73,11 +73,18 @@ class Connections:
 
     # --- open requests
 
-    def look(self) -> list[Request]:
-        """See which requests are open now; the oldest first."""
-        now = monotonic()
-        self._since = {task: self._since.get(task, now) for task in self._state.tasks}
-        return sorted((Request(*each) for each in self._since.items()), key=lambda each: each.since)
+    def look(self) -> None:
+        """See which requests are open now."""
+        tasks, now = self._state.tasks, monotonic()
+        # In the order in which they were seen.
+        self._since = {task: since for task, since in self._since.items() if task in tasks}
+        for task in tasks:
+            self._since.setdefault(task, now)
+
+    @property
+    def requests(self) -> list[Request]:
+        """Those that were open at the last look, the oldest first."""
+        return [Request(*each) for each in self._since.items()]
 
     # --- kinds
 

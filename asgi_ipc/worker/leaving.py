@@ -24,9 +24,9 @@ logger = logging.getLogger("uvicorn.error")
 # connects first and sends a little later shall get an answer.
 LINGER_S: Final = 1.0
 
-# As uvicorn looks when it waits; and sooner as long as a stop may be a matter of moments.
+# As uvicorn looks when it waits; and sooner when a stop may be a matter of moments.
 _STEP_S: Final = 0.1
-_FIRST_STEP_S: Final = 0.01
+_SHORT_STEP_S: Final = 0.01
 
 # What holds a stop up is named within the promised 5 s.
 NAMED_AFTER_S: Final = 3.0
@@ -58,13 +58,15 @@ class Leaving:
 
     async def linger(self) -> None:
         """Return when uvicorn may close what is left."""
+        # At least once: what was accepted in this turn is a connection only in the next.
+        step_s = _SHORT_STEP_S
         while True:
             self._connections.close_after_responses()
-            # At least once: what was accepted in this turn is a connection only in the next.
-            await asyncio.sleep(_FIRST_STEP_S if monotonic() < self._began + LINGER_S else _STEP_S)
+            await asyncio.sleep(step_s)
             now = monotonic()
             if not (self._waits_relieved(now) if self._here.is_relieved else self._waits(now)):
                 break
+            step_s = _STEP_S if self._here.is_relieved else _SHORT_STEP_S
         for connection in self._told:
             if self._connections.is_websocket(connection):
                 self._connections.forget(connection)
@@ -73,7 +75,8 @@ class Leaving:
         return now < self._began + LINGER_S and any(map(self._connections.is_silent, self._connections))
 
     def _waits_relieved(self, now: float) -> bool:
-        requests = [each for each in self._connections.look() if each.task not in self._cancelled]
+        self._connections.look()
+        requests = [each for each in self._connections.requests if each.task not in self._cancelled]
         self._cancel_overdue(requests, now)
         waits = [self._waits_for(each, now) for each in self._connections]
         is_early = now < self._began + self._least_s
@@ -130,12 +133,12 @@ class Leaving:
         while True:
             await asyncio.sleep(_LOOK_S)
             now = monotonic()
-            requests = self._connections.look()
+            self._connections.look()
             if self._here.drains and draining_since is None:
                 draining_since = now
             if now < self._began + NAMED_AFTER_S:
                 continue
-            held = [each for each in requests if now >= each.since + NAMED_AFTER_S]
+            held = [each for each in self._connections.requests if now >= each.since + NAMED_AFTER_S]
             if held:
                 if held[-1].since > named_until:
                     self._say(logging.WARNING, self._describe(held, now))
@@ -143,7 +146,8 @@ class Leaving:
             elif draining_since is not None:
                 if now >= draining_since + NAMED_AFTER_S and "drain" not in said:
                     said.add("drain")
-                    self._say(logging.WARNING, "messages to be handled; --drain-timeout bounds that")
+                    bound = f"--drain-timeout ({self._here.settings.drain_timeout_s:g} s)"
+                    self._say(logging.WARNING, f"messages to be handled; {bound} bounds that")
             elif "idle" not in said and self._here.is_relieved and len(self._connections):
                 said.add("idle")
                 count = len(self._connections)
