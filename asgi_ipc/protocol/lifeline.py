@@ -41,6 +41,7 @@ class Handover(_Word, frozen=True):
     max_message_bytes: int
     drain_timeout_s: float
     uvicorn: dict[str, Any]
+    exit_timeout_s: float = 2.0
 
 
 class Welcome(_Word, frozen=True):

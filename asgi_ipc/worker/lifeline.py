@@ -30,16 +30,20 @@ from asgi_ipc.protocol.lifeline import (
     decode_for_worker,
     encode_word,
 )
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker import descriptors, ending
 
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
 
-# After the launcher's death the event loop has this long to notice, and then
-# again this long for each further turn, before the guard ends the process.
-GUARD_GRACE_S: Final = 4.5
+# After the launcher's death, and after the end of the last request, a process has this long to end by
+# itself: an orphan's drain (4 s, see endpoint.py) and a bit; out within the promised 5 s. A loop that does
+# not turn has this long, too, whatever request is open.
+GUARD_GRACE_S: Final = 4.3
 
-# The exit status of a process whose loop did not end it.
+# How often the guard looks whether a request is open and the loop turns.
+GUARD_STEP_S: Final = 0.05
+
+# The exit status of a process that the guard had to end.
 GUARD_EXIT_STATUS: Final = 70
 
 # Where the kernel can, a descriptor is never inheritable, not even for a moment.
@@ -69,6 +73,8 @@ class Lifeline:
         self._on_eof: list[Callable[[], None]] = []
         self._turns = 0
         self.is_open = True
+        # Whether a request is open: asked by the guard, on its thread.
+        self.is_serving: Callable[[], bool] = lambda: False
         descriptors.register(self, fd)
 
     def fileno(self) -> int:
@@ -199,7 +205,7 @@ class Lifeline:
         self._turns += 1
 
     def guard(self) -> None:
-        """Start the thread that ends a process whose loop does not notice the launcher's death."""
+        """Start the thread that ends a process that does not end by itself after the launcher's death."""
         threading.Thread(target=self._guard, name="asgi-ipc-guard", daemon=True).start()
 
     def _guard(self) -> None:
@@ -221,8 +227,17 @@ class Lifeline:
             # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 self._loop.call_soon_threadsafe(self.drain)
-        seen = -1
-        while seen != self._turns:
-            seen = self._turns
-            time.sleep(GUARD_GRACE_S)
-        os._exit(GUARD_EXIT_STATUS)
+        self._end_orphan()
+
+    def _end_orphan(self) -> None:
+        """Wait for the process to end by itself; end it when it does not."""
+        turns = self._turns
+        turned_at = served_at = now = time.monotonic()
+        while now < min(turned_at, served_at) + GUARD_GRACE_S:
+            time.sleep(GUARD_STEP_S)
+            now = time.monotonic()
+            if turns != self._turns:
+                turns, turned_at = self._turns, now
+            if self.is_serving():
+                served_at = now
+        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop)

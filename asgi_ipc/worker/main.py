@@ -28,7 +28,7 @@ from uvicorn.config import STARTUP_FAILURE
 from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker import descriptors, ending, station
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
@@ -70,6 +70,7 @@ class WorkerServer(uvicorn.Server):
         self._loading = True
         self._listeners = listeners
         descriptors.register(self, *(listener.fileno() for listener in listeners))
+        here.lifeline.is_serving = self._is_serving
         signal.signal(signal.SIGTERM, self._terminate)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
 
@@ -130,6 +131,10 @@ class WorkerServer(uvicorn.Server):
             with contextlib.suppress(OSError):  # closed already: this worker was stopping
                 os.close(listener.detach())
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _is_serving(self) -> bool:
+        """Whether a request is open that uvicorn still waits for. Asked on the guard's thread."""
+        return any(not task.cancelling() for task in list(self.server_state.tasks))
 
     def _stop(self) -> None:
         if not self._here.lifeline.is_open and not self.should_exit:
@@ -210,5 +215,9 @@ def main(arguments: list[str]) -> None:
     config = uvicorn.Config(**handover.uvicorn)
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    with (
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        ending.bounded(handover.exit_timeout_s, runner),
+    ):
         runner.run(server.serve(sockets))
+    ending.tell_children()
