@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import select
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -205,6 +206,7 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         max_message_bytes=own.max_message_bytes,
         drain_timeout_s=own.drain_timeout,
         exit_timeout_s=own.exit_timeout,
+        signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         uvicorn=for_workers,
     )
     changes = partial(_changes, config) if config.should_reload else None

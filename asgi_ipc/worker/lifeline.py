@@ -100,6 +100,12 @@ class Lifeline:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self.drain)
 
+    def wake(self) -> None:
+        """Have the event loop turn and look here, if there is one. From any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self.drain)
+
     def on_eof(self, callback: Callable[[], None]) -> None:
         """Call back when the launcher has gone; at once if it has."""
         self._on_eof.append(callback)
@@ -223,10 +229,8 @@ class Lifeline:
                 break
         if ready[0][1] & select.POLLNVAL:
             return
-        if self._loop is not None:
-            # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-                self._loop.call_soon_threadsafe(self.drain)
+        # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
+        self.wake()
         self._end_orphan()
 
     def _end_orphan(self) -> None:

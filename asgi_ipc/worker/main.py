@@ -1,7 +1,7 @@
 """The worker process: a uvicorn.Server with a lifeline.
 
 Law: signals, descriptors and the handover first, the app after. Only the
-launcher counts signals: SIGINT is ignored here, SIGTERM and the launcher's
+launcher counts signals: SIGINT does nothing here, SIGTERM and the launcher's
 word are one and the same stop, however often they come.
 """
 
@@ -28,7 +28,7 @@ from uvicorn.config import STARTUP_FAILURE
 from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.worker import descriptors, ending, station
+from asgi_ipc.worker import descriptors, ending, signals, station
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
@@ -39,9 +39,6 @@ logger = logging.getLogger("uvicorn.error")
 # connects first and sends a little later shall get an answer.
 LINGER_S: Final = 1.0
 _LINGER_STEP_S: Final = 0.01
-
-# Sent to the whole group by terminals; they are the launcher's to answer.
-_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class _CapturedErrors(logging.Filter):
@@ -72,7 +69,6 @@ class WorkerServer(uvicorn.Server):
         descriptors.register(self, *(listener.fileno() for listener in listeners))
         here.lifeline.is_serving = self._is_serving
         signal.signal(signal.SIGTERM, self._terminate)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
@@ -130,7 +126,8 @@ class WorkerServer(uvicorn.Server):
             # Detached first: uvloop counts itself as a user of the socket, and close() waits for it.
             with contextlib.suppress(OSError):  # closed already: this worker was stopping
                 os.close(listener.detach())
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) == self._terminate:  # the app has set none of its own
+            signals.reset(signal.SIGTERM)
 
     def _is_serving(self) -> bool:
         """Whether a request is open that uvicorn still waits for. Asked on the guard's thread."""
@@ -194,8 +191,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(fd, False)
     # Until each has its owner: the app may fork while it is imported.
     descriptors.hold(*given)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    signals.take()
     lifeline = Lifeline(fds[0])
     handover = lifeline.handover()
     sys.path[:] = handover.sys_path
@@ -215,6 +211,7 @@ def main(arguments: list[str]) -> None:
     config = uvicorn.Config(**handover.uvicorn)
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets)
+    signals.receive(handover.signal_mask, lifeline.wake)
     with (
         asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
         ending.bounded(handover.exit_timeout_s, runner),
