@@ -77,8 +77,8 @@ def run(app: str, *, workers: int | None = None, **options: Any) -> None:
         app: where the app is, as "module:attribute".
         workers: how many; None: $WEB_CONCURRENCY, or 1.
         **options: those of `uvicorn.run`, as far as they are plain data, and
-            `drain_timeout`, `worker_hang_timeout` (seconds), `max_message_bytes`,
-            `max_packet_bytes`, `pipe_bytes`, `wrap`.
+            `drain_timeout`, `exit_timeout`, `worker_hang_timeout` (seconds),
+            `max_message_bytes`, `max_packet_bytes`, `pipe_bytes`, `wrap`.
 
     Raises:
         LauncherError: an option or the place of the call is wrong.

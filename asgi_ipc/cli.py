@@ -37,6 +37,14 @@ _OWN: Final[list[click.Parameter]] = [
         help="How long a leaving worker may take to deliver and handle its messages.",
     ),
     click.Option(
+        ["--exit-timeout"],
+        type=float,
+        default=_DEFAULTS.exit_timeout,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a worker that has left waits for threads and pools of the app before it ends.",
+    ),
+    click.Option(
         ["--worker-hang-timeout"],
         type=float,
         default=None,

@@ -115,8 +115,7 @@ class Launcher:
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-            for number in _SIGNALS:
-                self._loop.remove_signal_handler(number)
+            self._stop_listening()
             if self._run.starter is not None:
                 self._loop.remove_reader(self._run.starter)
         return self._status
@@ -315,8 +314,18 @@ class Launcher:
     # --- what asks from outside
 
     def _listen_to_signals(self) -> None:
+        self._handlers_before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             self._loop.add_signal_handler(number, partial(self._signalled, number))
+        # Whatever the starter has blocked; workers and their children are not concerned.
+        self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _stop_listening(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
+        for number, handler in self._handlers_before.items():
+            self._loop.remove_signal_handler(number)
+            if handler is not None:  # None: it was no handler of Python's
+                signal.signal(number, handler)
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -356,7 +365,9 @@ _SIGNALS: Final = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
-    # Harmless under uvicorn, so harmless here; their default is to end the process.
+    # Harmless under uvicorn, so harmless here; the default of most is to end the process.
+    signal.SIGQUIT,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    signal.SIGWINCH,
 )

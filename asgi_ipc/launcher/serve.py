@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import select
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -45,7 +46,7 @@ logger = logging.getLogger("uvicorn.error")
 MAX_WORKERS: Final = 512
 
 # A worker that was told to stop has its requests' grace, its drain timeout,
-# and this for the app's own shutdown.
+# its exit timeout, and this for the app's own shutdown.
 SHUTDOWN_MARGIN_S: Final = 10.0
 
 # What only the parent needs; workers don't watch files and don't have workers.
@@ -60,6 +61,7 @@ class OwnOptions:
 
     Attributes:
         drain_timeout: seconds that a leaving worker may take to deliver and handle its messages.
+        exit_timeout: seconds that its process may take after that to end by itself.
         worker_hang_timeout: replace a worker whose event loop has stood still so long; None: never.
         max_message_bytes: the largest encoded message.
         max_packet_bytes: the largest packet, at most the system's PIPE_BUF.
@@ -69,6 +71,7 @@ class OwnOptions:
     """
 
     drain_timeout: float = 10.0
+    exit_timeout: float = 2.0
     worker_hang_timeout: float | None = None
     max_message_bytes: int = 16 * 1024 * 1024
     max_packet_bytes: int = getattr(select, "PIPE_BUF", 512)
@@ -80,6 +83,7 @@ class OwnOptions:
         if not isinstance(self.wrap, bool):
             raise LauncherError(f"wrap is True or False, not {self.wrap!r}")
         _check_range("drain_timeout", self.drain_timeout, 0.0, 86_400.0)
+        _check_range("exit_timeout", self.exit_timeout, 0.0, 86_400.0)
         if self.worker_hang_timeout is not None:
             _check_range("worker_hang_timeout", self.worker_hang_timeout, 4.0, 86_400.0)
         # An outbox must take the largest message when it is empty.
@@ -191,10 +195,11 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         except (TypeError, ValueError, OverflowError) as error:
             raise LauncherError(f"option {name!r} can't be handed to a worker process: {error}") from error
     graceful_s = config.timeout_graceful_shutdown
+    leave_s = own.drain_timeout + own.exit_timeout
     policy = Policy(
         workers=workers,
         hang_timeout_s=own.worker_hang_timeout,
-        stop_timeout_s=None if graceful_s is None else graceful_s + own.drain_timeout + SHUTDOWN_MARGIN_S,
+        stop_timeout_s=None if graceful_s is None else graceful_s + leave_s + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
         # A response that is sent for as long as it may; its connection idle as long as that may be; one
         # more request on it.
@@ -207,6 +212,8 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         max_packet_bytes=own.max_packet_bytes,
         max_message_bytes=own.max_message_bytes,
         drain_timeout_s=own.drain_timeout,
+        exit_timeout_s=own.exit_timeout,
+        signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         uvicorn=for_workers,
         wrap=own.wrap,
     )

@@ -42,6 +42,9 @@ class Handover(_Word, frozen=True):
     drain_timeout_s: float
     uvicorn: dict[str, Any]
     wrap: bool = False
+    exit_timeout_s: float = 2.0
+    # What the starter of the server had blocked; the children of the workers get this mask.
+    signal_mask: list[int] = []
 
 
 class Welcome(_Word, frozen=True):

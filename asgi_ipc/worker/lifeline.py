@@ -32,18 +32,22 @@ from asgi_ipc.protocol.lifeline import (
     decode_for_worker,
     encode_word,
 )
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker import descriptors, ending
 from asgi_ipc.worker.pulse import PULSE_S
 from asgi_ipc.worker.stall import StallWatch, stack_of_main_thread
 
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
 
-# After the launcher's death the event loop has this long to notice, and then
-# again this long for each further turn, before the guard ends the process.
-GUARD_GRACE_S: Final = 4.5
+# After the launcher's death, and after the end of the last request, a process has this long to end by
+# itself: an orphan's drain (4 s, see endpoint.py) and a bit; out within the promised 5 s. A loop that does
+# not turn has this long, too, whatever request is open.
+GUARD_GRACE_S: Final = 4.3
 
-# The exit status of a process whose loop did not end it.
+# How often the guard looks whether a request is open and the loop turns.
+GUARD_STEP_S: Final = 0.05
+
+# The exit status of a process that the guard had to end.
 GUARD_EXIT_STATUS: Final = 70
 
 # Where the kernel can, a descriptor is never inheritable, not even for a moment.
@@ -75,6 +79,8 @@ class Lifeline:
         self._on_eof: list[Callable[[], None]] = []
         self._turns = 0
         self.is_open = True
+        # Whether a request is open: asked by the guard, on its thread.
+        self.is_serving: Callable[[], bool] = lambda: False
         descriptors.register(self, fd)
 
     def fileno(self) -> int:
@@ -99,6 +105,12 @@ class Lifeline:
         self._on_word = on_word
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self.drain)
+
+    def wake(self) -> None:
+        """Have the event loop turn and look here, if there is one. From any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self.drain)
 
     def on_eof(self, callback: Callable[[], None]) -> None:
         """Call back when the launcher has gone; at once if it has."""
@@ -210,7 +222,7 @@ class Lifeline:
         self._turns += 1
 
     def guard(self) -> None:
-        """Start the thread that ends a process whose loop does not notice the launcher's death."""
+        """Start the thread that ends a process that does not end by itself after the launcher's death."""
         threading.Thread(target=self._guard, name="asgi-ipc-guard", daemon=True).start()
 
     def _guard(self) -> None:
@@ -235,15 +247,22 @@ class Lifeline:
                 self._tell_where_it_stands()
         if ready[0][1] & select.POLLNVAL:
             return
-        if self._loop is not None:
-            # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-                self._loop.call_soon_threadsafe(self.drain)
-        seen = -1
-        while seen != self._turns:
-            seen = self._turns
-            time.sleep(GUARD_GRACE_S)
-        os._exit(GUARD_EXIT_STATUS)
+        # uvloop stops watching a descriptor that has an error (POLLERR) without telling.
+        self.wake()
+        self._end_orphan()
+
+    def _end_orphan(self) -> None:
+        """Wait for the process to end by itself; end it when it does not."""
+        turns = self._turns
+        turned_at = served_at = now = time.monotonic()
+        while now < min(turned_at, served_at) + GUARD_GRACE_S:
+            time.sleep(GUARD_STEP_S)
+            now = time.monotonic()
+            if turns != self._turns:
+                turns, turned_at = self._turns, now
+            if self.is_serving():
+                served_at = now
+        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop)
 
     def _tell_where_it_stands(self) -> None:
         """Said by the guard, beside the loop, which sends the rest if not all of it goes out at once."""

@@ -1,7 +1,7 @@
 """The worker process: a uvicorn.Server with a lifeline.
 
 Law: signals, descriptors and the handover first, the app after. Only the
-launcher counts signals: SIGINT is ignored here, SIGTERM and the launcher's
+launcher counts signals: SIGINT does nothing here, SIGTERM and the launcher's
 word are one and the same stop, however often they come.
 """
 
@@ -29,7 +29,7 @@ from uvicorn.lifespan.on import LifespanOn
 from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker import descriptors, ending, signals, station
 from asgi_ipc.worker.connections import Connections
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.ipc import ipc
@@ -42,9 +42,6 @@ logger = logging.getLogger("uvicorn.error")
 
 # How often uvicorn's main loop turns.
 TICKS_A_SECOND: Final = 10
-
-# Sent to the whole group by terminals; they are the launcher's to answer.
-_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
 # The three ways into the fleet, for an app that has found none.
 _HINT: Final = (
@@ -85,8 +82,8 @@ class WorkerServer(uvicorn.Server):
         self._connections = Connections(config, self.server_state)
         self._listeners = listeners
         descriptors.register(self, *(listener.fileno() for listener in listeners))
+        here.lifeline.is_serving = self._is_serving
         signal.signal(signal.SIGTERM, self._terminate)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_IGNORED, signal.SIGTERM})
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
@@ -159,7 +156,12 @@ class WorkerServer(uvicorn.Server):
             # Detached first: uvloop counts itself as a user of the socket, and close() waits for it.
             with contextlib.suppress(OSError):  # closed already: this worker was stopping
                 os.close(listener.detach())
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) == self._terminate:  # the app has set none of its own
+            signals.reset(signal.SIGTERM)
+
+    def _is_serving(self) -> bool:
+        """Whether a request is open that uvicorn still waits for. Asked on the guard's thread."""
+        return any(not task.cancelling() for task in list(self.server_state.tasks))
 
     def _stop(self) -> None:
         if not self._here.lifeline.is_open and not self.should_exit:
@@ -215,8 +217,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(fd, False)
     # Until each has its owner: the app may fork while it is imported.
     descriptors.hold(*given)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    signals.take()
     lifeline = Lifeline(fds[0])
     handover = lifeline.handover()
     sys.path[:] = handover.sys_path
@@ -236,5 +237,10 @@ def main(arguments: list[str]) -> None:
     config = uvicorn.Config(**handover.uvicorn)
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets, handover.wrap)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    signals.receive(handover.signal_mask, lifeline.wake)
+    with (
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        ending.bounded(handover.exit_timeout_s, runner),
+    ):
         runner.run(server.serve(sockets))
+    ending.tell_children()
