@@ -43,7 +43,6 @@ from asgi_ipc.protocol.slots import (
     EARLY_DEATH_S,
     KILLED,
     SAME_STOP_S,
-    STALLED_AFTER_S,
     STARTUP_FAILURE,
     UNATTENDED_STOP_S,
     Phase,
@@ -98,7 +97,7 @@ class Fleet:
                 times.append(process.kill_at)
             if process.phase is Phase.READY:
                 if not process.stalled:
-                    times.append(process.last_beat + STALLED_AFTER_S)
+                    times.append(process.last_beat + self.policy.stalled_after_s)
                 if self.policy.hang_timeout_s is not None and process.kill_at is None:
                     times.append(process.last_beat + self.policy.hang_timeout_s)
         return min(times, default=None)
@@ -315,7 +314,7 @@ class Fleet:
                     slot.incoming = self._start(index, now)
 
     def _judge(self, generation: int, process: Process, now: float) -> None:
-        if not process.stalled and now >= process.last_beat + STALLED_AFTER_S:
+        if not process.stalled and now >= process.last_beat + self.policy.stalled_after_s:
             process.stalled = True
             why = "its event loop does not turn: a plain handler or route that blocks?"
             self._log("warning", f"Worker [{process.pid}] is stalled: {why}")

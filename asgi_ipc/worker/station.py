@@ -22,8 +22,15 @@ class Station:
     """This process's lifeline, pipe and name, and the endpoint that has taken them."""
 
     def __init__(
-        self, lifeline: Lifeline, pipe_fd: int, me: Worker, settings: Settings, arena_fd: int = -1
+        self,
+        lifeline: Lifeline,
+        pipe_fd: int,
+        me: Worker,
+        settings: Settings,
+        arena_fd: int = -1,
+        beat_s: float | None = None,
     ) -> None:
+        self._beat_s = beat_s
         self.lifeline = lifeline
         self.me = me
         self.settings = settings
@@ -43,7 +50,7 @@ class Station:
         self._on_stop = on_stop
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
-        self._pulse = Pulse(self._beat)
+        self._pulse = Pulse(self._beat, self._beat_s)
 
     def open(self, registry: Registry, owner: object) -> Endpoint:
         """The endpoint of this process, which has one life."""
