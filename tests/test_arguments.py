@@ -19,13 +19,14 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--env", required=True)
 parser.add_argument("rest", nargs="*")
 options = parser.parse_args()
-sys.stdout.write(f"in {{__name__}} {{options.env}} {{sys.argv}}\n")
+sys.stdout.write(f"in {{__name__}} {{options.env}} {{sys.argv}}\\n")
 
 
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     await send({{"type": "http.response.start", "status": 200, "headers": []}})
-    await send({{"type": "http.response.body", "body": os.fsencode(repr([options.env, options.rest, sys.argv]))}})
+    answer = repr([options.env, options.rest, sys.argv])
+    await send({{"type": "http.response.body", "body": answer.encode()}})
 
 
 if __name__ == "__main__":
