@@ -27,6 +27,7 @@ import msgspec
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
+from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.launcher import Launcher, Run
@@ -204,6 +205,8 @@ def _run(
         hang_timeout_s=own.worker_hang_timeout,
         stop_timeout_s=None if graceful_s is None else graceful_s + own.drain_timeout + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
+        # A program in one file has a parent that unpacks it, waits, and hands on each signal.
+        signals_come_twice=frozen.IS_FROZEN,
     )
     handover = partial(
         Handover,

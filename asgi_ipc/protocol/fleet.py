@@ -193,7 +193,8 @@ class Fleet:
     def _stop_all(self, event: StopRequested, now: float) -> None:
         if self._told_to_stop is not None:
             signal, told_at = self._told_to_stop
-            if event.signal != signal and now < told_at + SAME_STOP_S:
+            is_echo = event.signal != signal or self.policy.signals_come_twice
+            if is_echo and now < told_at + SAME_STOP_S:
                 self._log("info", f"Received {event.name} in the same moment.")
                 return
             self._exit_status = 128 + event.signal

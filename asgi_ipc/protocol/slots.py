@@ -59,12 +59,14 @@ class Policy:
         stop_timeout_s: end a worker that has not stopped by then; None: wait.
         outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
             ending the server.
+        signals_come_twice: the terminal sends them, and what started the launcher hands them on.
     """
 
     workers: int
     hang_timeout_s: float | None = None
     stop_timeout_s: float | None = None
     outlive_failed_start: bool = False
+    signals_come_twice: bool = False
 
     @property
     def beat_s(self) -> float:
