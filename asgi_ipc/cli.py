@@ -19,6 +19,7 @@ from uvicorn.main import main as uvicorn_command
 
 from asgi_ipc import NEEDS_UNIX, __version__
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.frozen import become_worker
 
 if sys.platform == "win32":
     raise SystemExit(NEEDS_UNIX)
@@ -49,7 +50,7 @@ _OWN: Final[list[click.Parameter]] = [
         type=float,
         default=None,
         metavar="SECONDS",
-        help="Replace a worker whose event loop has stood still this long (at least 4). Off unless set.",
+        help="Replace a worker whose event loop has stood still this long (at least 2). Off unless set.",
     ),
     click.Option(
         ["--max-message-bytes"],
@@ -73,6 +74,18 @@ _OWN: Final[list[click.Parameter]] = [
         default=None,
         metavar="BYTES",
         help="The capacity to ask for each worker's pipe. The system's default unless set.",
+    ),
+    click.Option(
+        ["--uds-mode"],
+        default=None,
+        metavar="MODE",
+        help="The mode of the --uds file, octal. That of the file that it replaces, or 666, unless set.",
+    ),
+    click.Option(
+        ["--uds-owner"],
+        default=None,
+        metavar="USER[:GROUP]",
+        help="Whose the socket's file is to be, by name or number; it takes the right to give files away.",
     ),
     click.Option(
         ["--wrap"],
@@ -132,6 +145,7 @@ def main() -> None:
 def _serve(**values: Any) -> None:
     app = values.pop("app")
     workers = values.pop("workers")
+    become_worker()
     context = click.get_current_context()
     # As uvicorn's own command does: absent means uvicorn's default.
     for name in ("log_config", "reload_dirs", "reload_includes", "reload_excludes"):
@@ -139,29 +153,37 @@ def _serve(**values: Any) -> None:
             values.pop(name, None)
     if "headers" in values:
         values["headers"] = [header.split(":", 1) for header in values["headers"]]
-    if (
-        values.get("worker_hang_timeout") is None
-        and context.get_parameter_source("timeout_worker_healthcheck") is not ParameterSource.DEFAULT
-    ):
-        # Under uvicorn this ends a worker that does not answer; so it does here.
-        values["worker_hang_timeout"] = values.get("timeout_worker_healthcheck")
+    if context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.DEFAULT:
+        # It means something here only if it was given.
+        values.pop("timeout_worker_healthcheck", None)
     try:
-        status = serve(app, workers=workers, options=values)
+        status = serve(app, workers=workers, options=values, argv=[sys.argv[0], *context.obj])
     except LauncherError as error:
         name, _, rest = str(error).partition(" ")
-        if any(parameter.name == name for parameter in context.command.params):
-            raise click.UsageError(f"--{name.replace('_', '-')} {rest}", context) from error
+        for parameter in context.command.params:
+            if parameter.name == name:
+                raise click.UsageError(f"{parameter.opts[0]} {rest}", context) from error
         raise click.ClickException(str(error)) from error
     context.exit(status)
 
 
+class _Serve(click.Command):
+    """What stands behind `--` is the app's: `sys.argv` in its workers."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        place = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[place + 1 :]
+        return super().parse_args(ctx, args[:place])
+
+
 main.add_command(
-    click.Command(
+    _Serve(
         "serve",
         callback=_serve,
         params=[*_OWN, *map(_theirs, uvicorn_command.params)],
         help="Serve APP (module:attribute) with workers that talk to each other.\n\n"
-        "Takes every option of the installed uvicorn command; $WEB_CONCURRENCY and $UVICORN_* count, too.",
+        "Takes every option of the installed uvicorn command; $WEB_CONCURRENCY and $UVICORN_* count, too. "
+        "What stands behind -- is the app's, in sys.argv.",
         # UVICORN_PORT, not UVICORN_SERVE_PORT.
         context_settings={"auto_envvar_prefix": "UVICORN"},
     )

@@ -160,8 +160,7 @@ async def started(
             process = await asyncio.create_subprocess_exec(
                 *under,
                 sys.executable,
-                *command,
-                *(tie.options if "serve" in command else ()),
+                *(tie.told_to(command) if "serve" in command else command),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},

@@ -651,9 +651,21 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_replaced_as_stalled() ->
     assert deeds(desk.dies(1, -9)) == [Buried(1, "stalled"), Start(3, 0)]
 
 
+def test_a_signal_that_what_started_the_launcher_hands_on_is_the_same_stop() -> None:
+    desk = a_fleet(2, signals_come_twice=True)
+    desk.hear(INT)
+    desk.now += SAME_STOP_S / 2
+    assert deeds(desk.hear(INT)) == []
+    desk.now += SAME_STOP_S / 2
+    assert deeds(desk.hear(INT)) == [Kill(1), Kill(2)]
+
+
 def test_a_limit_shorter_than_a_stall_counts() -> None:
     desk = a_fleet(1, hang_timeout_s=2.0)
-    assert deeds(desk.later(1.75)) == []
+    assert deeds(desk.later(1.5)) == []
+    # Four beats to a limit, as to the shortest that beats once a second.
+    assert (desk.fleet.policy.beat_s, desk.fleet.policy.stalled_after_s) == (0.5, 1.75)
+    assert deeds(desk.later(0.25)) == [Stalled(1, True)]
     assert deeds(desk.later(0.25)) == [Kill(1)]
 
 

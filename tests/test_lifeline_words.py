@@ -35,6 +35,8 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
         generation=_generations,
         cookie=strategies.cookies,
         sys_path=st.lists(_texts, max_size=5),
+        argv=st.lists(_texts, max_size=5),
+        beat_s=st.floats(0.5, 1.0),
         max_packet_bytes=st.integers(128, 4096),
         max_message_bytes=st.integers(1, 2**32),
         drain_timeout_s=st.floats(0, 1e6),

@@ -82,7 +82,7 @@ async def test_a_port_in_use_is_one_message_without_a_traceback() -> None:
             ["serve", "demo:app", "--max-message-bytes", "99999999"],
             "from 1024 to 33554432",
         ),
-        (["serve", "demo:app", "--worker-hang-timeout", "1"], "--worker-hang-timeout is a number from 4"),
+        (["serve", "demo:app", "--worker-hang-timeout", "1"], "--worker-hang-timeout is a number from 2"),
         (["serve"], "Missing argument 'APP'"),
         (["unknown"], "No such command"),
         (
@@ -100,8 +100,8 @@ def test_a_wrong_option_is_one_message_and_a_status(arguments: list[str], messag
 
 async def test_the_package_runs_as_a_module_and_a_descriptor_that_is_not_open_is_refused() -> None:
     async with started("-m", "asgi_ipc", "serve", "tests.apps.plain:app", "--fd", "99") as server:
-        assert await server.ended() == 1
-        assert server.count("Error: can't listen on descriptor 99: ") == 1
+        assert await server.ended() == 2
+        assert server.count("Error: --fd is an open descriptor, not 99: ") == 1
         assert server.count("Traceback") == 0
 
 

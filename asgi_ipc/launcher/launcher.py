@@ -21,6 +21,7 @@ from typing import Final, assert_never
 from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol import lifeline as words
 from asgi_ipc.protocol.events import (
     Action,
@@ -54,7 +55,7 @@ from asgi_ipc.protocol.printable import printable_lines
 from asgi_ipc.protocol.relay import Relay
 from asgi_ipc.protocol.slots import Policy
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # A turn that comes this much after its time means that the launcher itself
 # was stopped or starved.

@@ -8,16 +8,16 @@ limit of a running process (prlimit(1)). What is said of it is in
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import resource
 from contextlib import suppress
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol import limits
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # What Linux gives a pipe unless its user has used up all pages for pipes: 16 of them (pipe(7)).
 DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")

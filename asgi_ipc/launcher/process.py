@@ -23,6 +23,7 @@ if sys.platform == "linux":
     import fcntl
 
 import asgi_ipc
+from asgi_ipc import frozen
 from asgi_ipc.protocol.arena import ARENA_BYTES
 from asgi_ipc.protocol.lifeline import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.protocol.relay import Item
@@ -173,15 +174,20 @@ class WorkerProcess:
 
 
 def _spawn(fds: list[int]) -> subprocess.Popen[bytes]:
-    package_parent = str(Path(asgi_ipc.__file__).parent.parent)
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    command = [sys.executable, *flags, "-c", _BOOT, package_parent, *map(str, fds)]
     # The child inherits the mask, and lifts it when it can answer.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
-        return subprocess.Popen(command, pass_fds=[fd for fd in fds if fd >= 0])
+        return subprocess.Popen(_command(fds), pass_fds=[fd for fd in fds if fd >= 0])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _command(fds: list[int]) -> list[str]:
+    if frozen.IS_FROZEN:
+        return frozen.command(fds)
+    package_parent = str(Path(asgi_ipc.__file__).parent.parent)
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    return [sys.executable, *flags, "-c", _BOOT, package_parent, *map(str, fds)]
 
 
 def make_arena() -> tuple[int, int]:

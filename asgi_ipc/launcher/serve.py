@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import difflib
-import errno
 import inspect
-import logging
 import os
 import secrets
 import select
 import signal
+import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -29,16 +28,21 @@ import msgspec
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
+from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
+from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
+from asgi_ipc.launcher.options import check, check_range, check_workers, configured
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol.lifeline import Handover
 from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
 from asgi_ipc.protocol.packet import COOKIE_BYTES, MIN_PACKET_BYTES
 from asgi_ipc.protocol.slots import Policy
+from asgi_ipc.protocol.texts import carried
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # 64 workers and their pipes fit an unprivileged user's 1,024 descriptors;
 # beyond some hundreds, every worker holding a pipe to every other is the
@@ -49,9 +53,13 @@ MAX_WORKERS: Final = 512
 # its exit timeout, and this for the app's own shutdown.
 SHUTDOWN_MARGIN_S: Final = 10.0
 
+# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
+MIN_HANG_TIMEOUT_S: Final = 2.0
+MAX_TIMEOUT_S: Final = 86_400.0
+
 # What only the parent needs; workers don't watch files and don't have workers.
 _PARENT_ONLY: Final = frozenset(
-    {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "workers", "app_dir"}
+    {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "app_dir"}
 )
 
 
@@ -66,6 +74,9 @@ class OwnOptions:
         max_message_bytes: the largest encoded message.
         max_packet_bytes: the largest packet, at most the system's PIPE_BUF.
         pipe_bytes: the capacity to ask for each pipe; None: the system's default.
+        uds_mode: the mode of the socket's file (`uds`), as octal digits or a number; None: that of the file
+            that it replaces, or 666.
+        uds_owner: whose it is to be, as USER, USER:GROUP or :GROUP, names or numbers; None: this user's.
         wrap: put `ipc.wrap` around the app.
         stop_at_eof: the descriptor of a pipe or socket whose end of file is one stop; None: only signals are.
     """
@@ -76,25 +87,35 @@ class OwnOptions:
     max_message_bytes: int = 16 * 1024 * 1024
     max_packet_bytes: int = getattr(select, "PIPE_BUF", 512)
     pipe_bytes: int | None = None
+    uds_mode: str | int | None = None
+    uds_owner: str | None = None
     wrap: bool = False
     stop_at_eof: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.wrap, bool):
             raise LauncherError(f"wrap is True or False, not {self.wrap!r}")
-        _check_range("drain_timeout", self.drain_timeout, 0.0, 86_400.0)
-        _check_range("exit_timeout", self.exit_timeout, 0.0, 86_400.0)
+        check_range("drain_timeout", self.drain_timeout, 0.0, MAX_TIMEOUT_S)
+        check_range("exit_timeout", self.exit_timeout, 0.0, MAX_TIMEOUT_S)
         if self.worker_hang_timeout is not None:
-            _check_range("worker_hang_timeout", self.worker_hang_timeout, 4.0, 86_400.0)
+            _check_hang_timeout("worker_hang_timeout", self.worker_hang_timeout)
         # An outbox must take the largest message when it is empty.
-        _check_range("max_message_bytes", self.max_message_bytes, 1024, MAX_OUTBOX_BYTES)
-        _check_range("max_packet_bytes", self.max_packet_bytes, MIN_PACKET_BYTES, select.PIPE_BUF)
+        check_range("max_message_bytes", self.max_message_bytes, 1024, MAX_OUTBOX_BYTES, whole=True)
+        check_range("max_packet_bytes", self.max_packet_bytes, MIN_PACKET_BYTES, select.PIPE_BUF, whole=True)
         if self.pipe_bytes is not None:
-            _check_range("pipe_bytes", self.pipe_bytes, 4096, 1024 * 1024)
+            check_range("pipe_bytes", self.pipe_bytes, 4096, 1024 * 1024, whole=True)
+        if self.stop_at_eof is not None:
+            check_range("stop_at_eof", self.stop_at_eof, 0, 2**31 - 1, whole=True)
 
 
-def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
-    """Serve until stopped; the exit status. Raises LauncherError for what is wrong from the start."""
+def serve(
+    app: str, *, workers: int | None, options: Mapping[str, Any], argv: Sequence[str] | None = None
+) -> int:
+    """Serve until stopped; the exit status. Raises LauncherError for what is wrong from the start.
+
+    Args:
+        argv: what workers find in `sys.argv`; None: this process's own.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise LauncherError("serve on the main thread: only it gets signals")
     if not isinstance(app, str):
@@ -102,44 +123,24 @@ def serve(app: str, *, workers: int | None, options: Mapping[str, Any]) -> int:
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
         starter.take(own.stop_at_eof)
+    mode = None if own.uds_mode is None else parse_mode(own.uds_mode)
+    owner = (-1, -1) if own.uds_owner is None else parse_owner(own.uds_owner)
     config, count = _configure(app, workers, theirs)
+    if config.uds is None and (mode is not None or own.uds_owner is not None):
+        raise LauncherError(f"{'uds_owner' if mode is None else 'uds_mode'} needs --uds, too")
     check_descriptors(count)
-    where = _Where(config)
-    logger.addFilter(where)
+    for_workers = _for_workers(theirs | {"app": app, "workers": count})
     try:
-        sock = config.bind_socket()
-    except SystemExit:
-        # uvicorn has logged the reason.
+        listener = Listener(config, mode, owner)
+    except LauncherError as error:
+        # As uvicorn: where the server's own lines go.
+        logger.error("%s", error)
         return STARTUP_FAILURE
-    except OSError as error:
-        raise LauncherError(f"can't listen on {where.place}: {error}") from error
-    finally:
-        logger.removeFilter(where)
-    sock.set_inheritable(False)
     try:
-        return _run(config, count, own, theirs | {"app": app}, sock)
+        given_argv = carried(list(sys.argv if argv is None else argv))
+        return _run(config, own, for_workers, given_argv, listener.socket)
     finally:
-        sock.close()
-        if config.uds and os.path.exists(config.uds):
-            os.remove(config.uds)
-
-
-class _Where(logging.Filter):
-    """Says where, when uvicorn says that it can't listen."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__()
-        self._has_port = config.uds is None and config.fd is None
-        descriptor = None if config.fd is None else f"descriptor {config.fd}"
-        self.place = config.uds or descriptor or f"{config.host}:{config.port}"
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.ERROR:
-            # uvicorn logs the error itself.
-            is_in_use = self._has_port and getattr(record.msg, "errno", None) == errno.EADDRINUSE
-            hint = "; --port chooses another one" if is_in_use else ""
-            record.msg = f"can't listen on {self.place}: {record.msg}{hint}"
-        return True
+        listener.close()
 
 
 def _split(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:
@@ -153,22 +154,27 @@ def _split(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:
             raise LauncherError(f"there is no option {name!r}{hint}")
         if isinstance(value, os.PathLike):
             theirs[name] = os.fspath(value)
+    # Under uvicorn this ends a worker that does not answer; so it does here.
+    if theirs.get("timeout_worker_healthcheck") is not None:
+        _check_hang_timeout("timeout_worker_healthcheck", theirs["timeout_worker_healthcheck"])
+        if options.get("worker_hang_timeout") is None:
+            options = {**options, "worker_hang_timeout": theirs["timeout_worker_healthcheck"]}
     return OwnOptions(**{name: options[name] for name in names & options.keys()}), theirs
 
 
 def _configure(app: str, workers: int | None, theirs: dict[str, Any]) -> tuple[uvicorn.Config, int]:
     """uvicorn's Config for the parent, and the number of workers."""
+    check(theirs)
+    if workers is not None:
+        check_workers(workers, MAX_WORKERS)
+    if theirs.get("reload"):
+        _need_watchfiles()
     if theirs.get("app_dir") is not None:
         sys.path.insert(0, theirs["app_dir"])
     theirs["log_config"] = _with_our_logger(theirs.get("log_config", LOGGING_CONFIG), theirs.get("log_level"))
-    passed = {name: value for name, value in theirs.items() if name not in ("app_dir", "workers")}
-    # uvicorn would warn that it ignores workers when it reloads; we don't.
-    config = uvicorn.Config(app, workers=1 if theirs.get("reload") else workers, **passed)
-    if workers is None:
-        # After Config, which reads --env-file.
-        workers = config.workers if not theirs.get("reload") else int(os.environ.get("WEB_CONCURRENCY", "1"))
-    _check_range("workers", workers, 1, MAX_WORKERS)
-    return config, workers
+    config = configured(app, {name: theirs[name] for name in theirs.keys() - {"app_dir", "workers"}})
+    # After Config, which reads --env-file.
+    return config, check_workers(workers, MAX_WORKERS)
 
 
 def _with_our_logger(log_config: Any, log_level: str | int | None) -> Any:
@@ -186,29 +192,38 @@ def _with_our_logger(log_config: Any, log_level: str | int | None) -> Any:
     return log_config
 
 
-def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str, Any], sock: Any) -> int:
-    for_workers = {name: value for name, value in theirs.items() if name not in _PARENT_ONLY}
-    for_workers["workers"] = workers
-    for name, value in for_workers.items():
+def _for_workers(theirs: dict[str, Any]) -> dict[str, Any]:
+    """The options as the handover carries them."""
+    for_workers = {}
+    for name in theirs.keys() - _PARENT_ONLY:
         try:
-            msgspec.msgpack.encode(value)
-        except (TypeError, ValueError, OverflowError) as error:
+            for_workers[name] = carried(theirs[name])
+            msgspec.msgpack.encode(for_workers[name])
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise LauncherError(f"option {name!r} can't be handed to a worker process: {error}") from error
+    return for_workers
+
+
+def _run(
+    config: uvicorn.Config, own: OwnOptions, for_workers: dict[str, Any], argv: list[Any], sock: socket.socket
+) -> int:
     graceful_s = config.timeout_graceful_shutdown
     leave_s = own.drain_timeout + own.exit_timeout
     policy = Policy(
-        workers=workers,
+        workers=for_workers["workers"],
         hang_timeout_s=own.worker_hang_timeout,
         stop_timeout_s=None if graceful_s is None else graceful_s + leave_s + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
         # A response that is sent for as long as it may; its connection idle as long as that may be; one
         # more request on it.
         linger_s=config.timeout_keep_alive + 2 * (graceful_s or 0),
+        # A program in one file has a parent that unpacks it, waits, and hands on each signal.
+        signals_come_twice=frozen.IS_FROZEN,
     )
     handover = partial(
         Handover,
         cookie=secrets.token_bytes(COOKIE_BYTES),
-        sys_path=list(sys.path),
+        sys_path=carried(list(sys.path)),
         max_packet_bytes=own.max_packet_bytes,
         max_message_bytes=own.max_message_bytes,
         drain_timeout_s=own.drain_timeout,
@@ -216,10 +231,10 @@ def _run(config: uvicorn.Config, workers: int, own: OwnOptions, theirs: dict[str
         signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         uvicorn=for_workers,
         wrap=own.wrap,
+        argv=argv,
+        beat_s=policy.beat_s,
     )
     changes = partial(_changes, config) if config.should_reload else None
-    if changes is not None:
-        _need_watchfiles()
     logger.info("Started parent process [%d]", os.getpid())
     status = asyncio.run(_launch(Run(policy, [sock], handover, own.pipe_bytes, changes, own.stop_at_eof)))
     logger.info("Stopping parent process [%d]", os.getpid())
@@ -260,6 +275,5 @@ def _shown(path: Path) -> str:
         return repr(str(path))
 
 
-def _check_range(name: str, value: Any, low: float, high: float) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")
+def _check_hang_timeout(name: str, value: Any) -> None:
+    check_range(name, value, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)

@@ -44,7 +44,6 @@ from asgi_ipc.protocol.slots import (
     EARLY_DEATH_S,
     KILLED,
     SAME_STOP_S,
-    STALLED_AFTER_S,
     STARTUP_FAILURE,
     UNATTENDED_STOP_S,
     Phase,
@@ -105,7 +104,7 @@ class Fleet:
                 times.append(process.kill_at)
             if process.phase is Phase.READY:
                 if not process.stalled:
-                    times.append(process.last_beat + STALLED_AFTER_S)
+                    times.append(process.last_beat + self.policy.stalled_after_s)
                 if self.policy.hang_timeout_s is not None and process.kill_at is None:
                     times.append(process.last_beat + self.policy.hang_timeout_s)
         return min(times, default=None)
@@ -234,7 +233,8 @@ class Fleet:
     def _stop_all(self, event: StopRequested, now: float) -> None:
         if self._told_to_stop is not None:
             signal, told_at = self._told_to_stop
-            if event.signal != signal and now < told_at + SAME_STOP_S:
+            is_echo = event.signal != signal or self.policy.signals_come_twice
+            if is_echo and now < told_at + SAME_STOP_S:
                 self._log("info", f"Received {event.name} in the same moment.")
                 return
             self._exit_status = 128 + event.signal
@@ -370,7 +370,7 @@ class Fleet:
         self._recycle(now)
 
     def _judge(self, generation: int, process: Process, now: float) -> None:
-        if not process.stalled and now >= process.last_beat + STALLED_AFTER_S:
+        if not process.stalled and now >= process.last_beat + self.policy.stalled_after_s:
             process.stalled = True
             why = "its event loop does not turn: a plain handler or route that blocks?"
             if process.stack is None:

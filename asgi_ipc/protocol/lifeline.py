@@ -15,6 +15,7 @@ import msgspec
 from asgi_ipc.protocol.claims import Scope
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.printable import printable
+from asgi_ipc.protocol.slots import BEAT_S
 
 _LENGTH: Final = struct.Struct("<I")
 
@@ -31,12 +32,17 @@ class _Word(msgspec.Struct, frozen=True, tag=True, tag_field="word"):
 
 
 class Handover(_Word, frozen=True):
-    """First of all: what a newborn process is given before it imports anything of the app."""
+    """First of all: what a newborn process is given before it imports anything of the app.
+
+    Attributes:
+        sys_path, uvicorn, argv: as `texts.carried` makes them; argv is what the app finds in `sys.argv`.
+        beat_s: how often the worker's event loop says that it turns, in seconds.
+    """
 
     slot: int
     generation: int
     cookie: bytes
-    sys_path: list[str]
+    sys_path: list[Any]
     max_packet_bytes: int
     max_message_bytes: int
     drain_timeout_s: float
@@ -45,6 +51,8 @@ class Handover(_Word, frozen=True):
     exit_timeout_s: float = 2.0
     # What the starter of the server had blocked; the children of the workers get this mask.
     signal_mask: list[int] = []
+    argv: list[Any] = []
+    beat_s: float = BEAT_S
 
 
 class Welcome(_Word, frozen=True):

@@ -17,9 +17,14 @@ EARLY_DEATH_S: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 
-# Workers beat once a second; three missed beats and a bit show as a stall
-# well within the promised 5 s.
-STALLED_AFTER_S: Final = 3.5
+# Three missed beats, and a bit, show as a stall well within the promised 5 s;
+# more often would wake idle workers for nothing.
+BEAT_S: Final = 1.0
+STALLED_AFTER_S: Final = 3.5 * BEAT_S
+
+# An operator who loses patience sooner has four beats judged all the same: the
+# loop of a busy worker may well be late for one.
+BEATS_OF_A_HANG: Final = 4
 
 # One Ctrl-C may reach the launcher as two kinds of signal: the terminal's to the
 # whole group, and what a wrapper makes of its own. A person who means "at
@@ -55,6 +60,7 @@ class Policy:
         outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
             ending the server.
         linger_s: how much longer one may take while others serve on, for its clients to go to them.
+        signals_come_twice: the terminal sends them, and what started the launcher hands them on.
     """
 
     workers: int
@@ -62,6 +68,17 @@ class Policy:
     stop_timeout_s: float | None = None
     outlive_failed_start: bool = False
     linger_s: float = 0.0
+    signals_come_twice: bool = False
+
+    @property
+    def beat_s(self) -> float:
+        """How often each worker is to beat, in seconds."""
+        return BEAT_S if self.hang_timeout_s is None else min(BEAT_S, self.hang_timeout_s / BEATS_OF_A_HANG)
+
+    @property
+    def stalled_after_s(self) -> float:
+        """So long after its last beat a worker counts as stalled, in seconds."""
+        return STALLED_AFTER_S / BEAT_S * self.beat_s
 
 
 @dataclass(slots=True)

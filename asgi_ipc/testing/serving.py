@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -98,6 +98,11 @@ class Tie:
             descriptors.register(self)
         self.options = ("--stop-at-eof", str(self.theirs))
 
+    def told_to(self, command: Sequence[str]) -> list[str]:
+        """An `asgi-ipc serve` with the options in it; what may stand behind `--` is the app's."""
+        place = [*command].index("serve") + 1
+        return [*command[:place], *self.options, *command[place:]]
+
     def pass_on(self) -> None:
         """The server has its end now, or never will."""
         fd, self.theirs = self.theirs, -1
@@ -130,7 +135,7 @@ class Server:
         self._tie = Tie()
         try:
             self._process = subprocess.Popen(
-                [*command, *self._tie.options],
+                self._tie.told_to(command),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,

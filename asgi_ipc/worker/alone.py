@@ -6,12 +6,13 @@ Law: looks, warns once, changes nothing. Without the launcher every worker of
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import sys
 
+from asgi_ipc.loggers import LastingLogger
+
 # Where there is no launcher nobody gives our own logger a format. Both servers give this one their own.
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 _ADVICE = (
     "started by %s with several workers: each is alone, and messages do not reach the others. "

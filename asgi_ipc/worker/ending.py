@@ -23,9 +23,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol.printable import printable
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # A report may wait for a lock that a hung thread holds, or for a reader of the log: it gets this long.
 REPORT_S: Final = 0.3

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import uvicorn
 
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol.printable import printable
 from asgi_ipc.worker.connections import Connections, Request, Task
 from asgi_ipc.worker.station import Station
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # A connection that was accepted and has said nothing yet may be about to: who
 # connects first and sends a little later shall get an answer.

@@ -221,11 +221,15 @@ class Lifeline:
         """Called by the event loop now and then: it turns."""
         self._turns += 1
 
-    def guard(self) -> None:
-        """Start the thread that ends a process that does not end by itself after the launcher's death."""
-        threading.Thread(target=self._guard, name="asgi-ipc-guard", daemon=True).start()
+    def guard(self, beat_s: float | None = None) -> None:
+        """Start the thread that ends a process that does not end by itself after the launcher's death.
 
-    def _guard(self) -> None:
+        Once in `beat_s` seconds it looks whether the loop has turned since.
+        """
+        look_s = PULSE_S if beat_s is None else beat_s
+        threading.Thread(target=self._guard, args=(look_s,), name="asgi-ipc-guard", daemon=True).start()
+
+    def _guard(self, look_s: float) -> None:
         poll = select.poll()
         # No events asked for: only the hang-up wakes it (poll(2), POLLHUP), and the time for a look.
         fd = self._socket.fileno()
@@ -233,7 +237,7 @@ class Lifeline:
         stall = StallWatch()
         while True:
             try:
-                ready = poll.poll(PULSE_S * 1000)
+                ready = poll.poll(look_s * 1000)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue

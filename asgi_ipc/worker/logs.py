@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from traceback import TracebackException
 from typing import Final
 
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol.printable import MARGIN, printable
 
 # As many as Python's own tracebacks show.
@@ -67,5 +68,5 @@ def _escape_error(record: logging.LogRecord) -> bool:
     return True
 
 
-logger = logging.getLogger("asgi_ipc")
-logger.addFilter(_escape_error)
+logger = LastingLogger("asgi_ipc")
+logger.awake().addFilter(_escape_error)

@@ -26,9 +26,11 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.lifespan.on import LifespanOn
 
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol import limits
 from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.protocol.texts import restored
 from asgi_ipc.worker import descriptors, ending, signals, station
 from asgi_ipc.worker.connections import Connections
 from asgi_ipc.worker.endpoint import Settings
@@ -38,7 +40,7 @@ from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.station import Station
 from asgi_ipc.worker.wrapping import Wrapped
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # How often uvicorn's main loop turns.
 TICKS_A_SECOND: Final = 10
@@ -183,7 +185,7 @@ class WorkerServer(uvicorn.Server):
     def _telling_failure(self) -> Iterator[None]:
         """What keeps the app from starting goes to the launcher, with at most one traceback."""
         captured = _CapturedErrors()
-        logger.addFilter(captured)
+        logger.awake().addFilter(captured)
         try:
             yield
         except SystemExit as error:
@@ -196,7 +198,7 @@ class WorkerServer(uvicorn.Server):
             self._fail("\n".join([*captured.texts, traceback.format_exc().rstrip()]))
             raise SystemExit(STARTUP_FAILURE) from None
         finally:
-            logger.removeFilter(captured)
+            logger.awake().removeFilter(captured)
 
     def _fail(self, reason: str) -> None:
         if f"[Errno {errno.EMFILE}]" in reason:
@@ -220,9 +222,9 @@ def main(arguments: list[str]) -> None:
     signals.take()
     lifeline = Lifeline(fds[0])
     handover = lifeline.handover()
-    sys.path[:] = handover.sys_path
-    sys.argv[:] = ["asgi-ipc"]
-    lifeline.guard()
+    sys.path[:] = restored(handover.sys_path)
+    sys.argv[:] = restored(handover.argv)
+    lifeline.guard(handover.beat_s)
     # As in uvicorn's own workers: a pool that the app makes starts afresh, instead of as a fork of a
     # running server with all that it holds.
     multiprocessing.set_start_method("spawn", force=True)
@@ -233,7 +235,7 @@ def main(arguments: list[str]) -> None:
         drain_timeout_s=handover.drain_timeout_s,
     )
     me = Worker(os.getpid(), handover.slot, handover.generation)
-    station.current = Station(lifeline, fds[1], me, settings, fds[2])
+    station.current = Station(lifeline, fds[1], me, settings, fds[2], handover.beat_s)
     config = uvicorn.Config(**handover.uvicorn)
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets, handover.wrap)

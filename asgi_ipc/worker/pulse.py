@@ -1,8 +1,8 @@
 """The pulse: once a second, how late is the event loop?
 
-Law: one timer for all that is to happen now and then, so that an idle worker
-wakes once a second and no more. It runs on the event loop, never in a thread:
-what it measures is the loop itself.
+Law: one timer for all that is to happen now and then, so that an idle worker wakes once a second and no
+more, unless an operator wants a hang to show sooner. It runs on the event loop, never in a thread: what
+it measures is the loop itself.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-# Three that are missing, and a bit, show a blocked loop within the promised
-# 5 s (see protocol/slots.py); more often would wake idle workers for nothing.
-PULSE_S: Final = 1.0
+from asgi_ipc.protocol.slots import BEAT_S
+
+PULSE_S: Final = BEAT_S
 
 
 class Pulse:
-    """Calls `on_beat` at once and then every second, on the running loop, until closed."""
+    """Calls `on_beat` at once and then every `period_s`, on the running loop, until closed."""
 
-    def __init__(self, on_beat: Callable[[], None]) -> None:
+    def __init__(self, on_beat: Callable[[], None], period_s: float | None = None) -> None:
+        self._period_s = PULSE_S if period_s is None else period_s
         self._loop = asyncio.get_running_loop()
         self._on_beat = on_beat
         # How late the last beat was, and the latest of all, in seconds.
@@ -48,7 +49,7 @@ class Pulse:
         now = self._loop.time()
         self.last_lag_s = max(now - self._due, 0.0)
         self.max_lag_s = max(self.max_lag_s, self.last_lag_s)
-        self._due = now + PULSE_S
+        self._due = now + self._period_s
         self._handle = self._loop.call_at(self._due, self._beat)
         self._on_beat()
         for callback in self._callbacks:

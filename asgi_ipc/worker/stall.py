@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 # The loop beats once for each look (worker/pulse.py). The third look in a row that sees no new beat comes 2
-# to 3 s after the last one, and so before the launcher speaks of a stall (STALLED_AFTER_S, 3.5 s).
+# to 3 beats after the last one, and so before the launcher speaks of a stall (STALLED_AFTER_S, 3.5 beats).
 LOOKS: Final = 3
 
 # The frames of a framework are many, and a log is read by people.

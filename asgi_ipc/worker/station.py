@@ -7,12 +7,12 @@ imported; `current` is None in a process that no launcher started.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol.lifeline import Beat, Stop, ToWorker
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors
@@ -21,7 +21,7 @@ from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.registry import Registry
 
-logger = logging.getLogger("uvicorn.error")
+logger = LastingLogger("uvicorn.error")
 
 # An app that has said that its shutdown is complete returns in the next turns of the loop; who is inside of
 # `ipc.lifespan` after that would be so for ever.
@@ -32,8 +32,15 @@ class Station:
     """This process's lifeline, pipe and name, and the endpoint that has taken them."""
 
     def __init__(
-        self, lifeline: Lifeline, pipe_fd: int, me: Worker, settings: Settings, arena_fd: int = -1
+        self,
+        lifeline: Lifeline,
+        pipe_fd: int,
+        me: Worker,
+        settings: Settings,
+        arena_fd: int = -1,
+        beat_s: float | None = None,
     ) -> None:
+        self._beat_s = beat_s
         self.lifeline = lifeline
         self.me = me
         self.settings = settings
@@ -78,7 +85,7 @@ class Station:
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
-        self._pulse = Pulse(self._beat)
+        self._pulse = Pulse(self._beat, self._beat_s)
 
     def open(
         self, registry: Registry, owner: object, leave: Callable[[Endpoint], Awaitable[None]]

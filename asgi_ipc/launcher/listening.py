@@ -1,0 +1,228 @@
+"""Listening: the socket that all workers accept from, and the file that a Unix socket has.
+
+Law: a server says where it runs only when it listens there: two may bind one port for a moment, but only
+one listens. A socket file that nobody accepts at is what a killed server leaves behind, and is replaced;
+no other file is ever removed, and at the end none but our own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import logging
+import os
+import pwd
+import socket
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import uvicorn
+
+from asgi_ipc.errors import LauncherError
+from asgi_ipc.loggers import LastingLogger
+
+logger = LastingLogger("uvicorn.error")
+
+# Two servers at one path look and bind one after the other, each within a millisecond. Whoever holds the lock
+# for longer means something else by it.
+FOLDER_LOCK_S: Final = 1.0
+_FOLDER_LOCK_STEP_S: Final = 0.01
+
+# `struct ucred` (unix(7)): pid, uid, gid.
+_UCRED: Final = struct.Struct("3i")
+
+
+class Listener:
+    """A listening socket. Raises LauncherError with the place and the reason if there can't be one.
+
+    Attributes:
+        socket: what the workers are given.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, mode: int | None = None, owner: tuple[int, int] = (-1, -1)
+    ) -> None:
+        self._path = config.uds
+        self._file: tuple[int, int] | None = None
+        held = _Held()
+        logger.awake().addFilter(held)
+        try:
+            self.socket = self._bound(config, mode, owner, held)
+        finally:
+            logger.awake().removeFilter(held)
+        for record in held.records:
+            logger.awake().handle(record)
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket's file if it is still this socket's."""
+        # First: as long as the socket is open no other file can have the number of its own.
+        if self._path is not None and self._file is not None:
+            with suppress(OSError):
+                if _number(self._path) == self._file:
+                    os.unlink(self._path)
+        self.socket.close()
+
+    def _bound(
+        self, config: uvicorn.Config, mode: int | None, owner: tuple[int, int], held: _Held
+    ) -> socket.socket:
+        has_port = config.uds is None and config.fd is None
+        where = config.uds or (f"{config.host}:{config.port}" if has_port else f"descriptor {config.fd}")
+        try:
+            if config.uds is None:
+                return _listening(config.bind_socket(), config.backlog)
+            with _one_at_a_time(os.path.dirname(config.uds) or "."):
+                left_mode = _make_room(config.uds)
+                bound = config.bind_socket()
+                self._file = _number(config.uds)
+                try:
+                    # Nobody can connect yet, whatever the mode has been until here.
+                    if owner != (-1, -1):
+                        os.chown(config.uds, *owner)
+                    mode = left_mode if mode is None else mode
+                    if mode is not None:
+                        os.chmod(config.uds, mode)
+                    return _listening(bound, config.backlog)
+                except OSError:
+                    self.socket = bound
+                    self.close()
+                    raise
+        except SystemExit as error:
+            # uvicorn has said the reason.
+            reason = held.records[-1].msg if held.records else "see above"
+            raise _refused(where, reason, has_port) from error
+        except (OSError, ValueError, TypeError, OverflowError) as error:
+            raise _refused(where, error, has_port) from error
+
+
+def parse_mode(given: str | int) -> int:
+    """The mode of a file: octal digits, or a number. Raises LauncherError."""
+    try:
+        mode = int(given, 8) if isinstance(given, str) else given
+        if not 0 <= mode <= 0o777:
+            raise ValueError
+    except (ValueError, TypeError):
+        raise LauncherError(f"uds_mode is a mode from 000 to 777, octal, not {given!r}") from None
+    return mode
+
+
+def parse_owner(given: str) -> tuple[int, int]:
+    """The numbers of a user and a group, -1 for one that is not given. Raises LauncherError."""
+    user, _, group = str(given).partition(":")
+    if not user and not group:
+        raise LauncherError(f"uds_owner is USER, USER:GROUP or :GROUP, not {given!r}")
+    try:
+        uid = -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError) as error:
+        raise LauncherError(f"uds_owner {given!r}: there is no such user or group here") from error
+    if max(uid, gid) >= 2**32 - 1:
+        raise LauncherError(f"uds_owner {given!r}: a number is below {2**32 - 1}")
+    return uid, gid
+
+
+class _Held(logging.Filter):
+    """Holds back what uvicorn says while it binds: that it runs, or why it can't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return False
+
+
+def _listening(bound: socket.socket, backlog: int) -> socket.socket:
+    """Raises OSError, with the socket closed, if another one listens there already."""
+    bound.set_inheritable(False)
+    try:
+        bound.listen(backlog)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _refused(where: str, reason: object, has_port: bool = False) -> LauncherError:
+    is_in_use = has_port and getattr(reason, "errno", None) == errno.EADDRINUSE
+    hint = "; --port chooses another one" if is_in_use else ""
+    return LauncherError(f"can't listen on {where}: {reason}{hint}")
+
+
+def _number(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _one_at_a_time(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder, which leaves no file behind; without it where there is none to be had."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        # It may be only searched; or it is not there, which binding tells of.
+        yield
+        return
+    try:
+        deadline = time.monotonic() + FOLDER_LOCK_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_FOLDER_LOCK_STEP_S)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(fd)
+
+
+def _make_room(path: str) -> int | None:
+    """Remove a socket file that nobody accepts at; its mode, or None if there was no file."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _refused(path, "there is a file that is no socket, and is not removed")
+    holder = _holder(path)
+    if holder is not None:
+        raise _refused(path, f"another server listens there{holder}")
+    with suppress(FileNotFoundError):
+        if _number(path) == (found.st_dev, found.st_ino):
+            os.unlink(path)
+    return stat.S_IMODE(found.st_mode)
+
+
+def _holder(path: str) -> str | None:
+    """Who accepts there, in words; None if nobody does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        # A full backlog would make it wait.
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        except OSError as error:
+            return f" ({error.strerror})"
+        if not hasattr(socket, "SO_PEERCRED"):
+            return ""
+        pid, _, _ = _UCRED.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return f": process {pid}" if _exists(pid) else ""
+
+
+def _exists(pid: int) -> bool:
+    """It is the last that has called listen(2), perhaps a worker that has gone since."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid > 0

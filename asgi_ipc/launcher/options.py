@@ -1,0 +1,217 @@
+"""Options: what can't be meant by one of uvicorn's is said in one line, before anything has been started.
+
+Law: an option keeps uvicorn's name and meaning, and is only looked at. A message begins with the option's
+name, which the command turns into `--name`. What needs loading in each worker is loaded here once, the
+app's own code apart: what an import string names is the worker's to load, and to tell of.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import ssl
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.config import HTTP_PROTOCOLS, INTERFACES, LIFESPAN, LOOP_FACTORIES, WS_PROTOCOLS
+from uvicorn.importer import ImportFromStringError, import_from_string
+
+from asgi_ipc.errors import LauncherError
+
+# What a C int and a C long long hold: beyond, the kernel or an event loop can't be asked at all.
+_INT: Final = 2**31 - 1
+_LONG: Final = 2**63 - 1
+
+# From where on, and up to where, each has a meaning. With 0 `limit_concurrency` refuses every request, and
+# `limit_max_requests` ends a worker before its first.
+_WHOLE: Final = {
+    "port": (0, 65_535),
+    "fd": (0, _INT),
+    "backlog": (0, _INT),
+    "limit_concurrency": (1, _LONG),
+    "limit_max_requests": (1, _LONG),
+    "limit_max_requests_jitter": (0, _LONG),
+    "timeout_keep_alive": (0, _INT),
+    "timeout_graceful_shutdown": (0, _INT),
+    "ws_max_size": (1, _LONG),
+    "ws_max_queue": (0, _INT),
+    "h11_max_incomplete_event_size": (1, _LONG),
+}
+_SECONDS: Final = ("ws_ping_interval", "ws_ping_timeout", "reload_delay")
+
+_NAMED: Final[dict[str, Mapping[str, str | None]]] = {
+    "loop": LOOP_FACTORIES,
+    "http": HTTP_PROTOCOLS,
+    "ws": WS_PROTOCOLS,
+}
+
+# A field name of HTTP (RFC 9110, 5.1), and what no field value has in it (5.5).
+_FIELD_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_NOT_IN_A_VALUE: Final = re.compile(r"[\0\r\n]")
+
+
+def check(theirs: Mapping[str, Any]) -> None:
+    """Raises LauncherError for the first option that can't be meant. Needs `sys.path` to be the workers'."""
+    given = {name: value for name, value in theirs.items() if value is not None}
+    for name in _WHOLE.keys() & given.keys():
+        check_range(name, given[name], *_WHOLE[name], whole=True)
+    for name in given.keys() & {*_SECONDS}:
+        check_range(name, given[name], 0, _INT)
+    for name in _NAMED.keys() & given.keys():
+        _check_named(name, given[name])
+    for name, choices in (("lifespan", LIFESPAN), ("interface", INTERFACES)):
+        if name in given and given[name] not in choices:
+            raise LauncherError(f"{name} is one of {', '.join(choices)}, not {given[name]!r}")
+    if given.get("http2") and given.get("http") != "zttp":
+        raise LauncherError("http2 needs the protocol of --http zttp")
+    for header in given.get("headers", ()):
+        _check_header(header)
+    _check_texts(given)
+    if "fd" in given and given.get("uds") is None:
+        _check_descriptor(given["fd"])
+    _check_tls(given)
+
+
+def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Raises LauncherError unless it is a number in that range."""
+    kinds = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
+        raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")
+
+
+def check_workers(workers: int | None, high: int) -> int:
+    """How many: as given, or as the environment says; 1 unless either does."""
+    if workers is not None:
+        check_range("workers", workers, 1, high, whole=True)
+        return workers
+    said = os.environ.get("WEB_CONCURRENCY", "1")
+    try:
+        check_range("$WEB_CONCURRENCY", int(said), 1, high)
+    except ValueError:
+        raise LauncherError(f"$WEB_CONCURRENCY is a number from 1 to {high}, not {said!r}") from None
+    return int(said)
+
+
+def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
+    """uvicorn's Config, which configures logging and reads files. LauncherError names what it can't use."""
+    # The number of workers is not its business: it would warn that they and `--reload` don't go together.
+    make = partial(uvicorn.Config, app, workers=1)
+    try:
+        return make(**given)
+    except Exception as error:  # logging's configuration may run anything
+        reason = _in_one_line(error)
+        logging.disable()
+        try:
+            for name in given:
+                try:
+                    make(**{each: given[each] for each in given if each != name})
+                except Exception:  # noqa: BLE001
+                    continue
+                # It is this one without which the others are fine.
+                raise LauncherError(f"{name} can't be used: {reason}") from error
+        finally:
+            logging.disable(logging.NOTSET)
+        raise LauncherError(f"an option can't be used: {reason}") from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    if error.__cause__ is not None:
+        text += f" ({type(error.__cause__).__name__}: {error.__cause__})"
+    return " ".join(text.split())
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, OverflowError, ImportError) as error:
+        raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
+
+
+def _check_named(name: str, value: Any) -> None:
+    known = _NAMED[name]
+    if not isinstance(value, str):
+        return
+    if value not in known and ":" not in value:
+        raise LauncherError(f"{name} is one of {', '.join(known)}, or 'module:attribute', not {value!r}")
+    module = known.get(value)
+    if value != "auto" and module is not None:
+        try:
+            with _blaming(f"{name} {value!r}"):
+                import_from_string(module)
+        except ImportFromStringError as error:
+            raise LauncherError(f"{name} {value!r} can't be used: {error}") from error
+
+
+def _check_header(header: Any) -> None:
+    try:
+        name, value = header
+        name.encode("latin-1"), value.encode("latin-1")
+        is_one = _FIELD_NAME.fullmatch(name) and not _NOT_IN_A_VALUE.search(value)
+    except (TypeError, ValueError, AttributeError):
+        is_one = False
+    if not is_one:
+        shown = ":".join(header) if isinstance(header, list) else header
+        raise LauncherError(f"headers are a name and a value each, 'Name:value' in Latin-1, not {shown!r}")
+
+
+def _check_texts(given: Mapping[str, Any]) -> None:
+    if given.get("uds") == "":
+        raise LauncherError("uds is the path of a socket, not ''")
+    root_path = given.get("root_path", "")
+    if not isinstance(root_path, str) or not root_path.isascii() or not root_path.isprintable():
+        # uvicorn puts it before each path, which is ASCII (percent-encoded).
+        raise LauncherError(f"root_path is a path in ASCII, percent-encoded, not {root_path!r}")
+    app_dir = given.get("app_dir")
+    if app_dir and not os.path.isdir(app_dir):
+        raise LauncherError(f"app_dir is a folder; {app_dir!r} is none")
+
+
+def _check_descriptor(fd: int) -> None:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError as error:
+        raise LauncherError(f"fd is an open descriptor, not {fd}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise LauncherError(f"fd is the descriptor of a socket; {fd} is none")
+
+
+def _check_tls(given: Mapping[str, Any]) -> None:
+    """Load what every worker will load, as `uvicorn.config.create_ssl_context` does."""
+    with _blaming("ssl_version"):
+        context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
+    certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
+    if key and not certificate:
+        raise LauncherError("ssl_keyfile needs --ssl-certfile, too")
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if given.get(name):
+            with _blaming(name), open(given[name], "rb") as file:
+                file.read(1)
+    if certificate:
+        is_encrypted = False
+
+        def password() -> str:
+            # Without this OpenSSL asks at the terminal: each worker would, at each restart.
+            nonlocal is_encrypted
+            is_encrypted = True
+            return given.get("ssl_keyfile_password") or ""
+
+        try:
+            context.load_cert_chain(certificate, key, password)
+        except (OSError, ValueError, TypeError) as error:
+            name = "ssl_keyfile_password" if is_encrypted else "ssl_keyfile" if key else "ssl_certfile"
+            raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
+    with _blaming("ssl_cert_reqs"):
+        context.verify_mode = ssl.VerifyMode(given.get("ssl_cert_reqs", ssl.CERT_NONE))
+    if given.get("ssl_ca_certs"):
+        with _blaming("ssl_ca_certs"):
+            context.load_verify_locations(given["ssl_ca_certs"])
+    if given.get("ssl_ciphers"):
+        with _blaming("ssl_ciphers"):
+            context.set_ciphers(given["ssl_ciphers"])

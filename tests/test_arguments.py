@@ -1,0 +1,95 @@
+"""Arguments: what a worker finds in `sys.argv`, beside uvicorn's workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.serving import free_port, serving, started
+
+ARGS = """
+import argparse
+import os
+import sys
+
+import {server}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--env", required=True)
+parser.add_argument("rest", nargs="*")
+options = parser.parse_args()
+sys.stdout.write(f"in {{__name__}} {{options.env}} {{sys.argv}}\\n")
+
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    answer = repr([options.env, options.rest, sys.argv])
+    await send({{"type": "http.response.body", "body": answer.encode()}})
+
+
+if __name__ == "__main__":
+    {server}.run("args:app", workers=2, port=int(os.environ["PORT"]), lifespan="off")
+"""
+
+
+@pytest.mark.parametrize("server", ["asgi_ipc", "uvicorn"])
+async def test_a_script_that_parses_its_arguments_finds_them_in_its_workers(
+    tmp_path: Path, server: str
+) -> None:
+    script = tmp_path / "args.py"
+    script.write_text(ARGS.format(server=server))
+    port = free_port()
+    given = ["--env", "prod", "a b", "--", "-c"]
+    async with started(str(script), *given, port=port, env={"PORT": str(port)}) as running:
+        # The line of the script itself, and those of its workers.
+        await running.said("in args prod ", 2)
+        await running.said("Started server process", 2)
+        answer = (await running.get("/")).text
+        assert answer == repr(["prod", ["a b", "-c"], [str(script), *given]])
+        await running.stop()
+        assert "Traceback" not in running.text
+
+
+async def test_behind_two_dashes_stand_the_apps_own_arguments(tmp_path: Path) -> None:
+    (tmp_path / "args.py").write_text(ARGS.format(server="asgi_ipc"))
+    own = ["--env", "prod", "--", "--workers", "-h"]
+    options = ["--app-dir", str(tmp_path), "--lifespan", "off", "--", *own]
+    async with serving("args:app", *options) as server:
+        await server.said("in args prod ", 2)
+        program, *rest = eval((await server.get("/")).text)[2]
+        assert rest == own
+        assert program.endswith("cli.py")
+        assert await server.stop() == 0
+
+
+async def test_without_arguments_there_is_the_program_only(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {len(sys.argv)}\\n')\n" + PLAIN)
+    async with serving("bare:app", "--app-dir", str(tmp_path)) as server:
+        await server.said("argv 1$", 2)
+        assert await server.stop() == 0
+
+
+PLAIN = """
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+@pytest.mark.parametrize("command", [["-m", "asgi_ipc.cli", "serve"], ["-m", "uvicorn"]])
+async def test_a_stray_argument_stays_an_error(command: list[str]) -> None:
+    async with started(*command, "tests.apps.plain:app", "stray") as server:
+        assert await server.ended() == 2
+        assert server.count(r"Got unexpected extra argument \(stray\)") == 1
+
+
+async def test_a_worker_that_is_started_later_has_them_too(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {sys.argv[1:]}\\n')\n" + PLAIN)
+    async with serving("bare:app", "--app-dir", str(tmp_path), "--", "--env", "prod") as server:
+        await server.said(r"argv \['--env', 'prod'\]", 2)
+        server.signal(1)
+        await server.said(r"argv \['--env', 'prod'\]", 4)
+        assert await server.stop() == 0
