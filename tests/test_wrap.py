@@ -108,11 +108,12 @@ WHOLE = ["tests.apps.wrapped:whole", "--wrap"]
         ["tests.apps.wrapped:member", "--wrap"],
         ["tests.apps.wrapped:by_hand", "--wrap"],
         ["tests.apps.wrapped:wrapped_in_code"],
+        ["tests.apps.wrapped:routed"],
         ["tests.apps.wrapped:wrapped_in_code", "--wrap"],
     ],
     ids=" ".join,
 )
-async def test_every_kind_of_app_is_wrapped_serves_and_drains(arguments: list[str]) -> None:
+async def test_every_kind_of_app_serves_and_drains(arguments: list[str]) -> None:
     async with serving(*arguments, workers=2) as server:
         await drained(server, 2)
 
