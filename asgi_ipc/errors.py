@@ -50,7 +50,9 @@ class IPCError(Exception):
     """Base of every error that asgi-ipc raises by itself."""
 
 
-_NOT_ENTERED = "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)"
+_NOT_ENTERED = (
+    "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan), or ipc.wrap(app)"
+)
 
 
 class NotRunningError(IPCError, RuntimeError):

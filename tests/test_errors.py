@@ -14,8 +14,11 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
     (
         errors.NotRunningError(),
         RuntimeError,
-        {"reason": "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)"},
-        "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan)",
+        {
+            "reason": "ipc.lifespan is not entered; "
+            "give it to the app: FastAPI(lifespan=ipc.lifespan), or ipc.wrap(app)"
+        },
+        "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan), or ipc.wrap(app)",
     ),
     (
         errors.OutsideHandlerError(),

@@ -38,6 +38,18 @@ async def test_a_wrapper_written_by_hand_loses_nothing_at_a_stop() -> None:
         await drained(server)
 
 
+async def test_a_wrapper_written_by_hand_loses_nothing_when_the_launcher_is_killed() -> None:
+    async with serving("tests.apps.wrapped:by_hand", workers=3, env={"JOB_S": "1.5"}) as server:
+        await server.started(3)
+        assert len((await server.get("/job")).json()) == 3
+        await server.said("job begins", 3)
+        server.signal(signal.SIGKILL)
+        # All output is read: its workers have ended, too.
+        await server.ended()
+        assert server.count("job ends") == 3
+        assert not server.found("drain timeout|leave cancelled|inside of ipc.lifespan")
+
+
 async def test_an_app_that_never_leaves_the_lifespan_is_left_for_it_and_that_is_said() -> None:
     async with serving("tests.apps.wrapped:staying", workers=2, env={"JOB_S": "1.5"}) as server:
         await server.started(2)
@@ -103,16 +115,17 @@ WHOLE = ["tests.apps.wrapped:whole", "--wrap"]
         ["tests.apps.wrapped:answer", "--wrap", "--lifespan", "off"],
         ["tests.apps.wrapped:factory", "--wrap", "--factory"],
         ["tests.apps.wrapped:silent", "--wrap"],
-        ["tests.apps.wrapped:naive", "--wrap"],
-        ["tests.apps.wrapped:brief", "--wrap"],
+        pytest.param(["tests.apps.wrapped:naive", "--wrap"], marks=pytest.mark.slow),
+        pytest.param(["tests.apps.wrapped:brief", "--wrap"], marks=pytest.mark.slow),
         ["tests.apps.wrapped:member", "--wrap"],
-        ["tests.apps.wrapped:by_hand", "--wrap"],
+        pytest.param(["tests.apps.wrapped:by_hand", "--wrap"], marks=pytest.mark.slow),
         ["tests.apps.wrapped:wrapped_in_code"],
-        ["tests.apps.wrapped:wrapped_in_code", "--wrap"],
+        ["tests.apps.wrapped:routed"],
+        pytest.param(["tests.apps.wrapped:wrapped_in_code", "--wrap"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
-async def test_every_kind_of_app_is_wrapped_serves_and_drains(arguments: list[str]) -> None:
+async def test_every_kind_of_app_serves_and_drains(arguments: list[str]) -> None:
     async with serving(*arguments, workers=2) as server:
         await drained(server, 2)
 

@@ -261,6 +261,8 @@ class IPC(Asking, Publishing, Electing):
             # It is a member already.
             yield
             return
+        if self._endpoint is None and station.current is None:
+            warn_if_alone()
         endpoint = self._enter()
         try:
             await endpoint.join()
@@ -292,7 +294,6 @@ class IPC(Asking, Publishing, Electing):
         here = station.current
         if here is not None:
             return here.open(self._registry, self, self._leave)
-        warn_if_alone()
         return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)
 
     async def _leave(self, endpoint: Endpoint) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -76,6 +77,20 @@ async def job_route(request: Request) -> JSONResponse:
 inner = Starlette(routes=[Route("/job", job_route)])
 by_hand = ByHand(inner)
 by_hand_in_vain = ByHand(answer)
+
+
+# --- an app and a router of it that enter it each
+
+router = APIRouter(lifespan=ipc.lifespan)
+
+
+@router.get("/job")
+async def routed_job() -> list[int]:
+    return list(await ipc.broadcast("job"))
+
+
+routed = FastAPI(lifespan=ipc.lifespan)
+routed.include_router(router)
 
 
 # --- lifespans of apps, each in one function
