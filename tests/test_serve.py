@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -230,7 +231,7 @@ async def test_a_pool_of_the_apps_keeps_no_port_busy_and_ends_with_its_worker(tm
         child = await strings.call(a, "fork_and_hold", 20)
         await eventually(lambda: not _sockets(child) & _sockets(b), "the child holds no listening socket")
         assert is_running(child)
-        assert await strings.call(b, "start_method") == "spawn"
+        assert await strings.call(b, "start_method") == multiprocessing.get_context().get_start_method()
         os.kill(child, signal.SIGTERM)
         await eventually(lambda: not is_running(child), "the forked child answers SIGTERM itself")
         assert await strings.server.stop() == 0

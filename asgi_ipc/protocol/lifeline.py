@@ -30,6 +30,22 @@ class _Word(msgspec.Struct, frozen=True, tag=True, tag_field="word"):
 # --- from the launcher to a worker
 
 
+class Kin(msgspec.Struct, frozen=True):
+    """What makes the worker a child of the launcher in the eyes of `multiprocessing`.
+
+    Attributes:
+        given: what a child is given: `authkey`, a secret, and settings.
+        name: of the process.
+        tracker_fd: the write end of the resource tracker's pipe, inherited.
+        sentinel_fd: can be read as soon as the launcher has ended; inherited.
+    """
+
+    given: dict[str, Any]
+    name: str
+    tracker_fd: int
+    sentinel_fd: int
+
+
 class Handover(_Word, frozen=True):
     """First of all: what a newborn process is given before it imports anything of the app."""
 
@@ -44,6 +60,7 @@ class Handover(_Word, frozen=True):
     exit_timeout_s: float = 2.0
     # What the starter of the server had blocked; the children of the workers get this mask.
     signal_mask: list[int] = []
+    kin: Kin | None = None
 
 
 class Welcome(_Word, frozen=True):
