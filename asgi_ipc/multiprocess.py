@@ -23,7 +23,6 @@ def for_children() -> dict[str, Any]:
     data = {
         "authkey": bytes(current_process().authkey),
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]
-        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]
         "parent_name": current_process().name,
     }
     logger = util._logger  # type: ignore[attr-defined]
