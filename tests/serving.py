@@ -48,6 +48,13 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def is_tracker(pid: int) -> bool:
+    """Whether that process is a resource tracker of `multiprocessing`."""
+    with suppress(OSError):
+        return b"resource_tracker import main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     """Wait for something in another process that no event tells of."""
     async with asyncio.timeout(DEADLINE_S):
@@ -105,8 +112,8 @@ class Server:
         return self.workers()
 
     def workers(self) -> list[int]:
-        """The pids of the server's children."""
-        return children(self.pid)
+        """The pids of the server's workers: its children, but for a resource tracker."""
+        return [pid for pid in children(self.pid) if not is_tracker(pid)]
 
     async def get(self, path: str) -> httpx.Response:
         """One request on a connection of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -230,7 +231,7 @@ async def test_a_pool_of_the_apps_keeps_no_port_busy_and_ends_with_its_worker(tm
         child = await strings.call(a, "fork_and_hold", 20)
         await eventually(lambda: not _sockets(child) & _sockets(b), "the child holds no listening socket")
         assert is_running(child)
-        assert await strings.call(b, "start_method") == "spawn"
+        assert await strings.call(b, "start_method") == multiprocessing.get_context().get_start_method()
         os.kill(child, signal.SIGTERM)
         await eventually(lambda: not is_running(child), "the forked child answers SIGTERM itself")
         assert await strings.server.stop() == 0
@@ -239,10 +240,12 @@ async def test_a_pool_of_the_apps_keeps_no_port_busy_and_ends_with_its_worker(tm
 async def test_workers_hold_no_descriptor_of_ours_that_a_child_of_theirs_inherits(tmp_path: Path) -> None:
     async with puppets(tmp_path, workers=2) as (strings, (a, b)):
         child = await strings.call(a, "fork_and_hold", 20)
-        stdio = {os.readlink(f"/proc/{b}/fd/{fd}") for fd in (0, 1, 2)}
+        shared = {os.readlink(f"/proc/{b}/fd/{fd}") for fd in (0, 1, 2)}
+        # Children of workers have the same resource tracker.
+        shared.add(await strings.call(b, "tracker_pipe"))
         # A pipe that both hold is a message pipe: a's own, or b's.
-        assert (_pipes(a) & _pipes(b)) - stdio
-        await eventually(lambda: not (_pipes(child) & _pipes(b)) - stdio, "the child has closed ours")
+        assert (_pipes(a) & _pipes(b)) - shared
+        await eventually(lambda: not (_pipes(child) & _pipes(b)) - shared, "the child has closed ours")
         assert is_running(child)
         os.kill(a, signal.SIGKILL)
         assert len(await strings.call(b, "members", 2)) == 2

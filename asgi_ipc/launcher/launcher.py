@@ -18,9 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, assert_never
 
+from msgspec import structs
+
+from asgi_ipc import multiprocess
 from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
+from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol import lifeline as words
 from asgi_ipc.protocol.events import (
@@ -105,6 +109,7 @@ class Launcher:
         """Start the workers and keep them until a signal or their failure ends it."""
         self._loop = asyncio.get_running_loop()
         self._listen_to_signals()
+        self._tracker = Tracker()
         if self._run.starter is not None:
             self._loop.add_reader(self._run.starter, self._hear_starter, self._run.starter)
         watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
@@ -117,6 +122,7 @@ class Launcher:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
             self._stop_listening()
+            self._tracker.close()
             if self._run.starter is not None:
                 self._loop.remove_reader(self._run.starter)
         return self._status
@@ -193,7 +199,9 @@ class Launcher:
 
     def _start(self, generation: int, slot: int, restart_round: int) -> None:
         try:
-            process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes)
+            kin = words.Kin(multiprocess.for_children(), f"SpawnProcess-{generation}", *self._tracker.fds())
+            inherited = (kin.tracker_fd, kin.sentinel_fd)
+            process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes, inherited)
         except OSError as error:
             self._post(
                 WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
@@ -203,13 +211,14 @@ class Launcher:
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
         self._relay.connect(Worker(process.pid, slot, generation), restart_round)
-        self._relay.tell(generation, self._run.handover(slot, generation))
+        self._relay.tell(generation, structs.replace(self._run.handover(slot, generation), kin=kin))
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
         self._post(WorkerStarted(generation, process.pid))
 
     def _reap(self) -> None:
         if os.getpid() == 1:
             self._reap_everybody()
+        self._tracker.reap()
         for generation, process in list(self._processes.items()):
             status = process.reap()
             if status is not None:

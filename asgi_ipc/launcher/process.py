@@ -66,7 +66,14 @@ class WorkerProcess:
     the process; nothing is left open then.
     """
 
-    def __init__(self, generation: int, sockets: Sequence[socket.socket], pipe_bytes: int | None) -> None:
+    def __init__(
+        self,
+        generation: int,
+        sockets: Sequence[socket.socket],
+        pipe_bytes: int | None,
+        also: Sequence[int] = (),
+    ) -> None:
+        """`also`: descriptors that it inherits by the numbers that they have here."""
         self.generation = generation
         self._parser = WordParser()
         self._remainder = b""
@@ -86,7 +93,8 @@ class WorkerProcess:
             always.callback(theirs.close)
             on_failure.callback(self.lifeline.close)
             self.lifeline.setblocking(False)
-            self._popen = _spawn([theirs.fileno(), read_end, own_arena, *(each.fileno() for each in sockets)])
+            own = [theirs.fileno(), read_end, own_arena, *(each.fileno() for each in sockets)]
+            self._popen = _spawn(own, also)
             on_failure.pop_all()
         self.pid = self._popen.pid
 
@@ -173,11 +181,15 @@ class WorkerProcess:
         self.lifeline.close()
 
 
-def _spawn(fds: list[int]) -> subprocess.Popen[bytes]:
-    # The child inherits the mask, and lifts it when it can answer.
+def _spawn(fds: list[int], also: Sequence[int]) -> subprocess.Popen[bytes]:
+    return start_quietly(_command(fds), [*(fd for fd in fds if fd >= 0), *also])
+
+
+def start_quietly(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
+    """Start a process that inherits `fds` and lifts its mask when it can answer signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
-        return subprocess.Popen(_command(fds), pass_fds=[fd for fd in fds if fd >= 0])
+        return subprocess.Popen(command, pass_fds=fds)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -31,6 +31,22 @@ class _Word(msgspec.Struct, frozen=True, tag=True, tag_field="word"):
 # --- from the launcher to a worker
 
 
+class Kin(msgspec.Struct, frozen=True):
+    """What makes the worker a child of the launcher in the eyes of `multiprocessing`.
+
+    Attributes:
+        given: what a child is given: `authkey`, a secret, and settings.
+        name: of the process.
+        tracker_fd: the write end of the resource tracker's pipe, inherited.
+        sentinel_fd: can be read as soon as the launcher has ended; inherited.
+    """
+
+    given: dict[str, Any]
+    name: str
+    tracker_fd: int
+    sentinel_fd: int
+
+
 class Handover(_Word, frozen=True):
     """First of all: what a newborn process is given before it imports anything of the app.
 
@@ -53,6 +69,7 @@ class Handover(_Word, frozen=True):
     signal_mask: list[int] = []
     argv: list[Any] = []
     beat_s: float = BEAT_S
+    kin: Kin | None = None
 
 
 class Welcome(_Word, frozen=True):

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Final
 
-# In the launcher: the listening socket and the event loop's own three.
-LAUNCHER_OWN: Final = 4
+# In the launcher: the listening socket, the event loop's own three, and two pipes for `multiprocessing`.
+LAUNCHER_OWN: Final = 8
 
 # The launcher keeps the write end, the arena and the lifeline of each worker; while it starts one it has
 # two of each open, and the pair by which the child says that its exec has failed.
 PER_WORKER: Final = 3
 WHILE_STARTING: Final = 8
 
-# In a worker: 0 to 2, what it is started with (3), and uvloop's own, its reserve for a full table among
+# In a worker: 0 to 2, what it is started with (5), and uvloop's own, its reserve for a full table among
 # them (10; asyncio has 3); and a few for imports and for clients. A write end and an arena for each other
 # worker, and for a newcomer, come on top.
-WORKER_OWN: Final = 24
+WORKER_OWN: Final = 26
 PER_PEER: Final = 2
 
 _RAISE_DESCRIPTORS: Final = (

@@ -42,7 +42,7 @@ READ_BYTES: Final = 64 * 1024
 # After the launcher's death, and after the end of the last request, a process has this long to end by
 # itself: an orphan's drain (4 s, see endpoint.py) and a bit; out within the promised 5 s. A loop that does
 # not turn has this long, too, whatever request is open.
-GUARD_GRACE_S: Final = 4.3
+GUARD_GRACE_S: Final = 4.5
 
 # How often the guard looks whether a request is open and the loop turns.
 GUARD_STEP_S: Final = 0.05

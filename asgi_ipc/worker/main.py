@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import multiprocessing
 import os
 import resource
 import signal
@@ -26,9 +25,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.lifespan.on import LifespanOn
 
+from asgi_ipc import multiprocess
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.protocol import limits
-from asgi_ipc.protocol.lifeline import Failed, Ready, Retiring
+from asgi_ipc.protocol.lifeline import Failed, Kin, Ready, Retiring
 from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.protocol.texts import restored
 from asgi_ipc.worker import descriptors, ending, signals, station
@@ -211,6 +211,15 @@ def _tell_all_but_exits(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def _be_child(kin: Kin) -> None:
+    """As a child of `multiprocessing` begins: in its eyes this is one of the launcher's."""
+    for fd in (kin.tracker_fd, kin.sentinel_fd):
+        os.set_inheritable(fd, False)
+    # The tracker's is for forked children, too.
+    descriptors.hold(kin.sentinel_fd)
+    multiprocess.be_child(kin.given, kin.name, kin.tracker_fd, kin.sentinel_fd)
+
+
 def main(arguments: list[str]) -> None:
     """Run one worker. The arguments are descriptors: lifeline, pipe, arena or -1, listening sockets."""
     fds = [int(argument) for argument in arguments]
@@ -225,9 +234,8 @@ def main(arguments: list[str]) -> None:
     sys.path[:] = restored(handover.sys_path)
     sys.argv[:] = restored(handover.argv)
     lifeline.guard(handover.beat_s)
-    # As in uvicorn's own workers: a pool that the app makes starts afresh, instead of as a fork of a
-    # running server with all that it holds.
-    multiprocessing.set_start_method("spawn", force=True)
+    if handover.kin is not None:
+        _be_child(handover.kin)
     settings = Settings(
         cookie=handover.cookie,
         max_packet_bytes=handover.max_packet_bytes,

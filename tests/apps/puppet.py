@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,11 @@ async def start_method() -> str | None:
     return multiprocessing.get_start_method()
 
 
+async def tracker_pipe() -> str:
+    """The pipe to the resource tracker, as the kernel names it."""
+    return os.readlink(f"/proc/self/fd/{resource_tracker.getfd()}")
+
+
 async def babble() -> None:
     """Say what is no word on this worker's own lifeline."""
     from asgi_ipc.worker import station
@@ -272,6 +278,7 @@ COMMANDS: Commands = {
     "broadcast": ipc.broadcast,
     "babble": babble,
     "start_method": start_method,
+    "tracker_pipe": tracker_pipe,
     "broadcast_nowait": broadcast_nowait,
     "reply": ipc.reply,
     "received": received,

@@ -83,9 +83,12 @@ async def _breed(strings: Puppets, worker: int, kept: Kept) -> int:
 def _look(strings: Puppets, kept: Kept, seen: _Seen) -> None:
     """Compare what every child holds with all that is ours."""
     launcher = strings.server.pid
-    workers = children(launcher)
+    workers = strings.server.workers()
     held = links(launcher)
     ours = named(held.values()) - {held[fd] for fd in (0, 1, 2)}
+    for tracker in set(children(launcher)) - set(workers):
+        # Its pipe is for children of workers, too.
+        ours -= named(links(tracker).values())
     # A write end of each pipe, an end of each lifeline, the listening socket, the loop's own pair.
     assert len(ours) >= 2 * len(workers) + 1, ours
     for worker in workers:

@@ -1,0 +1,76 @@
+"""The resource tracker of `multiprocessing`, one for all workers, and the sentinel of their parent.
+
+Law: a tracker unlinks what is left when the last write end of its pipe is
+closed (resource_tracker.py), so all workers must have the same, and it must
+live as long as the server. Most servers need none: the pipe is there from the
+start, and its reader is started when somebody has written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import subprocess
+
+from asgi_ipc import multiprocess
+from asgi_ipc.launcher.limits import describe_refusal
+from asgi_ipc.launcher.process import start_quietly
+from asgi_ipc.loggers import LastingLogger
+
+logger = LastingLogger("uvicorn.error")
+
+
+class Tracker:
+    """Owns the write end that workers inherit, and a pipe that ends with this process. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._read_end = self._write_end = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        # Readable for workers as soon as nobody holds the other end.
+        self._sentinel, self._alive = os.pipe()
+
+    def fds(self) -> tuple[int, int]:
+        """For a worker that is about to be started: the write end, and the sentinel."""
+        return self._current_write_end(), self._sentinel
+
+    def _current_write_end(self) -> int:
+        if multiprocess.program_has_tracker():
+            # It may have shared memory of its own, which workers attach to.
+            return multiprocess.program_tracker()
+        if self._write_end < 0:
+            self._read_end, self._write_end = os.pipe()
+            self._loop.add_reader(self._read_end, self._start)
+        return self._write_end
+
+    def reap(self) -> None:
+        """A child has ended. If it was the tracker, the next worker gets another one, as from Python."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+            os.close(self._write_end)
+            self._write_end = -1
+
+    def close(self) -> None:
+        """The server has ended: let the tracker clean up when the children of workers have ended, too."""
+        if self._read_end >= 0 and select.select([self._read_end], [], [], 0)[0]:
+            self._start()
+        self._stop_listening()
+        for fd in (self._write_end, self._sentinel, self._alive):
+            if fd >= 0:
+                os.close(fd)
+
+    def _start(self) -> None:
+        try:
+            command = multiprocess.tracker_command(self._read_end)
+            self._process = start_quietly(command, [self._read_end])
+        except OSError as error:
+            # Workers find nobody at the other end, and start trackers of their own.
+            logger.error("The resource tracker can't be started: %s", describe_refusal(error))
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if self._read_end >= 0:
+            self._loop.remove_reader(self._read_end)
+            os.close(self._read_end)
+            self._read_end = -1

@@ -1,0 +1,65 @@
+"""What `multiprocessing` hands to the children that it starts, for workers, which it does not start.
+
+Law: every private name of `multiprocessing` stands in this file, and is used
+as spawn.py does it: `get_preparation_data` and `prepare`, and `spawn_main` for
+tracker and parent. Tried with Python 3.11.7, 3.12.1 and 3.13.0. If a later one
+lacks a name, no worker starts, with an AttributeError; a tracker whose words
+change is its own module's, since both ends of the pipe are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from multiprocessing import current_process, get_start_method, process, resource_tracker, spawn, util
+from typing import Any, Final
+
+# A program that PyInstaller has frozen, and that calls freeze_support(), knows a tracker by these words.
+_TRACKER: Final = "from multiprocessing.resource_tracker import main;main({})"
+
+
+def for_children() -> dict[str, Any]:
+    """In the parent: what its children are given, as plain data. One of it, `authkey`, is a secret."""
+    data = {
+        "authkey": bytes(current_process().authkey),
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]
+        "parent_name": current_process().name,
+    }
+    logger = util._logger  # type: ignore[attr-defined]
+    if logger is not None:
+        data["log_level"] = logger.getEffectiveLevel()
+    method = get_start_method(allow_none=True)
+    if method is not None:  # chosen by the program; otherwise an app may choose
+        data["start_method"] = method
+    return data
+
+
+def be_child(data: dict[str, Any], name: str, tracker_fd: int, sentinel_fd: int) -> None:
+    """In a child: take what `for_children` has given.
+
+    `sentinel_fd` can be read as soon as the parent has ended.
+    """
+    parent = process._ParentProcess(  # type: ignore[attr-defined]
+        data.pop("parent_name"), os.getppid(), sentinel_fd
+    )
+    process._parent_process = parent  # type: ignore[attr-defined]
+    resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]
+    spawn.prepare({**data, "name": name})
+
+
+def program_has_tracker() -> bool:
+    """Whether this process has a tracker by now, its own or its parent's."""
+    return resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]
+
+
+def program_tracker() -> int:
+    """The write end of its pipe; the tracker is started anew if it has died."""
+    fd = resource_tracker.getfd()
+    assert fd is not None
+    return fd
+
+
+def tracker_command(fd: int) -> list[str]:
+    """How a tracker that reads from `fd` is started."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    return [os.fsdecode(spawn.get_executable()), *flags, "-c", _TRACKER.format(fd)]
