@@ -148,7 +148,8 @@ async def _ends(options: list[str]) -> list[tuple[int, int]]:
             # It serves until the other one has said something, too.
             await all_said.wait()
             if said:
-                await server.started(2)
+                # Before that a SIGTERM may find no handler yet.
+                await server.started(1)
                 server.signal(signal.SIGTERM)
             return said, await server.ended()
 
