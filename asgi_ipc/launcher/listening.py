@@ -81,7 +81,7 @@ class Listener:
                 try:
                     # Nobody can connect yet, whatever the mode has been until here.
                     if owner != (-1, -1):
-                        os.chown(config.uds, *owner)
+                        _give(config.uds, owner)
                     mode = left_mode if mode is None else mode
                     if mode is not None:
                         os.chmod(config.uds, mode)
@@ -145,6 +145,13 @@ def _listening(bound: socket.socket, backlog: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _give(path: str, owner: tuple[int, int]) -> None:
+    try:
+        os.chown(path, *owner)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, for --uds-owner") from error
 
 
 class _Where:
@@ -222,8 +229,9 @@ def _holder(path: str) -> str | None:
             client.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return None
-        except OSError as error:
-            return f" ({error.strerror})"
+        except BlockingIOError:
+            # Somebody does, and is busy.
+            return ""
         if not hasattr(socket, "SO_PEERCRED"):
             return ""
         pid, _, _ = _UCRED.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
