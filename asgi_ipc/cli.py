@@ -17,7 +17,7 @@ import uvicorn
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc import NEEDS_UNIX, __version__
+from asgi_ipc import NEEDS_UNIX, __version__, places
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.frozen import become_worker
 
@@ -157,6 +157,7 @@ def _serve(**values: Any) -> None:
         # It means something here only if it was given.
         values.pop("timeout_worker_healthcheck", None)
     try:
+        places.check(__name__)
         status = serve(app, workers=workers, options=values, argv=[sys.argv[0], *context.obj])
     except LauncherError as error:
         name, _, rest = str(error).partition(" ")

@@ -10,6 +10,7 @@ else may start here.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -26,6 +27,10 @@ def _take() -> list[str] | None:
     place = sys.argv.index(MARK)
     behind = sys.argv[place + 1 :]
     del sys.argv[place:]
+    for fd in behind:
+        # What the program starts above `run` gets none of them.
+        if int(fd) >= 0:
+            os.set_inheritable(int(fd), False)
     return behind
 
 

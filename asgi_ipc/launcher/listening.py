@@ -70,19 +70,18 @@ class Listener:
     def _bound(
         self, config: uvicorn.Config, mode: int | None, owner: tuple[int, int], held: _Held
     ) -> socket.socket:
-        has_port = config.uds is None and config.fd is None
-        where = config.uds or (f"{config.host}:{config.port}" if has_port else f"descriptor {config.fd}")
+        where = _Where(config)
         try:
             if config.uds is None:
                 return _listening(config.bind_socket(), config.backlog)
             with _one_at_a_time(os.path.dirname(config.uds) or "."):
-                left_mode = _make_room(config.uds)
+                left_mode = _make_room(config.uds, where)
                 bound = config.bind_socket()
                 self._file = _number(config.uds)
                 try:
                     # Nobody can connect yet, whatever the mode has been until here.
                     if owner != (-1, -1):
-                        os.chown(config.uds, *owner)
+                        _give(config.uds, owner)
                     mode = left_mode if mode is None else mode
                     if mode is not None:
                         os.chmod(config.uds, mode)
@@ -94,16 +93,16 @@ class Listener:
         except SystemExit as error:
             # uvicorn has said the reason.
             reason = held.records[-1].msg if held.records else "see above"
-            raise _refused(where, reason, has_port) from error
+            raise where.refused(reason) from error
         except (OSError, ValueError, TypeError, OverflowError) as error:
-            raise _refused(where, error, has_port) from error
+            raise where.refused(error) from error
 
 
 def parse_mode(given: str | int) -> int:
     """The mode of a file: octal digits, or a number. Raises LauncherError."""
     try:
         mode = int(given, 8) if isinstance(given, str) else given
-        if not 0 <= mode <= 0o777:
+        if not isinstance(mode, int) or not 0 <= mode <= 0o777:
             raise ValueError
     except (ValueError, TypeError):
         raise LauncherError(f"uds_mode is a mode from 000 to 777, octal, not {given!r}") from None
@@ -148,10 +147,31 @@ def _listening(bound: socket.socket, backlog: int) -> socket.socket:
     return bound
 
 
-def _refused(where: str, reason: object, has_port: bool = False) -> LauncherError:
-    is_in_use = has_port and getattr(reason, "errno", None) == errno.EADDRINUSE
-    hint = "; --port chooses another one" if is_in_use else ""
-    return LauncherError(f"can't listen on {where}: {reason}{hint}")
+def _give(path: str, owner: tuple[int, int]) -> None:
+    try:
+        os.chown(path, *owner)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, for --uds-owner") from error
+
+
+class _Where:
+    """The place, in words, with the options that say it."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._has_port = False
+        if config.uds is not None:
+            self._place, self._options = config.uds, "--uds"
+        elif config.fd is not None:
+            self._place, self._options = f"descriptor {config.fd}", "--fd"
+        else:
+            self._place, self._options = f"{config.host}:{config.port}", "--host and --port"
+            self._has_port = True
+
+    def refused(self, reason: object) -> LauncherError:
+        """To be raised."""
+        is_taken = self._has_port and getattr(reason, "errno", None) == errno.EADDRINUSE
+        hint = "--port chooses another one" if is_taken else f"see {self._options}"
+        return LauncherError(f"can't listen on {self._place}: {reason}; {hint}")
 
 
 def _number(path: str) -> tuple[int, int]:
@@ -183,17 +203,17 @@ def _one_at_a_time(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _make_room(path: str) -> int | None:
+def _make_room(path: str, where: _Where) -> int | None:
     """Remove a socket file that nobody accepts at; its mode, or None if there was no file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISSOCK(found.st_mode):
-        raise _refused(path, "there is a file that is no socket, and is not removed")
+        raise where.refused("there is a file that is no socket, and is not removed")
     holder = _holder(path)
     if holder is not None:
-        raise _refused(path, f"another server listens there{holder}")
+        raise where.refused(f"another server listens there{holder}")
     with suppress(FileNotFoundError):
         if _number(path) == (found.st_dev, found.st_ino):
             os.unlink(path)
@@ -209,8 +229,9 @@ def _holder(path: str) -> str | None:
             client.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return None
-        except OSError as error:
-            return f" ({error.strerror})"
+        except BlockingIOError:
+            # Somebody does, and is busy.
+            return ""
         if not hasattr(socket, "SO_PEERCRED"):
             return ""
         pid, _, _ = _UCRED.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))

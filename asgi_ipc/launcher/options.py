@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.config import HTTP_PROTOCOLS, INTERFACES, LIFESPAN, LOOP_FACTORIES, WS_PROTOCOLS
+from uvicorn.config import HTTP_PROTOCOLS, INTERFACES, LIFESPAN, LOG_LEVELS, LOOP_FACTORIES, WS_PROTOCOLS
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from asgi_ipc.errors import LauncherError
@@ -67,6 +67,9 @@ def check(theirs: Mapping[str, Any]) -> None:
     for name, choices in (("lifespan", LIFESPAN), ("interface", INTERFACES)):
         if name in given and given[name] not in choices:
             raise LauncherError(f"{name} is one of {', '.join(choices)}, not {given[name]!r}")
+    level = given.get("log_level")
+    if isinstance(level, str) and level.lower() not in LOG_LEVELS:
+        raise LauncherError(f"log_level is one of {', '.join(LOG_LEVELS)}, not {level!r}")
     if given.get("http2") and given.get("http") != "zttp":
         raise LauncherError("http2 needs the protocol of --http zttp")
     for header in given.get("headers", ()):
@@ -107,7 +110,8 @@ def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
         reason = _in_one_line(error)
         logging.disable()
         try:
-            for name in given:
+            # Without `reload` none of what goes with it would matter.
+            for name in sorted(given, key="reload".__eq__):
                 try:
                     make(**{each: given[each] for each in given if each != name})
                 except Exception:  # noqa: BLE001

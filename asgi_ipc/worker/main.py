@@ -23,6 +23,7 @@ from typing import Final
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.lifespan.on import LifespanOn
 
 from asgi_ipc import multiprocess
@@ -90,7 +91,7 @@ class WorkerServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
         self._here.attach(self._stop)
-        with self._telling_failure():
+        with self.telling_failure():
             self.config.load()
             self._loading = False
         if self._wraps:
@@ -108,7 +109,7 @@ class WorkerServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app and listen; then tell the launcher."""
-        with self._telling_failure():
+        with self.telling_failure():
             await super().startup(sockets)
         if not self._here.was_joined:
             logger.warning(_HINT, " (--lifespan off)" if self.config.lifespan == "off" else "")
@@ -182,7 +183,7 @@ class WorkerServer(uvicorn.Server):
             raise SystemExit(0)
 
     @contextlib.contextmanager
-    def _telling_failure(self) -> Iterator[None]:
+    def telling_failure(self) -> Iterator[None]:
         """What keeps the app from starting goes to the launcher, with at most one traceback."""
         captured = _CapturedErrors()
         logger.awake().addFilter(captured)
@@ -203,7 +204,22 @@ class WorkerServer(uvicorn.Server):
     def _fail(self, reason: str) -> None:
         if f"[Errno {errno.EMFILE}]" in reason:
             reason += f"\n{limits.no_descriptor_here(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}."
-        self._here.lifeline.send(Failed(reason))
+        # The path of a file that is no UTF-8, in a traceback.
+        self._here.lifeline.send(Failed(reason.encode(errors="backslashreplace").decode()))
+
+
+def check_imports(config: uvicorn.Config) -> None:
+    """Have an option's import string that names nothing told of, as any failed start, and exit."""
+    for name in ("loop", "http", "ws"):
+        value = getattr(config, name)
+        if not isinstance(value, str) or ":" not in value:
+            continue
+        try:
+            if not callable(import_from_string(value)):
+                raise ImportFromStringError("it can't be called.")
+        except (ImportError, ImportFromStringError) as error:
+            logger.error("--%s %s: %s", name, value, error)
+            raise SystemExit(STARTUP_FAILURE) from error
 
 
 def _tell_all_but_exits(lost: sys.UnraisableHookArgs) -> None:
@@ -244,12 +260,19 @@ def main(arguments: list[str]) -> None:
     )
     me = Worker(os.getpid(), handover.slot, handover.generation)
     station.current = Station(lifeline, fds[1], me, settings, fds[2], handover.beat_s)
-    config = uvicorn.Config(**handover.uvicorn)
+    try:
+        config = uvicorn.Config(**restored(handover.uvicorn))
+    except Exception as error:  # noqa: BLE001  # what the options name has changed since the launcher looked
+        lifeline.send(Failed(f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()))
+        raise SystemExit(STARTUP_FAILURE) from None
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
     server = WorkerServer(config, station.current, sockets, handover.wrap)
     signals.receive(handover.signal_mask, lifeline.wake)
+    with server.telling_failure():
+        check_imports(config)
+        loop_factory = config.get_loop_factory()
     with (
-        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+        asyncio.Runner(loop_factory=loop_factory) as runner,
         ending.bounded(handover.exit_timeout_s, runner),
     ):
         runner.run(server.serve(sockets))

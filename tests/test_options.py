@@ -1,0 +1,301 @@
+"""Options: what can't be meant is one line that names the option, and nothing has been started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import httpx
+import pytest
+import uvicorn
+from click.core import ParameterSource
+
+import asgi_ipc
+from asgi_ipc.cli import main
+from tests.serving import DEADLINE_S, ROOT, free_port, serving, started
+
+APP = "tests.apps.plain:app"
+
+# A certificate for localhost and its key, the key once more encrypted ("secret"), and somebody else's key.
+CERTIFICATES = ROOT / "tests" / "certificates"
+CERTIFICATE, KEY = str(CERTIFICATES / "cert.pem"), str(CERTIFICATES / "key.pem")
+OTHER_KEY, ENCRYPTED_KEY = str(CERTIFICATES / "other_key.pem"), str(CERTIFICATES / "encrypted_key.pem")
+NO_PEM = str(Path(__file__))
+
+# The option that is named, all that is given, and where uvicorn refuses it, too.
+Case = tuple[str, list[str]]
+
+
+def _each(option: str, *values: str) -> list[Case]:
+    return [(option, [option, value]) for value in values]
+
+
+CASES: list[Case] = [
+    *_each("--port", "-1", "65536", "99999", "1.5", "many"),
+    *_each("--host", "256.1.1.1", "a" * 64 + ".example", "no host", "no-such-host.invalid"),
+    *_each("--fd", "-1", "99", "3"),
+    *_each("--uds", "", "/no/such/folder/sock", "/tmp/" + "x" * 200, NO_PEM, "/tmp"),
+    *[("--uds-mode", ["--uds", "never", "--uds-mode", mode]) for mode in ("888", "1777", "rw", "")],
+    ("--uds-mode", ["--uds-mode", "660"]),
+    *[("--uds-owner", ["--uds", "never", "--uds-owner", owner]) for owner in ("nobody-such", ":", "0:9x")],
+    ("--uds-owner", ["--uds", "never", "--uds-owner", "4294967295"]),
+    ("--uds-owner", ["--uds-owner", "root"]),
+    *_each("--workers", "0", "-1", "513", "many"),
+    *_each("--loop", "nonsense", "zuvloop"),
+    *_each("--http", "nonsense"),
+    *_each("--ws", "nonsense", "wsproto"),
+    ("--http2", ["--http2"]),
+    *_each("--ws-max-size", "0", "-1"),
+    *_each("--ws-max-queue", "-1", "many"),
+    *_each("--ws-ping-interval", "-1", "nan", "inf"),
+    *_each("--ws-ping-timeout", "-1", "nan", "inf"),
+    *_each("--ws-per-message-deflate", "maybe"),
+    *_each("--lifespan", "nonsense"),
+    *_each("--interface", "nonsense"),
+    *_each("--log-level", "nonsense"),
+    *_each("--env-file", "/no/such/file", "BINARY"),
+    *_each(
+        "--log-config", "/no/such/file", "BAD.json", "LIST.json", "CLASS.json", "VERSION.yaml", "BAD.yaml"
+    ),
+    *_each("--log-config", "BAD.ini", "BINARY"),
+    *_each("--root-path", "/caf\u00e9", "/a\nb"),
+    *_each("--limit-concurrency", "0", "-1"),
+    *_each("--limit-max-requests", "0", "-1"),
+    *_each("--limit-max-requests-jitter", "-1"),
+    *_each("--backlog", "-1", "2147483648"),
+    *_each("--timeout-keep-alive", "-1", "9999999999"),
+    *_each("--timeout-graceful-shutdown", "-1"),
+    *_each("--timeout-worker-healthcheck", "1", "0", "-1", "99999"),
+    *_each("--header", "no-colon", "a b:c", ":x", "X:\u20ac", "X:a\r\nb"),
+    *_each("--app-dir", "/no/such/folder", NO_PEM),
+    *_each("--h11-max-incomplete-event-size", "0", "-1"),
+    *[("--reload-dir", ["--reload", "--reload-dir", "/no/such/folder"])],
+    *[("--reload-include", ["--reload", "--reload-include", pattern]) for pattern in ("/absolute/*",)],
+    *_each("--reload-delay", "-1", "nan"),
+    *_each("--ssl-certfile", "/no/such/file", NO_PEM, "/tmp"),
+    *_each("--ssl-keyfile", KEY),
+    *[("--ssl-keyfile", ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", key]) for key in ("/no", OTHER_KEY)],
+    ("--ssl-keyfile-password", ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY]),
+    (
+        "--ssl-keyfile-password",
+        ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY, "--ssl-keyfile-password", "wrong"],
+    ),
+    *_each("--ssl-version", "99"),
+    *_each("--ssl-cert-reqs", "9"),
+    *_each("--ssl-ca-certs", "/no/such/file", NO_PEM),
+    *_each("--ssl-ciphers", "nonsense"),
+    *_each("--drain-timeout", "-1", "nan"),
+    *_each("--worker-hang-timeout", "1.9", "nan"),
+    *_each("--max-message-bytes", "0"),
+    *_each("--max-packet-bytes", "1"),
+    *_each("--pipe-bytes", "1"),
+    *_each("--stop-at-eof", "-1", "99"),
+]
+
+ENVIRONMENTS: list[tuple[str, dict[str, str]]] = [
+    ("--port", {"UVICORN_PORT": "nonsense"}),
+    ("--port", {"UVICORN_PORT": "99999"}),
+    ("--reload", {"UVICORN_RELOAD": "maybe"}),
+    ("--ssl-certfile", {"UVICORN_SSL_CERTFILE": "/no/such/file"}),
+    ("--workers", {"UVICORN_WORKERS": "0"}),
+    ("$WEB_CONCURRENCY", {"WEB_CONCURRENCY": "many"}),
+    ("$WEB_CONCURRENCY", {"WEB_CONCURRENCY": "0"}),
+    ("$WEB_CONCURRENCY", {"WEB_CONCURRENCY": ""}),
+]
+
+FILES = {
+    "BAD.json": b"{",
+    "LIST.json": b"[]",
+    "CLASS.json": b'{"version": 1, "handlers": {"a": {"class": "no.such.Handler"}}}',
+    "VERSION.yaml": b"version: 2",
+    "BAD.yaml": b"a: [\nb: ]",
+    "BAD.ini": b"[loggers]\nkeys=nobody\n",
+    "BINARY": b"\xff\xfe\x00A=\xe9",
+}
+
+
+def _forked(call: Callable[[], Any]) -> tuple[int, str]:
+    """What a process makes of that call, and all that it says. In a fork: the modules are loaded."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        _child(call, write_end)
+    os.close(write_end)
+    with open(read_end, "rb") as output:
+        said = output.read().decode(errors="replace")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+
+def _child(call: Callable[[], Any], output: int) -> NoReturn:
+    # One that starts to serve all the same.
+    signal.alarm(int(DEADLINE_S))
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    # Open, and no socket.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 3)
+    status = 70
+    try:
+        call()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _check_line(option: str, status: int, said: str) -> None:
+    assert status in (1, 2, 3), said
+    assert "Traceback" not in said
+    lines = [line for line in said.splitlines() if line.startswith(("Error: ", "ERROR:"))]
+    assert len(lines) == 1, said
+    assert option in lines[0], said
+    rest = {*said.splitlines()} - {*lines}
+    assert all(line.startswith(("Usage: ", "Try ", "INFO: ")) or not line for line in rest), said
+    assert "Started parent process" not in said
+    assert "running on" not in said
+
+
+def _run_command(arguments: list[str], env: Mapping[str, str]) -> Callable[[], Any]:
+    def call() -> None:
+        os.environ.update(env)
+        main(["serve", APP, *arguments], prog_name="asgi-ipc")
+
+    return call
+
+
+def _shown(value: Any) -> str | None:
+    return "-".join(value).replace("/", "_")[-60:] if isinstance(value, list) else None
+
+
+@pytest.mark.parametrize(("option", "arguments"), CASES, ids=_shown)
+def test_an_impossible_value_is_one_line_that_names_the_option(
+    option: str, arguments: list[str], tmp_path: Path
+) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    arguments = [str(tmp_path / each) if each in FILES else each for each in arguments]
+    if not {"--port", "--uds", "--fd"} & {*arguments}:
+        arguments += ["--port", "0"]
+    _check_line(option, *_forked(_run_command(arguments, {})))
+
+
+@pytest.mark.parametrize(("name", "env"), ENVIRONMENTS)
+def test_an_impossible_value_in_the_environment_is_one_line(name: str, env: dict[str, str]) -> None:
+    _check_line(name, *_forked(_run_command([] if "UVICORN_PORT" in env else ["--port", "0"], env)))
+
+
+def test_every_option_of_uvicorns_that_takes_a_number_a_file_or_a_choice_is_among_these() -> None:
+    tried = {option for option, _ in CASES}
+    free = {"--ssl-keyfile", "--reload-exclude", "--forwarded-allow-ips", "--ssl-keyfile-password"}
+    for parameter in uvicorn.main.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
+            assert parameter.opts[0] in tried | free, "a new option of uvicorn's: which values can't it have?"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"port": "8000"}, "port"),
+        ({"port": True}, "port"),
+        ({"lifespan": "x"}, "lifespan"),
+        ({"interface": "x"}, "interface"),
+        ({"log_level": "loud"}, "log_level"),
+        ({"log_config": {"version": 2}}, "log_config"),
+        ({"use_colors": True, "log_config": {"version": 1}}, "use_colors|log_config"),
+        ({"max_message_bytes": 5000.5}, "max_message_bytes"),
+        ({"headers": ["X:y"]}, "headers"),
+        ({"headers": [("X", 3)]}, "headers"),
+        ({"uds": "sock", "uds_mode": 660}, "uds_mode"),
+        ({"uds": "sock", "uds_mode": 1.5}, "uds_mode"),
+        ({"uds": "\0abstract"}, "abstract"),
+        ({"host": 5}, "can't listen on 5"),
+        ({"timeout_worker_healthcheck": 1}, "timeout_worker_healthcheck"),
+        ({"ssl_context_factory": print}, "ssl_context_factory"),
+        ({"app_dir": "/no/such/folder"}, "app_dir"),
+    ],
+    ids=repr,
+)
+def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str) -> None:
+    def call() -> None:
+        try:
+            asgi_ipc.run(APP, **{"port": 0, **options})
+        except asgi_ipc.LauncherError as error:
+            sys.stderr.write(f"ERROR: {error}\n")
+            raise SystemExit(1) from error
+
+    status, said = _forked(call)
+    _check_line("", status, said)
+    assert any(name in said for name in named.split("|")), said
+
+
+@pytest.mark.parametrize("option", ["--loop", "--http", "--ws"])
+@pytest.mark.parametrize("value", ["no.such:thing", "os:no_such_thing", "os:path"])
+async def test_what_an_import_string_does_not_find_is_one_line(option: str, value: str) -> None:
+    async with serving(APP, option, value) as server:
+        assert await server.ended() == 3
+        assert server.count("Traceback") == 0, server.text
+        assert server.count(f"ERROR: .*{option[2:]}.*{value}") == 1, server.text
+
+
+async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
+    files = ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY]
+    async with serving(APP, *files, "--ssl-keyfile-password", "secret") as server:
+        await server.started(2)
+        trusted = ssl.create_default_context(cafile=CERTIFICATE)
+        async with httpx.AsyncClient(verify=trusted) as client:
+            assert (await client.get(f"https://127.0.0.1:{server.port}/")).status_code == 200
+        assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("option", ["--timeout-worker-healthcheck", "--worker-hang-timeout"])
+async def test_a_worker_that_hangs_for_two_seconds_is_replaced_when_two_are_given(option: str) -> None:
+    async with serving(APP, option, "2", workers=2) as server:
+        victim, _ = await server.started(2)
+        os.kill(victim, signal.SIGSTOP)
+        await server.said(rf"Worker \[{victim}\] is stalled")
+        await server.said(rf"Worker \[{victim}\] has been stalled for 2 s; replacing it")
+        await server.said("Application startup complete", 3)
+        assert await server.stop() == 0
+
+
+def test_two_seconds_are_taken_under_uvicorn_too() -> None:
+    context = uvicorn.main.make_context("uvicorn", [APP, "--timeout-worker-healthcheck", "2"])
+    assert context.params["timeout_worker_healthcheck"] == 2
+    assert context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.COMMANDLINE
+
+
+@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+@pytest.mark.parametrize("options", [["--port", "99999"], ["--log-config", NO_PEM]], ids=_shown)
+async def test_a_server_that_is_refused_has_a_status_as_uvicorns_has(
+    command: list[str], options: list[str]
+) -> None:
+    async with started("-m", *command, APP, "--workers", "2", *options) as server:
+        assert await server.ended() in (1, 2)
+        # What uvicorn shows instead of a line.
+        assert bool(server.count("Traceback")) is (command == ["uvicorn"])
+
+
+def test_ports_that_are_taken_on_every_address_are_refused() -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("::", free_port()))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
+            status, said = _forked(_run_command(["--port", port, "--host", host], {}))
+            _check_line("; --port chooses another one", status, said)
