@@ -243,8 +243,14 @@ def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str
     assert any(name in said for name in named.split("|")), said
 
 
-@pytest.mark.parametrize("option", ["--loop", "--http", "--ws"])
-@pytest.mark.parametrize("value", ["no.such:thing", "os:no_such_thing", "os:path"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--loop", value) for value in ("no.such:thing", "os:no_such_thing", "os:path")),
+        ("--http", "no.such:thing"),
+        ("--ws", "os:no_such_thing"),
+    ],
+)
 async def test_what_an_import_string_does_not_find_is_one_line(option: str, value: str) -> None:
     async with serving(APP, option, value) as server:
         assert await server.ended() == 3
