@@ -269,9 +269,14 @@ async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
 
 
 @pytest.mark.parametrize("option", ["--timeout-worker-healthcheck", "--worker-hang-timeout"])
-async def test_a_worker_that_hangs_for_two_seconds_is_replaced_when_two_are_given(option: str) -> None:
-    async with serving(APP, option, "2", workers=2) as server:
-        victim, _ = await server.started(2)
+async def test_a_worker_that_hangs_for_two_seconds_is_replaced_when_two_are_given(
+    option: str, tmp_path: Path
+) -> None:
+    env = {"PUPPET_FOLDER": str(tmp_path)}
+    async with serving("tests.apps.puppet:app", option, "2", workers=2, env=env) as server:
+        await server.started(2)
+        # Who answers has told the launcher that it is ready: nobody is judged before.
+        victim = (await server.get("/")).json()["pid"]
         os.kill(victim, signal.SIGSTOP)
         await server.said(rf"Worker \[{victim}\] is stalled")
         await server.said(rf"Worker \[{victim}\] has been stalled for 2 s; replacing it")
