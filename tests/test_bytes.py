@@ -42,8 +42,15 @@ async def answered(server: Server, count: int = 2) -> str:
     return (await server.get("/")).text
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
-@pytest.mark.parametrize("place", ["PYTHONPATH", "the working directory", "--app-dir"])
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (["asgi_ipc.cli", "serve"], "PYTHONPATH"),
+        (["asgi_ipc.cli", "serve"], "the working directory"),
+        (["asgi_ipc.cli", "serve"], "--app-dir"),
+        (["uvicorn"], "PYTHONPATH"),
+    ],
+)
 async def test_the_apps_folder_may_have_any_name(odd: Path, command: list[str], place: str) -> None:
     port = free_port()
     arguments = ["-m", *command, "bytesapp:app", "--workers", "2", "--port", str(port), "--lifespan", "off"]

@@ -79,8 +79,13 @@ def failing(folder: Path, configure: str = "", later: str = "pass") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("place", ["--log-config", "at import", "in the lifespan"])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *((name, "--log-config") for name in CONFIGS),
+        *((name, place) for name in ("nothing", "ours") for place in ("at import", "in the lifespan")),
+    ],
+)
 async def test_a_failing_handler_is_told_of_whatever_was_configured(
     tmp_path: Path, name: str, place: str
 ) -> None:

@@ -243,8 +243,14 @@ def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str
     assert any(name in said for name in named.split("|")), said
 
 
-@pytest.mark.parametrize("option", ["--loop", "--http", "--ws"])
-@pytest.mark.parametrize("value", ["no.such:thing", "os:no_such_thing", "os:path"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--loop", value) for value in ("no.such:thing", "os:no_such_thing", "os:path")),
+        ("--http", "no.such:thing"),
+        ("--ws", "os:no_such_thing"),
+    ],
+)
 async def test_what_an_import_string_does_not_find_is_one_line(option: str, value: str) -> None:
     async with serving(APP, option, value) as server:
         assert await server.ended() == 3
@@ -263,9 +269,14 @@ async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
 
 
 @pytest.mark.parametrize("option", ["--timeout-worker-healthcheck", "--worker-hang-timeout"])
-async def test_a_worker_that_hangs_for_two_seconds_is_replaced_when_two_are_given(option: str) -> None:
-    async with serving(APP, option, "2", workers=2) as server:
-        victim, _ = await server.started(2)
+async def test_a_worker_that_hangs_for_two_seconds_is_replaced_when_two_are_given(
+    option: str, tmp_path: Path
+) -> None:
+    env = {"PUPPET_FOLDER": str(tmp_path)}
+    async with serving("tests.apps.puppet:app", option, "2", workers=2, env=env) as server:
+        await server.started(2)
+        # Who answers has told the launcher that it is ready: nobody is judged before.
+        victim = (await server.get("/")).json()["pid"]
         os.kill(victim, signal.SIGSTOP)
         await server.said(rf"Worker \[{victim}\] is stalled")
         await server.said(rf"Worker \[{victim}\] has been stalled for 2 s; replacing it")

@@ -24,9 +24,11 @@ async def app(scope, receive, send):
 RUN = "{server}.run('{app}', workers=2, port=int(os.environ['PORT']), lifespan='off')\n"
 
 
-@pytest.mark.parametrize("server", ["asgi_ipc", "uvicorn"])
 @pytest.mark.parametrize("app", ["itself:app", "__main__:app"])
-@pytest.mark.parametrize("how", ["by its path", "as a module"])
+@pytest.mark.parametrize(
+    ("server", "how"),
+    [("asgi_ipc", "by its path"), ("asgi_ipc", "as a module"), ("uvicorn", "by its path")],
+)
 async def test_a_script_serves_its_own_app(tmp_path: Path, server: str, app: str, how: str) -> None:
     run = RUN.format(server=server, app=app)
     (tmp_path / "itself.py").write_text(APP.format(server=server) + f"if __name__ == '__main__':\n    {run}")
