@@ -23,13 +23,13 @@ ORPHAN_S = 5.0
 
 # What a worker says of each kind when it does not end by itself; None: nothing of it is seen from Python.
 KINDS = {
-    "thread": r"thread 'a-thread' at \S+leftover.py:\d+ in forever",
-    "to_thread": r"thread '\w+_0' at \S+leftover.py:\d+ in forever",
-    "thread_pool": r"thread 'a-pool_0' at \S+leftover.py:\d+ in forever",
+    "thread": r"thread 'a-thread' at .+leftover.py:\d+ in forever",
+    "to_thread": r"thread '\w+_0' at .+leftover.py:\d+ in forever",
+    "thread_pool": r"thread 'a-pool_0' at .+leftover.py:\d+ in forever",
     "process_pool": r"It leaves child process \d+ \(.*multiprocessing.spawn",
     "process": r"It leaves child process \d+ \(",
-    "task": r"task 'a-task' at \S+leftover.py:\d+ in stubborn",
-    "atexit": r"the main thread at \S+leftover.py:\d+ in forever",
+    "task": r"task 'a-task' at .+leftover.py:\d+ in stubborn",
+    "atexit": r"the main thread at .+leftover.py:\d+ in forever",
     "finalizer": None,
 }
 
