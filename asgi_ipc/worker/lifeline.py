@@ -244,4 +244,4 @@ class Lifeline:
                 turns, turned_at = self._turns, now
             if self.is_serving():
                 served_at = now
-        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop)
+        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop, ending.ORPHAN_REPORT_S)
