@@ -28,8 +28,10 @@ from asgi_ipc.protocol.printable import printable
 
 logger = LastingLogger("uvicorn.error")
 
-# A report may wait for a lock that a hung thread holds, or for a reader of the log: it gets this long.
-REPORT_S: Final = 0.3
+# A report may wait for a lock that a hung thread holds, or for a reader of the log: it gets this long. An
+# orphan's has to be over within the promised 5 s.
+REPORT_S: Final = 1.0
+ORPHAN_REPORT_S: Final = 0.3
 
 # A finalizer may hang when all other threads have been frozen (Py_FinalizeEx): the kernel ends that.
 KERNEL_MARGIN_S: Final = 1.0
@@ -75,16 +77,16 @@ def _wait_and_end(timeout_s: float, status: int, loop: asyncio.AbstractEventLoop
     end(status, f"{timeout_s:g} s after its shutdown (--exit-timeout)", loop)
 
 
-def end(status: int, when: str, loop: asyncio.AbstractEventLoop | None) -> None:
+def end(status: int, when: str, loop: asyncio.AbstractEventLoop | None, report_s: float = REPORT_S) -> None:
     """End this process now, from any thread; the log says what it still ran, and when that was."""
     report = threading.Thread(target=_report, args=(when, loop), daemon=True)
     try:
         report.start()
-        report.join(REPORT_S)
+        report.join(report_s)
     except RuntimeError:
         # Too late for another thread (Python 3.12.0 and .1, while the main one joins the rest); `bounded` is
         # over then, and the kernel can end this.
-        signal.setitimer(signal.ITIMER_REAL, REPORT_S)
+        signal.setitimer(signal.ITIMER_REAL, report_s)
         _report(when, loop)
     os._exit(status)
 

@@ -266,7 +266,7 @@ class Lifeline:
                 turns, turned_at = self._turns, now
             if self.is_serving():
                 served_at = now
-        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop)
+        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop, ending.ORPHAN_REPORT_S)
 
     def _tell_where_it_stands(self) -> None:
         """Said by the guard, beside the loop, which sends the rest if not all of it goes out at once."""
