@@ -173,6 +173,23 @@ async def test_an_open_request_outlives_the_launcher_and_its_worker_ends_behind_
             assert await ends.last() - time.monotonic() < ORPHAN_S
 
 
+async def test_a_request_without_client_ends_when_the_launcher_is_killed_and_messages_are_handled() -> None:
+    async with serving(APP, workers=2) as server:
+        workers = await _up(server, 2)
+        for _ in range(2):
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET /wait/100 HTTP/1.1\r\nhost: test\r\n\r\n")
+            await server.said("a request waits", server.count("a request waits") + 1)
+            writer.close()
+        await server.get("/leave/late")
+        with watching(workers) as ends:
+            killed_at = time.monotonic()
+            os.kill(server.pid, signal.SIGKILL)
+            assert await ends.last() - killed_at < ORPHAN_S
+        await server.said("the late handler has ended", 2)
+        assert server.count("still ran|drain timeout") == 0
+
+
 async def test_an_app_that_cannot_be_imported_ends_the_server_whatever_it_has_begun() -> None:
     async with serving(APP, "--exit-timeout", "0.3", env={"LEFTOVER_IMPORT": "thread"}) as server:
         assert await server.ended() == 3

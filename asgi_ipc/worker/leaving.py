@@ -25,6 +25,9 @@ logger = LastingLogger("uvicorn.error")
 # connects first and sends a little later shall get an answer.
 LINGER_S: Final = 1.0
 
+# When the launcher is gone: as long as the guard has beyond an orphan's drain (worker/lifeline.py), and less.
+ORPHAN_LINGER_S: Final = 0.3
+
 # As uvicorn looks when it waits; and sooner when a stop may be a matter of moments.
 _STEP_S: Final = 0.1
 _SHORT_STEP_S: Final = 0.01
@@ -73,7 +76,8 @@ class Leaving:
                 self._connections.forget(connection)
 
     def _waits(self, now: float) -> bool:
-        return now < self._began + LINGER_S and any(map(self._connections.is_silent, self._connections))
+        linger_s = LINGER_S if self._here.lifeline.is_open else ORPHAN_LINGER_S
+        return now < self._began + linger_s and any(map(self._connections.is_silent, self._connections))
 
     def _waits_relieved(self, now: float) -> bool:
         self._connections.look()
@@ -122,6 +126,19 @@ class Leaving:
         if overdue:
             logger.error("Cancel %d running task(s), timeout graceful shutdown exceeded", len(overdue))
         self._cancelled.update(overdue)
+
+    async def cancel_deserted(self) -> None:
+        """Cancel requests whose clients have gone, when the launcher has, too. Runs until cancelled.
+
+        uvicorn waits for them, and nobody is left who would ever end that.
+        """
+        # uvicorn tells nobody when a connection ends.
+        while self._here.lifeline.is_open or len(self._connections):  # noqa: ASYNC110
+            await asyncio.sleep(_STEP_S)
+        await asyncio.sleep(ORPHAN_LINGER_S)
+        self._connections.look()
+        for request in self._connections.requests:
+            request.task.cancel(msg="Task cancelled, its client and the launcher are gone")
 
     # --- what it waits for
 

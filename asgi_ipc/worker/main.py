@@ -139,14 +139,15 @@ class WorkerServer(uvicorn.Server):
         # By now for whichever reason it stops: SIGTERM does not pass the station.
         self._here.stop_streams()
         leaving = Leaving(self.config, self._connections, self._here)
-        telling = asyncio.create_task(leaving.tell_waits())
+        beside = [asyncio.create_task(leaving.tell_waits()), asyncio.create_task(leaving.cancel_deserted())]
         try:
             await leaving.linger()
             await super().shutdown(sockets)
             # Whatever the app has said: what was accepted is delivered before this process ends.
             await self._here.left()
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
 
     def _wrap(self) -> None:
         """Put an app that enters the lifespan around what is served, whatever kind of app that is."""
@@ -163,8 +164,8 @@ class WorkerServer(uvicorn.Server):
             signals.reset(signal.SIGTERM)
 
     def _is_serving(self) -> bool:
-        """Whether a request is open that uvicorn still waits for. Asked on the guard's thread."""
-        return any(not task.cancelling() for task in list(self.server_state.tasks))
+        """Whether a client still has a connection. Asked on the guard's thread."""
+        return bool(self.server_state.connections)
 
     def _stop(self) -> None:
         if not self._here.lifeline.is_open and not self.should_exit:

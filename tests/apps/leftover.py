@@ -98,6 +98,8 @@ def leave_behind(kind: str) -> None:
             kept.append(subprocess.Popen([SLEEP, str(AT_LAST_S)]))
         case "message":
             kept.append(asyncio.create_task(ipc.broadcast("endless")))
+        case "late":
+            kept.append(asyncio.create_task(ipc.broadcast("late")))
 
 
 async def leave(request: Request) -> PlainTextResponse:
@@ -118,6 +120,13 @@ async def wait(request: Request) -> PlainTextResponse:
 async def endless(data: Any) -> None:
     """A handler that never ends."""
     await asyncio.sleep(AT_LAST_S)
+
+
+@ipc.receive("late")
+async def late(data: Any) -> None:
+    """A handler that takes most of the time that a drain without launcher has."""
+    await asyncio.sleep(3.0)
+    logger.info("the late handler has ended")
 
 
 @ipc.on_leave
