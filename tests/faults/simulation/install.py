@@ -22,7 +22,7 @@ from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
 from tests.faults.simulation.plan import Plan
-from tests.faults.simulation.syscalls import Os, SocketModule, spawner, unread_bytes
+from tests.faults.simulation.syscalls import NoTracker, Os, SocketModule, spawner, unread_bytes
 
 
 def swap(stack: ExitStack, where: object, **values: Any) -> None:
@@ -54,6 +54,7 @@ def installed(
         swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
+        swap(stack, launcher, Tracker=NoTracker)
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
         swap(stack, endpoint, map_arena=arena_mapper(kernel))
         swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)

@@ -186,10 +186,25 @@ class Child:
     returncode: int | None = None
 
 
-def spawner(kernel: Kernel, started: Callable[[Process, list[int]], None]) -> Callable[[list[int]], Child]:
+class NoTracker:
+    """What stands where `launcher.launcher` has the resource tracker of `multiprocessing`: nobody uses it."""
+
+    def fds(self) -> tuple[int, int]:
+        return -1, -1
+
+    def reap(self) -> None:
+        """No child of this one's has ended."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def spawner(
+    kernel: Kernel, started: Callable[[Process, list[int]], None]
+) -> Callable[[list[int], Sequence[int]], Child]:
     """What stands where `launcher.process` starts a child; `started` gives it a program."""
 
-    def spawn(fds: list[int]) -> Child:
+    def spawn(fds: list[int], also: Sequence[int]) -> Child:
         parent = kernel.enter()
         child = kernel.spawn({fd: parent.file(fd) for fd in fds if fd >= 0})
         started(child, fds)
