@@ -29,7 +29,7 @@ from asgi_ipc.errors import (
     WorkerGoneError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.worker.ipc import IPC, ipc
 from asgi_ipc.worker.questions import Gathered
 from asgi_ipc.worker.stats import Stats

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from asgi_ipc.protocol import lifeline as words
+from asgi_ipc.fleet import words
 from asgi_ipc.testing import inprocess
 from asgi_ipc.worker.endpoint import Settings
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.message import MAX_NAME_BYTES
-from asgi_ipc.protocol.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, encode_packet
+from asgi_ipc.wire.message import MAX_NAME_BYTES
+from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, encode_packet
 
 # A slow machine is no failure: neither an example nor its drawing has a deadline.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.protocol.arena import (
+from asgi_ipc.wire.arena import (
     BLOCK_HEADER_BYTES,
     NOTHING_COPIED,
     PLACE,
@@ -71,7 +71,7 @@ def test_a_place_outside_of_the_memory_is_none(offset: int, length: int) -> None
 
 
 def test_one_receiver_never_holds_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_ipc.protocol.arena.ACKNOWLEDGED_BYTES", KIB)
+    monkeypatch.setattr("asgi_ipc.wire.arena.ACKNOWLEDGED_BYTES", KIB)
     arena, _ = an_arena()
     arena.open(1)
     held = 0

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
-from asgi_ipc.protocol.batch import (
+from asgi_ipc.wire.batch import (
     Message,
     Reassembler,
     batch_capacity_bytes,
@@ -26,9 +26,9 @@ from asgi_ipc.protocol.batch import (
     first_fragment,
     join_batch,
 )
-from asgi_ipc.protocol.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
-from asgi_ipc.protocol.outbox import Budget, Outbox, Route
-from asgi_ipc.protocol.packet import (
+from asgi_ipc.wire.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
+from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.packet import (
     BATCH,
     FRAGMENT_FIRST,
     FRAGMENT_MORE,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.protocol.claims import MAX_KEYS, Claims, Decision, Scope
+from asgi_ipc.fleet.claims import MAX_KEYS, Claims, Decision, Scope
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 ONCE: list[Scope] = ["restart", "fleet"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asgi_ipc.protocol.lifeline import ToWorker, WriteEnd, encode_word
+from asgi_ipc.fleet.words import ToWorker, WriteEnd, encode_word
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.lifeline import Lifeline
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.events import (
+from asgi_ipc.fleet.events import (
     Action,
     Begin,
     Buried,
@@ -35,8 +35,8 @@ from asgi_ipc.protocol.events import (
     WorkerStarted,
     WorkerStuck,
 )
-from asgi_ipc.protocol.fleet import Fleet
-from asgi_ipc.protocol.slots import (
+from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.slots import (
     BACKOFF_MAX_S,
     EARLY_DEATH_S,
     SAME_STOP_S,

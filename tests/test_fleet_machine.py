@@ -9,7 +9,7 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgi_ipc.protocol.events import (
+from asgi_ipc.fleet.events import (
     Action,
     Begin,
     Buried,
@@ -33,8 +33,8 @@ from asgi_ipc.protocol.events import (
     WorkerRetiring,
     WorkerStarted,
 )
-from asgi_ipc.protocol.fleet import Fleet
-from asgi_ipc.protocol.slots import SAME_STOP_S, Phase, Policy
+from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.slots import SAME_STOP_S, Phase, Policy
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 MOST_WORKERS: Final = 5

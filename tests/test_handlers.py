@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asgi_ipc import InvalidNameError
-from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.worker import flow, handlers
 from asgi_ipc.worker.deliveries import Delivery, current_delivery
 from asgi_ipc.worker.handlers import Dispatcher

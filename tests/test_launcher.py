@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgi_ipc.fleet.slots import STALLED_AFTER_S, Policy
 from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
-from asgi_ipc.protocol.slots import STALLED_AFTER_S, Policy
 from asgi_ipc.testing.serving import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets

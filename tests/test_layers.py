@@ -67,15 +67,16 @@ def shown(file: Path) -> str:
     return str(file.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("file", below("protocol"), ids=shown)
-def test_protocol_asks_neither_kernel_nor_loop_nor_clock(file: Path) -> None:
+@pytest.mark.parametrize("file", below("wire") + below("fleet"), ids=shown)
+def test_the_pure_libraries_ask_neither_kernel_nor_loop_nor_clock(file: Path) -> None:
     assert not {name for name in imports(file) if name.split(".")[0] in IMPURE}
 
 
-@pytest.mark.parametrize("file", below("protocol"), ids=shown)
-def test_protocol_imports_only_itself_and_the_errors(file: Path) -> None:
-    ours = of("asgi_ipc", imports(file))
-    assert ours == of("asgi_ipc.protocol", ours) | of("asgi_ipc.errors", ours)
+@pytest.mark.parametrize("room", ["wire", "fleet"])
+def test_a_pure_library_imports_only_itself_and_the_errors(room: str) -> None:
+    for file in below(room):
+        ours = of("asgi_ipc", imports(file))
+        assert ours == of(f"asgi_ipc.{room}", ours) | of("asgi_ipc.errors", ours), shown(file)
 
 
 @pytest.mark.parametrize("file", below("launcher"), ids=shown)

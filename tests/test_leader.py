@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, NotRunningError
-from asgi_ipc.protocol.slots import backoff_s
+from asgi_ipc.fleet.slots import backoff_s
 from asgi_ipc.worker import leading
 from tests.inprocess import Fleet, Member, fleet, until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.protocol.leadership import Leadership
+from asgi_ipc.fleet.leadership import Leadership
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 

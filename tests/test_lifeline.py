@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import (
     Beat,
     Entered,
     Gone,
@@ -29,7 +30,6 @@ from asgi_ipc.protocol.lifeline import (
     decode_for_launcher,
     encode_word,
 )
-from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.lifeline import GUARD_EXIT_STATUS, Lifeline
 
@@ -257,7 +257,7 @@ def test_the_guard_ends_a_process_whose_loop_does_not_turn() -> None:
 def test_the_guard_says_once_where_a_loop_stands_that_does_not_turn_and_never_into_another_word() -> None:
     code = (
         "import sys\n"
-        "from asgi_ipc.protocol.lifeline import Beat, encode_word\n"
+        "from asgi_ipc.fleet.words import Beat, encode_word\n"
         "from asgi_ipc.worker import lifeline\n"
         "lifeline.PULSE_S = 0.02\n"
         "line = lifeline.Lifeline(int(sys.argv[1]))\n"

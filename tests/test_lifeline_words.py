@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol import lifeline as words
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet import words
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import (
     MAX_WORD_BYTES,
     ToLauncher,
     ToWorker,
@@ -20,7 +21,6 @@ from asgi_ipc.protocol.lifeline import (
     decode_for_worker,
     encode_word,
 )
-from asgi_ipc.protocol.membership import Worker
 from tests import strategies
 from tests.strategies import chunked
 

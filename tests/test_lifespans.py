@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from asgi_ipc import IPC, LauncherError, NotRunningError, UnknownWorkerError
-from asgi_ipc.protocol.lifeline import Drained
+from asgi_ipc.fleet.words import Drained
 from asgi_ipc.testing import fleet
 from asgi_ipc.worker.lifeline import Lifeline
 from tests.inprocess import fleet as inprocess

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.limits import launcher_needs, too_few_to_start, worker_needs
 from asgi_ipc.launcher.limits import (
     DEFAULT_PIPE_BYTES,
     PipeWatch,
@@ -22,7 +23,6 @@ from asgi_ipc.launcher.limits import (
     descriptor_limit,
 )
 from asgi_ipc.launcher.process import WorkerProcess
-from asgi_ipc.protocol.limits import launcher_needs, too_few_to_start, worker_needs
 from tests.serving import serving, started
 
 

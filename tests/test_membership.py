@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.membership import Membership, Worker
+from asgi_ipc.fleet.membership import Membership, Worker
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 ME = Worker(pid=100, slot=0, generation=1)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from asgi_ipc import IPC, InvalidNameError, LauncherError, NotRunningError
-from asgi_ipc.protocol.claims import MAX_KEYS
+from asgi_ipc.fleet.claims import MAX_KEYS
 from tests.inprocess import Fleet, Member, fleet, until
 
 Scopes = pytest.mark.parametrize("scope", ["restart", "fleet"])

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.protocol.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
-from asgi_ipc.protocol.message import Encoded, LargeMessage
-from asgi_ipc.protocol.outbox import (
+from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
+from asgi_ipc.wire.message import Encoded, LargeMessage
+from asgi_ipc.wire.outbox import (
     FRESH_MESSAGES,
     MAX_OUTBOX_BYTES,
     RESERVED_BYTES,
@@ -22,7 +22,7 @@ from asgi_ipc.protocol.outbox import (
     Route,
     Ticket,
 )
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.wire import as_bytes, large
 
@@ -56,8 +56,8 @@ def write_all(outbox: Outbox) -> list[Packet]:
 # In a process of its own: what this one has allocated and freed before would be in the figure.
 _FILL = """
 import sys
-from asgi_ipc.protocol.message import LargeMessage, Packer
-from asgi_ipc.protocol.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.message import LargeMessage, Packer
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
 
 def own_kib():
     with open("/proc/self/status") as status:

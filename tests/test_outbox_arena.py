@@ -8,11 +8,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from asgi_ipc.protocol.arena import NOTHING_COPIED, Arena
-from asgi_ipc.protocol.batch import Reassembler
-from asgi_ipc.protocol.message import LargeMessage, Packer
-from asgi_ipc.protocol.outbox import FRESH_MESSAGES, Budget, Outbox, Route
-from asgi_ipc.protocol.packet import PLACED, PacketParser
+from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.message import LargeMessage, Packer
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.packet import PLACED, PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 COOKIE = b"outboxes"

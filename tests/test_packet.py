@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.packet import (
+from asgi_ipc.wire.packet import (
     BATCH,
     COOKIE_BYTES,
     FRAGMENT_MORE,

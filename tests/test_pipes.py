@@ -10,8 +10,8 @@ from threading import Lock
 import pytest
 import uvloop
 
-from asgi_ipc.protocol.outbox import Budget, Outbox, Route
-from asgi_ipc.protocol.packet import PacketParser
+from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
 

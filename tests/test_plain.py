@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ipc.protocol.message import Packer
+from asgi_ipc.wire.message import Packer
 
 
 class Name(str): ...

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
+from asgi_ipc.fleet.relay import Item
+from asgi_ipc.fleet.words import Failed, Handover, ToLauncher, encode_word
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
-from asgi_ipc.protocol.lifeline import Failed, Handover, ToLauncher, encode_word
-from asgi_ipc.protocol.relay import Item
 from tests.serving import DEADLINE_S, eventually
 
 

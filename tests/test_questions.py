@@ -20,7 +20,7 @@ from asgi_ipc import (
     WorkerGoneError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.message import ANSWER, ASK, WITHDRAW
+from asgi_ipc.wire.message import ANSWER, ASK, WITHDRAW
 from asgi_ipc.worker import flow
 from asgi_ipc.worker.answers import MAX_TRACEBACK
 from tests.inprocess import Member, fleet, until

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.relay import (
+    ENTRY_TIMEOUT_S,
+    MAX_IN_FLIGHT,
+    MAX_UNACKNOWLEDGED,
+    RETRY_S,
+    Item,
+    Relay,
+)
+from asgi_ipc.fleet.words import (
     Claim,
     Decided,
     Entered,
@@ -23,15 +32,6 @@ from asgi_ipc.protocol.lifeline import (
     ToWorker,
     Welcome,
     WriteEnd,
-)
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.relay import (
-    ENTRY_TIMEOUT_S,
-    MAX_IN_FLIGHT,
-    MAX_UNACKNOWLEDGED,
-    RETRY_S,
-    Item,
-    Relay,
 )
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 

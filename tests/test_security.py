@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from asgi_ipc.protocol.batch import join_batch
-from asgi_ipc.protocol.packet import BATCH, encode_packet
+from asgi_ipc.wire.batch import join_batch
+from asgi_ipc.wire.packet import BATCH, encode_packet
 from tests.inprocess import COOKIE, fleet, until
 from tests.needs import need_root
 from tests.serving import Server, serving

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, NotRunningError, Stats
-from asgi_ipc.protocol.batch import first_fragment, join_batch
-from asgi_ipc.protocol.message import ANSWER
-from asgi_ipc.protocol.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
+from asgi_ipc.wire.batch import first_fragment, join_batch
+from asgi_ipc.wire.message import ANSWER
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
 from asgi_ipc.worker import flow, pulse
 from asgi_ipc.worker.pipes import PipeWriter
 from tests.inprocess import COOKIE, Member, fleet, until

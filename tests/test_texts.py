@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol.texts import carried, restored
+from asgi_ipc.fleet.texts import carried, restored
 
 # With lone surrogates, as os.fsdecode makes them of bytes that are no UTF-8.
 _any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)

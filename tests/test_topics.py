@@ -22,7 +22,7 @@ from asgi_ipc import (
     SubscriptionOverflowError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.message import PUBLISH, TOPICS
+from asgi_ipc.wire.message import PUBLISH, TOPICS
 from asgi_ipc.worker import flow, subscription, topics
 from asgi_ipc.worker.calls import Backlog
 from asgi_ipc.worker.subscription import Overflow

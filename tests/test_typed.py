@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
-from asgi_ipc.protocol.message import MAX_DEPTH, Data, Packer
+from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
 from asgi_ipc.worker.misfits import MisfitError
 from asgi_ipc.worker.registry import Registry
 from tests import strategies

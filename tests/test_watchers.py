@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, Worker, WouldBlockError
-from asgi_ipc.protocol.batch import join_batch
-from asgi_ipc.protocol.lifeline import Joined, encode_word
-from asgi_ipc.protocol.packet import BATCH, encode_packet
+from asgi_ipc.fleet.words import Joined, encode_word
+from asgi_ipc.wire.batch import join_batch
+from asgi_ipc.wire.packet import BATCH, encode_packet
 from asgi_ipc.worker.endpoint import Endpoint
 from tests.inprocess import COOKIE, Fleet, Member, fleet, until
 from tests.wire import encode_message

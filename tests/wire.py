@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer
+from asgi_ipc.wire.message import Encoded, LargeMessage, Packer
 
 
 def as_bytes(message: Encoded) -> bytes:

@@ -21,13 +21,8 @@ from typing import Final, assert_never
 from msgspec import structs
 
 from asgi_ipc import multiprocess
-from asgi_ipc.launcher import starter
-from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
-from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
-from asgi_ipc.launcher.tracker import Tracker
-from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol import lifeline as words
-from asgi_ipc.protocol.events import (
+from asgi_ipc.fleet import words
+from asgi_ipc.fleet.events import (
     Action,
     Begin,
     Buried,
@@ -53,11 +48,16 @@ from asgi_ipc.protocol.events import (
     WorkerStarted,
     WorkerStuck,
 )
-from asgi_ipc.protocol.fleet import Fleet
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.printable import printable_lines
-from asgi_ipc.protocol.relay import Relay
-from asgi_ipc.protocol.slots import Policy
+from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.printable import printable_lines
+from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.slots import Policy
+from asgi_ipc.launcher import starter
+from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
+from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
+from asgi_ipc.launcher.tracker import Tracker
+from asgi_ipc.loggers import LastingLogger
 
 logger = LastingLogger("uvicorn.error")
 

@@ -2,7 +2,7 @@
 
 Law: asked when it matters and never kept: whoever may do so can change a
 limit of a running process (prlimit(1)). What is said of it is in
-`protocol/limits.py`.
+`fleet/limits.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet import limits
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol import limits
 
 logger = LastingLogger("uvicorn.error")
 

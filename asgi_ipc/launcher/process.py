@@ -24,9 +24,9 @@ if sys.platform == "linux":
 
 import asgi_ipc
 from asgi_ipc import frozen
-from asgi_ipc.protocol.arena import ARENA_BYTES
-from asgi_ipc.protocol.lifeline import ToLauncher, WordParser, decode_for_launcher
-from asgi_ipc.protocol.relay import Item
+from asgi_ipc.fleet.relay import Item
+from asgi_ipc.fleet.words import ToLauncher, WordParser, decode_for_launcher
+from asgi_ipc.wire.arena import ARENA_BYTES
 
 # The child's first lines. sys.path is the launcher's only after the handover,
 # so the folder of this package is given here; the child then runs `main`.

@@ -30,17 +30,17 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.slots import Policy
+from asgi_ipc.fleet.texts import carried
+from asgi_ipc.fleet.words import Handover
 from asgi_ipc.launcher import starter
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
 from asgi_ipc.launcher.options import check, check_range, check_workers, configured
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol.lifeline import Handover
-from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
-from asgi_ipc.protocol.packet import COOKIE_BYTES, MIN_PACKET_BYTES
-from asgi_ipc.protocol.slots import Policy
-from asgi_ipc.protocol.texts import carried
+from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
+from asgi_ipc.wire.packet import COOKIE_BYTES, MIN_PACKET_BYTES
 
 logger = LastingLogger("uvicorn.error")
 

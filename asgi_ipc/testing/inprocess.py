@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Final, Generic, TypeVar
 
+from asgi_ipc.fleet import words
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.launcher.process import READ_BYTES, make_arena
-from asgi_ipc.protocol import lifeline as words
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.packet import COOKIE_BYTES
-from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import station
 from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.endpoint import Endpoint, Settings

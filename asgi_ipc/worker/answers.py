@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import ANSWER, Encoded
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import ANSWER, Encoded
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import Asked, sender_of
 from asgi_ipc.worker.misfits import MisfitError

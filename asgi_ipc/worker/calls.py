@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from asgi_ipc.protocol.printable import printable
+from asgi_ipc.fleet.printable import printable
 from asgi_ipc.worker.deliveries import Asked, current_delivery, pid_of_sender, size_bytes_of
 from asgi_ipc.worker.flow import Flow
 from asgi_ipc.worker.logs import logger

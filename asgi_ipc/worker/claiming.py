@@ -11,9 +11,9 @@ import asyncio
 import itertools
 
 from asgi_ipc.errors import LauncherError, NotRunningError
-from asgi_ipc.protocol.claims import MAX_KEYS, Scope
-from asgi_ipc.protocol.lifeline import Claim, Release
-from asgi_ipc.protocol.message import check_name
+from asgi_ipc.fleet.claims import MAX_KEYS, Scope
+from asgi_ipc.fleet.words import Claim, Release
+from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.solo import Launcher
 

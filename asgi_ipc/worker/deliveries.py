@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.worker.registry import Handler
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from asgi_ipc.fleet.printable import printable
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol.printable import printable
 
 logger = LastingLogger("uvicorn.error")
 

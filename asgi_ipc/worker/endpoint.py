@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asgi_ipc.protocol.arena import NOTHING_COPIED, Arena
-from asgi_ipc.protocol.batch import Reassembler
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import (
     Decided,
     Drained,
     Entered,
@@ -33,9 +32,10 @@ from asgi_ipc.protocol.lifeline import (
     Welcome,
     WriteEnd,
 )
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
-from asgi_ipc.protocol.packet import PacketParser
+from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
+from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.answers import Answers
 from asgi_ipc.worker.claiming import Claiming

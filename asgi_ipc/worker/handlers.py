@@ -24,8 +24,8 @@ from operator import length_hint
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc.errors import InvalidNameError
-from asgi_ipc.protocol.batch import Message
-from asgi_ipc.protocol.message import check_name
+from asgi_ipc.wire.batch import Message
+from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.calls import CANCEL_GRACE_S, Calls, Suspended
 from asgi_ipc.worker.deliveries import Asked
 from asgi_ipc.worker.flow import Flow

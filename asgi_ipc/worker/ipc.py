@@ -20,9 +20,9 @@ from asgi_ipc.errors import (
     LauncherError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import Data
-from asgi_ipc.protocol.packet import COOKIE_BYTES
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import Data
+from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone

@@ -13,8 +13,8 @@ import contextvars
 from contextlib import suppress
 from typing import Final
 
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.slots import BACKOFF_MAX_S, backoff_s
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.slots import BACKOFF_MAX_S, backoff_s
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.registry import Handler, Registry
 

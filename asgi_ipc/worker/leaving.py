@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import uvicorn
 
+from asgi_ipc.fleet.printable import printable
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol.printable import printable
 from asgi_ipc.worker.connections import Connections, Request, Task
 from asgi_ipc.worker.station import Station
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet.words import (
     Handover,
     Joined,
     Stuck,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from asgi_ipc.protocol.outbox import Outbox
+from asgi_ipc.wire.outbox import Outbox
 
 # Packets moved before the loop gets its turn back: as much as one read of a pipe.
 BURST_PACKETS: Final = 16

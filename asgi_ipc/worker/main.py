@@ -27,11 +27,11 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.lifespan.on import LifespanOn
 
 from asgi_ipc import multiprocess
+from asgi_ipc.fleet import limits
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.texts import restored
+from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol import limits
-from asgi_ipc.protocol.lifeline import Failed, Kin, Ready, Retiring
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.texts import restored
 from asgi_ipc.worker import descriptors, ending, signals, station
 from asgi_ipc.worker.connections import Connections
 from asgi_ipc.worker.endpoint import Settings

@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import suppress
 
-from asgi_ipc.protocol.arena import ARENA_BYTES
+from asgi_ipc.wire.arena import ARENA_BYTES
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.logs import logger
 

@@ -24,11 +24,11 @@ from asgi_ipc.errors import (
     WorkerGoneError,
     WouldBlockError,
 )
-from asgi_ipc.protocol.arena import Arena
-from asgi_ipc.protocol.batch import batch_capacity_bytes
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import Encoded, LargeMessage, Packer, encode
-from asgi_ipc.protocol.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.arena import Arena
+from asgi_ipc.wire.batch import batch_capacity_bytes
+from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
 from asgi_ipc.worker.loopback import LoopbackWriter
 from asgi_ipc.worker.peers import Members, Peer, Peers
 from asgi_ipc.worker.pipes import PipeWriter

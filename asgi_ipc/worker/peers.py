@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from asgi_ipc.errors import UnknownWorkerError
-from asgi_ipc.protocol.membership import Membership, Worker
-from asgi_ipc.protocol.outbox import Outbox
+from asgi_ipc.fleet.membership import Membership, Worker
+from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker.loopback import LoopbackWriter
 from asgi_ipc.worker.pipes import PipeWriter
 

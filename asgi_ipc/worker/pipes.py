@@ -17,7 +17,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from asgi_ipc.protocol.outbox import Outbox
+from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker import descriptors
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe

@@ -7,7 +7,7 @@ what waits for a subscriber in subscription.py.
 from __future__ import annotations
 
 from asgi_ipc.errors import InvalidNameError
-from asgi_ipc.protocol.message import PUBLISH, Data, check_name
+from asgi_ipc.wire.message import PUBLISH, Data, check_name
 from asgi_ipc.worker.peers import Members
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,

@@ -24,8 +24,8 @@ from asgi_ipc.errors import (
     UnknownWorkerError,
     WorkerGoneError,
 )
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import ASK, WITHDRAW, Encoded, check_name
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import sender_of
 from asgi_ipc.worker.outgoing import Outgoing, Waiter

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import check_name
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.registry import Function, Registry
 
 F = TypeVar("F", bound=Callable[[Any], Any])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from asgi_ipc.protocol.message import check_name
+from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.typed import fitted
 
 Function: TypeAlias = Callable[..., Any]

@@ -13,8 +13,8 @@ from threading import get_ident
 from typing import Final
 
 from asgi_ipc.errors import DeliveryError, NotRunningError, OutsideHandlerError, UnknownWorkerError
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.message import Encoded
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import Encoded
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.deliveries import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from asgi_ipc.protocol.lifeline import Claim, Join, Release, Resigned, ToLauncher, ToWorker
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.words import Claim, Join, Release, Resigned, ToLauncher, ToWorker
 
 
 class Launcher(Protocol):

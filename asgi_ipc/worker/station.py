@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import Beat, Stop, ToWorker
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.protocol.lifeline import Beat, Stop, ToWorker
-from asgi_ipc.protocol.membership import Worker
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.lifeline import Lifeline

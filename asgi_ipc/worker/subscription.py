@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
-from asgi_ipc.protocol.message import check_name
+from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.calls import Backlog, current_backlog
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from asgi_ipc.protocol.message import KNOWN, TOPICS, check_name
+from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import sender_of, size_bytes_of
 from asgi_ipc.worker.logs import logger

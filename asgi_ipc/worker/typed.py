@@ -20,8 +20,8 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, get_args, g
 
 import msgspec
 
-from asgi_ipc.protocol.message import Data
-from asgi_ipc.protocol.plain import is_model, is_text
+from asgi_ipc.wire.message import Data
+from asgi_ipc.wire.plain import is_model, is_text
 from asgi_ipc.worker import misfits
 from asgi_ipc.worker.logs import logger
 

@@ -54,7 +54,7 @@ class Planted:
 _JOINING_AND_LEAVING: Final = (
     Planted(
         "entered-when-written",
-        "protocol/relay.py",
+        "fleet/relay.py",
         """            if newcomer is not None:
                 newcomer.queue.append(Item(WriteEnd(generation), generation))
 """,
@@ -67,7 +67,7 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "welcome-names-leavers",
-        "protocol/relay.py",
+        "fleet/relay.py",
         "if line.joined and not line.leaving]",
         "if line.joined]",
         "A worker that joins while another leaves addresses the leaver and never hears that it left, so the "
@@ -75,7 +75,7 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "write-end-closed-before-handed-out",
-        "protocol/relay.py",
+        "fleet/relay.py",
         "not line.leaving or bool(self._promised.get(generation))",
         "not line.leaving",
         "When a worker leaves while a newcomer still waits for its write end, what the newcomer had accepted "
@@ -83,7 +83,7 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "answer-about-the-dead-not-counted",
-        "protocol/relay.py",
+        "fleet/relay.py",
         """        line.unacknowledged.remove(of)
         self._in_flight -= 1
         if of not in self._lines:
@@ -168,7 +168,7 @@ _JOINING_AND_LEAVING: Final = (
 _FRAMING: Final = (
     Planted(
         "half-a-packet-waited-for",
-        "protocol/packet.py",
+        "wire/packet.py",
         """                elif not drained:
                     break
 """,
@@ -179,14 +179,14 @@ _FRAMING: Final = (
     ),
     Planted(
         "checksum-of-fragments-only",
-        "protocol/packet.py",
+        "wire/packet.py",
         "if _crc32(payload, ",
         "if kind == BATCH or _crc32(payload, ",
         "A small message whose bytes were damaged reaches its handler as something else than was sent.",
     ),
     Planted(
         "next-number-counts-arrivals",
-        "protocol/batch.py",
+        "wire/batch.py",
         "stream.next_number = packet.number + 1",
         "stream.next_number += 1",
         "After one lost packet no large message of that sender is ever completed, and a repeat is "
@@ -194,7 +194,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "small-messages-stay-in-the-budget",
-        "protocol/outbox.py",
+        "wire/outbox.py",
         """        self.settled_bytes -= size_bytes
         self._budget.used_bytes -= size_bytes
 """,
@@ -214,7 +214,7 @@ _FRAMING: Final = (
 _FLEET: Final = (
     Planted(
         "failed-restart-never-over",
-        "protocol/fleet.py",
+        "fleet/machine.py",
         """        self._to_restart.clear()
         if self._restart_again is not None:
 """,
@@ -224,14 +224,14 @@ _FLEET: Final = (
     ),
     Planted(
         "starting-asked-too-late",
-        "protocol/fleet.py",
+        "fleet/machine.py",
         "        starting = process.phase is Phase.STARTING\n",
         "        starting = process.phase is Phase.STOPPING\n",
         "A stop during the start waits until every worker has finished importing the app.",
     ),
     Planted(
         "hang-without-a-deadline",
-        "protocol/fleet.py",
+        "fleet/machine.py",
         "if self.policy.hang_timeout_s is not None and process.kill_at is None:",
         "if self.policy.hang_timeout_s is not None and not process.stalled:",
         "A worker whose event loop hangs is shown as stalled, but it is not replaced at "

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asgi_ipc.protocol import batch, packet
-from asgi_ipc.protocol.batch import Reassembler
-from asgi_ipc.protocol.packet import PacketParser
+from asgi_ipc.wire import batch, packet
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.packet import PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.faults import fuzz
 from tests.faults.fuzzing import drawing, judge, script, wire

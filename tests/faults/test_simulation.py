@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from asgi_ipc.protocol.lifeline import WriteEnd
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.relay import Item, Relay
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.relay import Item, Relay
+from asgi_ipc.fleet.words import WriteEnd
 from asgi_ipc.worker.pipes import PipeReader, PipeWriter
 from tests.faults.simulation.report import trace_hash
 from tests.faults.simulation.seeds import plan_of

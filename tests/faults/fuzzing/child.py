@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from asgi_ipc.protocol.batch import Reassembler
-from asgi_ipc.protocol.packet import PacketParser
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.packet import PacketParser
 from tests.faults.fuzzing.judge import execute
 
 # Enough for every change that a script may have, with all its arguments.

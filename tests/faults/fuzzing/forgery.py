@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asgi_ipc.protocol.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
+from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
 from tests.faults.fuzzing.script import Change, Decisions, Script, flip_bit
 from tests.faults.fuzzing.wire import RECEIVER, SENDERS, SHIPMENTS_PER_SENDER, STRANGER, forge, head, seal
 

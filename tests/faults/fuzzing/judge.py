@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import astuple
 
-from asgi_ipc.protocol.batch import Reassembler
-from asgi_ipc.protocol.packet import HEADER_BYTES, PacketParser
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.packet import HEADER_BYTES, PacketParser
 from tests.faults.fuzzing.drawing import build
 from tests.faults.fuzzing.reference import Delivery, Scan, completed_by_chance, expect, scan
 from tests.faults.fuzzing.script import Script

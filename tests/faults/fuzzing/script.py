@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from asgi_ipc.protocol.packet import HEADER_BYTES
+from asgi_ipc.wire.packet import HEADER_BYTES
 from tests.faults.fuzzing.wire import RUNS
 
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asgi_ipc.protocol.outbox import MAX_OUTBOX_BYTES
+from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Row, Trial
 

@@ -17,7 +17,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
-from asgi_ipc.protocol.arena import WINDOW_BYTES
+from asgi_ipc.wire.arena import WINDOW_BYTES
 from tests.faults.belongings import links
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import NotHereError, Row, Trial, everywhere

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.fleet.membership import Worker
 from tests.faults.simulation.oracle import Offer
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.protocol import arena, batch, outbox, relay
+from asgi_ipc.wire import arena, batch, outbox
 from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline, outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from asgi_ipc.protocol import lifeline as words
-from asgi_ipc.protocol.relay import Relay
+from asgi_ipc.fleet import words
+from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.outgoing import Outgoing

@@ -13,8 +13,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from asgi_ipc import IPC
-from asgi_ipc.protocol.lifeline import Ready, Retiring
-from asgi_ipc.protocol.membership import Worker
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import Ready, Retiring
 from asgi_ipc.worker import lifeline as lifeline_module
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.station import Station
@@ -28,7 +28,7 @@ from tests.faults.simulation.plan import Step
 if TYPE_CHECKING:
     from tests.faults.simulation.world import World
 
-# A word begins with its length (see protocol/lifeline.py).
+# A word begins with its length (see fleet/words.py).
 _LENGTH_BYTES: Final = 4
 
 

@@ -1,6 +1,6 @@
 """The wire: which messages lie wholly in a pipe, read off the packets that were written.
 
-Law: its own reading of the layout in protocol/packet.py and protocol/batch.py,
+Law: its own reading of the layout in wire/packet.py and wire/batch.py,
 so that a mistake there is not made here again.
 """
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+from asgi_ipc.fleet.slots import Policy
+from asgi_ipc.fleet.words import Handover
 from asgi_ipc.launcher.launcher import Launcher, Run
-from asgi_ipc.protocol.lifeline import Handover
-from asgi_ipc.protocol.slots import Policy
 from asgi_ipc.worker import station
 from tests.faults.simulation.checks import Checks
 from tests.faults.simulation.fate import Fate

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
-from asgi_ipc.protocol.arena import Block
-from asgi_ipc.protocol.plain import Dataclass, Model, is_typed, made_plain, not_carried
+from asgi_ipc.wire.arena import Block
+from asgi_ipc.wire.plain import Dataclass, Model, is_typed, made_plain, not_carried
 
 Data: TypeAlias = (
     str

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_ipc.protocol.claims import Scope
-from asgi_ipc.protocol.membership import Worker
-from asgi_ipc.protocol.printable import printable
-from asgi_ipc.protocol.slots import BEAT_S
+from asgi_ipc.fleet.claims import Scope
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.printable import printable
+from asgi_ipc.fleet.slots import BEAT_S
 
 _LENGTH: Final = struct.Struct("<I")
 

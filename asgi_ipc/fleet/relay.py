@@ -24,9 +24,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from asgi_ipc.protocol.claims import Claims, Decision
-from asgi_ipc.protocol.leadership import Leadership
-from asgi_ipc.protocol.lifeline import (
+from asgi_ipc.fleet.claims import Claims, Decision
+from asgi_ipc.fleet.leadership import Leadership
+from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.words import (
     Claim,
     Decided,
     Entered,
@@ -42,7 +43,6 @@ from asgi_ipc.protocol.lifeline import (
     Welcome,
     WriteEnd,
 )
-from asgi_ipc.protocol.membership import Worker
 
 # An unprivileged process may have about 1,000 descriptors in flight in all
 # (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app. With

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from asgi_ipc.protocol.events import (
+from asgi_ipc.fleet.events import (
     Action,
     Begin,
     Buried,
@@ -40,7 +40,7 @@ from asgi_ipc.protocol.events import (
     WorkerStarted,
     WorkerStuck,
 )
-from asgi_ipc.protocol.slots import (
+from asgi_ipc.fleet.slots import (
     EARLY_DEATH_S,
     KILLED,
     SAME_STOP_S,

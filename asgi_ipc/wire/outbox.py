@@ -20,8 +20,8 @@ from functools import partial
 from itertools import accumulate
 from typing import Final
 
-from asgi_ipc.protocol.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
-from asgi_ipc.protocol.batch import (
+from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
+from asgi_ipc.wire.batch import (
     BATCH_HEADER_BYTES,
     ONE_MESSAGE,
     TOTAL_BYTES,
@@ -30,8 +30,8 @@ from asgi_ipc.protocol.batch import (
     join_batch,
     pack_serial,
 )
-from asgi_ipc.protocol.message import Encoded, LargeMessage
-from asgi_ipc.protocol.packet import (
+from asgi_ipc.wire.message import Encoded, LargeMessage
+from asgi_ipc.wire.packet import (
     BATCH,
     COPIED,
     FRAGMENT_FIRST,

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_ipc.protocol.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, is_there, read_block
-from asgi_ipc.protocol.packet import (
+from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, is_there, read_block
+from asgi_ipc.wire.packet import (
     BATCH,
     COPIED,
     FRAGMENT_FIRST,
