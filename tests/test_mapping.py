@@ -10,7 +10,7 @@ import pytest
 
 from asgi_ipc.launcher.process import make_arena
 from asgi_ipc.wire.arena import ARENA_BYTES
-from asgi_ipc.worker.mapping import Mapping, map_arena
+from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
 

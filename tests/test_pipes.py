@@ -13,7 +13,7 @@ import uvloop
 from asgi_ipc.wire.outbox import Budget, Outbox, Route
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
-from asgi_ipc.worker.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
+from asgi_ipc.worker.transport.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
 
 COOKIE = b"12345678"
 Run = Callable[[Callable[[], Awaitable[None]]], None]

@@ -27,8 +27,8 @@ from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.ipc import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_MAX_MESSAGE_BYTES, IPC
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.pipes import unread_bytes
 from asgi_ipc.worker.station import Station
+from asgi_ipc.worker.transport.pipes import unread_bytes
 
 # The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
 # mistake, meets nobody.

@@ -21,9 +21,9 @@ from asgi_ipc.wire.message import ANSWER, Encoded
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import Asked, sender_of
 from asgi_ipc.worker.misfits import MisfitError
-from asgi_ipc.worker.outgoing import Outgoing
 from asgi_ipc.worker.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.registry import Handler, Registry
+from asgi_ipc.worker.transport.outgoing import Outgoing
 
 # The end of a traceback says where it happened; in characters.
 MAX_TRACEBACK: Final = 16 * 1024

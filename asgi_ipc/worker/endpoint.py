@@ -44,15 +44,15 @@ from asgi_ipc.worker.handlers import Dispatcher
 from asgi_ipc.worker.leading import Leading
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.mapping import Mapping, map_arena
-from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.peers import Peer
-from asgi_ipc.worker.pipes import PipeReader
 from asgi_ipc.worker.pulse import Pulse
 from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.registry import Handler, Registry
 from asgi_ipc.worker.solo import Launcher, Solo
 from asgi_ipc.worker.topics import Topics
+from asgi_ipc.worker.transport.mapping import Mapping, map_arena
+from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.pipes import PipeReader
 
 # What is smaller counts as nothing while handlers hold it, unless it is text or bytes: a thousand are 4 MiB.
 LARGE_BYTES: Final = 4096

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.wire.message import PUBLISH, Data, check_name
-from asgi_ipc.worker.peers import Members
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -18,6 +17,7 @@ from asgi_ipc.worker.running import (
 )
 from asgi_ipc.worker.subscription import Overflow, Subscription
 from asgi_ipc.worker.topics import Topics
+from asgi_ipc.worker.transport.peers import Members
 
 
 class Publishing(Running):

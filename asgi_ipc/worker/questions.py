@@ -28,8 +28,8 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import sender_of
-from asgi_ipc.worker.outgoing import Outgoing, Waiter
-from asgi_ipc.worker.peers import Peer
+from asgi_ipc.worker.transport.outgoing import Outgoing, Waiter
+from asgi_ipc.worker.transport.peers import Peer
 
 # What an answer says: here is what the handler gave back; there is none; it raised this; it was not
 # called, since the data does not fit it.

@@ -18,11 +18,11 @@ from asgi_ipc.wire.message import Encoded
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.deliveries import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.peers import Peer
 from asgi_ipc.worker.registering import Registering
 from asgi_ipc.worker.registry import Registry
 from asgi_ipc.worker.stats import Stats
+from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peers import Peer
 
 # `await send` yields to the loop after so much in one turn, or a loop that
 # sends would keep everyone else waiting.

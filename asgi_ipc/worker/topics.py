@@ -19,9 +19,9 @@ from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
 from asgi_ipc.worker.calls import Calls
 from asgi_ipc.worker.deliveries import sender_of, size_bytes_of
 from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.peers import Members, Peer
 from asgi_ipc.worker.subscription import Publication, Subscription
+from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peers import Members, Peer
 
 # How long entering a subscription waits for members to know of it. Nobody who is well takes as long, and
 # who has taken as long once is not waited for again until it has answered.

@@ -98,7 +98,7 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "closed-before-flushed",
-        "worker/outgoing.py",
+        "worker/transport/outgoing.py",
         """        if isinstance(peer.writer, PipeWriter):
             peer.writer.close_when_empty()
         self.progress.set()
@@ -111,7 +111,7 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "late-write-end-kept-open",
-        "worker/outgoing.py",
+        "worker/transport/outgoing.py",
         """        if peer.leaving:
             peer.writer.close_when_empty()
         else:
@@ -204,7 +204,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "full-read-taken-for-the-last",
-        "worker/pipes.py",
+        "worker/transport/pipes.py",
         "drained = len(chunk) < READ_BYTES or",
         "drained = len(chunk) <= READ_BYTES or",
         "Under load a message is lost wherever a full read cuts its packet in two.",

@@ -13,7 +13,7 @@ import pytest
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Item, Relay
 from asgi_ipc.fleet.words import WriteEnd
-from asgi_ipc.worker.pipes import PipeReader, PipeWriter
+from asgi_ipc.worker.transport.pipes import PipeReader, PipeWriter
 from tests.faults.simulation.report import trace_hash
 from tests.faults.simulation.seeds import plan_of
 from tests.faults.simulation.world import World

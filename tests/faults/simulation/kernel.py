@@ -39,7 +39,7 @@ class Process:
         self.is_stopped = False
         self.is_reaped = False
         self.status = 0
-        # What its event loop waits for; closing one of these is a bug (see worker/pipes.py).
+        # What its event loop waits for; closing one of these is a bug (see worker/transport/pipes.py).
         self.watched: Callable[[int], bool] = lambda fd: False
 
     @property

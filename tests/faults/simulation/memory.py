@@ -22,7 +22,7 @@ class Memory(File):
 
 
 class Mapped:
-    """What stands for `asgi_ipc.worker.mapping.Mapping`."""
+    """What stands for `asgi_ipc.worker.transport.mapping.Mapping`."""
 
     def __init__(self, content: memoryview) -> None:
         self.memory = content

@@ -15,8 +15,8 @@ from asgi_ipc.fleet import words
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.outgoing import Outgoing
-from asgi_ipc.worker.peers import Peer
+from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peers import Peer
 from tests.faults.simulation.files import ReadEnd, SocketEnd
 from tests.faults.simulation.install import swap
 

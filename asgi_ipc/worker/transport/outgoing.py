@@ -29,9 +29,9 @@ from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
 from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
-from asgi_ipc.worker.loopback import LoopbackWriter
-from asgi_ipc.worker.peers import Members, Peer, Peers
-from asgi_ipc.worker.pipes import PipeWriter
+from asgi_ipc.worker.transport.loopback import LoopbackWriter
+from asgi_ipc.worker.transport.peers import Members, Peer, Peers
+from asgi_ipc.worker.transport.pipes import PipeWriter
 
 # An outbox that reaches this is written at once instead of at the end of the
 # turn: it fills a packet of places in the arena, and a pipe of the default size.

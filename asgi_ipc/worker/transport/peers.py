@@ -13,8 +13,8 @@ from typing import NamedTuple
 from asgi_ipc.errors import UnknownWorkerError
 from asgi_ipc.fleet.membership import Membership, Worker
 from asgi_ipc.wire.outbox import Outbox
-from asgi_ipc.worker.loopback import LoopbackWriter
-from asgi_ipc.worker.pipes import PipeWriter
+from asgi_ipc.worker.transport.loopback import LoopbackWriter
+from asgi_ipc.worker.transport.pipes import PipeWriter
 
 
 @dataclass(eq=False, slots=True)
