@@ -16,10 +16,10 @@ import pytest
 
 from asgi_ipc import InvalidNameError
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.worker import flow, handlers
-from asgi_ipc.worker.deliveries import Delivery, current_delivery
-from asgi_ipc.worker.handlers import Dispatcher
-from asgi_ipc.worker.registry import Handler, Registry
+from asgi_ipc.worker.dispatch import flow, handlers
+from asgi_ipc.worker.dispatch.deliveries import Delivery, current_delivery
+from asgi_ipc.worker.dispatch.handlers import Dispatcher
+from asgi_ipc.worker.dispatch.registry import Handler, Registry
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 

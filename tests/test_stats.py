@@ -16,7 +16,8 @@ from asgi_ipc import IPC, NotRunningError, Stats
 from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.message import ANSWER
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
-from asgi_ipc.worker import flow, pulse
+from asgi_ipc.worker import pulse
+from asgi_ipc.worker.dispatch import flow
 from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.wire import encode_message, encode_unchecked

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 
 from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
 from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
-from asgi_ipc.worker.misfits import MisfitError
-from asgi_ipc.worker.registry import Registry
+from asgi_ipc.worker.dispatch.misfits import MisfitError
+from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
 from tests.inprocess import Member, fleet, until
 from tests.wire import as_bytes

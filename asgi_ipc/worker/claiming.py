@@ -14,7 +14,7 @@ from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.calls import Calls
+from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.solo import Launcher
 
 

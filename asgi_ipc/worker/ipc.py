@@ -28,7 +28,7 @@ from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.asking import Asking
 from asgi_ipc.worker.blocking import Blocking
-from asgi_ipc.worker.deliveries import current_delivery
+from asgi_ipc.worker.dispatch.deliveries import current_delivery
 from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.publishing import Publishing

@@ -15,8 +15,8 @@ from typing import Final
 
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.slots import BACKOFF_MAX_S, backoff_s
-from asgi_ipc.worker.calls import Calls
-from asgi_ipc.worker.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.calls import Calls
+from asgi_ipc.worker.dispatch.registry import Handler, Registry
 
 # A task that has run for longer than any pause between two failures begins anew with the shortest.
 SOUND_AFTER_S: Final = BACKOFF_MAX_S

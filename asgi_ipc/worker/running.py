@@ -16,10 +16,10 @@ from asgi_ipc.errors import DeliveryError, NotRunningError, OutsideHandlerError,
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Encoded
 from asgi_ipc.worker.acting import member_for
-from asgi_ipc.worker.deliveries import current_delivery
+from asgi_ipc.worker.dispatch.deliveries import current_delivery
+from asgi_ipc.worker.dispatch.registering import Registering
+from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.registering import Registering
-from asgi_ipc.worker.registry import Registry
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer

@@ -16,10 +16,10 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.pulse import Pulse
-from asgi_ipc.worker.registry import Registry
 
 logger = LastingLogger("uvicorn.error")
 

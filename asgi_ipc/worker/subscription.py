@@ -17,7 +17,7 @@ from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.calls import Backlog, current_backlog
+from asgi_ipc.worker.dispatch.calls import Backlog, current_backlog
 
 if TYPE_CHECKING:
     from asgi_ipc.worker.topics import Topics

@@ -18,7 +18,8 @@ from typing import Any
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
-from asgi_ipc.worker import descriptors, endpoint, flow, handlers, ipc, lifeline
+from asgi_ipc.worker import descriptors, endpoint, ipc, lifeline
+from asgi_ipc.worker.dispatch import flow, handlers
 from asgi_ipc.worker.transport import outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated

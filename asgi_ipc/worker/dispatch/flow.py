@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from asgi_ipc.worker.registry import Handler
+from asgi_ipc.worker.dispatch.registry import Handler
 
 # Handlers that have suspended and not finished. At a few KiB each, a thousand
 # keep a worker busy and cost it a few MiB.

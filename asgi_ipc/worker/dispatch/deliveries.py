@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.worker.registry import Handler
+from asgi_ipc.worker.dispatch.registry import Handler
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc.fleet.printable import printable
-from asgi_ipc.worker.deliveries import Asked, current_delivery, pid_of_sender, size_bytes_of
-from asgi_ipc.worker.flow import Flow
+from asgi_ipc.worker.dispatch.deliveries import Asked, current_delivery, pid_of_sender, size_bytes_of
+from asgi_ipc.worker.dispatch.flow import Flow
+from asgi_ipc.worker.dispatch.misfits import MisfitError
+from asgi_ipc.worker.dispatch.registry import Handler
+from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps
 from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.misfits import MisfitError
-from asgi_ipc.worker.registry import Handler
-from asgi_ipc.worker.steps import FINISHED, first_step, further_steps
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5

@@ -22,7 +22,7 @@ import msgspec
 
 from asgi_ipc.wire.message import Data
 from asgi_ipc.wire.plain import is_model, is_text
-from asgi_ipc.worker import misfits
+from asgi_ipc.worker.dispatch import misfits
 from asgi_ipc.worker.logs import logger
 
 Function: TypeAlias = Callable[..., Any]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.registry import Function, Registry
+from asgi_ipc.worker.dispatch.registry import Function, Registry
 
 F = TypeVar("F", bound=Callable[[Any], Any])
 W = TypeVar("W", bound=Callable[[Worker], Any])
