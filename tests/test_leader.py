@@ -13,7 +13,7 @@ import pytest
 
 from asgi_ipc import IPC, NotRunningError
 from asgi_ipc.fleet.slots import backoff_s
-from asgi_ipc.worker import leading
+from asgi_ipc.worker.features import leading
 from tests.inprocess import Fleet, Member, fleet, until
 
 

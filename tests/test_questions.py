@@ -21,8 +21,8 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.wire.message import ANSWER, ASK, WITHDRAW
-from asgi_ipc.worker.answers import MAX_TRACEBACK
 from asgi_ipc.worker.dispatch import flow
+from asgi_ipc.worker.features.answers import MAX_TRACEBACK
 from tests.inprocess import Member, fleet, until
 
 MIB = 1024 * 1024

@@ -23,10 +23,10 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.wire.message import PUBLISH, TOPICS
-from asgi_ipc.worker import subscription, topics
 from asgi_ipc.worker.dispatch import flow
 from asgi_ipc.worker.dispatch.calls import Backlog
-from asgi_ipc.worker.subscription import Overflow
+from asgi_ipc.worker.features import subscription, topics
+from asgi_ipc.worker.features.subscription import Overflow
 from tests.inprocess import DEADLINE_S, Fleet, Member, fleet, until
 
 MIB = 1024 * 1024

@@ -37,18 +37,18 @@ from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
-from asgi_ipc.worker.answers import Answers
-from asgi_ipc.worker.claiming import Claiming
 from asgi_ipc.worker.dispatch.deliveries import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.dispatch.handlers import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
-from asgi_ipc.worker.leading import Leading
+from asgi_ipc.worker.features.answers import Answers
+from asgi_ipc.worker.features.claiming import Claiming
+from asgi_ipc.worker.features.leading import Leading
+from asgi_ipc.worker.features.questions import Questions
+from asgi_ipc.worker.features.topics import Topics
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.pulse import Pulse
-from asgi_ipc.worker.questions import Questions
 from asgi_ipc.worker.solo import Launcher, Solo
-from asgi_ipc.worker.topics import Topics
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer

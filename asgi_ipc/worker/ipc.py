@@ -26,12 +26,12 @@ from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import descriptors, station
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
-from asgi_ipc.worker.asking import Asking
 from asgi_ipc.worker.blocking import Blocking
 from asgi_ipc.worker.dispatch.deliveries import current_delivery
-from asgi_ipc.worker.electing import Electing
 from asgi_ipc.worker.endpoint import Endpoint, Settings
-from asgi_ipc.worker.publishing import Publishing
+from asgi_ipc.worker.features.asking import Asking
+from asgi_ipc.worker.features.electing import Electing
+from asgi_ipc.worker.features.publishing import Publishing
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,

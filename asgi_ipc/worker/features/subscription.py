@@ -20,7 +20,7 @@ from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.calls import Backlog, current_backlog
 
 if TYPE_CHECKING:
-    from asgi_ipc.worker.topics import Topics
+    from asgi_ipc.worker.features.topics import Topics
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens to a publication for which a subscription has no room."""

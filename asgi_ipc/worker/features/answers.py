@@ -22,7 +22,7 @@ from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.deliveries import Asked, sender_of
 from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
-from asgi_ipc.worker.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
+from asgi_ipc.worker.features.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
 # The end of a traceback says where it happened; in characters.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.wire.message import PUBLISH, Data, check_name
+from asgi_ipc.worker.features.subscription import Overflow, Subscription
+from asgi_ipc.worker.features.topics import Topics
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -15,8 +17,6 @@ from asgi_ipc.worker.running import (
     Running,
     no_timeout,
 )
-from asgi_ipc.worker.subscription import Overflow, Subscription
-from asgi_ipc.worker.topics import Topics
 from asgi_ipc.worker.transport.peers import Members
 
 

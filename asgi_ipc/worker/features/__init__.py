@@ -1,0 +1,1 @@
+"""Features: layers over messages and words. Questions, topics, the leader, keys."""
