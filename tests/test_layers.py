@@ -89,6 +89,18 @@ def test_a_worker_never_imports_the_launcher(file: Path) -> None:
     assert not of("asgi_ipc.launcher", imports(file))
 
 
+@pytest.mark.parametrize("file", below("worker/transport"), ids=shown)
+def test_transport_knows_nothing_of_handlers(file: Path) -> None:
+    ours = imports(file)
+    assert not of("asgi_ipc.worker.dispatch", ours) | of("asgi_ipc.worker.features", ours)
+
+
+@pytest.mark.parametrize("file", below("worker/dispatch"), ids=shown)
+def test_dispatch_knows_nothing_of_pipes(file: Path) -> None:
+    ours = imports(file)
+    assert not of("asgi_ipc.worker.transport", ours) | of("asgi_ipc.worker.features", ours)
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if file not in below("testing")], ids=shown)
 def test_nothing_in_the_product_imports_the_test_kit(file: Path) -> None:
     assert not of("asgi_ipc.testing", imports(file))

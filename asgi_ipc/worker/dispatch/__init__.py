@@ -1,1 +1,4 @@
-"""Dispatch: handlers, called in order. What is registered, called, in flight and converted. Never imports `transport/`."""
+"""Dispatch: what is registered, called in order, in flight and converted.
+
+Law: it knows nothing of pipes or peers: never imports `transport/` or `features/`.
+"""

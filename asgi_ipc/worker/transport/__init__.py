@@ -1,1 +1,4 @@
-"""Transport: bytes out and in. Peers, what waits for each, pipes, shared memory. Never imports `dispatch/`."""
+"""Transport: bytes out and in. Peers, what waits for each, pipes, shared memory.
+
+Law: it knows nothing of handlers: never imports `dispatch/` or `features/`.
+"""
