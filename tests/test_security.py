@@ -21,7 +21,7 @@ import pytest
 
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
-from tests.inprocess import COOKIE, fleet, until
+from tests.inprocess import COOKIE, Member, fleet, until
 from tests.needs import need_root
 from tests.serving import Server, serving
 
@@ -153,10 +153,22 @@ async def test_pipes_belong_to_the_servers_user_alone() -> None:
         assert await server.stop() == 0
 
 
+NESTED = b"\xdc\x00\x01\x92\xa1n" + b"\x91" * 3000 + b"\x01"
+
+
+def _is_message_for_nobody(payload: bytes, member: Member) -> bool:
+    """Some Pythons decode what is nested 3,000 deep (3.13); then it is a message without a handler."""
+    try:
+        msgspec.msgpack.decode(NESTED)
+    except RecursionError:
+        return False
+    return payload == NESTED and member.ipc.stats().discarded == 1
+
+
 @pytest.mark.parametrize(
     "payload",
     [
-        b"\xdc\x00\x01\x92\xa1n" + b"\x91" * 3000 + b"\x01",
+        NESTED,
         b"\xdd\xff\xff\xff\xff",
         b"\xdc\x00\x01\x92\xa1n\xc6\xff\xff\xff\xff",
         b"\xdc\x00\x01\x92\xa1n\xc7\x04\x63data",
@@ -170,6 +182,6 @@ async def test_what_the_cookie_vouches_for_is_still_checked_and_harms_nobody(pay
     async with fleet(2, has_arena=False) as (_, (a, b)):
         os.write(b.write_end, encode_packet(COOKIE, a.worker.generation, 2, 0, BATCH, payload))
         os.write(b.write_end, encode_packet(COOKIE, a.worker.generation, 2, 1, BATCH, join_batch([])))
-        await until(lambda: b.ipc.stats().dropped == {"corrupt": 1})
+        await until(lambda: b.ipc.stats().dropped == {"corrupt": 1} or _is_message_for_nobody(payload, b))
         await b.ipc.send(b.pid, "note", "still here")
         assert await b.until(1) == ["still here"]

@@ -42,6 +42,12 @@ def masks(pid: int | str) -> dict[str, int]:
     return {name: int(value, 16) & known for name, value in pairs if name in ("SigBlk", "SigIgn", "SigCgt")}
 
 
+def wait() -> None:
+    """Wait for a signal: pause(2) would miss one that comes just before it."""
+    while True:
+        time.sleep(0.01)
+
+
 def fork() -> int:
     """A forked child that only waits; its pid, when it has had its turn."""
     ready, has_run = os.pipe()
@@ -50,7 +56,7 @@ def fork() -> int:
         try:
             signal.alarm(AT_LAST_S)
             os.write(has_run, b"x")
-            signal.pause()
+            wait()
         except KeyboardInterrupt:
             # As Python does at the end of a program.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -66,7 +72,7 @@ def pause(has_run: Event) -> None:
     """A child of multiprocessing that only waits."""
     signal.alarm(AT_LAST_S)
     has_run.set()
-    signal.pause()
+    wait()
 
 
 def start(how: str) -> int:
