@@ -23,7 +23,7 @@ if sys.platform == "linux":
     import fcntl
 
 import asgi_ipc
-from asgi_ipc import frozen
+from asgi_ipc import frozen, multiprocess
 from asgi_ipc.protocol.arena import ARENA_BYTES
 from asgi_ipc.protocol.lifeline import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.protocol.relay import Item
@@ -198,8 +198,7 @@ def _command(fds: list[int]) -> list[str]:
     if frozen.IS_FROZEN:
         return frozen.command(fds)
     package_parent = str(Path(asgi_ipc.__file__).parent.parent)
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    return [sys.executable, *flags, "-c", _BOOT, package_parent, *map(str, fds)]
+    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, package_parent, *map(str, fds)]
 
 
 def make_arena() -> tuple[int, int]:
