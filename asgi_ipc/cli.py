@@ -169,7 +169,7 @@ def _serve(**values: Any) -> None:
 
 
 class _Serve(click.Command):
-    """What stands behind `--` is the app's: `sys.argv` in its workers."""
+    """The arguments behind `--` are the app's: `sys.argv` in its workers."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         place = args.index("--") if "--" in args else len(args)

@@ -21,14 +21,14 @@ IS_FROZEN: Final = bool(getattr(sys, "frozen", False))
 
 
 def _take() -> list[str] | None:
-    """What stands behind the mark, which `sys.argv` has no more; None if this process is no worker."""
+    """The arguments behind the mark, taken out of `sys.argv`; None if this process is no worker."""
     if not IS_FROZEN or MARK not in sys.argv:
         return None
     place = sys.argv.index(MARK)
     behind = sys.argv[place + 1 :]
     del sys.argv[place:]
     for fd in behind:
-        # What the program starts above `run` gets none of them.
+        # A program that is started above `run` inherits none of them.
         if int(fd) >= 0:
             os.set_inheritable(int(fd), False)
     return behind
@@ -41,7 +41,7 @@ _arguments: Final = sys.argv[1:]
 
 
 def command(fds: Sequence[int]) -> list[str]:
-    """What starts this program as a worker with these descriptors."""
+    """The command that starts this program as a worker with these descriptors."""
     return [sys.executable, *_arguments, MARK, *map(str, fds)]
 
 

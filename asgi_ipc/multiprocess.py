@@ -1,4 +1,4 @@
-"""What `multiprocessing` hands to the children that it starts, for workers, which it does not start.
+"""Workers as children of `multiprocessing`, which has not started them: they get what its children get.
 
 Law: every private name of `multiprocessing` stands in this file, and is used
 as spawn.py does it: `get_preparation_data` and `prepare`, and `spawn_main` for
@@ -59,7 +59,12 @@ def program_tracker() -> int:
     return fd
 
 
+def interpreter_flags() -> list[str]:
+    """The options of this interpreter, for another one: `-X dev`, `-W error`..."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as spawn.py
+    return flags
+
+
 def tracker_command(fd: int) -> list[str]:
     """How a tracker that reads from `fd` is started."""
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    return [os.fsdecode(spawn.get_executable()), *flags, "-c", _TRACKER.format(fd)]
+    return [os.fsdecode(spawn.get_executable()), *interpreter_flags(), "-c", _TRACKER.format(fd)]

@@ -327,7 +327,7 @@ class Launcher:
         self._handlers_before = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             self._loop.add_signal_handler(number, partial(self._signalled, number))
-        # Whatever the starter has blocked; workers and their children are not concerned.
+        # The starter may have blocked them; this does not concern workers and their children.
         self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _stop_listening(self) -> None:

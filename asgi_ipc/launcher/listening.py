@@ -221,7 +221,7 @@ def _make_room(path: str, where: _Where) -> int | None:
 
 
 def _holder(path: str) -> str | None:
-    """Who accepts there, in words; None if nobody does."""
+    """The process that accepts there, in words; None if nobody does."""
     with socket.socket(socket.AF_UNIX) as client:
         # A full backlog would make it wait.
         client.setblocking(False)

@@ -23,7 +23,7 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 
 from asgi_ipc.errors import LauncherError
 
-# What a C int and a C long long hold: beyond, the kernel or an event loop can't be asked at all.
+# The largest C int and C long long: the kernel and an event loop take no larger number.
 _INT: Final = 2**31 - 1
 _LONG: Final = 2**63 - 1
 

@@ -23,7 +23,7 @@ if sys.platform == "linux":
     import fcntl
 
 import asgi_ipc
-from asgi_ipc import frozen
+from asgi_ipc import frozen, multiprocess
 from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.words import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.wire.arena import ARENA_BYTES
@@ -198,8 +198,7 @@ def _command(fds: list[int]) -> list[str]:
     if frozen.IS_FROZEN:
         return frozen.command(fds)
     package_parent = str(Path(asgi_ipc.__file__).parent.parent)
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    return [sys.executable, *flags, "-c", _BOOT, package_parent, *map(str, fds)]
+    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, package_parent, *map(str, fds)]
 
 
 def make_arena() -> tuple[int, int]:
