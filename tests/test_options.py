@@ -264,6 +264,15 @@ async def test_what_an_import_string_does_not_find_is_one_line(option: str, valu
         assert server.count(f"ERROR: .*{option[2:]}.*{value}") == 1, server.text
 
 
+@pytest.mark.parametrize("module", ["uvicorn", "asgi_ipc"])
+async def test_timeouts_of_run_may_be_fractions_of_a_second(module: str) -> None:
+    timeouts = "timeout_graceful_shutdown=2.5, timeout_keep_alive=1.5"
+    code = f"import {module}; {module}.run({APP!r}, port=0, workers=2, {timeouts})"
+    async with started("-c", code) as server:
+        await server.said("Application startup complete", 2)
+        assert await server.stop() == 0
+
+
 async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
     files = ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY]
     async with serving(APP, *files, "--ssl-keyfile-password", "secret") as server:

@@ -36,13 +36,18 @@ _WHOLE: Final = {
     "limit_concurrency": (1, _LONG),
     "limit_max_requests": (1, _LONG),
     "limit_max_requests_jitter": (0, _LONG),
-    "timeout_keep_alive": (0, _INT),
-    "timeout_graceful_shutdown": (0, _INT),
     "ws_max_size": (1, _LONG),
     "ws_max_queue": (0, _INT),
     "h11_max_incomplete_event_size": (1, _LONG),
 }
-_SECONDS: Final = ("ws_ping_interval", "ws_ping_timeout", "reload_delay")
+# uvicorn's command takes the timeouts as whole numbers, and its run() as any: so does this.
+_SECONDS: Final = (
+    "timeout_keep_alive",
+    "timeout_graceful_shutdown",
+    "ws_ping_interval",
+    "ws_ping_timeout",
+    "reload_delay",
+)
 
 _NAMED: Final[dict[str, Mapping[str, str | None]]] = {
     "loop": LOOP_FACTORIES,
