@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 import traceback
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -269,6 +270,17 @@ async def test_timeouts_of_run_may_be_fractions_of_a_second(module: str) -> None
     timeouts = "timeout_graceful_shutdown=2.5, timeout_keep_alive=1.5"
     code = f"import {module}; {module}.run({APP!r}, port=0, workers=2, {timeouts})"
     async with started("-c", code) as server:
+        await server.said("Application startup complete", 2)
+        assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+async def test_an_app_may_stand_in_a_zip_archive(command: list[str], tmp_path: Path) -> None:
+    archive = tmp_path / "apps.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(ROOT / "tests" / "apps" / "plain.py", "zipped.py")
+    options = ["--port", "0", "--workers", "2", "--app-dir", str(archive)]
+    async with started("-m", *command, "zipped:app", *options) as server:
         await server.said("Application startup complete", 2)
         assert await server.stop() == 0
 

@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -178,8 +179,9 @@ def _check_texts(given: Mapping[str, Any]) -> None:
         # uvicorn puts it before each path, which is ASCII (percent-encoded).
         raise LauncherError(f"root_path is a path in ASCII, percent-encoded, not {root_path!r}")
     app_dir = given.get("app_dir")
-    if app_dir and not os.path.isdir(app_dir):
-        raise LauncherError(f"app_dir is a folder; {app_dir!r} is none")
+    # Python imports from archives, too.
+    if app_dir and not os.path.isdir(app_dir) and not zipfile.is_zipfile(app_dir):
+        raise LauncherError(f"app_dir is a folder, or a zip archive; {app_dir!r} is none")
 
 
 def _check_descriptor(fd: int) -> None:
