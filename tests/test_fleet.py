@@ -355,6 +355,28 @@ def test_a_restart_asked_for_during_the_start_is_given_up_with_the_reason() -> N
     assert "giving the restart up" in " ".join(desk.texts)
 
 
+def test_a_restart_that_a_slot_without_a_worker_ends_says_that_it_is_given_up() -> None:
+    desk = a_fleet(2)
+    desk.dies(1)
+    desk.dies(3)
+    desk.dies(4)
+    desk.hear(HUP)
+    assert starts(desk.actions) == [Start(5, 0)]
+    desk.dies(5)
+    assert "giving the restart up" not in " ".join(desk.texts)
+    assert not starts(desk.dies(6))
+    assert "giving the restart up" in " ".join(desk.texts)
+
+
+def test_with_reload_a_restart_that_ends_at_the_first_start_says_that_it_is_given_up() -> None:
+    desk = a_start(1, outlive_failed_start=True)
+    desk.dies(1, 3)
+    assert "giving the restart up" not in " ".join(desk.texts)
+    desk.hear(HUP)
+    desk.dies(2, 3)
+    assert "giving the restart up" in " ".join(desk.texts)
+
+
 def test_a_replacement_takes_over_when_the_old_one_dies_first() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)

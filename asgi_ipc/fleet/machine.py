@@ -441,8 +441,10 @@ class Fleet:
         elif self._established or slot.was_ready or event.status == KILLED:
             self._replace(process.slot, slot, text, early, now)
         elif self.policy.outlive_failed_start:
-            self._log("error", f"{text} before it was ready; waiting for a change.")
-            if self._restarting == process.slot:
+            gives_up = self._restarting == process.slot
+            ending = ", giving the restart up" if gives_up else ""
+            self._log("error", f"{text} before it was ready{ending}; waiting for a change.")
+            if gives_up:
                 self._give_restart_up(now)
         else:
             self._log("error", f"{text} before it was ready; stopping the server.")
@@ -456,9 +458,11 @@ class Fleet:
             self._log("error", f"{text}; starting another.")
             slot.live = self._start(index, now)
         else:
-            self._log("error", f"{text}; starting another in {delay_s:g} s.")
+            gives_up = self._restarting == index
+            ending = " and giving the restart up" if gives_up else ""
+            self._log("error", f"{text}; starting another in {delay_s:g} s{ending}.")
             slot.retry_at = now + delay_s
-            if self._restarting == index:
+            if gives_up:
                 self._give_restart_up(now)
 
     def _tell_failure(self, process: Process) -> None:
