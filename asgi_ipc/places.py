@@ -23,7 +23,7 @@ def check(module: str) -> None:
     called = f"asgi_ipc.run() was called by the module {module!r}"
     if station.current is not None:
         raise LauncherError(f"{called} in a worker, which imports it; {_GUARD}")
-    # What multiprocessing itself asks before a child of its own may start another one.
+    # multiprocessing itself asks this before a child of its own may start another one.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise LauncherError(f"{called} in a child process, which imports it; {_GUARD}")
     try:

@@ -33,7 +33,7 @@ def carried(value: Any) -> Any:
 
 
 def restored(value: Any) -> Any:
-    """What `carried` was given; tuples come back as lists."""
+    """The values that `carried` was given; tuples come back as lists."""
     match value:
         case Ext(code=code, data=data) if code == TEXT:
             return bytes(data).decode(errors="surrogatepass")

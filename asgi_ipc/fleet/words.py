@@ -32,7 +32,7 @@ class _Word(msgspec.Struct, frozen=True, tag=True, tag_field="word"):
 
 
 class Kin(msgspec.Struct, frozen=True):
-    """What makes the worker a child of the launcher in the eyes of `multiprocessing`.
+    """The worker as a child of the launcher, in the eyes of `multiprocessing`.
 
     Attributes:
         given: what a child is given: `authkey`, a secret, and settings.
@@ -65,7 +65,7 @@ class Handover(_Word, frozen=True):
     uvicorn: dict[str, Any]
     wrap: bool = False
     exit_timeout_s: float = 2.0
-    # What the starter of the server had blocked; the children of the workers get this mask.
+    # The signals that the starter of the server had blocked; the children of the workers get this mask.
     signal_mask: list[int] = []
     argv: list[Any] = []
     beat_s: float = BEAT_S

@@ -159,7 +159,7 @@ def _place_in_app(innermost: FrameType) -> str | None:
 
 def _is_of_app(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    # What is compiled or frozen into Python has no place in the file system.
+    # Code that is compiled or frozen into Python has no place in the file system.
     return os.path.isabs(file) and (file.startswith(_INSTALLED) or not file.startswith((*_STANDARD, _OURS)))
 
 

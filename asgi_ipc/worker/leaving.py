@@ -32,7 +32,7 @@ ORPHAN_LINGER_S: Final = 0.3
 _STEP_S: Final = 0.1
 _SHORT_STEP_S: Final = 0.01
 
-# What holds a stop up is named within the promised 5 s.
+# A request that holds up a stop is named within the promised 5 s.
 NAMED_AFTER_S: Final = 3.0
 _LOOK_S: Final = 1.0
 
@@ -90,7 +90,7 @@ class Leaving:
     def _waits_for(self, connection: Any, now: float) -> bool:
         """Whether this connection may live on; tell it if not."""
         if connection in self._told:
-            # What is still to be written, uvicorn waits for.
+            # uvicorn waits for the rest of its response.
             return False
         if self._connections.is_websocket(connection):
             idle_s = 0.0

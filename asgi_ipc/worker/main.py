@@ -143,7 +143,7 @@ class WorkerServer(uvicorn.Server):
         try:
             await leaving.linger()
             await super().shutdown(sockets)
-            # Whatever the app has said: what was accepted is delivered before this process ends.
+            # Accepted messages are delivered before this process ends, even if the app says that it is done.
             await self._here.left()
         finally:
             for task in beside:
