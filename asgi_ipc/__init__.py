@@ -30,7 +30,7 @@ from asgi_ipc.errors import (
     WouldBlockError,
 )
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.worker.features.questions import Gathered
+from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.ipc import IPC, ipc
 from asgi_ipc.worker.stats import Stats

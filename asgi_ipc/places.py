@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 
 # For a script that is imported by its own workers, too.
 _GUARD: Final = "call it below: if __name__ == '__main__':"
@@ -21,7 +21,7 @@ _GUARD: Final = "call it below: if __name__ == '__main__':"
 def check(module: str) -> None:
     """Raises LauncherError unless a server can be started now; `module` is what calls `run`."""
     called = f"asgi_ipc.run() was called by the module {module!r}"
-    if station.current is not None:
+    if assignment.current is not None:
         raise LauncherError(f"{called} in a worker, which imports it; {_GUARD}")
     # multiprocessing itself asks this before a child of its own may start another one.
     if getattr(multiprocessing.current_process(), "_inheriting", False):

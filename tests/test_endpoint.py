@@ -422,7 +422,7 @@ async def test_a_member_that_does_not_answer_holds_a_newcomer_up_only_until_it_i
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with fleet(2) as (launcher, (a, b)):
-        lifeline = b.station.lifeline
+        lifeline = b.assignment.lifeline
         asyncio.get_running_loop().remove_reader(lifeline.fileno())
         newcomer = launcher.new(slot=2)
         entering = asyncio.create_task(_enter(launcher, newcomer))
@@ -525,7 +525,7 @@ async def test_a_worker_that_has_left_cannot_join_again() -> None:
 
 async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled() -> None:
     async with fleet(1) as (launcher, (a,)):
-        asyncio.get_running_loop().remove_reader(a.station.lifeline.fileno())
+        asyncio.get_running_loop().remove_reader(a.assignment.lifeline.fileno())
         newcomer = launcher.new(slot=1)
         entering = asyncio.create_task(_enter(launcher, newcomer))
         async with asyncio.timeout(10):
@@ -533,7 +533,7 @@ async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled()
                 await asyncio.sleep(0)
         entering.cancel()
         # Its word is on its way: this one hears first of the newcomer, then of its leave.
-        asyncio.get_running_loop().add_reader(a.station.lifeline.fileno(), a.station.lifeline.drain)
+        asyncio.get_running_loop().add_reader(a.assignment.lifeline.fileno(), a.assignment.lifeline.drain)
         with pytest.raises(asyncio.CancelledError):
             await entering
         async with asyncio.timeout(10):
@@ -555,7 +555,7 @@ async def test_what_was_copied_from_an_arena_is_acknowledged_with_the_next_beat_
         await b.until(2)
         await a.ipc.send(b.pid, "note", bytes(20_000))
         await b.until(3)
-        b.endpoint.pulse._beat()
+        b.endpoint.heartbeat._beat()
         await until(lambda: not arena.used_bytes)
 
 
@@ -571,4 +571,4 @@ async def test_a_beat_behind_the_end_of_a_worker_does_nothing() -> None:
             await until(lambda: not arena.used_bytes)
         # It would give back the memory that is used no more, if it were its own still.
         for _ in range(2):
-            endpoint.pulse._beat()
+            endpoint.heartbeat._beat()

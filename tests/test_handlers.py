@@ -16,9 +16,9 @@ import pytest
 
 from asgi_ipc import InvalidNameError
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.worker.dispatch import flow, handlers
-from asgi_ipc.worker.dispatch.deliveries import Delivery, current_delivery
-from asgi_ipc.worker.dispatch.handlers import Dispatcher
+from asgi_ipc.worker.dispatch import backpressure, dispatcher
+from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery
+from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -68,7 +68,7 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_the_order_of_arrival_survives_the_bound_on_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "MESSAGES_PER_TURN", 4)
+    monkeypatch.setattr(dispatcher, "MESSAGES_PER_TURN", 4)
     async with world() as here:
 
         async def slow(data: int) -> None:
@@ -231,14 +231,16 @@ async def test_the_reader_is_told_to_pause_at_the_bound_and_nothing_more_starts(
 
         here.on("waits", waits)
         here.on("plain", here.started.append)
-        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT + 5)], ("plain", "last"))
-        await here.until(lambda: len(here.started) == flow.MAX_IN_FLIGHT)
+        here.deliver(
+            *[("waits", number) for number in range(backpressure.MAX_IN_FLIGHT + 5)], ("plain", "last")
+        )
+        await here.until(lambda: len(here.started) == backpressure.MAX_IN_FLIGHT)
         assert here.flow == ["full"]
         assert here.dispatcher.is_full
         gate.set()
         await here.settle()
         assert here.flow == ["full", "room"]
-        assert here.started == [*range(flow.MAX_IN_FLIGHT + 5), "last"]
+        assert here.started == [*range(backpressure.MAX_IN_FLIGHT + 5), "last"]
 
 
 async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
@@ -249,7 +251,7 @@ async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
             await gate.wait()
 
         here.on("waits", waits)
-        quarter = bytes(flow.MAX_IN_FLIGHT_BYTES // 4)
+        quarter = bytes(backpressure.MAX_IN_FLIGHT_BYTES // 4)
         here.deliver(*[("waits", quarter)] * 3)
         assert here.flow == []
         here.deliver(("waits", quarter))
@@ -273,19 +275,19 @@ async def test_a_handler_that_waits_inside_a_verb_is_not_in_flight(ordered: bool
                 await verb.wait()
 
         here.on("waits", waits, ordered=ordered)
-        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT - 1)])
+        here.deliver(*[("waits", number) for number in range(backpressure.MAX_IN_FLIGHT - 1)])
         await inside.wait()
         # Whether they wait in the verb or behind one that does: the pipe must be read on.
-        here.deliver(*[("waits", number) for number in range(flow.MAX_IN_FLIGHT + 50)])
+        here.deliver(*[("waits", number) for number in range(backpressure.MAX_IN_FLIGHT + 50)])
         await here.until(lambda: not here.dispatcher._queue)
         assert not here.dispatcher.is_full
         verb.set()
         await here.settle()
-        assert len(here.started) == 2 * flow.MAX_IN_FLIGHT + 49
+        assert len(here.started) == 2 * backpressure.MAX_IN_FLIGHT + 49
 
 
 async def test_waits_inside_verbs_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "MAX_IN_VERBS", 10)
+    monkeypatch.setattr(backpressure, "MAX_IN_VERBS", 10)
     async with world() as here:
         verb = asyncio.Event()
 
@@ -305,11 +307,11 @@ async def test_waits_inside_verbs_have_a_bound_of_their_own(monkeypatch: pytest.
 async def test_a_turn_handles_a_bounded_number_of_messages() -> None:
     async with world() as here:
         here.on("plain", here.started.append)
-        here.deliver(*[("plain", number) for number in range(3 * handlers.MESSAGES_PER_TURN)])
-        assert len(here.started) == handlers.MESSAGES_PER_TURN
+        here.deliver(*[("plain", number) for number in range(3 * dispatcher.MESSAGES_PER_TURN)])
+        assert len(here.started) == dispatcher.MESSAGES_PER_TURN
         here.deliver(("plain", "behind"))
         await here.settle()
-        assert here.started == [*range(3 * handlers.MESSAGES_PER_TURN), "behind"]
+        assert here.started == [*range(3 * dispatcher.MESSAGES_PER_TURN), "behind"]
 
 
 async def test_idle_means_now_and_not_a_moment_ago() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from asgi_ipc import IPC, NotRunningError
 from asgi_ipc.fleet.slots import backoff_s
-from asgi_ipc.worker.features import leading
+from asgi_ipc.worker.features import leader
 from tests.inprocess import Fleet, Member, fleet, until
 
 
@@ -310,14 +310,14 @@ async def test_the_pauses_double_up_to_thirty_seconds_and_begin_anew_behind_a_lo
         asked.append(deaths)
         return 0.0
 
-    monkeypatch.setattr(leading, "backoff_s", pause_s)
+    monkeypatch.setattr(leader, "backoff_s", pause_s)
     ipc = IPC()
     done = asyncio.Event()
 
     @ipc.leader_task
     async def sweep() -> None:
         if len(asked) == 3:
-            monkeypatch.setattr(leading, "SOUND_AFTER_S", -1.0)
+            monkeypatch.setattr(leader, "SOUND_AFTER_S", -1.0)
         if len(asked) == 5:
             done.set()
             return
@@ -422,7 +422,7 @@ async def test_when_the_launcher_dies_the_leader_stays_until_it_leaves() -> None
         runs.register(a, b)
         await until(lambda: runs.running == [a.pid])
         launcher.die()
-        await until(lambda: not a.station.lifeline.is_open and not b.station.lifeline.is_open)
+        await until(lambda: not a.assignment.lifeline.is_open and not b.assignment.lifeline.is_open)
         assert a.ipc.is_leader
         assert b.ipc.leader == a.pid
         assert runs.running == [a.pid]
@@ -432,7 +432,7 @@ async def test_when_the_launcher_dies_the_leader_stays_until_it_leaves() -> None
 async def test_a_task_that_somebody_else_cancels_is_logged_and_started_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(leading, "backoff_s", lambda failures: 0.0)
+    monkeypatch.setattr(leader, "backoff_s", lambda failures: 0.0)
     async with fleet(1) as (_, (a,)):
         begun: list[asyncio.Task[Any]] = []
 

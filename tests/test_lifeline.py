@@ -259,7 +259,7 @@ def test_the_guard_says_once_where_a_loop_stands_that_does_not_turn_and_never_in
         "import sys\n"
         "from asgi_ipc.fleet.words import Beat, encode_word\n"
         "from asgi_ipc.worker import lifeline\n"
-        "lifeline.PULSE_S = 0.02\n"
+        "lifeline.HEARTBEAT_S = 0.02\n"
         "line = lifeline.Lifeline(int(sys.argv[1]))\n"
         "line.guard()\n"
         "def stands_here():\n"

@@ -77,7 +77,7 @@ async def test_a_join_that_is_given_up_by_one_goes_on_for_the_other() -> None:
         newcomer = launcher.new(1)
         loop = asyncio.get_running_loop()
         # Who joins waits until all know it: this one does not read.
-        loop.remove_reader(there.station.lifeline.fileno())
+        loop.remove_reader(there.assignment.lifeline.fileno())
         first = asyncio.create_task(newcomer.enter())
         await asyncio.sleep(0)
 
@@ -92,7 +92,7 @@ async def test_a_join_that_is_given_up_by_one_goes_on_for_the_other() -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
         assert not second.done()
-        loop.add_reader(there.station.lifeline.fileno(), there.station.lifeline.drain)
+        loop.add_reader(there.assignment.lifeline.fileno(), there.assignment.lifeline.drain)
         await second
         launcher.bury(newcomer, "left")
 
@@ -101,14 +101,14 @@ async def test_who_gives_its_join_up_last_leaves_and_nobody_keeps_it() -> None:
     async with inprocess(1) as (launcher, (there,)):
         newcomer = launcher.new(1)
         loop = asyncio.get_running_loop()
-        loop.remove_reader(there.station.lifeline.fileno())
+        loop.remove_reader(there.assignment.lifeline.fileno())
         first = asyncio.create_task(newcomer.enter())
         await asyncio.sleep(0)
         second = asyncio.create_task(newcomer.ipc.lifespan().__aenter__())
         await asyncio.sleep(0)
         for task in (first, second):
             task.cancel()
-        loop.add_reader(there.station.lifeline.fileno(), there.station.lifeline.drain)
+        loop.add_reader(there.assignment.lifeline.fileno(), there.assignment.lifeline.drain)
         for task in (first, second):
             with pytest.raises(asyncio.CancelledError):
                 await task

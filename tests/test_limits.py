@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from asgi_ipc.errors import LauncherError
-from asgi_ipc.fleet.limits import launcher_needs, too_few_to_start, worker_needs
+from asgi_ipc.fleet.descriptor_budget import launcher_needs, too_few_to_start, worker_needs
 from asgi_ipc.launcher.limits import (
     DEFAULT_PIPE_BYTES,
     PipeWatch,

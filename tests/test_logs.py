@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc import InvalidNameError
-from asgi_ipc.fleet.printable import MARGIN, MAX_SHOWN_CHARACTERS, printable, printable_lines
 from asgi_ipc.fleet.words import WordError, decode_for_launcher, decode_for_worker
+from asgi_ipc.printable import MARGIN, MAX_SHOWN_CHARACTERS, printable, printable_lines
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.wire.packet import BATCH, encode_packet

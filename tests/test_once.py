@@ -178,7 +178,7 @@ async def test_a_worker_that_leaves_inside_the_block_holds_it_until_it_has_left_
 
 
 async def test_handlers_that_wait_are_not_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_ipc.worker.dispatch.flow.MAX_IN_FLIGHT", 2)
+    monkeypatch.setattr("asgi_ipc.worker.dispatch.backpressure.MAX_IN_FLIGHT", 2)
     async with fleet(2) as (_, (a, b)):
         first = Block(a)
         assert await first.is_told()

@@ -21,7 +21,7 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.wire.message import ANSWER, ASK, WITHDRAW
-from asgi_ipc.worker.dispatch import flow
+from asgi_ipc.worker.dispatch import backpressure
 from asgi_ipc.worker.features.answers import MAX_TRACEBACK
 from tests.inprocess import Member, fleet, until
 
@@ -317,7 +317,7 @@ async def test_a_dead_askers_question_is_cancelled() -> None:
 async def test_more_questions_than_may_be_in_flight_wait_for_each_other_without_a_standstill(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 4)
+    monkeypatch.setattr(backpressure, "MAX_IN_FLIGHT", 4)
     async with fleet(2) as (_, (a, b)):
 
         def to_other(me: Member, other: Member) -> Any:
@@ -520,7 +520,7 @@ async def _in_a_group(*asking: Coroutine[Any, Any, Any]) -> None:
 async def test_handlers_that_ask_in_tasks_of_their_own_cause_no_standstill_either(
     monkeypatch: pytest.MonkeyPatch, together: Callable[..., Awaitable[Any]]
 ) -> None:
-    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 300)
+    monkeypatch.setattr(backpressure, "MAX_IN_FLIGHT", 300)
     async with fleet(2) as (_, (a, b)):
         for here, there in ((a, b), (b, a)):
 

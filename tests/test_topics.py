@@ -23,7 +23,7 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.wire.message import PUBLISH, TOPICS
-from asgi_ipc.worker.dispatch import flow
+from asgi_ipc.worker.dispatch import backpressure
 from asgi_ipc.worker.dispatch.calls import Backlog
 from asgi_ipc.worker.features import subscription, topics
 from asgi_ipc.worker.features.subscription import Overflow
@@ -385,7 +385,7 @@ async def test_close_ends_the_iteration_behind_what_waits_with_a_typed_error() -
 
 
 async def test_wait_loses_nothing_and_holds_up_whoever_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 50)
+    monkeypatch.setattr(backpressure, "MAX_IN_FLIGHT", 50)
     async with (
         fleet(2) as (_, (a, b)),
         b.ipc.subscribe("t", max_messages=10) as messages,
@@ -446,7 +446,7 @@ async def test_large_data_waits_up_to_a_bound_of_bytes(monkeypatch: pytest.Monke
 async def test_what_waits_for_a_subscriber_that_asks_does_not_keep_its_answer_from_coming(
     monkeypatch: pytest.MonkeyPatch, in_tasks: bool
 ) -> None:
-    monkeypatch.setattr(flow, "MAX_IN_FLIGHT", 50)
+    monkeypatch.setattr(backpressure, "MAX_IN_FLIGHT", 50)
     async with fleet(2) as (_, (a, b)):
         a.ipc.receive("double", lambda data: data * 2)
         async with b.ipc.subscribe("t", max_messages=10) as messages:

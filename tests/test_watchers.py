@@ -96,14 +96,14 @@ async def test_who_joins_while_this_one_joins_is_told_of_when_it_can_be_addresse
             first.ipc.send_nowait(worker, "note", "welcome")
 
         # Nobody has answered yet, so both are joining at the same time.
-        loop.remove_reader(a.station.lifeline.fileno())
+        loop.remove_reader(a.assignment.lifeline.fileno())
         async with asyncio.TaskGroup() as entering:
             enter_first = entering.create_task(_enter(launcher, first))
             await until(lambda: first.ipc._endpoint is not None and len(first.ipc.workers) == 2)
             enter_second = entering.create_task(_enter(launcher, second))
             await until(lambda: len(first.ipc.workers) == 3)
             assert told == []
-            loop.add_reader(a.station.lifeline.fileno(), a.station.lifeline.drain)
+            loop.add_reader(a.assignment.lifeline.fileno(), a.assignment.lifeline.drain)
         assert await second.until(1) == ["welcome"]
         assert told == [second.worker]
         for leave in (enter_second.result(), enter_first.result()):
@@ -129,7 +129,7 @@ async def test_after_the_lifespan_nobody_is_told_and_no_write_end_is_kept() -> N
         read_end, write_end = os.pipe()
         socket.send_fds(leaver.line, [encode_word(Joined(late.worker))], [write_end])
         os.close(write_end)
-        leaver.station.lifeline.drain()
+        leaver.assignment.lifeline.drain()
         assert os.read(read_end, 1) == b"", "its copy of the write end is closed"
         os.close(read_end)
         assert told == []

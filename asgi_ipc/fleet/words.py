@@ -14,8 +14,8 @@ import msgspec
 
 from asgi_ipc.fleet.claims import Scope
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.printable import printable
 from asgi_ipc.fleet.slots import BEAT_S
+from asgi_ipc.printable import printable
 
 _LENGTH: Final = struct.Struct("<I")
 

@@ -50,14 +50,14 @@ from asgi_ipc.fleet.events import (
 )
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.printable import printable_lines
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.launcher import starter
+from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.printable import printable_lines
 
 logger = LastingLogger("uvicorn.error")
 
@@ -354,7 +354,7 @@ class Launcher:
                 logger.debug("Received %s, which means nothing here.", name)
 
     def _hear_starter(self, fd: int) -> None:
-        if starter.has_gone(fd):
+        if parent_watch.has_gone(fd):
             self._loop.remove_reader(fd)
             self._post(StarterGone())
 

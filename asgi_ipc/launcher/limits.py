@@ -2,7 +2,7 @@
 
 Law: asked when it matters and never kept: whoever may do so can change a
 limit of a running process (prlimit(1)). What is said of it is in
-`fleet/limits.py`.
+`fleet/descriptor_budget.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from asgi_ipc.errors import LauncherError
-from asgi_ipc.fleet import limits
+from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.loggers import LastingLogger
 
 logger = LastingLogger("uvicorn.error")
@@ -37,10 +37,10 @@ def check_descriptors(workers: int) -> None:
     Raises LauncherError.
     """
     limit = descriptor_limit()
-    launcher = limits.launcher_needs(workers, _open_descriptors())
-    worker = limits.worker_needs(workers)
+    launcher = descriptor_budget.launcher_needs(workers, _open_descriptors())
+    worker = descriptor_budget.worker_needs(workers)
     if limit != resource.RLIM_INFINITY and limit < max(launcher, worker):
-        raise LauncherError(limits.too_few_to_start(workers, launcher, worker, limit))
+        raise LauncherError(descriptor_budget.too_few_to_start(workers, launcher, worker, limit))
 
 
 def _open_descriptors() -> int:
@@ -56,11 +56,11 @@ def describe_refusal(error: OSError) -> str:
     """Why the kernel has refused a pipe, a socket or a process, and what to do about it."""
     match error.errno:
         case errno.EMFILE:
-            return f"{error.strerror}: {limits.no_descriptor_here(descriptor_limit())}"
+            return f"{error.strerror}: {descriptor_budget.no_descriptor_here(descriptor_limit())}"
         case errno.ENFILE:
-            return f"{error.strerror}: {limits.no_file_in_system()}"
+            return f"{error.strerror}: {descriptor_budget.no_file_in_system()}"
         case errno.EAGAIN:
-            return f"{error.strerror}: {limits.no_process()}"
+            return f"{error.strerror}: {descriptor_budget.no_process()}"
         case _:
             return str(error)
 
@@ -70,7 +70,7 @@ def tell_reach(pid: int, to: int, is_reached: bool) -> None:
     if is_reached:
         logger.info("Worker [%d] can send to worker [%d] now.", pid, to)
     else:
-        logger.error("%s", limits.no_descriptor_for(pid, to, descriptor_limit(pid)))
+        logger.error("%s", descriptor_budget.no_descriptor_for(pid, to, descriptor_limit(pid)))
 
 
 class PipeWatch:
@@ -86,4 +86,4 @@ class PipeWatch:
         if given_bytes is not None and given_bytes < self._wanted_bytes:
             self._is_small = True
             if not was_small:
-                logger.warning("%s", limits.small_pipes(given_bytes, self._wanted_bytes))
+                logger.warning("%s", descriptor_budget.small_pipes(given_bytes, self._wanted_bytes))

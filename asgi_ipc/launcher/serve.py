@@ -33,7 +33,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.texts import carried
 from asgi_ipc.fleet.words import Handover
-from asgi_ipc.launcher import starter
+from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
@@ -122,7 +122,7 @@ def serve(
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
-        starter.take(own.stop_at_eof)
+        parent_watch.take(own.stop_at_eof)
     mode = None if own.uds_mode is None else parse_mode(own.uds_mode)
     owner = (-1, -1) if own.uds_owner is None else parse_owner(own.uds_owner)
     config, count = _configure(app, workers, theirs)

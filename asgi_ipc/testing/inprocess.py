@@ -22,12 +22,12 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.launcher.process import READ_BYTES, make_arena
 from asgi_ipc.wire.packet import COOKIE_BYTES
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 from asgi_ipc.worker.acting import Acting, acting
+from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.ipc import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_MAX_MESSAGE_BYTES, IPC
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.station import Station
 from asgi_ipc.worker.transport.pipes import unread_bytes
 
 # The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
@@ -90,7 +90,7 @@ class Member:
             on_failure.pop_all()
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
-        self.station = Station(lifeline, read_end, self.worker, run, own_arena)
+        self.assignment = Assignment(lifeline, read_end, self.worker, run, own_arena)
         self._lifespan: AbstractAsyncContextManager[None] | None = None
 
     @property
@@ -109,7 +109,7 @@ class Member:
     def is_settled(self) -> bool:
         """Whether nothing waits to be sent or handled here, and no word to be read."""
         endpoint = self.ipc._endpoint
-        lines = (self.line.fileno(), self.station.lifeline.fileno())
+        lines = (self.line.fileno(), self.assignment.lifeline.fileno())
         return (endpoint is None or endpoint.is_settled) and not any(
             unread_bytes(line) for line in lines if line >= 0
         )
@@ -117,14 +117,14 @@ class Member:
     async def enter(self) -> None:
         """Enter its lifespan; dispatch has begun then."""
         lifespan = self.ipc.lifespan()
-        # What its endpoint runs inherits this; and the station is looked at before the first await, so
+        # What its endpoint runs inherits this; and the assignment is looked at before the first await, so
         # members that join at the same time, each in a task, don't mix.
         token = acting.set(self._acting)
-        station.current = self.station
+        assignment.current = self.assignment
         try:
             await lifespan.__aenter__()
         finally:
-            station.current = None
+            assignment.current = None
             acting.reset(token)
         self._lifespan = lifespan
         # Dispatch begins in the turn after.
@@ -147,7 +147,7 @@ class Member:
         """Close what is left of it."""
         self.close_write_end()
         self.line.close()
-        self.station.close()
+        self.assignment.close()
 
 
 M = TypeVar("M", bound=Member)
@@ -183,7 +183,7 @@ class Launcher(Generic[M]):
         self._ever.append(member)
         self.relay.connect(member.worker, restart_round)
         self._loop.add_reader(member.line, self._read_line, member, words.WordParser())
-        member.station.attach(lambda: None)
+        member.assignment.attach(lambda: None)
         return member
 
     def kill(self, member: M) -> list[asyncio.Task[None]]:

@@ -2,7 +2,7 @@
 
 Law: nothing in this file asks the kernel or the clock, and Pydantic is never
 imported: its models are known by what they have. Typed data becomes what the
-same type is made of again at the receiver (worker/dispatch/typed.py); anything else is
+same type is made of again at the receiver (worker/dispatch/conversion.py); anything else is
 left as it is.
 """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.features.questions import Gathered
+from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.running import no_timeout
 
 if TYPE_CHECKING:

@@ -37,18 +37,18 @@ from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
-from asgi_ipc.worker.dispatch.deliveries import Delivery, current_delivery, large_bytes
-from asgi_ipc.worker.dispatch.handlers import Dispatcher
+from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
+from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.answers import Answers
-from asgi_ipc.worker.features.claiming import Claiming
-from asgi_ipc.worker.features.leading import Leading
-from asgi_ipc.worker.features.questions import Questions
+from asgi_ipc.worker.features.leader import Leading
+from asgi_ipc.worker.features.once import Claiming
+from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
+from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.pulse import Pulse
-from asgi_ipc.worker.solo import Launcher, Solo
+from asgi_ipc.worker.standalone import Launcher, Solo
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
@@ -99,21 +99,21 @@ class Endpoint:
         owner: object,
         lifeline: Lifeline | None = None,
         pipe_fd: int | None = None,
-        pulse: Pulse | None = None,
+        heartbeat: Heartbeat | None = None,
         arena_fd: int = -1,
     ) -> None:
         self.settings = settings
         self.me = me
         # The worker's, or without a launcher one of its own.
-        self.pulse = pulse or Pulse(_nothing)
-        self._own_pulse = None if pulse else self.pulse
+        self.heartbeat = heartbeat or Heartbeat(_nothing)
+        self._own_heartbeat = None if heartbeat else self.heartbeat
         self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes, settings.max_message_bytes)
         # This worker's own shared memory, and that of others, by generation.
         self._mapping = map_arena(arena_fd, writable=True, whose=me.pid)
         self._mappings: dict[int, Mapping] = {}
         if self._mapping is not None:
             self.outgoing.lend(Arena(self._mapping.memory))
-        self.pulse.also(self._on_pulse)
+        self.heartbeat.also(self._on_heartbeat)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self.dispatcher.calls.pid = me.pid
         self.questions = Questions(self.outgoing, self.dispatcher.calls)
@@ -214,7 +214,7 @@ class Endpoint:
         for receiver, serial in copied:
             outgoing.copied(receiver, serial)
 
-    def _on_pulse(self) -> None:
+    def _on_heartbeat(self) -> None:
         """Once a second: acknowledge what has not been yet, and give back what the arena does not need."""
         if self._over:
             return
@@ -507,8 +507,8 @@ class Endpoint:
                 unhandled,
                 cancelled,
             )
-        if self._own_pulse is not None:
-            self._own_pulse.close()
+        if self._own_heartbeat is not None:
+            self._own_heartbeat.close()
         if self._lifeline is not None:
             self._lifeline.send(Drained(clean, unsent, unhandled, self._was_cancelled))
 

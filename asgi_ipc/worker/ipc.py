@@ -23,11 +23,11 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
 from asgi_ipc.wire.packet import COOKIE_BYTES
-from asgi_ipc.worker import descriptors, station
+from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.blocking import Blocking
-from asgi_ipc.worker.dispatch.deliveries import current_delivery
+from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.features.asking import Asking
 from asgi_ipc.worker.features.electing import Electing
@@ -261,7 +261,7 @@ class IPC(Asking, Publishing, Electing):
             # It is a member already.
             yield
             return
-        if self._endpoint is None and station.current is None:
+        if self._endpoint is None and assignment.current is None:
             warn_if_alone()
         endpoint = self._enter()
         try:
@@ -278,7 +278,7 @@ class IPC(Asking, Publishing, Electing):
         # No thread with a loop of its own comes in between.
         with descriptors.changing_hands:
             endpoint = self._endpoint
-            if endpoint is None or (endpoint.outgoing.loop.is_closed() and station.current is None):
+            if endpoint is None or (endpoint.outgoing.loop.is_closed() and assignment.current is None):
                 # One whose loop was closed without a word never leaves.
                 endpoint = self._endpoint = self._open()
             elif endpoint.outgoing.loop is not asyncio.get_running_loop():
@@ -291,7 +291,7 @@ class IPC(Asking, Publishing, Electing):
             return endpoint
 
     def _open(self) -> Endpoint:
-        here = station.current
+        here = assignment.current
         if here is not None:
             return here.open(self._registry, self, self._leave)
         return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)

@@ -32,9 +32,10 @@ from asgi_ipc.fleet.words import (
     decode_for_worker,
     encode_word,
 )
-from asgi_ipc.worker import descriptors, ending
-from asgi_ipc.worker.pulse import PULSE_S
-from asgi_ipc.worker.stall import StallWatch, stack_of_main_thread
+from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.heartbeat import HEARTBEAT_S
+from asgi_ipc.worker.runtime import exiting
+from asgi_ipc.worker.runtime.stall import StallWatch, stack_of_main_thread
 
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
@@ -226,7 +227,7 @@ class Lifeline:
 
         Once in `beat_s` seconds it looks whether the loop has turned since.
         """
-        look_s = PULSE_S if beat_s is None else beat_s
+        look_s = HEARTBEAT_S if beat_s is None else beat_s
         threading.Thread(target=self._guard, args=(look_s,), name="asgi-ipc-guard", daemon=True).start()
 
     def _guard(self, look_s: float) -> None:
@@ -266,7 +267,7 @@ class Lifeline:
                 turns, turned_at = self._turns, now
             if self.is_serving():
                 served_at = now
-        ending.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop, ending.ORPHAN_REPORT_S)
+        exiting.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop, exiting.ORPHAN_REPORT_S)
 
     def _tell_where_it_stands(self) -> None:
         """Said by the guard, beside the loop, which sends the rest if not all of it goes out at once."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from traceback import TracebackException
 from typing import Final
 
-from asgi_ipc.fleet.printable import MARGIN, printable
 from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.printable import MARGIN, printable
 
 # As many as Python's own tracebacks show.
 MAX_GROUP_ERRORS: Final = 15

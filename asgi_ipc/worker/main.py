@@ -27,18 +27,19 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.lifespan.on import LifespanOn
 
 from asgi_ipc import multiprocess
-from asgi_ipc.fleet import limits
+from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.texts import restored
 from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.worker import descriptors, ending, signals, station
-from asgi_ipc.worker.connections import Connections
+from asgi_ipc.worker import assignment, descriptors
+from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.endpoint import Settings
+from asgi_ipc.worker.http.connections import Connections
+from asgi_ipc.worker.http.shutdown import Leaving
 from asgi_ipc.worker.ipc import ipc
-from asgi_ipc.worker.leaving import Leaving
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.station import Station
+from asgi_ipc.worker.runtime import exiting, signals
 from asgi_ipc.worker.wrapping import Wrapped
 
 logger = LastingLogger("uvicorn.error")
@@ -76,7 +77,7 @@ class WorkerServer(uvicorn.Server):
     """uvicorn's server, which tells the launcher how it is and stops in the launcher's order."""
 
     def __init__(
-        self, config: uvicorn.Config, here: Station, listeners: list[socket.socket], wraps: bool = False
+        self, config: uvicorn.Config, here: Assignment, listeners: list[socket.socket], wraps: bool = False
     ) -> None:
         super().__init__(config)
         self._here = here
@@ -136,7 +137,7 @@ class WorkerServer(uvicorn.Server):
         """Stop accepting; let those who may be about to ask do so; then finish as uvicorn does."""
         for server in self.servers:
             server.close()
-        # By now for whichever reason it stops: SIGTERM does not pass the station.
+        # By now for whichever reason it stops: SIGTERM does not pass the assignment.
         self._here.stop_streams()
         leaving = Leaving(self.config, self._connections, self._here)
         beside = [asyncio.create_task(leaving.tell_waits()), asyncio.create_task(leaving.cancel_deserted())]
@@ -204,7 +205,9 @@ class WorkerServer(uvicorn.Server):
 
     def _fail(self, reason: str) -> None:
         if f"[Errno {errno.EMFILE}]" in reason:
-            reason += f"\n{limits.no_descriptor_here(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}."
+            reason += (
+                f"\n{descriptor_budget.no_descriptor_here(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}."
+            )
         # The path of a file that is no UTF-8, in a traceback.
         self._here.lifeline.send(Failed(reason.encode(errors="backslashreplace").decode()))
 
@@ -260,21 +263,21 @@ def main(arguments: list[str]) -> None:
         drain_timeout_s=handover.drain_timeout_s,
     )
     me = Worker(os.getpid(), handover.slot, handover.generation)
-    station.current = Station(lifeline, fds[1], me, settings, fds[2], handover.beat_s)
+    assignment.current = Assignment(lifeline, fds[1], me, settings, fds[2], handover.beat_s)
     try:
         config = uvicorn.Config(**restored(handover.uvicorn))
     except Exception as error:  # noqa: BLE001  # what the options name has changed since the launcher looked
         lifeline.send(Failed(f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()))
         raise SystemExit(STARTUP_FAILURE) from None
     sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
-    server = WorkerServer(config, station.current, sockets, handover.wrap)
+    server = WorkerServer(config, assignment.current, sockets, handover.wrap)
     signals.receive(handover.signal_mask, lifeline.wake)
     with server.telling_failure():
         check_imports(config)
         loop_factory = config.get_loop_factory()
     with (
         asyncio.Runner(loop_factory=loop_factory) as runner,
-        ending.bounded(handover.exit_timeout_s, runner),
+        exiting.bounded(handover.exit_timeout_s, runner),
     ):
         runner.run(server.serve(sockets))
-    ending.tell_children()
+    exiting.tell_children()

@@ -16,7 +16,7 @@ from asgi_ipc.errors import DeliveryError, NotRunningError, OutsideHandlerError,
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Encoded
 from asgi_ipc.worker.acting import member_for
-from asgi_ipc.worker.dispatch.deliveries import current_delivery
+from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.dispatch.registering import Registering
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint

@@ -62,6 +62,6 @@ def snapshot(endpoint: Endpoint) -> Stats:
         dropped=endpoint.dropped(),
         outbox_bytes=endpoint.outgoing.outbox_bytes(),
         reassembly_bytes=endpoint.reassembly_bytes,
-        loop_lag_s=endpoint.pulse.lag_s,
-        max_loop_lag_s=max(endpoint.pulse.max_lag_s, endpoint.pulse.lag_s),
+        loop_lag_s=endpoint.heartbeat.lag_s,
+        max_loop_lag_s=max(endpoint.heartbeat.max_lag_s, endpoint.heartbeat.lag_s),
     )

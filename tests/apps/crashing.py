@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import Worker, ipc
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 from tests.faults.ledger import Notes
 
 # Who dies, and how long after its start; nobody unless set.
@@ -30,8 +30,8 @@ EXIT_STATUS: Final = 9
 # How long everybody takes to start. Even slots block their event loops meanwhile.
 START_S: Final = float(os.environ.get("CRASHING_START_S", "0"))
 
-assert station.current is not None
-me: Final = station.current.me
+assert assignment.current is not None
+me: Final = assignment.current.me
 notes: Final = Notes(Path(os.environ["CRASHING_FOLDER"]), me.generation)
 notes.write("start", slot=me.slot)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc import ipc
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 from tests.faults.ledger import Notes
 
 Event: TypeAlias = MutableMapping[str, Any]
@@ -32,8 +32,8 @@ ALIVE_S: Final = 0.02
 # So many while its task ends: whoever does not wait for that is seen.
 SIGNS_OF_AN_END: Final = 3
 
-assert station.current is not None
-me: Final = station.current.me
+assert assignment.current is not None
+me: Final = assignment.current.me
 notes: Final = Notes(FOLDER, me.generation)
 
 

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import Worker, ipc
-from asgi_ipc.worker.pulse import PULSE_S
+from asgi_ipc.worker.heartbeat import HEARTBEAT_S
 from tests.apps.strings import Commands, obeying
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
@@ -254,19 +254,19 @@ async def tracker_pipe() -> str:
 
 async def babble() -> None:
     """Say what is no word on this worker's own lifeline."""
-    from asgi_ipc.worker import station
+    from asgi_ipc.worker import assignment
 
-    assert station.current is not None
-    station.current.lifeline._socket.send(b"\x05\x00\x00\x00nonsense")
+    assert assignment.current is not None
+    assignment.current.lifeline._socket.send(b"\x05\x00\x00\x00nonsense")
 
 
 async def since_beat() -> float:
     """Seconds since this worker's last beat."""
-    from asgi_ipc.worker import station
+    from asgi_ipc.worker import assignment
 
-    assert station.current is not None
-    assert station.current._pulse is not None
-    return asyncio.get_running_loop().time() - station.current._pulse._due + PULSE_S
+    assert assignment.current is not None
+    assert assignment.current._heartbeat is not None
+    return asyncio.get_running_loop().time() - assignment.current._heartbeat._due + HEARTBEAT_S
 
 
 async def thread_send(to: int, data: Any) -> Any:

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import DeliveryError, NotRunningError, Worker, ipc
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 from tests.faults.ledger import ACCEPTED, REFUSED, Ledger, Notes
 
 FOLDER = Path(os.environ["TRAFFIC_FOLDER"])
@@ -169,12 +169,12 @@ async def watch_lag() -> None:
 async def keeping_books(app: Starlette) -> AsyncIterator[None]:
     """Take part in the fleet, with a ledger, notes and an eye on the event loop."""
     State.random.seed(os.getpid())
-    assert station.current is not None
-    State.generation = station.current.me.generation
+    assert assignment.current is not None
+    State.generation = assignment.current.me.generation
     # Before anything is heard: handlers run as soon as the lifespan has entered.
     State.ledger = Ledger(FOLDER, State.generation)
     State.notes = Notes(FOLDER, State.generation)
-    State.notes.write("joining", slot=station.current.me.slot)
+    State.notes.write("joining", slot=assignment.current.me.slot)
     async with ipc.lifespan(app):
         State.members = ipc.workers
         State.notes.write("joined", members=[worker.generation for worker in ipc.workers])

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from asgi_ipc.fleet.printable import printable
-from asgi_ipc.worker.dispatch.deliveries import Asked, current_delivery, pid_of_sender, size_bytes_of
-from asgi_ipc.worker.dispatch.flow import Flow
+from asgi_ipc.printable import printable
+from asgi_ipc.worker.dispatch.backpressure import Flow
+from asgi_ipc.worker.dispatch.delivery import Asked, current_delivery, pid_of_sender, size_bytes_of
 from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Handler
 from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.dispatch.typed import fitted
+from asgi_ipc.worker.dispatch.conversion import fitted
 
 Function: TypeAlias = Callable[..., Any]
 

@@ -19,10 +19,10 @@ from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ANSWER, Encoded
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.dispatch.deliveries import Asked, sender_of
+from asgi_ipc.worker.dispatch.delivery import Asked, sender_of
 from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
-from asgi_ipc.worker.features.questions import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
+from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
 # The end of a traceback says where it happened; in characters.

@@ -11,7 +11,7 @@ from typing import Any
 from asgi_ipc.errors import UnknownWorkerError, WorkerGoneError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.features.questions import Gathered
+from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.running import YIELD_AFTER_BYTES, YIELD_AFTER_MESSAGES, Running, no_timeout
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.dispatch.deliveries import sender_of, size_bytes_of
+from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.transport.outgoing import Outgoing

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.worker.dispatch.flow import MAX_IN_VERBS
+from asgi_ipc.worker.dispatch.backpressure import MAX_IN_VERBS
 from tests.faults.oracle import Note
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import Figure, Row, Trial, describe, everywhere

@@ -19,7 +19,7 @@ from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE
 
-from asgi_ipc.fleet.limits import worker_needs
+from asgi_ipc.fleet.descriptor_budget import worker_needs
 from tests.faults.belongings import first_free
 from tests.faults.ordinary import User, is_ordinary, ordinary
 from tests.faults.pages import SMALL_BYTES, pages_used_up

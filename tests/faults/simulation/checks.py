@@ -217,7 +217,7 @@ class Checks:
             if world.status not in allowed:
                 world.fail(f"the launcher's exit status is {world.status}")
         for generation, each in world.programs.items():
-            if each.process.status > 0 and not (world.fate.parent_was_killed and each.station is None):
+            if each.process.status > 0 and not (world.fate.parent_was_killed and each.assignment is None):
                 world.fail(f"w{generation} has exited with status {each.process.status}")
         if world.kernel.flight.count:
             world.fail(f"{world.kernel.flight.count} descriptors are in flight for ever")

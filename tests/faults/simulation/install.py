@@ -19,7 +19,7 @@ from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
 from asgi_ipc.worker import descriptors, endpoint, ipc, lifeline
-from asgi_ipc.worker.dispatch import flow, handlers
+from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
@@ -66,8 +66,8 @@ def installed(
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
         swap(stack, pipes, READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
-        swap(stack, flow, MAX_IN_FLIGHT=bounds.in_flight)
-        swap(stack, handlers, MESSAGES_PER_TURN=bounds.messages_per_turn)
+        swap(stack, backpressure, MAX_IN_FLIGHT=bounds.in_flight)
+        swap(stack, dispatcher, MESSAGES_PER_TURN=bounds.messages_per_turn)
         swap(stack, outgoing, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))

@@ -1,7 +1,7 @@
 """The program: what runs in a worker process. worker/main.py without uvicorn, and an app that talks.
 
 Law: `boot` and `main` do what worker/main.py does, in its order, with the
-shipped Lifeline, Station and IPC; there is no other way into the package.
+shipped Lifeline, Assignment and IPC; there is no other way into the package.
 What the probes see of this worker is kept here, and decides nothing.
 """
 
@@ -16,8 +16,8 @@ from asgi_ipc import IPC
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.words import Ready, Retiring
 from asgi_ipc.worker import lifeline as lifeline_module
+from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.endpoint import Settings
-from asgi_ipc.worker.station import Station
 from tests.faults.simulation.app import App
 from tests.faults.simulation.files import SocketEnd
 from tests.faults.simulation.kernel import Process
@@ -39,7 +39,7 @@ class Program:
         self.process = process
         self.generation = process.number
         self.loop = SimLoop(world.kernel, process, world.on_error)
-        self.station: Station | None = None
+        self.assignment: Assignment | None = None
         self.app: App | None = None
         self._world = world
         self.lifeline_fd, self.pipe_fd, self.arena_fd = fds
@@ -99,7 +99,7 @@ class Program:
     def steps(self) -> list[Step]:
         """Where in the protocol it is."""
         steps: list[Step] = []
-        if self.station is None or self.owed:
+        if self.assignment is None or self.owed:
             steps.append("handover")
         if self.has_asked and not self.has_entered:
             steps.append("join word")
@@ -115,8 +115,8 @@ class Program:
 
     def retire(self) -> None:
         """It has served as many requests as it may."""
-        if self.is_ready and self.station is not None and not self._stop.is_set():
-            self.station.lifeline.send(Retiring())
+        if self.is_ready and self.assignment is not None and not self._stop.is_set():
+            self.assignment.lifeline.send(Retiring())
 
     def _has_handover(self) -> bool:
         """Whether a blocking read would get all of it, or the end of file."""
@@ -146,7 +146,7 @@ class Program:
         )
         me = Worker(self.process.pid, handover.slot, handover.generation)
         self.heard_of[self.generation] = me
-        self.station = Station(lifeline, self.pipe_fd, me, settings, self.arena_fd)
+        self.assignment = Assignment(lifeline, self.pipe_fd, me, settings, self.arena_fd)
         self.loop.create_task(self._main(), context=Context())
 
     async def _main(self) -> None:
@@ -159,9 +159,9 @@ class Program:
 
     async def _serve(self) -> None:
         """As `WorkerServer.serve`: attach, start the app, serve, stop it."""
-        station = self.station
-        assert station is not None
-        station.attach(self._stop.set)
+        given = self.assignment
+        assert given is not None
+        given.attach(self._stop.set)
         # The app is imported and started meanwhile.
         await asyncio.sleep(self._chance.choice([0.0, 0.001, 0.05]))
         self.app = App(self._world, self, IPC(), self._chance)
@@ -169,7 +169,7 @@ class Program:
             endpoint = self.app.ipc._endpoint
             assert endpoint is not None
             self.app.serve()
-            station.lifeline.send(Ready())
+            given.lifeline.send(Ready())
             self.is_ready = True
             await self._stop.wait()
             await self.app.finish()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.words import Handover
 from asgi_ipc.launcher.launcher import Launcher, Run
-from asgi_ipc.worker import station
+from asgi_ipc.worker import assignment
 from tests.faults.simulation.checks import Checks
 from tests.faults.simulation.fate import Fate
 from tests.faults.simulation.files import ReadEnd, WriteEnd
@@ -223,7 +223,7 @@ class World:
             return
         self._last = self.kernel.current = process
         program = self.programs.get(process.number)
-        station.current = program.station if program is not None else None
+        assignment.current = program.assignment if program is not None else None
         try:
             if self.fate.strikes(process):
                 self.kernel.end(process, -signal.SIGKILL)
@@ -234,7 +234,7 @@ class World:
         except Killed:
             pass
         finally:
-            self.kernel.current = station.current = None
+            self.kernel.current = assignment.current = None
         self._bury_dead()
 
     def _bury_dead(self) -> None:

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-# The loop beats once for each look (worker/pulse.py). The third look in a row that sees no new beat comes 2
+# The loop beats once for each look (heartbeat.py). The third look in a row that sees no new beat comes 2
 # to 3 beats after the last one, and so before the launcher speaks of a stall (STALLED_AFTER_S, 3.5 beats).
 LOOKS: Final = 3
 
@@ -23,7 +23,7 @@ MAX_FRAMES: Final = 20
 # Of a recursion without end; each costs the stalled thread its turn.
 MAX_SEEN: Final = 500
 
-_PACKAGE: Final = str(Path(__file__).parents[1])
+_PACKAGE: Final = str(Path(__file__).parents[2])
 _STANDARD: Final = sysconfig.get_path("stdlib")
 
 

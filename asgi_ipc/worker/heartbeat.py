@@ -1,4 +1,4 @@
-"""The pulse: once a second, how late is the event loop?
+"""The heartbeat: once a second, how late is the event loop?
 
 Law: one timer for all that is to happen now and then, so that an idle worker wakes once a second and no
 more, unless an operator wants a hang to show sooner. It runs on the event loop, never in a thread: what
@@ -13,14 +13,14 @@ from typing import Final
 
 from asgi_ipc.fleet.slots import BEAT_S
 
-PULSE_S: Final = BEAT_S
+HEARTBEAT_S: Final = BEAT_S
 
 
-class Pulse:
+class Heartbeat:
     """Calls `on_beat` at once and then every `period_s`, on the running loop, until closed."""
 
     def __init__(self, on_beat: Callable[[], None], period_s: float | None = None) -> None:
-        self._period_s = PULSE_S if period_s is None else period_s
+        self._period_s = HEARTBEAT_S if period_s is None else period_s
         self._loop = asyncio.get_running_loop()
         self._on_beat = on_beat
         # How late the last beat was, and the latest of all, in seconds.

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from asgi_ipc.fleet.printable import printable
 from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.printable import printable
 
 logger = LastingLogger("uvicorn.error")
 
@@ -47,7 +47,7 @@ _HELPERS: Final = ("from multiprocessing.resource_tracker import", "from multipr
 
 _STANDARD: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 _INSTALLED: Final = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-_OURS: Final = str(Path(__file__).parent.parent)
+_OURS: Final = str(Path(__file__).parents[2])
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.dispatch.deliveries import sender_of
+from asgi_ipc.worker.dispatch.delivery import sender_of
 from asgi_ipc.worker.transport.outgoing import Outgoing, Waiter
 from asgi_ipc.worker.transport.peers import Peer
 

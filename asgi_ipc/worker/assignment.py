@@ -1,4 +1,4 @@
-"""The station: what the launcher gave this process, for whoever enters the lifespan.
+"""The assignment: what the launcher gave this process, for whoever enters the lifespan.
 
 Law: one per worker process, made by `worker/main.py` before the app is
 imported; `current` is None in a process that no launcher started.
@@ -18,8 +18,8 @@ from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.pulse import Pulse
 
 logger = LastingLogger("uvicorn.error")
 
@@ -28,7 +28,7 @@ logger = LastingLogger("uvicorn.error")
 RETURN_GRACE_S: Final = 0.5
 
 
-class Station:
+class Assignment:
     """This process's lifeline, pipe and name, and the endpoint that has taken them."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Station:
         self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
-        self._pulse: Pulse | None = None
+        self._heartbeat: Heartbeat | None = None
         # The launcher's last word: told to stop while other workers serve on.
         self._relieved = False
 
@@ -85,7 +85,7 @@ class Station:
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
-        self._pulse = Pulse(self._beat, self._beat_s)
+        self._heartbeat = Heartbeat(self._beat, self._beat_s)
 
     def open(
         self, registry: Registry, owner: object, leave: Callable[[Endpoint], Awaitable[None]]
@@ -111,7 +111,7 @@ class Station:
             owner,
             self.lifeline,
             self._pipe_fd,
-            self._pulse,
+            self._heartbeat,
             self._arena_fd,
         )
         return self._endpoint
@@ -137,8 +137,8 @@ class Station:
 
     def close(self) -> None:
         """Where a process has had several: hang up, beat no more, and close what no endpoint has taken."""
-        if self._pulse is not None:
-            self._pulse.close()
+        if self._heartbeat is not None:
+            self._heartbeat.close()
         self.lifeline.close()
         if self._endpoint is None:
             for fd in (self._pipe_fd, self._arena_fd):
@@ -165,4 +165,4 @@ class Station:
             self._endpoint.on_word(word, write_end, arena)
 
 
-current: Station | None = None
+current: Assignment | None = None

@@ -1,7 +1,7 @@
 """Leaving: how the HTTP side of a worker ends, before uvicorn's own shutdown.
 
 Law: it decides how long each connection may live, and says for what the
-worker waits. What connections are is in `worker/connections.py`.
+worker waits. What connections are is in `worker/http/connections.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import uvicorn
 
-from asgi_ipc.fleet.printable import printable
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.worker.connections import Connections, Request, Task
-from asgi_ipc.worker.station import Station
+from asgi_ipc.printable import printable
+from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.http.connections import Connections, Request, Task
 
 logger = LastingLogger("uvicorn.error")
 
@@ -45,7 +45,7 @@ class Leaving:
     otherwise only those live on, for a moment, that have had no request yet.
     """
 
-    def __init__(self, config: uvicorn.Config, connections: Connections, here: Station) -> None:
+    def __init__(self, config: uvicorn.Config, connections: Connections, here: Assignment) -> None:
         self._grace_s = config.timeout_graceful_shutdown
         self._idle_s = float(config.timeout_keep_alive)
         # A TLS connection is none of uvicorn's before its handshake, so nobody can see that one is coming.

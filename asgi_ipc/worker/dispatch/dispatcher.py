@@ -26,9 +26,9 @@ from typing import Any, Final, TypeAlias
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import check_name
+from asgi_ipc.worker.dispatch.backpressure import Flow
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls, Suspended
-from asgi_ipc.worker.dispatch.deliveries import Asked
-from asgi_ipc.worker.dispatch.flow import Flow
+from asgi_ipc.worker.dispatch.delivery import Asked
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.logs import logger
 

@@ -15,7 +15,7 @@ from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.solo import Launcher
+from asgi_ipc.worker.standalone import Launcher
 
 
 class Claiming:

@@ -1,0 +1,1 @@
+"""Runtime: the process itself: its signals, its stack when it hangs, and its end."""
