@@ -25,7 +25,7 @@ import msgspec
 
 from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, join_batch
 from asgi_ipc.wire.packet import BATCH, COOKIE_BYTES, HEADER_BYTES, encode_packet
-from tests.wire import encode_message
+from tests.encoding import encode_message
 
 # At least so much is cut off. Less than a cookie could be made good by chance, by the first bytes of the
 # packet behind it, which are the cookie: one byte in one of 256 cuts. That packet would be lost then, for

@@ -20,7 +20,7 @@ import msgspec
 from asgi_ipc.wire.batch import Message, batch_capacity_bytes
 from asgi_ipc.wire.outbox import Budget, Outbox, Route
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
-from tests.wire import encode_message, large
+from tests.encoding import encode_message, large
 
 RECEIVER: Final = 7
 SENDERS: Final = (11, 12, 2**32 - 1)

@@ -24,10 +24,10 @@ from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.wire.packet import BATCH, encode_packet
 from asgi_ipc.worker.logs import error_text
+from tests.encoding import encode_unchecked
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.puppets import puppets
 from tests.serving import serving
-from tests.wire import encode_unchecked
 
 FORGED = "ERROR:    forged"
 HOSTILE = {

@@ -19,8 +19,8 @@ from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_pa
 from asgi_ipc.worker import heartbeat
 from asgi_ipc.worker.dispatch import backpressure
 from asgi_ipc.worker.transport.pipes import PipeWriter
+from tests.encoding import encode_message, encode_unchecked
 from tests.inprocess import COOKIE, Member, fleet, until
-from tests.wire import encode_message, encode_unchecked
 
 MIB = 1024 * 1024
 

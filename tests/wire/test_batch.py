@@ -38,8 +38,8 @@ from asgi_ipc.wire.packet import (
     PacketParser,
 )
 from tests import strategies
+from tests.encoding import encode_message, large
 from tests.strategies import same
-from tests.wire import encode_message, large
 
 MIB = 1024 * 1024
 

@@ -15,8 +15,8 @@ from asgi_ipc.fleet.words import Joined, encode_word
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
 from asgi_ipc.worker.endpoint import Endpoint
+from tests.encoding import encode_message
 from tests.inprocess import COOKIE, Fleet, Member, fleet, until
-from tests.wire import encode_message
 
 MIB = 1024 * 1024
 

@@ -30,8 +30,8 @@ from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
 from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
+from tests.encoding import as_bytes
 from tests.inprocess import Member, fleet, until
-from tests.wire import as_bytes
 
 NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
 SOME_ID = uuid.UUID(int=7)

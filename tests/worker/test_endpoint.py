@@ -25,8 +25,8 @@ from asgi_ipc.fleet.words import Gone, Joined, encode_word
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, encode_packet
 from asgi_ipc.worker.transport.pipes import PipeWriter
+from tests.encoding import encode_message
 from tests.inprocess import COOKIE, Fleet, Member, fleet, settings, until
-from tests.wire import encode_message
 
 MIB = 1024 * 1024
 

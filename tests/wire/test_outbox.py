@@ -24,7 +24,7 @@ from asgi_ipc.wire.outbox import (
 )
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.wire import as_bytes, large
+from tests.encoding import as_bytes, large
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
