@@ -73,10 +73,12 @@ def test_the_pure_libraries_ask_neither_kernel_nor_loop_nor_clock(file: Path) ->
 
 
 @pytest.mark.parametrize("room", ["wire", "fleet"])
-def test_a_pure_library_imports_only_itself_and_the_errors(room: str) -> None:
+def test_a_pure_library_imports_only_itself_the_errors_and_printable(room: str) -> None:
     for file in below(room):
         ours = of("asgi_ipc", imports(file))
-        assert ours == of(f"asgi_ipc.{room}", ours) | of("asgi_ipc.errors", ours), shown(file)
+        assert ours == of(f"asgi_ipc.{room}", ours) | of("asgi_ipc.errors", ours) | of(
+            "asgi_ipc.printable", ours
+        )
 
 
 @pytest.mark.parametrize("file", below("launcher"), ids=shown)
