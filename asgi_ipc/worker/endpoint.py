@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
     Drained,
@@ -63,16 +64,6 @@ ENTRY_TIMEOUT_S: Final = 6.0
 
 # How long a leave may take when the launcher has died: all are out within 5 s.
 ORPHAN_DRAIN_TIMEOUT_S: Final = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every worker of a run must agree on, and the time a leave may take."""
-
-    cookie: bytes
-    max_packet_bytes: int
-    max_message_bytes: int
-    drain_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +413,7 @@ class Endpoint:
 
     async def resign(self) -> None:
         """End what runs in the leader only. The time that it takes is the leave's: begun here."""
-        timeout_s = self.settings.drain_timeout_s
+        timeout_s = self.settings.drain_timeout
         if self._lifeline is None or not self._lifeline.is_open:
             timeout_s = min(timeout_s, ORPHAN_DRAIN_TIMEOUT_S)
         self._leave_by = self._loop.time() + timeout_s

@@ -29,7 +29,6 @@ IMPURE = {
     "signal",
     "socket",
     "subprocess",
-    "sys",
     "tempfile",
     "threading",
     "time",
