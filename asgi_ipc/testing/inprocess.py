@@ -23,6 +23,7 @@ from asgi_ipc.launcher.process import READ_BYTES, make_arena
 from asgi_ipc.worker import assignment
 from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.ipc import IPC
 from asgi_ipc.worker.lifeline import Lifeline
@@ -76,7 +77,7 @@ class Member:
             on_failure.pop_all()
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
-        self.assignment = Assignment(lifeline, read_end, self.worker, run, own_arena)
+        self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
         self._lifespan: AbstractAsyncContextManager[None] | None = None
 
     @property
