@@ -32,6 +32,7 @@ from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.features.asking import Asking
 from asgi_ipc.worker.features.electing import Electing
 from asgi_ipc.worker.features.publishing import Publishing
+from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -288,8 +289,9 @@ class IPC(Asking, Publishing, Electing):
         here = assignment.current
         if here is not None:
             return here.open(self._registry, self, self._leave)
-        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES))
-        return Endpoint(Worker(os.getpid(), 0, 1), settings, self._registry, self, None, None)
+        # Nobody else waits for it to leave: as long as after the launcher's death.
+        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
+        return Endpoint(Worker(os.getpid(), 0, 1), settings, self._registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; who comes second waits until that is over."""
