@@ -26,15 +26,15 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
-    Kill,
+    KillProcess,
     LauncherSlept,
     Log,
+    ParentGone,
     RestartRequested,
     ScaleRequested,
     Stalled,
-    Start,
-    StarterGone,
-    Stop,
+    StartProcess,
+    StopProcess,
     StopRequested,
     Tick,
     WorkerBeat,
@@ -172,14 +172,14 @@ class Launcher:
 
     def _perform(self, action: Action) -> None:
         match action:
-            case Start(generation, slot, restart_round):
+            case StartProcess(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case Stop(generation, starting, relieved):
+            case StopProcess(generation, starting, relieved):
                 self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
-            case Kill(generation):
+            case KillProcess(generation):
                 if generation in self._processes:
                     self._processes[generation].signal(signal.SIGKILL)
             case Stalled(generation, is_stalled):
@@ -357,7 +357,7 @@ class Launcher:
     def _hear_starter(self, fd: int) -> None:
         if parent_watch.has_gone(fd):
             self._loop.remove_reader(fd)
-            self._post(StarterGone())
+            self._post(ParentGone())
 
     async def _watch(self) -> None:
         assert self._run.changes is not None
