@@ -73,7 +73,7 @@ async def storm(trial: Trial) -> None:
         trial.check("the log counts right", wrong or "yes", not wrong)
         found = len(server.workers())
         trial.check("workers at the end", f"{found} of {size}", found == size)
-        # Two for each worker: its pipe and its lifeline. Those of the last one that was reaped go a moment later.
+        # Two for each worker: its pipe and its lifeline. They are closed a moment after it is reaped.
         due = before + 2 * (size - WORKERS)
         with suppress(AssertionError):
             await eventually(lambda: open_descriptors(server.pid) == due, "the last ones are closed")
