@@ -100,7 +100,7 @@ class IPC(Asking, Publishing, Electing):
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._entered().outgoing.peers.membership.workers
+        return self._entered().outgoing.peers.workers
 
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.
