@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 
+from asgi_ipc import multiprocess
 from asgi_ipc.loggers import LastingLogger
 
 # Where there is no launcher nobody gives our own logger a format. Both servers give this one their own.
@@ -34,9 +35,8 @@ def _supervisor() -> str | None:
         return None
     # uvicorn and hypercorn start their workers with their Config as an
     # argument; one warning is enough for all of them.
-    process = multiprocessing.current_process()
-    arguments = getattr(process, "_kwargs", {})
-    workers = getattr(arguments.get("config"), "workers", 1)
-    if isinstance(workers, int) and workers > 1 and process.name.endswith("-1"):
+    workers = getattr(multiprocess.keyword_arguments().get("config"), "workers", 1)
+    name = multiprocessing.current_process().name
+    if isinstance(workers, int) and workers > 1 and name.endswith("-1"):
         return "uvicorn"
     return None
