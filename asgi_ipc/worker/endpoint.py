@@ -116,7 +116,7 @@ class Endpoint:
         self.heartbeat.also(self._on_heartbeat)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self.dispatcher.calls.pid = me.pid
-        self.questions = Questions(self.outgoing, self.dispatcher.calls)
+        self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, self.dispatcher.calls)
         self._registry = registry
         # From `leave` on.
@@ -127,7 +127,7 @@ class Endpoint:
         self._owner = owner
         self._context = contextvars.copy_context()
         self.leading = Leading(me, registry, self.dispatcher.calls, self._context)
-        self.claiming = Claiming(self._launcher, self.dispatcher.calls)
+        self.claiming = Claiming(self._launcher)
         self._parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._reassembler = Reassembler(settings.max_message_bytes)
@@ -160,7 +160,7 @@ class Endpoint:
         self._self_peer = self.outgoing.add(me, self._context_of(me))
         self._loopback = self.outgoing.loop_back(self._self_peer, self._on_loopback)
         self.topics = Topics(
-            self.outgoing, self.dispatcher.calls, self._self_peer, settings.max_message_bytes
+            self.outgoing, self.dispatcher.in_flight, self._self_peer, settings.max_message_bytes
         )
         self.dispatcher.own = {
             ASK: self._answers.asked,
