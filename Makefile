@@ -13,7 +13,7 @@ help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
 	@echo "make test         install everything and run the test suite, in some minutes"
 	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
-	@echo "make lint         linter, formatter, types"
+	@echo "make lint         linter, formatter, types, imports"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
 	@echo "make bench        measure everything: docs/benchmarks.md, its chart, and the README's figures"
 	@echo "make bench-peers  the same beside Redis, NATS, ZeroMQ and others, which it installs"

@@ -25,6 +25,7 @@ from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment
 from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.ipc import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_MAX_MESSAGE_BYTES, IPC
 from asgi_ipc.worker.lifeline import Lifeline
@@ -90,7 +91,7 @@ class Member:
             on_failure.pop_all()
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
-        self.assignment = Assignment(lifeline, read_end, self.worker, run, own_arena)
+        self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
         self._lifespan: AbstractAsyncContextManager[None] | None = None
 
     @property

@@ -36,7 +36,7 @@ from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.wire.packet import PacketParser
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
@@ -98,9 +98,9 @@ class Endpoint:
         registry: Registry,
         owner: object,
         lifeline: Lifeline | None = None,
-        pipe_fd: int | None = None,
+        pipe: Descriptor | None = None,
+        arena: Descriptor | None = None,
         heartbeat: Heartbeat | None = None,
-        arena_fd: int = -1,
     ) -> None:
         self.settings = settings
         self.me = me
@@ -109,9 +109,9 @@ class Endpoint:
         self._own_heartbeat = None if heartbeat else self.heartbeat
         self.outgoing = Outgoing(me, settings.cookie, settings.max_packet_bytes, settings.max_message_bytes)
         # This worker's own shared memory, and that of others, by generation.
-        self._mapping = map_arena(arena_fd, writable=True, whose=me.pid)
+        self._mapping = map_arena(arena or Descriptor(), writable=True, whose=me.pid)
         self._mappings: dict[int, Mapping] = {}
-        if self._mapping is not None:
+        if self._mapping.memory:
             self.outgoing.lend(Arena(self._mapping.memory))
         self.heartbeat.also(self._on_heartbeat)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
@@ -142,7 +142,7 @@ class Endpoint:
         self._over = False
         self._early_news: list[Callable[[], None]] = []
         self._reader = (
-            PipeReader(self._loop, pipe_fd, self._on_bytes, self._on_eof) if pipe_fd is not None else None
+            PipeReader(self._loop, pipe, self._on_bytes, self._on_eof) if pipe is not None else None
         )
         self._eof = asyncio.Event()
         self._entered = asyncio.Event()
@@ -220,9 +220,7 @@ class Endpoint:
             return
         self._reassembler.pay()
         self._settle_places()
-        unused = self.outgoing.unused_arena_bytes()
-        if unused and self._mapping is not None:
-            self._mapping.give_back(unused)
+        self._mapping.give_back(self.outgoing.unused_arena_bytes())
 
     def _on_eof(self) -> None:
         self._eof.set()
@@ -301,8 +299,8 @@ class Endpoint:
         if not self.dispatcher.is_full:
             self._resume()
 
-    def on_word(self, word: ToWorker, fd: int, arena_fd: int = -1) -> None:
-        """The launcher says something about the fleet. With it came a write end and an arena, or -1."""
+    def on_word(self, word: ToWorker) -> None:
+        """The launcher says something about the fleet."""
         match word:
             case Welcome(members):
                 for worker in members:
@@ -311,10 +309,10 @@ class Endpoint:
                 self.topics.expect(worker.generation for worker in members)
             case Joined(worker):
                 self._add_peer(worker)
-                self._take_write_end(worker.generation, fd, arena_fd)
+                self._take_write_end(worker.generation)
                 self._tell(self._registry.on_join, (worker,))
             case WriteEnd(generation):
-                self._take_write_end(generation, fd, arena_fd)
+                self._take_write_end(generation)
             case Entered(missing, telling):
                 self.topics.expect(telling)
                 if missing:
@@ -341,24 +339,23 @@ class Endpoint:
         context.run(current_delivery.set, Delivery(self._owner, worker))
         return context
 
-    def _take_write_end(self, generation: int, fd: int, arena_fd: int) -> None:
+    def _take_write_end(self, generation: int) -> None:
         assert self._lifeline is not None
-        self._lifeline.send(Took(generation, fd >= 0, not self.topics.is_empty))
-        if fd < 0:
-            return
+        write_end, arena = self._lifeline.take_descriptors()
+        arrived = write_end.fd >= 0
+        self._lifeline.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or peer.writer is not None or self._over:
-            # Whoever leaves waits for the last of its write ends.
-            descriptors.close(fd)
-            if arena_fd >= 0:
-                descriptors.close(arena_fd)
+        if peer is None or not arrived or peer.writer is not None or self._over:
+            # A leaver waits until the last of its write ends is closed.
+            write_end.close()
+            arena.close()
             return
-        mapping = map_arena(arena_fd, writable=False, whose=peer.worker.pid)
-        if mapping is not None:
+        mapping = map_arena(arena, writable=False, whose=peer.worker.pid)
+        if mapping.memory:
             self._mappings[generation] = mapping
             self._reassembler.attach(generation, mapping.memory)
             self.outgoing.acknowledge(generation, NOTHING_COPIED)
-        self.outgoing.connect(peer, fd)
+        self.outgoing.connect(peer, write_end)
 
     # --- others leaving and dying
 
@@ -493,8 +490,7 @@ class Endpoint:
         self._reassembler.close()
         for mapping in self._mappings.values():
             mapping.close()
-        if self._mapping is not None:
-            self._mapping.close()
+        self._mapping.close()
         unhandled = self.dispatcher.unhandled
         if self._was_cancelled and not (unsent or unhandled or cancelled):
             # It had nothing to wait for any more, but perhaps for others' last words.

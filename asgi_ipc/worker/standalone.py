@@ -29,7 +29,7 @@ class Launcher(Protocol):
 class Solo:
     """The relay of a fleet of one."""
 
-    def __init__(self, me: Worker, on_word: Callable[[ToWorker, int], None]) -> None:
+    def __init__(self, me: Worker, on_word: Callable[[ToWorker], None]) -> None:
         self.is_open = True
         self._me = me.generation
         self._on_word = on_word
@@ -45,7 +45,7 @@ class Solo:
                 self._relay.hear(self._me, word)
         while (item := self._relay.next_item(self._me)) is not None:
             self._relay.wrote(self._me)
-            self._on_word(item.word, -1)
+            self._on_word(item.word)
 
     def on_eof(self, callback: Callable[[], None]) -> None:
         """It is there for as long as its worker is."""

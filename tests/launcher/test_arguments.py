@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ async def test_behind_two_dashes_stand_the_apps_own_arguments(tmp_path: Path) ->
     options = ["--app-dir", str(tmp_path), "--lifespan", "off", "--", *own]
     async with serving("args:app", *options) as server:
         await server.said("in args prod ", 2)
-        program, *rest = eval((await server.get("/")).text)[2]
+        program, *rest = ast.literal_eval((await server.get("/")).text)[2]
         assert rest == own
         assert program.endswith("cli.py")
         assert await server.stop() == 0

@@ -300,7 +300,7 @@ async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_c
 def _write_end(sender: Member, receiver: Member) -> int:
     writer = sender.endpoint.outgoing.peers.meant_by(receiver.pid).writer
     assert isinstance(writer, PipeWriter)
-    return writer._fd
+    return writer._pipe.fd
 
 
 async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_has_been_read() -> None:

@@ -53,7 +53,7 @@ def installed(
         for module in (descriptors, pipes, lifeline, ipc, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
-        swap(stack, descriptors, _held=set())
+        swap(stack, descriptors, _open=set())
         swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
