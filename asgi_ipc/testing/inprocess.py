@@ -197,14 +197,13 @@ class Launcher(Generic[M]):
         for peer in endpoint.outgoing.peers.all():
             if peer.writer is not None:
                 peer.writer.close()
-        assert endpoint._reader is not None
-        endpoint._reader.close()
+        endpoint.incoming._reader.close()
         tasks = endpoint.leading.cancel()
         self._unended.update(tasks)
         for task in tasks:
             task.add_done_callback(self.ended)
         endpoint.outgoing.close()
-        endpoint._eof.set()
+        endpoint.incoming.eof.set()
         self.bury(member, "killed")
         return tasks
 

@@ -32,6 +32,7 @@ from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.features.asking import Asking
 from asgi_ipc.worker.features.electing import Electing
 from asgi_ipc.worker.features.publishing import Publishing
+from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -294,7 +295,7 @@ class IPC(Asking, Publishing, Electing):
         here = assignment.current
         if here is not None:
             return here.open(self._registry, self, self._leave)
-        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)
+        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; who comes second waits until that is over."""
@@ -348,7 +349,8 @@ def _settings_of_one() -> Settings:
         cookie=secrets.token_bytes(COOKIE_BYTES),
         max_packet_bytes=getattr(select, "PIPE_BUF", 512),
         max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
-        drain_timeout_s=DEFAULT_DRAIN_TIMEOUT_S,
+        # Nobody else waits for it to leave: as long as after the launcher's death.
+        drain_timeout_s=ORPHAN_DRAIN_TIMEOUT_S,
     )
 
 
