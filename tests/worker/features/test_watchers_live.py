@@ -102,7 +102,7 @@ async def test_a_leave_that_reaches_its_deadline_is_told_so_and_both_sides_accou
         server = strings.server
         # Handlers that do not end stop the reader; then the pipe fills, and then the outbox, with more
         # than the leaver reads in the end.
-        sent = await strings.call(a, "post", b, "slow", 10_000, 1000)
+        sent = await strings.call(a, "post", b, "slow", 19_000, 1000)
         server.signal(signal.SIGTTOU)
         leave = (await told_of(strings, a, b))[-1]
         lost = leave[3]
