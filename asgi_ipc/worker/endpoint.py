@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
     Entered,
@@ -46,7 +46,7 @@ from asgi_ipc.worker.leave import Leave
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peers import NoWriter, Peer
 
 # Smaller data counts as nothing while handlers hold it, unless it is text or bytes: a thousand are 4 MiB.
 LARGE_BYTES: Final = 4096
@@ -54,16 +54,6 @@ LARGE_BYTES: Final = 4096
 # How long a newcomer waits until the members know it: a little longer than the
 # launcher, which then names those that have not answered.
 ENTRY_TIMEOUT_S: Final = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every worker of a run must agree on, and the time a leave may take."""
-
-    cookie: bytes
-    max_packet_bytes: int
-    max_message_bytes: int
-    drain_timeout_s: float
 
 
 class Endpoint:
@@ -132,7 +122,7 @@ class Endpoint:
             self.outgoing,
             self.incoming,
             self._close_features,
-            settings.drain_timeout_s,
+            settings.drain_timeout,
         )
         self._asked_to_join = False
         self._entered = asyncio.Event()
@@ -291,7 +281,7 @@ class Endpoint:
         arrived = write_end.fd >= 0
         self._launcher.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or not arrived or peer.writer is not None or self._leave.is_over:
+        if peer is None or not arrived or not isinstance(peer.writer, NoWriter) or self._leave.is_over:
             # A leaver waits until the last of its write ends is closed.
             write_end.close()
             arena.close()
@@ -313,14 +303,14 @@ class Endpoint:
             return
         self.outgoing.lose(peer)
         self.topics.forget(peer)
-        self.outgoing.reaped(generation)
+        self.outgoing.reaped(peer)
         self.incoming.when_read(partial(self._forget, peer, reason))
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """The last byte of a dead peer has been read."""
         worker = peer.worker
         self.incoming.forget(worker.generation)
-        self.outgoing.forget(worker.generation)
+        self.outgoing.forget(peer)
         # Behind its last answers and questions, which wait for their handlers.
         self.dispatcher.behind(partial(self._answers.gone, worker))
         self.dispatcher.behind(partial(self.questions.gone, worker))
