@@ -202,8 +202,6 @@ async def held() -> tuple[int, dict[int, int]]:
     endpoint = ipc._endpoint
     assert endpoint is not None
     arena = endpoint.outgoing._budget.arena
-    if arena is None:
-        return 0, {}
     return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
 
 

@@ -14,13 +14,13 @@ from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.standalone import Launcher
+from asgi_ipc.worker.standalone import LauncherLink
 
 
 class Claiming:
     """The claims of one worker."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: LauncherLink) -> None:
         self._launcher = launcher
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
