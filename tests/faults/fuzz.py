@@ -7,9 +7,8 @@ them waited for without end. Every failure is printed as decisions that
     python -m tests.faults.fuzz --executions 10000000 --processes 2
     python -m tests.faults.fuzz --replay a56a2871...
 
-What an execution is stands in fuzzing/drawing.py; what must hold in it, in
-fuzzing/judge.py. A part of the executions is guided by coverage when atheris
-is installed; the rest is random, and several times as fast.
+fuzzing/drawing.py makes an execution, and fuzzing/judge.py judges it. Coverage guides a part of the
+executions when atheris is installed; the rest is random, and several times as fast.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ EXECUTION_S: Final = 0.003
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a fuzzing session came to."""
+    """The results of a fuzzing session."""
 
     executions: int
     # How many of them atheris guided.
@@ -155,7 +154,7 @@ class _Child:
             )
 
     def tally(self) -> Tally:
-        """What it came to; its death or its silence is a failure like any other."""
+        """Return the child's results; its death or its silence is a failure like any other."""
         try:
             status = self._process.wait(max(0.0, self._deadline - time.monotonic()))
             reason = f"the process ended with status {status}"
@@ -185,7 +184,7 @@ class _Child:
 
 
 def replay(decisions: bytes) -> str:
-    """What these decisions make, and what comes of it."""
+    """Print the script of these decisions and its outcome."""
     script = build(decisions)
     lines = [
         f"cookie {script.run.cookie.hex()}, packets of at most {script.run.max_packet_bytes} bytes; "

@@ -35,7 +35,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether SIGSTOP has reached a process."""
+    """Return whether SIGSTOP has reached a process."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 

@@ -1,4 +1,4 @@
-"""Fuzzing of the pure protocol: bytes in a pipe to messages, whatever else was written between them.
+"""Fuzzing of the pure protocol: bytes in a pipe to messages, with any other bytes between them.
 
 Law: an execution is a function of its decisions, a string of bytes. So every
 failure is replayed from them, and the same code serves a guided fuzzer, a

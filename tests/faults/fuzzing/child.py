@@ -1,7 +1,7 @@
-"""One process that fuzzes: a seeded random part, then a part that coverage guides.
+"""One process that fuzzes: a seeded random part, then a part guided by coverage.
 
-Law: what it is about to execute is always in a file that outlives it, so
-that an end by a signal, or no end at all, has its decisions too.
+Law: a file that outlives the process always has the next execution, so that an end by a signal, or no end at
+all, has its decisions, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MIN_DECISIONS_BYTES: Final = 8
 # Failures that are kept with their decisions; all are counted.
 MAX_KEPT_FAILURES: Final = 20
 
-# What the guided part starts from; libFuzzer grows nothing useful from an empty input for long.
+# The guided part starts from this; from an empty input libFuzzer finds nothing useful for long.
 SEED_INPUTS: Final = 64
 
 # One execution that takes this long hangs.
@@ -39,7 +39,7 @@ TIMEOUT_S: Final = 60
 
 @dataclass(slots=True)
 class Tally:
-    """What executions came to, added up."""
+    """The sum of the outcomes of executions."""
 
     executions: int = 0
     guided: int = 0
@@ -94,7 +94,7 @@ class Now:
 
     @staticmethod
     def read(path: Path) -> bytes:
-        """What was executed last."""
+        """Return the last execution."""
         content = path.read_bytes() if path.exists() else b"\0"
         return content[1 : 1 + content[0]]
 

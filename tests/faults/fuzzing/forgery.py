@@ -1,8 +1,7 @@
 """Forgery: packets with the cookie and a right CRC that no sender wrote.
 
-Law: who writes with the cookie is trusted code, so what he writes may arrive
-in the name that he chose; but nothing that he writes raises, takes memory
-beyond the bounds, or costs anyone else a message.
+Law: a writer with the cookie is trusted code, so its messages may arrive in the name that it chose. But
+nothing that it writes raises, takes memory beyond the bounds, or costs another sender a message.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, H
 from tests.faults.fuzzing.script import Change, Decisions, Script, flip_bit
 from tests.faults.fuzzing.wire import RECEIVER, SENDERS, SHIPMENTS_PER_SENDER, STRANGER, forge, head, seal
 
-# What a header's fields are changed to, besides what is near.
+# Values for a header's fields, besides the near ones.
 _NUMBERS: Final = (0, 1, 2, 2**31, 2**63, 2**64 - 1)
 _TOTALS: Final = (0, 1, 100, 1999, 2000, 2001, 2**31, 2**32 - 1)
 _KINDS: Final = (BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED, 0, 6, 255)
@@ -169,7 +168,7 @@ def embed(script: Script, decisions: Decisions) -> None:
 
 
 def replay(script: Script, decisions: Decisions) -> None:
-    """What the same sender wrote at another time."""
+    """Return a packet that the same sender wrote at another time."""
     sender = SENDERS[decisions.byte() % len(SENDERS)]
     shipment = script.run.shipments[sender][decisions.byte() % SHIPMENTS_PER_SENDER]
     at = script.place(decisions)

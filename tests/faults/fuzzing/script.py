@@ -1,8 +1,8 @@
-"""Scripts: what is written into one pipe, how it is read, and whom the changes in it harm.
+"""Scripts: the writes into one pipe, its reads, and the senders that the changes harm.
 
-Law: whatever bytes the decisions are, there is a script for them; when they
-end, the rest is zeros. `touched` may lose messages, `forged` may seem to have
-sent what a forger wrote in their name. All others are owed every message.
+Law: any decision bytes make a script; after their end the rest is zeros. Senders in `touched` may lose
+messages. Senders in `forged` may seem to have sent the messages that a forger wrote in their name. All others
+are owed every message.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ class Decisions:
 
 
 class Script:
-    """The writes in their order, the reads as (where it ends, drained), and who was harmed."""
+    """The writes in their order, the reads as (end, drained), and the harmed senders."""
 
     __slots__ = ("drains_lie", "forged", "owners", "reads", "run", "sent", "sources", "touched", "writes")
 
     def __init__(self, variant: int) -> None:
         self.run = RUNS[variant % len(RUNS)]
         self.writes: list[bytes] = []
-        # Whose packet a write is, or was made of; 0: nobody's.
+        # The sender of each write, or of the packet that it was made of; 0: none.
         self.owners: list[int] = []
         # Genuine packets with their senders; changes never reach them.
         self.sources: list[tuple[bytes, int]] = []
-        # What each sender is owed: the deliveries of its packets.
+        # The deliveries owed to each sender.
         self.sent: dict[int, tuple[bytes, ...]] = {}
         self.touched: set[int] = set()
         self.forged: set[int] = set()
         self.reads: list[tuple[int, bool]] = []
-        # Whether a read may say that it emptied the pipe in the middle of a write.
+        # True if a read may say that it emptied the pipe in the middle of a write.
         self.drains_lie = False
 
     def insert(self, at: int, write: bytes, owner: int) -> None:
@@ -69,20 +69,20 @@ class Script:
         self.owners.insert(at, owner)
 
     def replace(self, at: int, write: bytes) -> None:
-        """Change a write; whoever owns it may lose it."""
+        """Change a write; its owner may lose it."""
         self.writes[at] = write
         self.touched.add(self.owners[at])
 
     def place(self, decisions: Decisions) -> int:
-        """Where to insert a write."""
+        """Return a place to insert a write."""
         return decisions.byte() % (len(self.writes) + 1)
 
     def source(self, decisions: Decisions) -> tuple[bytes, int]:
-        """A genuine packet, and whose."""
+        """Return a genuine packet and its sender."""
         return self.sources[decisions.byte() % len(self.sources)]
 
     def target(self, decisions: Decisions) -> int:
-        """Which write to change; -1: what was chosen has no header."""
+        """Return the write to change; -1 if the chosen one has no header."""
         if not self.writes:
             return -1
         at = decisions.byte() % len(self.writes)

@@ -121,7 +121,7 @@ async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
 
 
 def _exists(pid: int) -> bool:
-    """Whether there is anything of that process, be it a zombie."""
+    """Return whether there is anything of that process, be it a zombie."""
     return bool(state_and_parent(pid)[0])
 
 
