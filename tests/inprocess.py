@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from asgi_ipc.fleet import words
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.testing import inprocess
-from asgi_ipc.worker.endpoint import Settings
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
 
-settings = partial(inprocess.settings, cookie=COOKIE)
+settings = partial(Settings, cookie=COOKIE)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -44,10 +44,10 @@ class Member(inprocess.Member):
 
     def stop_reading(self) -> None:
         """As if its handlers in flight had reached their bound."""
-        self.endpoint._pause()
+        self.endpoint.incoming.pause()
 
     def go_on_reading(self) -> None:
-        self.endpoint._resume()
+        self.endpoint.incoming.resume()
 
     async def until(self, count: int) -> list[Any]:
         """Wait for that many notes; their data."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import select
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from threading import get_ident
@@ -21,6 +20,7 @@ from asgi_ipc.errors import (
     WouldBlockError,
 )
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.message import Data
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment, descriptors
@@ -28,10 +28,11 @@ from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.blocking import Blocking
 from asgi_ipc.worker.dispatch.delivery import current_delivery
-from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.features.asking import Asking
 from asgi_ipc.worker.features.electing import Electing
 from asgi_ipc.worker.features.publishing import Publishing
+from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
 from asgi_ipc.worker.running import (
     RECEIVERS_AS_ONE_MESSAGE,
     YIELD_AFTER_BYTES,
@@ -40,12 +41,6 @@ from asgi_ipc.worker.running import (
 )
 from asgi_ipc.worker.stats import Stats, snapshot
 from asgi_ipc.worker.wrapping import Wrapped
-
-# Half of an outbox: the largest message still fits one that has something in it.
-DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-
-# See --drain-timeout.
-DEFAULT_DRAIN_TIMEOUT_S: Final = 10.0
 
 
 class IPC(Asking, Publishing, Electing):
@@ -105,7 +100,7 @@ class IPC(Asking, Publishing, Electing):
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._entered().outgoing.peers.membership.workers
+        return self._entered().outgoing.peers.workers
 
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.
@@ -294,7 +289,9 @@ class IPC(Asking, Publishing, Electing):
         here = assignment.current
         if here is not None:
             return here.open(self._registry, self, self._leave)
-        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self._registry, self, None, None)
+        # Nobody else waits for it to leave: as long as after the launcher's death.
+        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
+        return Endpoint(Worker(os.getpid(), 0, 1), settings, self._registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; who comes second waits until that is over."""
@@ -341,15 +338,6 @@ class IPC(Asking, Publishing, Electing):
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
         self._endpoint = self._sending = self._replying = self._last_stats = None
-
-
-def _settings_of_one() -> Settings:
-    return Settings(
-        cookie=secrets.token_bytes(COOKIE_BYTES),
-        max_packet_bytes=getattr(select, "PIPE_BUF", 512),
-        max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
-        drain_timeout_s=DEFAULT_DRAIN_TIMEOUT_S,
-    )
 
 
 ipc: Final = IPC()

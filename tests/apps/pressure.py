@@ -201,8 +201,6 @@ async def held() -> tuple[int, dict[int, int]]:
     endpoint = ipc._endpoint
     assert endpoint is not None
     arena = endpoint.outgoing._budget.arena
-    if arena is None:
-        return 0, {}
     return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
 
 
@@ -265,7 +263,7 @@ async def measured() -> dict[str, Any]:
         "received": stats.received,
         "handler_errors": stats.handler_errors,
         "dropped": dict(stats.dropped),
-        "skipped_bytes": endpoint._parser.skipped_bytes,
+        "skipped_bytes": endpoint.incoming._parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
         "in_verbs": endpoint.dispatcher.flow.exempt,
         "refused": dict(Pressure.refused),

@@ -98,12 +98,10 @@ _JOINING_AND_LEAVING: Final = (
     Planted(
         "closed-before-flushed",
         "worker/transport/outgoing.py",
-        """        if isinstance(peer.writer, PipeWriter):
-            peer.writer.close_when_empty()
+        """        peer.writer.close_when_empty()
         self.progress.set()
 """,
-        """        if isinstance(peer.writer, PipeWriter):
-            peer.writer.close()
+        """        peer.writer.close()
         self.progress.set()
 """,
         "Messages that were accepted for a worker and waited for room in its pipe are lost when it leaves.",
@@ -123,15 +121,15 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "departure-settled-before-dispatch",
-        "worker/endpoint.py",
+        "worker/transport/incoming.py",
         """        self._take_packets(self._parser, chunk, drained)
         self._taken_bytes += len(chunk)
-        if self._departures:
-            self._settle_departures()
+        if self._marks:
+            self._pass_marks()
 """,
         """        self._taken_bytes += len(chunk)
-        if self._departures:
-            self._settle_departures()
+        if self._marks:
+            self._pass_marks()
         self._take_packets(self._parser, chunk, drained)
 """,
         "The last messages that a killed worker had wholly written are dropped by those that had not "
@@ -139,14 +137,14 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "left-while-handlers-run",
-        "worker/endpoint.py",
-        """            await self.dispatcher.idle()
-            if self.outgoing.is_empty():
+        "worker/leave.py",
+        """            await self._dispatcher.idle()
+            if self._outgoing.is_empty():
                 return
 """,
-        """            if self.outgoing.is_empty():
+        """            if self._outgoing.is_empty():
                 return
-            await self.dispatcher.idle()
+            await self._dispatcher.idle()
 """,
         "A worker that leaves cancels the handlers that are still running, and their replies are never sent.",
     ),

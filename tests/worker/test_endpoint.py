@@ -247,7 +247,7 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
         payload = join_batch([encode_message("early", "data", 1000)])
         packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
-        a.endpoint._on_bytes(packet, True)
+        a.endpoint.incoming._on_bytes(packet, True)
         async with asyncio.timeout(10):
             await heard.wait()
         assert newcomer.pid in [worker.pid for worker in a.ipc.workers]
@@ -269,8 +269,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         write_end = os.dup(launcher.members[1].write_end)
         os.write(write_end, encode_packet(COOKIE, newcomer.generation, 1, 0, BATCH, payload))
         os.close(write_end)
-        reader = a.endpoint._reader
-        assert reader is not None
+        reader = a.endpoint.incoming._reader
         reader._readable()
         assert a.seen == [("note", newcomer.pid, "last words")]
         async with asyncio.timeout(10):
@@ -314,7 +313,7 @@ async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_
         os.close(end)
         launcher.kill(a)
         await asyncio.sleep(0)
-        b.endpoint._lifeline.drain()  # type: ignore[union-attr]
+        b.endpoint._launcher.drain()
         assert b.endpoint.outgoing.peers.find(1) is not None
         b.go_on_reading()
         assert await b.until(1) == ["whole"]
@@ -369,7 +368,7 @@ async def test_while_it_ends_verbs_are_refused_but_a_handler_that_drains_may_rep
         async with launcher.joined(leaver):
 
             async def drains(data: Any) -> None:
-                while not leaver.endpoint.leaving:  # noqa: ASYNC110  # each turn of the loop is the event
+                while not leaver.endpoint.departing.is_set():  # noqa: ASYNC110  # each turn of the loop is the event
                     await asyncio.sleep(0)
                 for verb in (leaver.ipc.send(a.pid, "note"), leaver.ipc.broadcast("note")):
                     try:
@@ -393,7 +392,7 @@ async def test_while_it_ends_verbs_are_refused_but_a_handler_that_drains_may_rep
 async def test_a_leave_that_reaches_its_deadline_ends_all_the_same_and_counts_the_rest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with fleet(2, drain_timeout_s=0.1) as (launcher, (_, stopped)):
+    async with fleet(2, drain_timeout=0.1) as (launcher, (_, stopped)):
         leaver = launcher.new(slot=2)
         with caplog.at_level(logging.WARNING, "asgi_ipc"):
             async with launcher.joined(leaver):

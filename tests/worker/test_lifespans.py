@@ -351,8 +351,7 @@ async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_i
 
     monkeypatch.setattr(Lifeline, "send", listen)
     async with inprocess(2, has_arena=False) as (launcher, (leaver, stopped)):
-        reader = stopped.endpoint._reader
-        assert reader is not None
+        reader = stopped.endpoint.incoming._reader
         reader.pause()
         for _ in range(3):
             await leaver.ipc.send(stopped.pid, "nobody", bytes(1024 * 1024))
@@ -389,7 +388,7 @@ async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(
 
     with caplog.at_level(logging.WARNING, "asgi_ipc"):
         task = asyncio.create_task(live())
-        while own._endpoint is None or not own._endpoint.leaving:  # noqa: ASYNC110
+        while own._endpoint is None or not own._endpoint.departing.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
@@ -417,7 +416,7 @@ def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(
                     await own.send(own.pid, "endless")
 
         task = asyncio.create_task(live())
-        while own._endpoint is None or not own._endpoint.leaving:  # noqa: ASYNC110
+        while own._endpoint is None or not own._endpoint.departing.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)
         for _ in range(5):
             await asyncio.sleep(0)

@@ -18,9 +18,9 @@ from typing import Any
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
-from asgi_ipc.worker import descriptors, endpoint, ipc, lifeline
+from asgi_ipc.worker import descriptors, ipc, lifeline
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
-from asgi_ipc.worker.transport import outgoing, peers, pipes
+from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -59,7 +59,7 @@ def installed(
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
         swap(stack, launcher, Tracker=NoTracker)
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
-        swap(stack, endpoint, map_arena=arena_mapper(kernel))
+        swap(stack, arenas, map_arena=arena_mapper(kernel))
         swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
@@ -68,7 +68,7 @@ def installed(
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
         swap(stack, backpressure, MAX_IN_FLIGHT=bounds.in_flight)
         swap(stack, dispatcher, MESSAGES_PER_TURN=bounds.messages_per_turn)
-        swap(stack, outgoing, EAGER_BYTES=bounds.eager_bytes)
+        swap(stack, turn, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
         swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)
