@@ -3,8 +3,8 @@
 Law: every private name of the standard library stands in this file, tried with Python 3.11.7, 3.12.1 and
 3.13.0. Workers are prepared as spawn.py prepares its children (`get_preparation_data`, `prepare`,
 `spawn_main`): if a later Python lacks a name, no worker starts, with an AttributeError. Both ends of the
-tracker's pipe belong to its own module, so its protocol may change. The last two functions only look: without
-the names, one error and one warning are missing.
+tracker's pipe belong to its own module, so its protocol may change. `argument_of_child` and `is_importing_main`
+only look: without their names one warning and one error are missing.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ def be_child(data: dict[str, Any], name: str, tracker_fd: int, sentinel_fd: int)
     spawn.prepare({**data, "name": name})
 
 
+def argument_of_child(name: str) -> Any:
+    """Return the keyword argument with which `multiprocessing` started this process; None without one."""
+    return getattr(current_process(), "_kwargs", {}).get(name) if process.parent_process() else None
+
+
 def program_has_tracker() -> bool:
     """Whether this process has a tracker by now, its own or its parent's."""
     return resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]
@@ -65,12 +70,6 @@ def is_importing_main() -> bool:
     `multiprocessing` asks the same before a child may start a child.
     """
     return getattr(current_process(), "_inheriting", False)
-
-
-def keyword_arguments() -> dict[str, Any]:
-    """What the function of this child of `multiprocessing` was called with."""
-    arguments: dict[str, Any] = getattr(current_process(), "_kwargs", {})
-    return arguments
 
 
 def interpreter_flags() -> list[str]:
