@@ -3,8 +3,8 @@
 Law: every private name of the standard library stands in this file, tried with Python 3.11.7, 3.12.1 and
 3.13.0. Workers are prepared as spawn.py prepares its children (`get_preparation_data`, `prepare`,
 `spawn_main`): if a later Python lacks a name, no worker starts, with an AttributeError. Both ends of the
-tracker's pipe belong to its own module, so its protocol may change. `argument_of_child` and `is_importing_main`
-only look: without their names one warning and one error are missing.
+tracker's pipe belong to its own module, so its protocol may change. `argument_of_child` and
+`is_importing_main` only look: without their names one warning and one error are missing.
 """
 
 from __future__ import annotations
