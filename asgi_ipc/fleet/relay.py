@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from asgi_ipc.fleet.claims import Claims, Decision
 from asgi_ipc.fleet.leadership import Leadership
@@ -32,12 +32,15 @@ from asgi_ipc.fleet.words import (
     Decided,
     Entered,
     Gone,
+    Join,
     Joined,
     Leads,
+    Leaving,
     Left,
     Release,
     Resigned,
     Stop,
+    Took,
     ToRelay,
     ToWorker,
     Welcome,
@@ -65,6 +68,13 @@ class Item:
 
     word: ToWorker
     write_end_of: int | None = None
+
+
+class Reach(NamedTuple):
+    """Whether a worker can send to the process of that generation now."""
+
+    of: int
+    is_reached: bool
 
 
 @dataclass(slots=True)
@@ -174,11 +184,18 @@ class Relay:
         self._leadership.leaving(generation)
         self._tell_members(Left(generation), but=generation)
 
-    def hear(self, generation: int, word: ToRelay) -> None:
-        """A worker says what concerns nobody but the relay."""
+    def hear(self, generation: int, word: ToRelay, now: float) -> Reach | None:
+        """A worker says a word about its membership. Returns news of whom it can send to, if any."""
         if generation not in self._lines:
-            return
+            return None
         match word:
+            case Join():
+                self.join(generation, now)
+            case Took(of, arrived, subscribes):
+                is_reached = self.took(generation, of, arrived, now, subscribes=subscribes)
+                return None if is_reached is None else Reach(of, is_reached)
+            case Leaving():
+                self.leave(generation)
             case Resigned():
                 if self._leadership.resigned(generation):
                     self._tell_members(self._leads())
@@ -186,6 +203,7 @@ class Relay:
                 self._answer(self._claims.claim(generation, number, scope, key))
             case Release(number, done):
                 self._answer(self._claims.release(generation, number, done))
+        return None
 
     def gone(self, generation: int, reason: str) -> None:
         """A process has ended: nobody is given what would go to it or from it."""

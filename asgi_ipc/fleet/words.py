@@ -233,8 +233,9 @@ class Stuck(_Word, frozen=True):
 
 
 ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
-ToRelay: TypeAlias = Resigned | Claim | Release
-ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
+# What a worker says about its membership, which the relay hears; the rest is about its process.
+ToRelay: TypeAlias = Join | Took | Leaving | Resigned | Claim | Release
+ToLauncher: TypeAlias = ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
 
 # The only extension on a lifeline: a text that is no UTF-8. Messages have none.
 _TEXT: Final = 1

@@ -15,7 +15,6 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, assert_never
 
 from asgi_ipc import multiprocess
@@ -29,13 +28,9 @@ from asgi_ipc.fleet.events import (
     KillProcess,
     LauncherSlept,
     Log,
-    ParentGone,
-    RestartRequested,
-    ScaleRequested,
     Stalled,
     StartProcess,
     StopProcess,
-    StopRequested,
     Tick,
     WorkerBeat,
     WorkerDrained,
@@ -51,8 +46,8 @@ from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
+from asgi_ipc.launcher.operator import Operator
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.logs import server_logger as logger
@@ -105,24 +100,15 @@ class Launcher:
     async def run(self) -> int:
         """Start the workers and keep them until a signal or their failure ends it."""
         self._loop = asyncio.get_running_loop()
-        self._listen_to_signals()
+        operator = Operator(self._post, self._reap, self._run.changes, self._run.settings.stop_at_eof)
         self._tracker = Tracker()
-        starter = self._run.settings.stop_at_eof
-        if starter is not None:
-            self._loop.add_reader(starter, self._hear_starter, starter)
-        watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
         self._post(Begin())
         try:
             while self._status is None:
                 await self._turn()
         finally:
-            if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-            self._stop_listening()
+            await operator.close()
             self._tracker.close()
-            if starter is not None:
-                self._loop.remove_reader(starter)
         return self._status
 
     # --- the loop
@@ -269,19 +255,7 @@ class Launcher:
             self._loop.remove_reader(process.lifeline)
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
-        relay = self._relay
-        now = self._loop.time()
         match word:
-            case words.Join():
-                relay.join(generation, now)
-            case words.Took(of, arrived, subscribes):
-                news = relay.took(generation, of, arrived, now, subscribes=subscribes)
-                if news is not None:
-                    tell_reach(self._processes[generation].pid, self._processes[of].pid, news)
-            case words.Leaving():
-                relay.leave(generation)
-            case words.Resigned() | words.Claim() | words.Release():
-                relay.hear(generation, word)
             case words.Drained(clean, unsent, unhandled, cancelled):
                 self._post(WorkerDrained(generation, clean, unsent, unhandled, cancelled))
             case words.Ready():
@@ -295,7 +269,11 @@ class Launcher:
             case words.Stuck(stack):
                 self._post(WorkerStuck(generation, printable_lines(f"\n{stack}")))
             case _:
-                assert_never(word)
+                reach = self._relay.hear(generation, word, self._loop.time())
+                if reach is not None:
+                    tell_reach(
+                        self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached
+                    )
         self._wake.set()
 
     def _write_lifeline(self, generation: int) -> None:
@@ -326,64 +304,3 @@ class Launcher:
         process = self._processes[generation]
         self._loop.remove_reader(process.lifeline)
         self._loop.remove_writer(process.lifeline)
-
-    # --- what asks from outside
-
-    def _listen_to_signals(self) -> None:
-        self._handlers_before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            self._loop.add_signal_handler(number, partial(self._signalled, number))
-        # The starter may have blocked them; this does not concern workers and their children.
-        self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-    def _stop_listening(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        for number, handler in self._handlers_before.items():
-            self._loop.remove_signal_handler(number)
-            if handler is not None:  # None: it was no handler of Python's
-                signal.signal(number, handler)
-
-    def _signalled(self, number: int) -> None:
-        name = signal.Signals(number).name
-        match number:
-            case signal.SIGINT | signal.SIGTERM:
-                self._post(StopRequested(number, name))
-            case signal.SIGHUP:
-                self._post(RestartRequested(f"Received {name}"))
-            case signal.SIGTTIN:
-                self._post(ScaleRequested(1))
-            case signal.SIGTTOU:
-                self._post(ScaleRequested(-1))
-            case signal.SIGCHLD:
-                self._reap()
-            case _:
-                logger.debug("Received %s, which means nothing here.", name)
-
-    def _hear_starter(self, fd: int) -> None:
-        if parent_watch.has_gone(fd):
-            self._loop.remove_reader(fd)
-            self._post(ParentGone())
-
-    async def _watch(self) -> None:
-        assert self._run.changes is not None
-        try:
-            async for text in self._run.changes():
-                self._post(RestartRequested(text))
-        except (OSError, RuntimeError):
-            # The server goes on; who edits must know that nothing watches any more.
-            logger.exception("Files are not watched any more; restart with SIGHUP.")
-
-
-_SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-    # Harmless under uvicorn, so harmless here; the default of most is to end the process.
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-)

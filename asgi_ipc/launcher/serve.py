@@ -30,10 +30,10 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.words import Helper, Interpreter, encodable
-from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
+from asgi_ipc.launcher.operator import check_parent
 from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
 from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.wire.packet import COOKIE_BYTES
@@ -73,7 +73,7 @@ def serve(
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
-        parent_watch.take(own.stop_at_eof)
+        check_parent(own.stop_at_eof)
     mode = None if own.uds_mode is None else parse_mode(own.uds_mode)
     owner = (-1, -1) if own.uds_owner is None else parse_owner(own.uds_owner)
     config, count = _configure(app, workers, theirs)
