@@ -1,4 +1,4 @@
-"""Limits: how many descriptors a fleet needs, and what is said when there are too few of something.
+"""Descriptor budget: how many a fleet needs, and the sentences for when there are too few of something.
 
 Law: nothing in this file asks the kernel; numbers are arguments. Every
 sentence names the limit, its value here, and what raises it.
@@ -11,8 +11,8 @@ from typing import Final
 # In the launcher: the listening socket, the event loop's own three, and two pipes for `multiprocessing`.
 LAUNCHER_OWN: Final = 8
 
-# The launcher keeps the write end, the arena and the lifeline of each worker; while it starts one it has
-# two of each open, and the pair by which the child says that its exec has failed.
+# The launcher keeps the write end, the arena and the lifeline of each worker. While it starts one it has
+# two of each open, and the pair over which the child reports a failed exec.
 PER_WORKER: Final = 3
 WHILE_STARTING: Final = 8
 
@@ -38,7 +38,7 @@ def worker_needs(workers: int) -> int:
 
 
 def too_few_to_start(workers: int, launcher: int, worker: int, limit: int) -> str:
-    """Why a fleet of so many workers is not even begun."""
+    """The reason for not starting a fleet of so many workers."""
     each = "1 worker needs" if workers == 1 else f"{workers} workers need"
     return (
         f"{each} at least {launcher} descriptors in the launcher and {worker} in each worker, and a process "
@@ -47,7 +47,7 @@ def too_few_to_start(workers: int, launcher: int, worker: int, limit: int) -> st
 
 
 def no_descriptor_here(limit: int) -> str:
-    """EMFILE, in the process that says so."""
+    """EMFILE, in this process."""
     return (
         f"this process may have {limit} descriptors and all are in use (RLIMIT_NOFILE). {_RAISE_DESCRIPTORS}"
     )
@@ -78,7 +78,7 @@ def no_process() -> str:
 
 
 def small_pipes(given_bytes: int, wanted_bytes: int) -> str:
-    """What follows from pipe pages that are used up: nothing is lost, but senders wait more often."""
+    """Pipe pages are used up: nothing is lost, but senders wait more often."""
     return (
         f"The kernel gives this user pipes of {given_bytes:,} bytes instead of {wanted_bytes:,}, as when its "
         "pages for pipes are used up. Messages arrive all the same, more slowly. Raise the limit: "

@@ -1,8 +1,8 @@
 """Leadership: which member leads. At most one does, whatever happens.
 
-Law: nothing in this file asks the kernel or the clock. Leadership is taken
-from nobody: it moves when the leader says that nothing of it runs any more,
-or when its process has ended. Who stalls or leaves may still run its tasks.
+Law: nothing in this file asks the kernel or the clock. Leadership moves only
+when the leader says that none of its tasks runs any more, or when its process
+has ended. A leader that stalls or leaves may still run them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Leadership:
     def __init__(self) -> None:
         self.leader = 0
         self._entered: set[int] = set()
-        # Those that leave, or have led for the last time: they are appointed no more.
+        # These leave, or have led for the last time: they are never appointed again.
         self._out: set[int] = set()
         self._stalled: set[int] = set()
 
@@ -28,18 +28,18 @@ class Leadership:
         return self._appoint()
 
     def leaving(self, generation: int) -> None:
-        """It leaves, or has been told to. If it leads, it does so until it resigns or ends."""
+        """It leaves, or has been told to. A leader leads until it resigns or ends."""
         self._out.add(generation)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:
-        """Its event loop stands still, or turns again. If it leads, it goes on leading."""
+        """Its event loop stands still, or turns again. A leader goes on leading."""
         if is_stalled:
             self._stalled.add(generation)
         else:
             self._stalled.discard(generation)
 
     def resigned(self, generation: int) -> bool:
-        """Nothing runs there that only the leader may do, nor will it."""
+        """None of the leader's tasks runs there, and none will."""
         self._out.add(generation)
         return self._vacate(generation)
 
@@ -57,7 +57,7 @@ class Leadership:
         return True
 
     def _appoint(self) -> bool:
-        """If nobody leads, the newest does: in a rolling restart it is the one that will stay longest."""
+        """If nobody leads, appoint the newest: in a rolling restart it stays longest."""
         candidates = self._entered - self._out
         if self.leader or not candidates:
             return False

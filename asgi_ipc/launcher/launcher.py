@@ -1,8 +1,8 @@
-"""The launcher: one loop. Next event, to the fleet or the relay, then the actions.
+"""The launcher: one loop. It takes the next event, asks the fleet or the relay, and does what they say.
 
 Law: nothing is decided here. A signal, a word, a child's end only enqueues
-an event; one loop takes them in order, asks `Fleet` and `Relay` what to do,
-and does it. Only time in which this loop itself ran counts against a worker.
+an event; one loop takes the events in order. Only time in which this loop
+itself ran counts against a worker.
 """
 
 from __future__ import annotations
@@ -121,16 +121,16 @@ class Launcher:
                 await self._wake.wait()
         except TimeoutError:
             pass
-        # Here and nowhere else: what the last turn has written may have made room for more.
+        # Here and nowhere else: the last turn may have made room for more words.
         self._wake.clear()
         now = self._loop.time()
         is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:
-            # The time was ours.
+            # The launcher lost that time, not the workers.
             self._handle(LauncherSlept(now - deadline), now)
         if is_due:
-            # What the workers have said counts before they are judged: a select that was interrupted until
-            # its time was over (SIGSTOP, SIGCONT: signal(7)) has told of no lifeline.
+            # Hear the workers before they are judged: a select that was interrupted until its time was over
+            # (SIGSTOP, SIGCONT: signal(7)) has reported no lifeline.
             for generation in list(self._processes):
                 self._read_lifeline(generation)
         while self._events:
@@ -230,7 +230,7 @@ class Launcher:
                 by_pid[pid].reaped(os.waitstatus_to_exitcode(status))
 
     def _bury(self, generation: int, status: int) -> None:
-        # What it has said before its end counts before its end.
+        # Its last words count before its end.
         self._read_lifeline(generation)
         self._forget_lifeline(generation)
         self._post(WorkerExited(generation, status, describe_status(status)))
@@ -251,7 +251,7 @@ class Launcher:
         for word in said:
             self._hear(generation, word)
         if ended:
-            # Its process is about to end; its reaping is what counts.
+            # Its process is about to end, and is reaped then.
             self._loop.remove_reader(process.lifeline)
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
@@ -277,7 +277,7 @@ class Launcher:
         self._wake.set()
 
     def _write_lifeline(self, generation: int) -> None:
-        """Write what the relay has for that worker, as far as the kernel takes it."""
+        """Write the relay's words for that worker, as far as the kernel takes them."""
         process = self._processes.get(generation)
         if process is None or process.lifeline.fileno() < 0:
             return
@@ -295,7 +295,7 @@ class Launcher:
                     self._loop.add_writer(process.lifeline, self._write_lifeline, generation)
                 return
             except OSError:
-                # It has closed its end: it is dead or about to be, and reaped soon.
+                # It has closed its end: it is dead or about to die, and reaped soon.
                 return
             self._relay.wrote(generation)
             self._wake.set()
