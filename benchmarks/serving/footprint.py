@@ -1,8 +1,7 @@
-"""F, and the idle half of G: start-up, memory, and what a server does while nobody wants anything.
+"""F, and the idle half of G: start-up, memory, and the work of a server without requests.
 
-Law: the two kinds of server take turns, one at a time, since memory that
-several processes share is counted in parts. Figures are of the workers; what
-starts and watches them is another process on either side.
+Law: the two kinds of server take turns, one at a time, since memory that several processes share is counted
+in parts. Figures are of the workers; on either side another process starts and watches them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ import compileall
 from pathlib import Path
 from typing import Final
 
-from benchmarks.judgement import NS_PER_US, BenchmarkError
+import psutil
+
+from benchmarks.judgement import NS_PER_US
 from benchmarks.results import Footprint
 from benchmarks.rounds import tell
 from benchmarks.servers import ROOT
@@ -22,7 +23,7 @@ WORKERS: Final = 4
 
 PACKAGES: Final = ("asgi_ipc", "benchmarks")
 
-# What start-up has put off is done by then.
+# Work that start-up has put off is done after this time.
 SETTLE_S: Final = 1.0
 
 KIB: Final = 1024
@@ -55,7 +56,7 @@ async def measure(loop: str, runs: int) -> list[Footprint]:
 async def _one(kind: Kind, loop: str) -> tuple[float, float, float, float]:
     async with running(kind, loop, WORKERS) as server:
         await asyncio.sleep(SETTLE_S)
-        pss_bytes = sum(map(_pss_bytes, server.pids)) / WORKERS
+        pss_bytes = sum(psutil.Process(pid).memory_full_info().pss for pid in server.pids) / WORKERS
         before = [_activity(pid) for pid in server.pids]
         await asyncio.sleep(IDLE_S)
         after = [_activity(pid) for pid in server.pids]
@@ -64,14 +65,6 @@ async def _one(kind: Kind, loop: str) -> tuple[float, float, float, float]:
         for part in (0, 1)
     )
     return server.ready_s, pss_bytes, cpu_ns / NS_PER_US, wakeups
-
-
-def _pss_bytes(pid: int) -> int:
-    """Its memory, of what it shares with others its part: proc_pid_smaps(5)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * KIB
-    raise BenchmarkError(f"no Pss of {pid}")
 
 
 def _activity(pid: int) -> tuple[int, int]:

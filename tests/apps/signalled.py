@@ -20,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tests.processes import masks
+
 # No test takes so long; a child that has been forgotten leaves nothing behind.
 AT_LAST_S: Final = 120
 
@@ -33,15 +35,6 @@ if os.environ.get("SIGNALLED_IMPORT"):
         time.sleep(0.01)
 
 
-def masks(pid: int | str) -> dict[str, int]:
-    """The signals that a process blocks, ignores and handles, as bits, those of its main thread."""
-    with open(f"/proc/{pid}/status") as status:
-        pairs = [line.split(":") for line in status if line.startswith("Sig")]
-    # Those below the real-time signals that are the C library's own don't count.
-    known = sum(1 << (number - 1) for number in signal.valid_signals())
-    return {name: int(value, 16) & known for name, value in pairs if name in ("SigBlk", "SigIgn", "SigCgt")}
-
-
 def wait() -> None:
     """Wait for a signal: pause(2) would miss one that comes just before it."""
     while True:
@@ -49,7 +42,7 @@ def wait() -> None:
 
 
 def fork() -> int:
-    """A forked child that only waits; its pid, when it has had its turn."""
+    """Fork a child that only waits; return its pid after it has had its turn."""
     ready, has_run = os.pipe()
     child = os.fork()
     if child == 0:
@@ -95,7 +88,7 @@ def start(how: str) -> int:
 
 
 async def child(request: Request) -> JSONResponse:
-    """Start a child, look at its signals, and send it one; what was seen, and its status."""
+    """Start a child, read its signals, and send it one; return those signals and its status."""
     how, number = request.path_params["how"], request.path_params["number"]
     pid = await asyncio.to_thread(start, how) if "thread" in request.query_params else start(how)
     seen = masks(pid)
@@ -105,7 +98,7 @@ async def child(request: Request) -> JSONResponse:
 
 
 async def program(request: Request) -> JSONResponse:
-    """Run a program by the event loop; its status."""
+    """Run a program by the event loop; return its status."""
     process = await asyncio.create_subprocess_exec("sh", "-c", "exit 7")
     return JSONResponse(await process.wait())
 

@@ -1,9 +1,8 @@
-"""An ordinary user: who a server runs as when the kernel's limits are to count.
+"""An ordinary user: a server runs as this user when the kernel's limits must count.
 
-Law: root may have descriptors in flight and pages for pipes without end
-(CAP_SYS_RESOURCE, CAP_SYS_ADMIN), so a test that runs as root has its server
-run as a user whom nobody else is, with accounts of his own in the kernel.
-Whoever is an ordinary user already stays it.
+Law: root may have descriptors in flight and pages for pipes without end (CAP_SYS_RESOURCE, CAP_SYS_ADMIN), so
+a test that runs as root runs its server as a user without other processes, with accounts of its own in the
+kernel. A test of an ordinary user keeps that user.
 """
 
 from __future__ import annotations
@@ -14,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.processes import hard_limit
+
 # Above the ids that a system gives away by itself (login.defs(5)), below those of container users.
 FIRST_UID: Final = 61_000
 UIDS: Final = 3_000
-
-# capabilities(7), as bits: what frees from the limits on pipes and on descriptors in flight.
-CAP_SYS_ADMIN: Final = 21
-CAP_SYS_RESOURCE: Final = 24
 
 # The coverage of child processes writes where only root may.
 _NOT_HIS: Final = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
@@ -46,7 +43,7 @@ class User:
 
     async def limit(self, pid: int, descriptors: int | None) -> None:
         """Set how many descriptors a running process of his may have; None: as many as he may give it."""
-        soft = _hard_limit(pid) if descriptors is None else descriptors
+        soft = hard_limit(pid) if descriptors is None else descriptors
         # As himself: without CAP_SYS_RESOURCE root may not do it for him (prlimit(2)).
         command = (*self.under, "prlimit", "--pid", str(pid), f"--nofile={soft}:")
         process = await asyncio.create_subprocess_exec(*command)
@@ -58,22 +55,7 @@ class User:
             os.chown(path, self.uid, -1)
 
 
-def _hard_limit(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("Max open files"))
-    return int(line.split()[4])
-
-
 def ordinary(descriptors: int | None = None) -> User:
     """An ordinary user: us, unless we are root."""
     uid = os.getuid() or FIRST_UID + os.getpid() % UIDS
     return User(uid, descriptors)
-
-
-def is_ordinary(pid: int) -> bool:
-    """Whether the kernel counts what a process has against its user's limits."""
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    capabilities = int(status["CapEff"], 16)
-    return status["Uid"].split()[1] != "0" and not capabilities & (1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE)

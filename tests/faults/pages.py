@@ -1,14 +1,13 @@
 """Pages: a process that uses up its user's pages for pipes, and holds them until its input ends.
 
-Law: it runs as the user whose pages they are, and says in one line of JSON
-what it holds and what a new pipe gets by then.
+Law: it runs as the owner of the pages, and prints in one line of JSON the pages that it holds and the size of
+a new pipe.
 
     python -m tests.faults.pages
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -18,12 +17,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tests.faults.ordinary import User
-from tests.serving import DEADLINE_S, ROOT
+from tests.serving import helping
 
 # The largest that a user may ask for, unless the system has another maximum (pipe(7)).
 LARGE_BYTES: Final = 1024 * 1024
 
-# What a new pipe has when the pages are used up: two (pipe(7)).
+# A new pipe has two pages when the user's pages are used up (pipe(7)).
 SMALL_BYTES: Final = 2 * os.sysconf("SC_PAGE_SIZE")
 
 # More than any system gives one user (64 MiB by default); then there is no limit to reach.
@@ -67,24 +66,8 @@ def _enlarge(fd: int, size: int) -> int:
 @asynccontextmanager
 async def pages_used_up(user: User) -> AsyncIterator[dict[str, int]]:
     """Have that user's pages for pipes used up; what is held."""
-    process = await asyncio.create_subprocess_exec(
-        *user.under,
-        sys.executable,
-        "-m",
-        "tests.faults.pages",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            held = json.loads(await process.stdout.readline())
-        yield held
-    finally:
-        process.stdin.close()
-        await process.wait()
+    async with helping("-m", "tests.faults.pages", under=user.under) as holder:
+        yield json.loads(await holder.ask())
 
 
 if __name__ == "__main__":

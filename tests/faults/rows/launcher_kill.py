@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.faults.oracle import Verdict
-from tests.faults.processes import of_session, watching
 from tests.faults.traffic import Traffic, traffic
 from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.processes import of_session
+from tests.serving import watching
 
 WORKERS: Final = 4
 
@@ -116,7 +117,7 @@ def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
 
 
 def _binds(port: int) -> bool:
-    """Whether a server can listen there at once, as the next one would."""
+    """Return whether a server can listen there at once, as the next one would."""
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

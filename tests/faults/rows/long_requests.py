@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.holding import TOLD_SO, Held, hold_stream, hold_websocket
-from tests.faults.processes import watching
 from tests.faults.traffic import ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
-from tests.serving import Server, serving
+from tests.serving import Server, serving, watching
 
 WORKERS: Final = 3
 
@@ -135,7 +134,7 @@ async def _restart(server: Server, old: list[int], tally: Tally) -> None:
 
 
 def _went_on(stream: Held, since: float) -> bool:
-    """Whether its worker has spoken and heard messages of others after that."""
+    """Return whether its worker has spoken and heard messages of others after that."""
     return bool(stream.ended_at and stream.ended_at > since) and stream.heard_since(since) > 0
 
 
