@@ -56,7 +56,7 @@ async def asking(trial: Trial) -> None:
                 await server.said(RESTARTED, restarts)
         await asyncio.sleep(TOGETHER_S)
         status = await server.stop()
-        trial.check("tracebacks but of the raised", _strange(server.text), not _strange(server.text))
+        trial.none("tracebacks but of the raised", _strange(server.text))
     counts: Counter[str] = Counter()
     for file in trial.folder.glob(f"{COUNTS}*"):
         counts.update(json.loads(file.read_text()))
@@ -66,8 +66,8 @@ async def asking(trial: Trial) -> None:
     trial.say("told by those that left", describe(dict(counts)))
     for what in ("answers", "raised", "timeouts", "gone", "publications"):
         trial.check(what, f"{counts[what]:,}", counts[what] > 0)
-    trial.check("wrong answers, and gaps or repeats in what was published", lines[:3] or 0, not lines)
-    trial.check("exit status", status, status == 0)
+    trial.none("wrong answers, and gaps or repeats in what was published", lines)
+    trial.ended(status)
 
 
 def _strange(text: str) -> list[str]:

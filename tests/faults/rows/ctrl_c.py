@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.traffic import traffic
@@ -61,11 +61,10 @@ async def ctrl_c(trial: Trial) -> None:
     """Stop a new server so often."""
     tally = Tally()
     for number in range(trial.count):
-        folder = trial.folder / str(number)
-        folder.mkdir()
-        await _round(replace(trial, folder=folder), number, tally)
+        one = trial.part(str(number))
+        await _round(one, number, tally)
         if not (tally.unclean or tally.lost or tally.faults):
-            shutil.rmtree(folder)
+            shutil.rmtree(one.folder)
     _check(trial, tally)
 
 
@@ -93,18 +92,12 @@ def _check(trial: Trial, tally: Tally) -> None:
     rounds = trial.count
     trial.check("exit status 0", f"{tally.statuses.count(0)} of {rounds}", not any(tally.statuses))
     trial.check("one stop each", f"{tally.stops.count(1)} of {rounds}", set(tally.stops) == {1})
-    trial.check(
-        "deaths, tracebacks, time-outs, forced ends", "; ".join(tally.unclean) or 0, not tally.unclean
-    )
-    trial.check(
-        "workers that left, cleanly", f"{tally.left} of {rounds * WORKERS}", tally.left == rounds * WORKERS
-    )
-    trial.check("processes left over", tally.left_over, not tally.left_over)
+    trial.none("deaths, tracebacks, time-outs, forced ends", tally.unclean)
+    trial.equal("workers that left, cleanly", tally.left, rounds * WORKERS)
+    trial.none("processes left over", tally.left_over)
     trial.say("messages accepted", f"{tally.accepted:,}")
-    trial.check("lost", tally.lost, not tally.lost)
-    trial.check(
-        "duplicated, reordered, altered, misdelivered", "; ".join(tally.faults) or 0, not tally.faults
-    )
+    trial.none("lost", tally.lost)
+    trial.none("duplicated, reordered, altered, misdelivered", tally.faults)
     trial.say("the slowest stop took", as_ms(max(tally.seconds)))
 
 
