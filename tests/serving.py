@@ -69,6 +69,11 @@ async def eventually(condition: Callable[[], bool], what: str, deadline_s: float
         raise AssertionError(what) from None
 
 
+# What the launcher says.
+STARTED = "Application startup complete"
+RESTARTED = "All workers have been restarted"
+
+
 class Ends:
     """When each of some processes has ended, on the machine's monotonic clock."""
 
@@ -171,12 +176,39 @@ class Server:
 
     async def started(self, workers: int) -> list[int]:
         """Wait until that many workers have started; their pids."""
-        await self.said("Application startup complete", workers)
+        await self.said(STARTED, workers)
         return self.workers()
 
     def workers(self) -> list[int]:
         """The pids of the server's workers: its children, but for a resource tracker."""
         return [pid for pid in children(self.pid) if not is_tracker(pid)]
+
+    async def restart(self) -> list[int]:
+        """SIGHUP, and wait until all workers are replaced and the old ones have gone; the pids now."""
+        old = {*self.workers()}
+        done = self.count(RESTARTED)
+        self.signal(signal.SIGHUP)
+        await self.said(RESTARTED, done + 1)
+        await self._comes(lambda: not old & {*self.workers()}, "the old ones have not gone")
+        return self.workers()
+
+    async def more(self, workers: int) -> None:
+        """SIGTTIN, and wait for the word that there are to be so many: equal signals that wait become one."""
+        self.signal(signal.SIGTTIN)
+        await self.said(f"Increasing the number of workers to {workers}")
+
+    async def fewer(self, workers: int) -> None:
+        """SIGTTOU, and wait for the word that there are to be so many."""
+        self.signal(signal.SIGTTOU)
+        await self.said(f"Decreasing the number of workers to {workers}")
+
+    async def kill(self, pid: int) -> list[int]:
+        """Kill that worker, and wait until another one has taken its place; the pids now."""
+        started = self.count(STARTED)
+        os.kill(pid, signal.SIGKILL)
+        await self.said(STARTED, started + 1)
+        await self._comes(lambda: pid not in self.workers(), "it has not gone")
+        return self.workers()
 
     async def get(self, path: str) -> httpx.Response:
         """One request on a connection of its own."""

@@ -26,8 +26,6 @@ from tests.faults.trial import Trial, describe
 from tests.puppets import Puppets
 from tests.serving import DEADLINE_S, Server, serving
 
-RESTARTED = "All workers have been restarted"
-
 # Whose workers talk when they are told to.
 PRESSURE = "tests.apps.pressure:app"
 

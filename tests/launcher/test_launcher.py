@@ -19,9 +19,7 @@ from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
-from tests.serving import DEADLINE_S, eventually, serving
-
-RESTARTED = "All workers have been restarted"
+from tests.serving import DEADLINE_S, RESTARTED, eventually, serving
 
 
 async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
@@ -88,13 +86,11 @@ async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
         server = strings.server
         # One at a time: the kernel merges equal signals that are pending.
         for size in (3, 4, 5):
-            server.signal(signal.SIGTTIN)
-            await server.said(f"Increasing the number of workers to {size}")
+            await server.more(size)
         await server.said("Application startup complete", 5)
         assert len(await strings.call(a, "members", 5)) == 5
         for size in (4, 3, 2, 1):
-            server.signal(signal.SIGTTOU)
-            await server.said(f"Decreasing the number of workers to {size}")
+            await server.fewer(size)
         server.signal(signal.SIGTTOU)
         await server.said("One worker is left")
         assert await strings.call(a, "members", 1) == [(a, 0, 1)]
@@ -181,8 +177,7 @@ async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -
         await asyncio.sleep(STALLED_AFTER_S - since_beat_s + LATE_S / 2)  # the fault is this pause
         strings.server.signal(signal.SIGCONT)
         # What is asked for now is done behind what was due before.
-        strings.server.signal(signal.SIGTTIN)
-        await strings.server.said("Increasing the number of workers to 2")
+        await strings.server.more(2)
         assert not strings.server.found("stalled")
 
 
@@ -214,8 +209,7 @@ async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_pat
             await eventually(lambda: not is_running(other), "the other old one has gone")
             assert int((await anext(lines)).split()[0]) == holder
             assert not server.count(RESTARTED)
-            server.signal(signal.SIGTTIN)
-            await server.said("Increasing the number of workers to 3")
+            await server.more(3)
             server.signal(signal.SIGTERM)
             await server.said("Received SIGTERM")
             server.signal(signal.SIGTERM)

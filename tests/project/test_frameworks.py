@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -106,8 +105,7 @@ async def restarted_under_load(server: Server, call: Call) -> int:
 
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(ask()) for _ in range(CLIENTS)]
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         done.set()
     return sum(client.result() for client in clients)
 

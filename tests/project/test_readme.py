@@ -169,8 +169,7 @@ async def test_the_leader_sweeps_and_one_worker_migrates_at_a_start_and_at_a_res
         assert leader in pids
         (line,) = await server.said("migrated by")
         assert int(line.split()[-1]) in pids
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         assert server.count("migrated by") == 2
         assert await server.stop() == 0
 

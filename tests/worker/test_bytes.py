@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import httpx
@@ -71,8 +70,7 @@ async def test_the_apps_folder_may_have_any_name(odd: Path, command: list[str], 
             await server.stop()
             return
         # A worker that starts later has it, too.
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         assert repr(os.fsencode(odd / "bytesapp.py")) in await answered(server)
         assert await server.stop() == 0
         assert server.count("Traceback") == 0

@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import Final
 
 from tests.faults.oracle import Note
-from tests.faults.traffic import RESTARTED, Listener, ask_until
+from tests.faults.traffic import Listener, ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
 from tests.processes import of_session
-from tests.serving import Server, eventually, listens, serving
+from tests.serving import RESTARTED, Server, eventually, listens, serving
 
 # What is promised: "at most 20 starts of a slot in 5 minutes".
 FULL_S: Final = 300
@@ -136,14 +136,12 @@ async def _scale_meanwhile(server: Server, listener: Listener) -> tuple[float, f
 
     joins = told("told_join")
     asked_at = time.monotonic()
-    server.signal(signal.SIGTTIN)
-    await server.said("Increasing the number of workers to 3")
+    await server.more(3)
     answered_s = time.monotonic() - asked_at
     joined_s = (await joins)["at"] - asked_at
     leaves = told("told_leave")
     asked_at = time.monotonic()
-    server.signal(signal.SIGTTOU)
-    await server.said("Decreasing the number of workers to 2")
+    await server.fewer(2)
     answered_s = max(answered_s, time.monotonic() - asked_at)
     left_s = (await leaves)["at"] - asked_at
     return answered_s, joined_s, left_s
@@ -227,8 +225,7 @@ async def _starts_slowly(trial: Trial) -> None:
         server.signal(signal.SIGHUP)
         await server.said("restarting workers")
         asked_at = time.monotonic()
-        server.signal(signal.SIGTTIN)
-        await server.said(f"Increasing the number of workers to {workers + 1}")
+        await server.more(workers + 1)
         answered_s = time.monotonic() - asked_at
         await server.said(RESTARTED)
         restarted_s = time.monotonic() - asked_at

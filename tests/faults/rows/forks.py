@@ -20,7 +20,6 @@ from typing import Any, Final
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
 from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
@@ -152,9 +151,7 @@ async def _restart(trial: Trial, strings: Puppets, kept: set[psutil.Process], se
     """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
     server = strings.server
     began = time.monotonic()
-    server.signal(signal.SIGHUP)
-    await server.said(RESTARTED)
-    await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+    await server.restart()
     trial.say("a rolling restart beside children that live on", f"{time.monotonic() - began:.1f} s")
     _look(strings, kept, seen)
     timeouts = server.count("drain timeout")

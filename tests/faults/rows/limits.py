@@ -22,10 +22,9 @@ from asgi_ipc.fleet.descriptor_budget import worker_needs
 from tests.faults.ordinary import User, ordinary
 from tests.faults.pages import SMALL_BYTES, pages_used_up
 from tests.faults.reach import Reach, Settled
-from tests.faults.traffic import RESTARTED, Traffic, check_verdict, traffic
+from tests.faults.traffic import Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, describe, everywhere
 from tests.processes import first_free, is_ordinary
-from tests.serving import eventually
 
 WORKERS: Final = 4
 
@@ -204,9 +203,7 @@ async def _no_pages(trial: Trial) -> None:
             trial.check(
                 "bytes of a new pipe when the pages are used up", describe(held), given == SMALL_BYTES
             )
-            server.signal(signal.SIGHUP)
-            await server.said(RESTARTED)
-            await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+            await server.restart()
             settled = await reach.settle(WORKERS)
             trial.check("pairs over pipes of 8 KiB", settled, _is_whole(settled))
             status = await server.stop()

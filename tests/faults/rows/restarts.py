@@ -6,12 +6,12 @@ Law: the promise of a restart, and nothing else that goes wrong meanwhile.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from typing import Final
 
-from tests.faults.traffic import RESTARTED, ask_until, check_verdict, traffic
+from tests.faults.traffic import ask_until, check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
+from tests.serving import RESTARTED
 
 WORKERS: Final = 4
 
@@ -34,15 +34,14 @@ async def restarts(trial: Trial) -> None:
             asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
             for pause_s in (0.0, SLOW_CLIENT_S)
         ]
-        for count in range(1, trial.count + 1):
-            run.server.signal(signal.SIGHUP)
-            await run.server.said(RESTARTED, count)
+        for _ in range(trial.count):
+            await run.server.restart()
         seconds = time.monotonic() - run.began
         done.set()
         answered = sum([await client for client in clients])
         status = await run.server.stop()
     verdict = run.verdict()
-    trial.check("restarts", run.server.count(RESTARTED), run.server.count(RESTARTED) == trial.count)
+    trial.equal("restarts", run.server.count(RESTARTED), trial.count)
     check_verdict(trial, verdict, is_lossless=True)
     trial.none("in doubt", verdict.in_doubt)
     if trial.full:

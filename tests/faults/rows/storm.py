@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from tests.faults.traffic import RESTARTED, check_verdict, traffic
+from tests.faults.traffic import check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
 from tests.processes import open_descriptors
-from tests.serving import Server, eventually
+from tests.serving import RESTARTED, Server, eventually
 
 WORKERS: Final = 3
 

@@ -47,8 +47,7 @@ async def test_a_killed_worker_is_told_as_killed_with_what_was_lost_to_it(loop: 
 async def test_a_restart_replaces_and_scaling_down_leaves(loop: str, tmp_path: Path) -> None:
     async with puppets(tmp_path, "--loop", loop, workers=2) as (strings, (a, b)):
         server = strings.server
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         await eventually(lambda: not {a, b} & set(server.workers()), "the old ones have ended")
         c, d = (pid for pid, _, _ in await strings.call(server.workers()[0], "members", 2))
         # c has joined before both of them left, d at least before b did.
