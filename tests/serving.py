@@ -242,14 +242,19 @@ class Server:
 async def running(
     command: Sequence[str], *, port: int = 0, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> AsyncIterator[Server]:
-    """Run a program; kill what is left of it, and of what it has started, at the end.
+    """Run a program. If it still runs at the end, it is stopped, and must end with 0.
 
-    `asgi-ipc serve` stops when this process ends without coming to that, too.
+    What is left of it, and of what it has started, is killed; `asgi-ipc serve` stops when this process ends
+    without coming to that, too.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
     child = Child(command, env=env, cwd=cwd)
+    server = Server(child, port)
     try:
-        yield Server(child, port)
+        yield server
+        if child.status is None:
+            status = await server.stop()
+            assert status == 0, f"status {status}:\n{server.text}"
     finally:
         child.close()
 

@@ -41,7 +41,6 @@ async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tm
             assert [slot for _, slot, _ in members] == [0, 1, 2]
             assert [generation for _, _, generation in members] == [1, 4, 3]
             assert b not in [member for member, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
@@ -52,7 +51,6 @@ async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(
         await strings.server.said("Application startup complete", 3)
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_one_worker_is_supervised_too(tmp_path: Path) -> None:
@@ -62,7 +60,6 @@ async def test_one_worker_is_supervised_too(tmp_path: Path) -> None:
         (successor,) = strings.server.workers()
         assert successor != only
         assert (await strings.server.get("/")).json() == {"pid": successor, "workers": [successor]}
-        assert await strings.server.stop() == 0
 
 
 async def test_restarts_asked_for_during_a_restart_become_one_more(tmp_path: Path) -> None:
@@ -78,7 +75,6 @@ async def test_restarts_asked_for_during_a_restart_become_one_more(tmp_path: Pat
         assert not {*pids} & {*server.workers()}
         # Two rounds of two workers, and not one start more.
         assert server.count("Started server process") == 6
-        assert await server.stop() == 0
 
 
 async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
@@ -97,7 +93,6 @@ async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
         await eventually(lambda: server.workers() == [a], "the others have gone")
         assert not is_running(b)
         assert "drain timeout" not in server.text
-        assert await server.stop() == 0
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)])
@@ -155,7 +150,6 @@ async def test_a_blocked_loop_is_told_and_told_again_when_it_turns(tmp_path: Pat
         await strings.call(a, "send", a, "note", "unmoved")
         await strings.call(a, "received", 1)
         await strings.server.said(rf"Worker \[{b}\] responds again")
-        assert await strings.server.stop() == 0
 
 
 async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
@@ -165,7 +159,6 @@ async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
         await strings.server.said("Application startup complete", 3)
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -> None:
@@ -189,7 +182,6 @@ async def test_a_worker_that_has_served_its_requests_is_replaced_before_it_stops
         assert (await strings.server.get("/")).status_code == 200
         await eventually(lambda: not is_running(first), "the first has gone")
         assert strings.server.count("died") == 0
-        assert await strings.server.stop() == 0
 
 
 async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_path: Path) -> None:
@@ -250,7 +242,6 @@ async def test_a_reload_replaces_all_workers_and_a_broken_file_keeps_the_old(tmp
         assert (await server.get("/")).json() == [2, 2]
         write("3")
         await server.said(RESTARTED, 2)
-        assert await server.stop() == 0
 
 
 async def test_a_crash_loop_is_slowed_down(tmp_path: Path) -> None:
@@ -272,4 +263,3 @@ async def test_a_crash_loop_is_slowed_down(tmp_path: Path) -> None:
         await server.said("exited with status 9; starting another in 1 s")
         assert server.count("starting another in 0.5 s") == 1
         assert server.count("exited with status 9; starting another.$") == 1
-        assert await server.stop() == 0

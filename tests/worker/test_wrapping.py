@@ -198,14 +198,12 @@ async def test_an_app_without_the_lifespan_is_told_all_three_ways() -> None:
         for way in ("lifespan=ipc.lifespan", "async with ipc.lifespan(app)", "ipc.wrap(app)", "--wrap"):
             assert way in line
         assert "(--lifespan off)" in line
-        assert await server.stop() == 0
 
 
 async def test_an_app_that_has_left_before_it_is_ready_is_told_what_to_do() -> None:
     async with serving("tests.apps.wrapped:by_hand_in_vain", workers=1) as server:
         (line,) = await server.said("has left ipc.lifespan before it was ready")
         assert "ipc.wrap(app)" in line
-        assert await server.stop() == 0
     # Wrapped it would join a second time: that is no missing lifespan, and not passed over.
     async with serving("tests.apps.wrapped:by_hand_in_vain", "--wrap", workers=1) as server:
         assert await server.ended() == 3
@@ -225,7 +223,6 @@ async def test_wrap_is_an_option_of_run_too(tmp_path: Path) -> None:
     async with started(str(script), port=port) as server:
         await server.started(2)
         assert (await server.get("/")).json()["workers"] == 2
-        assert await server.stop() == 0
 
 
 # --- without a server: the words of the specification
