@@ -113,8 +113,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         await strings.call(a, "send", b, "block", 60.0)
         strings.server.signal(signal.SIGTERM)
         await strings.server.said("Received SIGTERM, exiting")
-        strings.server.signal(signal.SIGTERM)
-        assert await strings.server.ended() == 128 + signal.SIGTERM
+        assert await strings.server.stop() == 128 + signal.SIGTERM
         assert not any(map(is_running, (a, b)))
 
 
