@@ -350,7 +350,8 @@ async def test_what_ends_the_server_ends_a_worker_that_waits_for_idle_connection
             server.signal(signal.SIGTERM)
         assert await idle.end() < ended_at + AT_ONCE_S
         if how == "a second stop":
-            status = await server.stop()
+            server.signal(signal.SIGTERM)
+        status = await server.ended()
         assert status == {"a stop": 0, "a second stop": 143, "the launcher's death": -9}[how]
         await eventually(lambda: not is_running(old), "the old worker has ended")
         assert time.monotonic() < ended_at + AT_ONCE_S
