@@ -51,6 +51,17 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def binds(port: int) -> bool:
+    """Whether the next server could listen there at once: nobody does any more."""
+    with socket.socket() as again, suppress(OSError):
+        # As uvicorn binds.
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
+        return True
+    return False
+
+
 def is_tracker(pid: int) -> bool:
     """Whether that process is a resource tracker of `multiprocessing`."""
     with suppress(psutil.NoSuchProcess):

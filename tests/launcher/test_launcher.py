@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
-from tests.serving import DEADLINE_S, RESTARTED, eventually, serving
+from tests.serving import DEADLINE_S, RESTARTED, binds, eventually, serving
 
 
 async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
@@ -123,10 +122,7 @@ async def test_a_killed_launcher_leaves_no_orphan_and_a_free_port(tmp_path: Path
         pids = await server.started(3)
         os.kill(server.pid, signal.SIGKILL)
         await eventually(lambda: not any(map(is_running, pids)), "the workers have ended")
-        with socket.socket() as again:
-            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            again.bind(("127.0.0.1", server.port))
-            again.listen()
+        assert binds(server.port)
     verdict = judge(tmp_path)
     assert verdict.faults == []
     assert len(verdict.left) == 3

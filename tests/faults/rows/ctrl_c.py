@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.traffic import traffic
+from tests.faults.oracle import Verdict
+from tests.faults.traffic import check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, everywhere
 from tests.processes import of_session
 
@@ -50,10 +51,7 @@ class Tally:
     stops: list[int] = field(default_factory=list)
     unclean: list[str] = field(default_factory=list)
     left_over: int = 0
-    left: int = 0
-    accepted: int = 0
-    lost: int = 0
-    faults: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -62,13 +60,13 @@ async def ctrl_c(trial: Trial) -> None:
     tally = Tally()
     for number in range(trial.count):
         one = trial.part(str(number))
-        await _round(one, number, tally)
-        if not (tally.unclean or tally.lost or tally.faults):
+        verdict = await _round(one, number, tally)
+        if not (tally.unclean or verdict.faults or verdict.missing):
             shutil.rmtree(one.folder)
     _check(trial, tally)
 
 
-async def _round(trial: Trial, number: int, tally: Tally) -> None:
+async def _round(trial: Trial, number: int, tally: Tally) -> Verdict:
     async with traffic(trial, workers=WORKERS) as run:
         server = run.server
         for _ in range(1 + number % LARGE_AT_MOST):
@@ -82,10 +80,8 @@ async def _round(trial: Trial, number: int, tally: Tally) -> None:
     verdict = run.verdict()
     tally.stops.append(server.count(r"Received SIG\w+, exiting"))
     tally.unclean += [line for words in UNCLEAN for line in server.found(words)]
-    tally.left += len(verdict.left)
-    tally.accepted += verdict.accepted
-    tally.lost += verdict.accepted - verdict.delivered + verdict.lost
-    tally.faults += verdict.faults
+    tally.verdicts.append(verdict)
+    return verdict
 
 
 def _check(trial: Trial, tally: Tally) -> None:
@@ -93,11 +89,10 @@ def _check(trial: Trial, tally: Tally) -> None:
     trial.check("exit status 0", f"{tally.statuses.count(0)} of {rounds}", not any(tally.statuses))
     trial.check("one stop each", f"{tally.stops.count(1)} of {rounds}", set(tally.stops) == {1})
     trial.none("deaths, tracebacks, time-outs, forced ends", tally.unclean)
-    trial.equal("workers that left, cleanly", tally.left, rounds * WORKERS)
+    left = sum(len(verdict.left) for verdict in tally.verdicts)
+    trial.equal("workers that left, cleanly", left, rounds * WORKERS)
     trial.none("processes left over", tally.left_over)
-    trial.say("messages accepted", f"{tally.accepted:,}")
-    trial.none("lost", tally.lost)
-    trial.none("duplicated, reordered, altered, misdelivered", tally.faults)
+    check_verdict(trial, *tally.verdicts, is_lossless=True)
     trial.say("the slowest stop took", as_ms(max(tally.seconds)))
 
 

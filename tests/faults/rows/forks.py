@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from asgi_ipc.testing.child import children, is_running
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
 from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
-from tests.serving import eventually
+from tests.serving import binds, eventually
 
 WORKERS: Final = 3
 
@@ -167,16 +166,8 @@ async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> No
     await eventually(lambda: not is_running(server.pid), "the launcher has ended")
     alive = len(_running(kept))
     trial.check("children that outlive the server", alive, alive > 0)
-    with socket.socket() as again:
-        # As uvicorn binds; it fails only while somebody listens.
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", server.port))
-            again.listen()
-            refusal = ""
-        except OSError as error:
-            refusal = str(error)
-    trial.check("the port binds again beside them", refusal or "yes", not refusal)
+    is_free = binds(server.port)
+    trial.check("the port binds again beside them", is_free, is_free)
 
 
 def _report(trial: Trial, seen: _Seen) -> None:
