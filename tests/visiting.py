@@ -1,7 +1,7 @@
 """Visiting: a recipe in a real server, and connections to chosen workers of it.
 
-Law: a connection stays with the worker that has accepted it, and nobody can choose that one; so connections
-are opened until each worker has one.
+Law: a connection stays with the worker that has accepted it, and a client can't choose that worker; so
+connections are opened until each worker has one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.serving import DEADLINE_S, Server, serving
 # Making one takes longer than a request, and none of these connections uses it.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-# How many connections are opened at once: one at a time, the quickest worker might get all of them.
+# So many connections are opened at once: one at a time, the quickest worker might get all of them.
 _AT_ONCE = 6
 
 
 @asynccontextmanager
 async def recipe(name: str, *options: str, workers: int = 3, **env: str) -> AsyncIterator[Server]:
-    """That recipe, all of its workers started."""
+    """Serve a recipe, with all of its workers started."""
     options = ("--timeout-keep-alive", "60", *options)
     async with serving(
         "tests.apps.recipe:app", *options, workers=workers, env={"RECIPE": name, **env}

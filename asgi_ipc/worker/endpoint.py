@@ -3,7 +3,7 @@
 Law: it connects the rooms and hears the launcher's words; what a room does
 stands there. Outgoing takes messages, Incoming brings them, the dispatcher
 calls their handlers, Leave ends it. A worker without a launcher is a fleet of
-one: its pipe is closed from the start and `Solo` answers for the launcher.
+one: its pipe is closed from the start and `LocalRelay` answers for the launcher.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from asgi_ipc.fleet.words import (
     Welcome,
     WriteEnd,
 )
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
@@ -42,8 +43,7 @@ from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
-from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.standalone import Launcher, Solo
+from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import NoWriter, Peer
@@ -70,7 +70,7 @@ class Endpoint:
         settings: Settings,
         registry: Registry,
         owner: object,
-        launcher: Launcher | None = None,
+        launcher: LauncherLink | None = None,
         pipe: Descriptor | None = None,
         arena: Descriptor | None = None,
         heartbeat: Heartbeat | None = None,
@@ -83,7 +83,7 @@ class Endpoint:
         self._registry = registry
         self._owner = owner
         self._context = contextvars.copy_context()
-        self._launcher = launcher or Solo(me, self.on_word)
+        self._launcher = launcher or LocalRelay(me, self.on_word)
         self.heartbeat = heartbeat or Heartbeat(lambda: None)
         self._owns_heartbeat = heartbeat is None
         self.heartbeat.also(self._on_heartbeat)
@@ -102,11 +102,13 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
         calls = self.dispatcher.calls
         calls.pid = me.pid
-        self.questions = Questions(self.outgoing, calls)
+        self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, calls)
-        self.topics = Topics(self.outgoing, calls, self._self_peer, settings.max_message_bytes)
+        self.topics = Topics(
+            self.outgoing, self.dispatcher.in_flight, self._self_peer, settings.max_message_bytes
+        )
         self.leading = Leading(me, registry, calls, self._context)
-        self.claiming = Claiming(self._launcher, calls)
+        self.claiming = Claiming(self._launcher)
         self.dispatcher.own = {
             ASK: self._answers.asked,
             ANSWER: self.questions.answered,

@@ -25,7 +25,6 @@ from asgi_ipc.wire.message import Data
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.acting import member_for
-from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.blocking import Blocking
 from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.endpoint import Endpoint
@@ -39,6 +38,7 @@ from asgi_ipc.worker.running import (
     YIELD_AFTER_MESSAGES,
     no_timeout,
 )
+from asgi_ipc.worker.standalone import warn_if_one_of_several
 from asgi_ipc.worker.stats import Stats, snapshot
 from asgi_ipc.worker.wrapping import Wrapped
 
@@ -154,7 +154,7 @@ class IPC(Asking, Publishing, Electing):
             return
         outgoing.turn_messages += 1
         if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
+            await asyncio.sleep(0)
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
@@ -219,7 +219,7 @@ class IPC(Asking, Publishing, Electing):
             return
         outgoing.turn_messages += 1
         if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
+            await asyncio.sleep(0)
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
@@ -257,7 +257,7 @@ class IPC(Asking, Publishing, Electing):
             yield
             return
         if self._endpoint is None and assignment.current is None:
-            warn_if_alone()
+            warn_if_one_of_several()
         endpoint = self._enter()
         try:
             await endpoint.join()
