@@ -13,6 +13,7 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -300,6 +301,19 @@ async def serving(
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server
+
+
+def run_python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command to its end; its status and what it has said."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
 
 
 class Helper:
