@@ -221,10 +221,9 @@ def _expect_of_one(
 def _pieces(
     own: list[tuple[int, Found]], at: int, total: int, drops: dict[str, int]
 ) -> tuple[list[bytes], int]:
-    """The payloads of a first fragment, which stands before `at`, and of what continues it; and the place
-    behind that.
+    """Return the payloads of the first fragment, before `at`, and its continuations; and the place behind.
 
-    Word of what has been copied may stand between them.
+    Acknowledgements may stand between them.
     """
     number = own[at - 1][1].number
     pieces = [own[at - 1][1].payload[_TOTAL_BYTES:]]

@@ -1,8 +1,7 @@
 """Installing: the simulated kernel and small bounds in the product's modules, for as long as one seed runs.
 
-Law: only globals that stand for the system, and constants, are replaced; no
-code of the product is. What replaces the code of a method calls it, and looks
-(see probes.py).
+Law: only globals that stand for the system, and constants, are replaced; no code of the product is. A wrapper
+of a method calls the method, and looks (see probes.py).
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ def installed(
     started: Callable[[Simulated, list[int]], None],
     log: Callable[[logging.LogRecord], None],
 ) -> Iterator[ExitStack]:
-    """The product on `kernel`, with the bounds of `plan`. What is put on the stack ends with it."""
+    """The product on `kernel`, with the bounds of `plan`. The stack ends everything that is put on it."""
     bounds = plan.bounds
     system = Os(kernel)
     sockets = SocketModule(kernel)
     with ExitStack() as stack:
-        # What a dead process was in the midst of generating ends nowhere.
+        # A generator of a dead process never goes on.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
         for module in (descriptors, pipes, lifeline, ipc, launcher, process):
