@@ -253,6 +253,22 @@ async def test_a_member_that_does_not_answer_is_waited_for_once_and_learns_it_la
                 assert knows(c, "fourth") == (a.pid,)
 
 
+async def test_entering_ends_with_the_last_answer_and_not_with_the_time_limit() -> None:
+    async with fleet(3) as (_, (a, b, c)):
+        b.stop_reading()
+        entered = a.ipc.subscribe("t")
+        entering = asyncio.create_task(entered.__aenter__())
+        await until(lambda: knows(c, "t") == (a.pid,))
+        assert not entering.done()
+        b.go_on_reading()
+        await until(lambda: all(each.known for each in a.endpoint.topics._listeners.values()))
+        # The answer wakes the future, and the future wakes the task.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert entering.done()
+        await entered.__aexit__(None, None, None)
+
+
 async def test_what_changes_meanwhile_is_told_with_one_word_however_often_it_changes() -> None:
     async with fleet(2) as (_, (a, b)):
         b.stop_reading()
