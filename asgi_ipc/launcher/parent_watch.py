@@ -1,4 +1,4 @@
-"""The starter: a process that runs a server for a while, such as a test, and shall not leave it behind.
+"""The starter: a process that runs a server for a while, such as a test, and must not leave it behind.
 
 Law: it holds the write end of a pipe, and says nothing; the kernel closes that when it ends, however it
 does. So the end of file is all that is listened for. The descriptor is the launcher's alone: no worker

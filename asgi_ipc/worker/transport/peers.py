@@ -57,7 +57,7 @@ class Peer:
         dirty: it is in the list of peers to flush at the end of this turn.
         quiet: the last turn brought it few messages.
         leaving: it can't be addressed any more.
-        lost: accepted messages that never left its outbox, counted when it has gone.
+        lost: accepted messages that never left its outbox, counted after it has gone.
     """
 
     worker: Worker
@@ -78,7 +78,7 @@ class Members(NamedTuple):
 
 
 class Peers:
-    """Every peer that is not forgotten; those that don't leave are members.
+    """All peers that are not forgotten; the peers that don't leave are members.
 
     Attributes:
         by_pid: the members. A pid means the youngest worker that has had it.
