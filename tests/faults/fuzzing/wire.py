@@ -17,8 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from asgi_ipc.wire.batch import Message, batch_capacity_bytes
-from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
+from asgi_ipc.wire.packetizer import Route
 from tests.encoding import encode_message, large
 
 RECEIVER: Final = 7

@@ -16,7 +16,7 @@ from typing import Any
 
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.wire import arena, batch, outbox
+from asgi_ipc.wire import arena, batch, outbox, packetizer
 from asgi_ipc.worker import descriptors, ipc, lifeline
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
@@ -59,7 +59,7 @@ def installed(
         swap(stack, launcher, Tracker=NoTracker)
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
         swap(stack, arenas, map_arena=arena_mapper(kernel))
-        swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
+        swap(stack, packetizer, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc import UnknownWorkerError, Worker
-from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.outbox import Budget, Outbox
+from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker.transport.peers import Peer, Peers
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
