@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
@@ -320,6 +320,8 @@ class Endpoint:
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
+        if news[0].kind != WORKER:
+            return
         announce = self.dispatcher.announce
         tell = partial(announce, tuple(watchers), news, self._context, behind)
         if self._begun:
