@@ -1,4 +1,4 @@
-"""What the fleet hears, and what it answers: its events and its actions.
+"""The events of the fleet machine, and its actions.
 
 Law: frozen data, no behaviour.
 """
@@ -113,7 +113,7 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class LauncherSlept:
-    """The launcher itself did not run for so long; that time counts against nobody."""
+    """The launcher itself did not run for so long; that time counts against no worker."""
 
     seconds: float
 

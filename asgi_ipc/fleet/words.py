@@ -48,7 +48,7 @@ class Kin(msgspec.Struct, frozen=True):
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """What a worker's interpreter takes over from the launcher's. The texts are as `encodable` makes them.
+    """The launcher's interpreter state that a worker takes over. The texts are as `encodable` makes them.
 
     Attributes:
         sys_path: where modules are looked for.
@@ -104,7 +104,7 @@ class WriteEnd(_Word, frozen=True):
 
 
 class Entered(_Word, frozen=True):
-    """All members know you, but for those that are missing, which have not answered.
+    """All members know you, except the missing ones, which have not answered.
 
     Attributes:
         missing: their pids.
@@ -130,7 +130,7 @@ class Gone(_Word, frozen=True):
 
 
 class Leads(_Word, frozen=True):
-    """That member leads from here on; None: nobody does."""
+    """That member leads from here on; None: no member does."""
 
     leader: Worker | None
 
@@ -283,7 +283,7 @@ def encode_word(word: ToWorker | ToLauncher) -> bytes:
 class WordError(Exception):
     """The other side of the lifeline says what is no word. It is our own code: a bug, not bad input.
 
-    All the same its text, which quotes what was said, may stand in a log.
+    A log may show its text all the same, which quotes the bytes.
     """
 
     def __init__(self, text: str) -> None:

@@ -244,7 +244,7 @@ class Launcher:
                 by_pid[pid].reaped(os.waitstatus_to_exitcode(status))
 
     def _bury(self, generation: int, status: int) -> None:
-        # What it has said before its end counts before its end.
+        # Words that it wrote before its end count before its end.
         self._read_lifeline(generation)
         self._forget_lifeline(generation)
         self._post(WorkerExited(generation, status, describe_status(status)))

@@ -156,18 +156,18 @@ class WorkerProcess:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                # Somebody else in this process has reaped it.
+                # Other code in this process has reaped it.
                 pid, status = self.pid, 0
             if pid:
                 self.reaped(os.waitstatus_to_exitcode(status))
         return self._status
 
     def reaped(self, status: int) -> None:
-        """It has been reaped by whoever reaps all children."""
+        """Code that reaps all children has reaped it."""
         self._status = self._popen.returncode = status
 
     def close_write_end(self) -> None:
-        """Close this copy of the write end of its pipe, and of its arena: nobody is given them any more."""
+        """Close this copy of the write end of its pipe, and of its arena: no more workers get them."""
         if self.write_end >= 0:
             fd, self.write_end = self.write_end, -1
             os.close(fd)
@@ -212,7 +212,7 @@ def make_arena() -> tuple[int, int]:
             own = os.memfd_create("asgi-ipc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             on_failure.callback(os.close, own)
             os.ftruncate(own, ARENA_BYTES)
-            # Nobody can cut it under a reader, who would die of it (memfd_create(2), SIGBUS).
+            # No process can cut it under a reader, which would die of SIGBUS (memfd_create(2)).
             fcntl.fcntl(own, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             others = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

@@ -1,8 +1,7 @@
 """Serve: from options to a running launcher.
 
-Law: every option that is not our own is uvicorn's, by its name, and passes
-through untouched. What is wrong with an option is one clear message, before
-anything has been started.
+Law: every option that is not our own is uvicorn's, by its name, and passes through untouched. A wrong option
+gives one clear message, before anything has been started.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ MAX_WORKERS: Final = 512
 # its exit timeout, and this for the app's own shutdown.
 SHUTDOWN_MARGIN_S: Final = 10.0
 
-# What only the parent needs; workers don't watch files and don't have workers.
+# Options for the parent only; workers don't watch files and don't have workers.
 _PARENT_ONLY: Final = frozenset(
     {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "app_dir"}
 )
