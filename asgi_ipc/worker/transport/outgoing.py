@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from asgi_ipc.errors import DeliveryError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
@@ -48,21 +49,22 @@ class Outgoing:
         thread: the one that `loop` runs on.
     """
 
-    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int, max_message_bytes: int) -> None:
+    def __init__(self, me: Worker, settings: Settings) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.turn_messages = 0
         self.turn_bytes = 0
         self.lost = 0
         self.progress = asyncio.Event()
-        packer = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes))
+        max_packet_bytes = settings.max_packet_bytes
+        packer = Packer(settings.max_message_bytes, batch_capacity_bytes(max_packet_bytes))
         self.pack = packer.pack
         self.wrap = packer.wrap
         self._names = packer.known_names
         self._short_bytes = packer.short_bytes
         self._short_characters = packer.short_characters
         self._me = me
-        self._route = partial(Route, cookie, me.generation, max_packet_bytes=max_packet_bytes)
+        self._route = partial(Route, settings.cookie, me.generation, max_packet_bytes=max_packet_bytes)
         self._lock = threading.Lock()
         self.peers = Peers(me)
         self._budget = Budget()
