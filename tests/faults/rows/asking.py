@@ -1,7 +1,7 @@
 """Questions and publications while workers are killed and replaced.
 
-Law: the workers judge what they get (tests/apps/asking.py); here they are
-killed, and restarted, and what they wrote down is read.
+Law: the workers judge their answers and publications (tests/apps/asking.py); this file kills and restarts
+them, and reads their notes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.serving import serving
 
 WORKERS: Final = 4
 
-# Of so many turns one is a rolling restart.
+# One turn of so many is a rolling restart.
 RESTART_EVERY: Final = 5
 
-# How long all live together in between.
+# The time in which all live together between two turns.
 TOGETHER_S: Final = 0.3
 
 
@@ -60,7 +60,7 @@ async def asking(trial: Trial) -> None:
 
 
 def _strange(text: str) -> list[str]:
-    """The last lines of tracebacks that nobody has planned."""
+    """Return the last lines of unplanned tracebacks."""
     lines = [line for line in text.splitlines() if line.partition(":")[0].endswith("Error")]
     return [line for line in lines if not line.startswith("ValueError: number ")][:3]
 

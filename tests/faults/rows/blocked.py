@@ -1,7 +1,7 @@
 """A blocked event loop: `time.sleep` in a handler.
 
-Law: who blocks costs nobody else anything. The others go on asking each other
-and sending to the blocked one, whose messages wait; they don't get lost.
+Law: a blocked worker costs no other worker anything. The others go on asking each other and sending to the
+blocked one. Messages for it wait, and none is lost.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tests.serving import watching
 
 WORKERS: Final = 4
 
-# What is promised: "a blocked event loop shows as `stalled` within 5 s", and workers whose launcher was
-# killed "exit, within 5 s when no request is open".
+# The promise: "a blocked event loop shows as `stalled` within 5 s", and workers whose launcher was killed
+# "exit, within 5 s when no request is open".
 SHOWN_S: Final = 5.0
 ENDED_S: Final = 5.0
 
-# How much later than before the slowest hundredth of the answers may come: as late as an event loop may be.
+# The slowest hundredth of the answers may come so much later than before: as late as an event loop may be.
 # The short form shares its machine with the rest of the suite.
 MOVED_S: Final = 0.02
 SHORT_MOVED_S: Final = 0.1
 
-# 4 s is the least that the option takes. Workers beat once a second, so it is seen up to that much earlier
-# than the block is so old.
+# 4 s is the least that the option takes. Workers beat once a second, so the launcher may judge up to a second
+# before the block is 4 s old.
 HANG_TIMEOUT_S: Final = 4
 BEAT_S: Final = 1.0
 
-# The block that somebody ends.
+# The block that the row ends.
 LONG_BLOCK_S: Final = 60.0
 
 # Questions in a row, messages to the blocked one behind them, and a client's think time.
@@ -46,7 +46,7 @@ BATCHES_BEFORE: Final = 30
 
 
 async def blocked(trial: Trial) -> None:
-    """All three side by side; they wait most of the time."""
+    """Run all three side by side; they wait most of the time."""
     ready = asyncio.Barrier(3)
     async with asyncio.TaskGroup() as parts:
         parts.create_task(_shows_and_moves_nobody(trial, ready))
@@ -66,7 +66,7 @@ class Others:
         self.refused: list[str] = []
 
     async def ask(self, *, and_send: bool) -> list[float]:
-        """Everybody asks the next so often, and sends as often; the seconds of each answer."""
+        """Let every worker ask the next one and send, so often; return the seconds of each answer."""
         asked = [self._strings.call(pid, "round_trips", to, QUESTIONS) for pid, to in self._pairs]
         seconds = [each for answers in await asyncio.gather(*asked) for each in answers]
         if and_send:
@@ -153,7 +153,7 @@ async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
 
 
 async def _leaves_no_orphan(trial: Trial, ready: asyncio.Barrier) -> None:
-    # It would be replaced, if there were anybody to do so.
+    # A launcher would replace it, but the launcher is gone.
     options = (*trial.variant.options, "--worker-hang-timeout", f"{LONG_BLOCK_S:g}")
     async with puppets(trial.part("orphans").folder, *options, workers=WORKERS) as (strings, pids):
         server = strings.server
