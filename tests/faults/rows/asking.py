@@ -45,17 +45,17 @@ async def asking(trial: Trial) -> None:
                 restarts += 1
         await asyncio.sleep(TOGETHER_S)
         status = await server.stop()
-        trial.none("tracebacks but of the raised", _strange(server.text))
+        trial.none("tracebacks except the planned ones", _strange(server.text))
     counts: Counter[str] = Counter()
     for file in trial.folder.glob(f"{COUNTS}*"):
         counts.update(json.loads(file.read_text()))
     wrong = trial.folder / WRONG
     lines = wrong.read_text().splitlines() if wrong.exists() else []
     trial.say("kills, and rolling restarts", f"{kills}, {restarts}")
-    trial.say("told by those that left", describe(dict(counts)))
+    trial.say("reported by the leavers", describe(dict(counts)))
     for what in ("answers", "raised", "timeouts", "gone", "publications"):
         trial.check(what, f"{counts[what]:,}", counts[what] > 0)
-    trial.none("wrong answers, and gaps or repeats in what was published", lines)
+    trial.none("wrong answers, and gaps or repeats in publications", lines)
     trial.ended(status)
 
 

@@ -120,7 +120,7 @@ async def _shows_and_moves_nobody(trial: Trial, ready: asyncio.Barrier) -> None:
         arrived == others.sent > 0 and not others.refused,
     )
     same = [pid for pid, _, _ in members] == pids and not server.count("died")
-    trial.check("nobody was replaced", f"{len(members)} members", same)
+    trial.check("no worker was replaced", f"{len(members)} members", same)
     trial.ended(status)
 
 
@@ -147,7 +147,7 @@ async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
         and victim not in [pid for pid, _, _ in members],
     )
     trial.check(
-        "the others are told of it once, as", told, told == [[("leave", victim, "stalled", 0)]] * len(told)
+        "the others get one callback, with", told, told == [[("leave", victim, "stalled", 0)]] * len(told)
     )
     trial.ended(status, "exit status of a stop then")
 
@@ -185,7 +185,7 @@ async def _seconds_until(event: Awaitable[object], began: float) -> float:
 BLOCKED: Final = Row(
     name="blocked",
     fault="blocked loop",
-    how="time.sleep in a handler; the launcher sees it, replaces it when told to, or is killed meanwhile",
+    how="time.sleep in a handler; the launcher sees it, replaces it if so configured, or is killed meanwhile",
     counts="seconds of sleep",
     full=everywhere(60),
     short=6,

@@ -116,7 +116,7 @@ async def _dies_again_and_again(trial: Trial) -> None:
     trial.within(f"SIGTTIN and SIGTTOU in a pause of {pause_s:g} s answered", answered_s, ANSWERED_S)
     limit_s = pause_s if trial.full else MEMBER_S
     trial.check(
-        f"the worker asked for has joined, and left when told to, in {limit_s:g} s",
+        f"the extra worker has joined, and left on request, in {limit_s:g} s",
         f"{as_ms(joined_s)} and {as_ms(left_s)}",
         joined_s + left_s <= limit_s,
     )
@@ -176,7 +176,7 @@ def _check_told(trial: Trial, notes: list[Note], *, until: float) -> None:
     slowest_s = max((note["at"] - died[note["of"]] for note in told), default=float("inf"))
     sound = {note["reason"] for note in told} == {"killed"} and slowest_s <= ANSWERED_S
     trial.check(
-        f"deaths that the other worker is told of once, within {ANSWERED_S:g} s",
+        f"deaths reported once to the other worker, within {ANSWERED_S:g} s",
         f"{len(told)} of {len(died)}, {as_ms(slowest_s)}",
         sound and len(told) == len({note["of"] for note in told}) == len(died) > 1,
     )

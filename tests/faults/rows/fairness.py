@@ -71,7 +71,7 @@ async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds:
 
 def _check_fair(trial: Trial, heard: list[_Heard], senders: int) -> None:
     mean = sum(each.messages for each in heard) / senders
-    trial.say("messages heard of a sender, mean", f"{mean:,.0f}")
+    trial.say("messages received from a sender, mean", f"{mean:,.0f}")
     trial.check("senders heard", len(heard), len(heard) == senders)
     slowest = min((each.messages for each in heard), default=0) / mean if mean else 0.0
     fastest = max((each.messages for each in heard), default=0) / mean if mean else 0.0

@@ -185,7 +185,7 @@ def _report(trial: Trial, seen: _Seen) -> None:
             f"median {as_ms(median)}, longest {as_ms(worst)}",
             worst <= REMOVED_WITHIN_S,
         )
-    trial.check("errors of those who sent to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
+    trial.check("errors of the senders to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
 
 
 FORKS: Final = Row(

@@ -143,7 +143,7 @@ async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
 HELD: Final = Row(
     name="held",
     fault="killed with shared memory held",
-    how="a stopped worker holds what others have written for it; it is killed, or who has written it",
+    how="a stopped worker holds data that others have written for it; then it is killed, or the writer",
     counts="kills",
     full=everywhere(200),
     short=4,

@@ -246,7 +246,7 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
                 late.append(f"{by} of {kill.generation}: {delay:.2f} s, told {told[by, kill.generation]} x")
     twice = [pair for pair, times in told.items() if times > 1]
     trial.check(
-        f"every survivor has removed it within {REMOVED_WITHIN_S:g} s and was told once",
+        f"every survivor has removed it within {REMOVED_WITHIN_S:g} s, with one callback",
         f"{witnesses} of {witnesses}, slowest {as_ms(max(delays))}" if not late else "; ".join(late[:5]),
         not late and witnesses > 0,
     )
@@ -270,7 +270,7 @@ def _check_losses(trial: Trial, verdict: Verdict, dead: set[int]) -> None:
                 wrong.append(f"{sender} to {receiver}: {large} large ones in doubt")
     wrong += [f"to {dead}: {size} bytes in doubt" for dead, size in small.items() if size > IN_DOUBT_BYTES]
     trial.check(
-        "survivors' lost = counted, in doubt at most what the dead one's pipe and hands could hold",
+        "survivors' lost = counted, in doubt at most the content of the dead one's pipe and memory",
         f"{counted:,} counted; in doubt at most {max(small.values(), default=0):,} bytes to one"
         + "".join(f"; {each}" for each in wrong[:5]),
         not wrong,

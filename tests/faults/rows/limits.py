@@ -175,7 +175,7 @@ async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
     await server.said(rf"Worker \[{victim}\] died")
     await server.said("A worker could not be started; starting another in", 3)
     settled = await reach.settle(WORKERS)
-    trial.check("pairs of those who are left meanwhile", settled, _is_whole(settled))
+    trial.check("pairs of the remaining workers meanwhile", settled, _is_whole(settled))
     await user.limit(server.pid, None)
     await server.started(WORKERS + 3)
     settled = await reach.settle(WORKERS + 2)

@@ -206,9 +206,9 @@ def _check(trial: Trial, tally: Tally) -> None:
     trial.equal("WebSockets ended with 1012", told, len(tally.codes))
     trial.within("signals answered", answered_s, ANSWERED_S)
     left = tally.left_after_hup
-    trial.check("without a grace: only who has a stream outlives a restart", left, left == trial.count)
+    trial.check("without a grace: only workers with a stream outlive a restart", left, left == trial.count)
     idle_s, at_once_s = max(tally.idle_ended_s), max(tally.at_once_s)
-    idle = f"without a grace: who has no request is gone within {REST_S:g} s of SIGTERM"
+    idle = f"without a grace: workers without a request are gone within {REST_S:g} s of SIGTERM"
     trial.check(idle, as_ms(idle_s), idle_s <= REST_S)
     forced = set(tally.forced_statuses) == {128 + signal.SIGTERM}
     trial.check(

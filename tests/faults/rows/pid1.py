@@ -130,7 +130,7 @@ def _check(trial: Trial, tally: Tally) -> None:
     trial.within("all reaped", reaped_s, REAPED_S)
     trial.none("zombies", tally.zombies)
     members, wanted = tally.members, rounds * WORKERS
-    worker = "a worker killed in the same moment is told of and replaced"
+    worker = "a worker killed in the same moment is reported and replaced"
     trial.check(worker, f"{members} of {wanted} members", members == wanted)
     status = f"{tally.statuses.count(0)} of {rounds} with 0, the slowest after {as_ms(max(tally.stopped_s))}"
     trial.check(f"SIGTERM, with {ORPHANS} more orphans alive", status, not any(tally.statuses))

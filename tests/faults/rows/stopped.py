@@ -209,7 +209,7 @@ def _check_leaves(trial: Trial, verdict: Verdict, leavers: dict[int, int]) -> No
     )
     told = [note for note in verdict.told("told_leave") if note["of"] in leavers]
     trial.check(
-        "reasons that were told of them",
+        "reasons reported for them",
         describe(Counter(note["reason"] for note in told)),
         {note["of"] for note in told} == set(leavers)
         and {note["reason"] for note in told} == {"drain_timeout"},
@@ -233,14 +233,14 @@ def _check_counts(
         all(pair in verdict.missing and not verdict.missing[pair].in_doubt for pair in pairs),
     )
     trial.check(
-        "counted by the leavers, and what the launcher says of it",
+        "counted by the leavers, and the launcher's figures",
         f"{ours}, {[said.get(leavers[leaver]) for leaver, _ in pairs]}",
         min(ours) > 0 and ours == [said.get(leavers[leaver]) for leaver, _ in pairs],
     )
     told = {note["of"]: note["lost"] for note in verdict.told("told_leave", by=target)}
     missing = {leaver: verdict.missing.get((target, leaver)) for leaver in leavers}
     trial.check(
-        "accepted by the stopped one, missing at the leavers, and what it was told of",
+        "accepted by the stopped one, missing at the leavers, and the losses reported to it",
         f"{[each and each.messages for each in missing.values()]}, {[told.get(each) for each in leavers]}",
         all(each is not None and each.messages == told.get(of) for of, each in missing.items()),
     )

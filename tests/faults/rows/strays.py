@@ -156,10 +156,10 @@ def _check_storm(
     trial.check("good messages that it heard meanwhile", f"{heard:,}", heard > 0)
     dropped = dict(after["dropped"])
     corrupt = dropped.pop("corrupt", 0)
-    trial.check("gaps and whatever else it has dropped", describe(dropped) or 0, not dropped)
+    trial.check("gaps and other drops", describe(dropped) or 0, not dropped)
     runs = corrupt - before["dropped"].get("corrupt", 0)
     trial.check(
-        "runs of stray bytes that are counted; what comes in a row is one",
+        "runs of stray bytes that are counted; adjoining ones are one run",
         f"{runs:,} of {writes:,} writes",
         1 <= runs <= writes,
     )
