@@ -1,27 +1,27 @@
-"""The relay: the words for each lifeline, and the moment in which a write end may be handed out.
+"""The relay: which lifeline is told what, and when a write end may be handed out.
 
-Law: nothing in this file asks the kernel or the clock. It decides for the launcher about joins, answers,
-leaves, and the way of each descriptor. All words pass through here, so that every worker gets them in one
-order.
+Law: nothing in this file asks the kernel or the clock. It decides for the
+launcher who joins and leaves, and which descriptor goes to whom. All words
+pass through here, so that every worker hears them in one order.
 
 The rules that keep messages whole:
-- C's welcome is written before the word of C to M. So C knows M when M's first packet arrives, even if the
-  launcher dies between the two.
-- M gets the word of C, with C's write end, before C gets M's write end. So M knows C when C's first packet
-  arrives.
-- A leaver's write end still goes to every member that was promised it: these members may have accepted
-  messages for the leaver. The launcher closes its own copy only after that.
-- No member gets the write end of a process that has ended.
+- C's welcome is written before M hears of C. So C knows M when M's first
+  packet arrives, though the launcher die between the two.
+- M hears of C, with C's write end, before C is given M's write end. So M
+  knows C when C's first packet arrives.
+- A leaver's write end still goes to everyone who was promised it: they may
+  have accepted messages for it. The launcher closes its own copy after that.
+- The write end of a process that has ended goes to nobody.
 
-leadership.py and claims.py decide about the leader and the first at a key; this file sends their words, in
-the same order as all others.
+leadership.py and claims.py decide who leads and who is first at a key; the
+relay tells it, in the same order as everything else.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from asgi_ipc.fleet.claims import Claims, Decision
 from asgi_ipc.fleet.leadership import Leadership
@@ -31,52 +31,62 @@ from asgi_ipc.fleet.words import (
     Decided,
     Entered,
     Gone,
+    Join,
     Joined,
     Leads,
+    Leaving,
     Left,
     Release,
     Resigned,
     Stop,
+    Took,
     ToRelay,
     ToWorker,
     Welcome,
     WriteEnd,
 )
 
-# An unprivileged process may have about 1,000 descriptors in flight in all (RLIMIT_NOFILE, unix(7)
-# ETOOMANYREFS); half of them leaves room for the app. An arena travels with each write end, so this number
-# counts pairs.
+# An unprivileged process may have about 1,000 descriptors in flight in all
+# (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app. With
+# a write end travels an arena, so these are pairs.
 MAX_IN_FLIGHT: Final = 256
 
 # A worker that does not read its lifeline may not use up the rest.
 MAX_UNACKNOWLEDGED: Final = 8
 
-# A newcomer waits so long for the members' answers, then goes on without them.
+# How long a newcomer waits for the members' answers before it goes on without.
 ENTRY_TIMEOUT_S: Final = 5.0
 
-# A worker without a descriptor to spare gets the write end again after this time.
+# When a worker had no descriptor to spare, it is asked again after this.
 RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A word for one lifeline, and the owner of the write end that goes with it, if any."""
+    """A word for one lifeline, and whose write end goes with it, if any."""
 
     word: ToWorker
     write_end_of: int | None = None
 
 
+class Reach(NamedTuple):
+    """Whether a worker can send to the process of that generation now."""
+
+    of: int
+    is_reached: bool
+
+
 @dataclass(slots=True)
 class _Line:
-    """The state of one lifeline and the worker at its end."""
+    """What the relay knows of one lifeline and the worker at its end."""
 
     worker: Worker
     queue: deque[Item] = field(default_factory=deque)
-    # The first of the queue has been written in part.
+    # The first word of the queue has been written in part.
     begun: bool = False
-    # The owners of write ends that have been written to it and are not acknowledged yet.
+    # The write ends that it was sent and has not acknowledged.
     unacknowledged: list[int] = field(default_factory=list)
-    # The owners of write ends for which it had no descriptor the last time.
+    # The write ends for which it had no descriptor to spare.
     refused: set[int] = field(default_factory=set)
     joined: bool = False
     # Its welcome has been written, whole.
@@ -86,7 +96,7 @@ class _Line:
     # Members whose answer this newcomer still waits for; None once it has entered.
     awaited: set[int] | None = None
     missing: set[int] = field(default_factory=set)
-    # The members that have answered, and will report their subscriptions to it.
+    # Members that have answered, and will tell it of their subscriptions.
     telling: set[int] = field(default_factory=set)
     entry_deadline: float = 0.0
 
@@ -97,31 +107,31 @@ class Relay:
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
         self._in_flight = 0
-        # By generation: how often its write end must still be handed out, or may still be refused.
+        # How many times each write end is still to be handed out, or may yet be refused.
         self._promised: dict[int, int] = {}
-        # (time, receiver, owner): write ends refused for lack of descriptors.
+        # (when, to whom, whose): refused for want of descriptors.
         self._retries: list[tuple[float, int, int]] = []
         self._leadership = Leadership()
         self._claims = Claims()
 
-    # --- events
+    # --- what happens
 
     def connect(self, worker: Worker, restart_round: int = 0) -> None:
-        """Note that a process has been started, in that restart round; it is no member yet."""
+        """A process has been started, in that restart round; it is no member yet."""
         self._lines[worker.generation] = _Line(worker)
         self._claims.born(worker.generation, restart_round)
 
     def tell(self, generation: int, word: ToWorker) -> None:
-        """Queue a word of the launcher (a stop) behind the waiting words."""
+        """Queue a word that others decided (a stop, a handover) behind the words that wait there."""
         line = self._lines.get(generation)
         if line is not None:
             line.queue.append(Item(word))
         if isinstance(word, Stop):
-            # When all are stopped, no worker should begin the leader's tasks only to end them at once.
+            # When all are stopped, each next leader would begin its tasks only to end them at once.
             self._leadership.leaving(generation)
 
     def join(self, generation: int, now: float) -> None:
-        """Take a worker's request to be a member."""
+        """That worker asks to be a member."""
         newcomer = self._lines.get(generation)
         if newcomer is None or newcomer.joined:
             return
@@ -141,10 +151,9 @@ class Relay:
         self._enter_if_complete(newcomer)
 
     def took(self, by: int, of: int, arrived: bool, now: float, *, subscribes: bool = False) -> bool | None:
-        """Take a worker's word on a write end: it has arrived, or is refused.
+        """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell the owner its topics.
 
-        `subscribes`: the worker will report its subscriptions to the owner. Returns False if the worker can't
-        reach the owner now, True if it can again, None without a change.
+        False: now it can't be reached by the first; True: now it can again; None: that is no news.
         """
         line = self._lines.get(by)
         if line is None or of not in line.unacknowledged:
@@ -166,7 +175,7 @@ class Relay:
         return None if was_refused else False
 
     def leave(self, generation: int) -> None:
-        """Send the word of a leaving member to all that know it."""
+        """A member is leaving: everyone who knows it is told."""
         leaver = self._lines.get(generation)
         if leaver is None or not leaver.joined or leaver.leaving:
             return
@@ -174,11 +183,18 @@ class Relay:
         self._leadership.leaving(generation)
         self._tell_members(Left(generation), but=generation)
 
-    def hear(self, generation: int, word: ToRelay) -> None:
-        """Take a worker's word that concerns only the relay."""
+    def hear(self, generation: int, word: ToRelay, now: float) -> Reach | None:
+        """A worker says a word about its membership. Returns news of whom it can send to, if any."""
         if generation not in self._lines:
-            return
+            return None
         match word:
+            case Join():
+                self.join(generation, now)
+            case Took(of, arrived, subscribes):
+                is_reached = self.took(generation, of, arrived, now, subscribes=subscribes)
+                return None if is_reached is None else Reach(of, is_reached)
+            case Leaving():
+                self.leave(generation)
             case Resigned():
                 if self._leadership.resigned(generation):
                     self._tell_members(self._leads())
@@ -186,9 +202,10 @@ class Relay:
                 self._answer(self._claims.claim(generation, number, scope, key))
             case Release(number, done):
                 self._answer(self._claims.release(generation, number, done))
+        return None
 
     def gone(self, generation: int, reason: str) -> None:
-        """Note that a process has ended: drop the words to it and the write ends of it."""
+        """A process has ended: its write end goes to nobody any more, and nothing goes to it."""
         line = self._lines.pop(generation, None)
         if line is None:
             return
@@ -200,7 +217,7 @@ class Relay:
                 self._promise(item.write_end_of, -1)
         self._promised.pop(generation, None)
         for to, other in self._lines.items():
-            # A partly written word must be written to its end, or the following ones are garbage.
+            # A word that was written in part must be written to its end, or the next one is garbage.
             kept = [
                 item
                 for place, item in enumerate(other.queue)
@@ -208,7 +225,7 @@ class Relay:
             ]
             for item in other.queue:
                 if isinstance(item.word, Joined) and item.write_end_of == generation:
-                    # It would have got this one's write end after that word.
+                    # The dead process would have got this one's write end after that word.
                     self._promise(to, -1)
             other.queue = deque(kept)
         for _, to, of in self._retries:
@@ -229,7 +246,7 @@ class Relay:
                 self._enter_if_complete(other)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:
-        """Note that an event loop stands still, or turns again; newcomers don't wait for a stalled worker."""
+        """That worker's event loop stands still, or turns again: newcomers don't wait for it."""
         line = self._lines.get(generation)
         if line is None:
             return
@@ -243,7 +260,7 @@ class Relay:
                     self._enter_if_complete(other)
 
     def tick(self, now: float) -> None:
-        """Admit newcomers whose time is up, and offer refused write ends again."""
+        """Let newcomers in when their time is up, and offer refused write ends again."""
         for line in self._lines.values():
             if line.awaited is not None and now >= line.entry_deadline:
                 line.missing |= line.awaited
@@ -255,19 +272,19 @@ class Relay:
             self._lines[to].queue.append(Item(WriteEnd(of), of))
 
     def next_deadline(self) -> float | None:
-        """Return the time at which `tick` has something to do, or None."""
+        """When `tick` has something to do, or None."""
         deadlines = [line.entry_deadline for line in self._lines.values() if line.awaited is not None]
         deadlines += [entry[0] for entry in self._retries]
         return min(deadlines, default=None)
 
-    # --- actions
+    # --- what is to be done
 
     def pending(self) -> list[int]:
-        """Return the generations to which a word may be written now."""
+        """The generations to whom something may be written now."""
         return [generation for generation in self._lines if self.next_item(generation) is not None]
 
     def next_item(self, generation: int) -> Item | None:
-        """Return the next word for a lifeline; None if there is none, or not now."""
+        """The next word for that lifeline; None: there is none, or not now."""
         line = self._lines.get(generation)
         if line is None or not line.queue:
             return None
@@ -281,11 +298,11 @@ class Relay:
         return item
 
     def began(self, generation: int) -> None:
-        """Note that the word of `next_item` has been written in part; its rest comes next."""
+        """The word of `next_item` has been written in part; its rest comes next."""
         self._lines[generation].begun = True
 
     def wrote(self, generation: int) -> None:
-        """Note that the word of `next_item` has been written as a whole."""
+        """The word of `next_item` has been written, whole."""
         line = self._lines[generation]
         line.begun = False
         item = line.queue.popleft()
@@ -302,11 +319,11 @@ class Relay:
                 newcomer.queue.append(Item(WriteEnd(generation), generation))
 
     def is_promised(self, generation: int) -> bool:
-        """Return whether the launcher must keep its write end of a worker to hand it out."""
+        """Whether the launcher must keep its write end of that worker to hand it out."""
         line = self._lines.get(generation)
         return line is not None and (not line.leaving or bool(self._promised.get(generation)))
 
-    # --- inside
+    # --- in between
 
     def _leads(self) -> Leads:
         line = self._lines.get(self._leadership.leader)
@@ -337,6 +354,6 @@ class Relay:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
             line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
-            # Only a worker runs leader tasks.
+            # Only a worker runs what the leader does.
             if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
                 self._tell_members(self._leads())

@@ -1,8 +1,8 @@
-"""Options: an impossible value of an option of uvicorn is one line, before anything has been started.
+"""Options: an option without a meaning is one error in one line, before anything has been started.
 
-Law: an option keeps uvicorn's name and meaning, and is only checked. A message begins with the option's name,
-which the command turns into `--name`. Files that each worker loads are loaded here once. Import strings are
-the exception: the worker loads the app's code, and reports its errors.
+Law: an option keeps uvicorn's name and meaning, and is only looked at. An error begins with the option's
+name, which the command turns into `--name`. Files and modules that each worker will load are loaded here
+once, but none of the app's own code: workers load that, and report its errors.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from asgi_ipc.wire.packet import MIN_PACKET_BYTES
 _INT: Final = 2**31 - 1
 _LONG: Final = 2**63 - 1
 
-# Less than this could not tell a hang from a busy moment: workers beat at most twice a second.
+# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
 MIN_HANG_TIMEOUT_S: Final = 2.0
 MAX_TIMEOUT_S: Final = 86_400.0
 
-# The range in which each value has a meaning. With 0 `limit_concurrency` refuses every request, and
+# The range in which each has a meaning. With 0 `limit_concurrency` refuses every request, and
 # `limit_max_requests` ends a worker before its first.
 _WHOLE: Final = {
     "port": (0, 65_535),
@@ -48,7 +48,7 @@ _WHOLE: Final = {
     "ws_max_queue": (0, _INT),
     "h11_max_incomplete_event_size": (1, _LONG),
 }
-# uvicorn's command takes whole numbers as timeouts, and its run() takes any number; this does the same.
+# uvicorn's command takes the timeouts as whole numbers, and its run() as any: so does this.
 _SECONDS: Final = (
     "timeout_keep_alive",
     "timeout_graceful_shutdown",
@@ -63,13 +63,13 @@ _NAMED: Final[dict[str, Mapping[str, str | None]]] = {
     "ws": WS_PROTOCOLS,
 }
 
-# A field name of HTTP (RFC 9110, 5.1), and the characters that no field value has (5.5).
+# A field name of HTTP (RFC 9110, 5.1), and what no field value has in it (5.5).
 _FIELD_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE: Final = re.compile(r"[\0\r\n]")
 
 
 def check(theirs: Mapping[str, Any]) -> None:
-    """Raise LauncherError for the first impossible option. `sys.path` must be that of the workers."""
+    """Raises LauncherError for the first option without a meaning. `sys.path` must be that of the workers."""
     given = {name: value for name, value in theirs.items() if value is not None}
     for name in _WHOLE.keys() & given.keys():
         check_range(name, given[name], *_WHOLE[name], whole=True)
@@ -94,7 +94,7 @@ def check(theirs: Mapping[str, Any]) -> None:
 
 
 def check_own(own: Settings) -> None:
-    """Raise LauncherError for the first impossible one of our own options."""
+    """Raises LauncherError for the first of our own options that has no meaning."""
     if not isinstance(own.wrap, bool):
         raise LauncherError(f"wrap is True or False, not {own.wrap!r}")
     check_range("drain_timeout", own.drain_timeout, 0.0, MAX_TIMEOUT_S)
@@ -111,19 +111,19 @@ def check_own(own: Settings) -> None:
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:
-    """Raise LauncherError unless the option is a time in which a hang can be recognized."""
+    """Raises LauncherError unless the option of that name is a time in which a hang can be told."""
     check_range(name, seconds, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Raise LauncherError unless it is a number in that range."""
+    """Raises LauncherError unless it is a number in that range."""
     kinds = (int,) if whole else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
         raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")
 
 
 def check_workers(workers: int | None, high: int) -> int:
-    """Return the number of workers, given or from the environment; 1 without either."""
+    """How many: as given, or as the environment says; 1 unless either does."""
     if workers is not None:
         check_range("workers", workers, 1, high, whole=True)
         return workers
@@ -136,8 +136,8 @@ def check_workers(workers: int | None, high: int) -> int:
 
 
 def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
-    """Make uvicorn's Config, which configures logging and reads files. LauncherError names a bad option."""
-    # Config gets one worker: it would warn that several and `--reload` don't go together.
+    """uvicorn's Config, which configures logging and reads files. LauncherError names the option at fault."""
+    # With the real number of workers it would warn that workers and `--reload` don't go together.
     make = partial(uvicorn.Config, app, workers=1)
     try:
         return make(**given)
@@ -145,7 +145,7 @@ def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
         reason = _in_one_line(error)
         logging.disable()
         try:
-            # Try `reload` last: without it the options that belong to it would have no effect.
+            # `reload` last: without it the options that go with it are not looked at.
             for name in sorted(given, key="reload".__eq__):
                 try:
                     make(**{each: given[each] for each in given if each != name})
@@ -223,7 +223,7 @@ def _check_descriptor(fd: int) -> None:
 
 
 def _check_tls(given: Mapping[str, Any]) -> None:
-    """Load the files that every worker will load, as `uvicorn.config.create_ssl_context` does."""
+    """Load what every worker will load, as `uvicorn.config.create_ssl_context` does."""
     with _blaming("ssl_version"):
         context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")

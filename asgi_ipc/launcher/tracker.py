@@ -1,8 +1,9 @@
 """The resource tracker of `multiprocessing`, one for all workers, and the sentinel of their parent.
 
-Law: a tracker unlinks the remaining resources when the last write end of its pipe is closed
-(resource_tracker.py), so all workers must share one, and it must live as long as the server. Most servers
-need none: the pipe is there from the start, and its reader starts after the first write.
+Law: a tracker unlinks what is left when the last write end of its pipe is
+closed (resource_tracker.py). So all workers must have the same one, and it must
+live as long as the server. Most servers need none: the pipe is there from the
+start, and the tracker starts when a process has written to it.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Tracker:
         self._loop = asyncio.get_running_loop()
         self._read_end = self._write_end = -1
         self._process: subprocess.Popen[bytes] | None = None
-        # Workers can read it as soon as no process holds the other end.
+        # Workers can read from it as soon as no process holds the other end.
         self._sentinel, self._alive = os.pipe()
 
     def fds(self) -> tuple[int, int]:
-        """Return the write end and the sentinel for a new worker."""
+        """For a worker that is about to be started: the write end, and the sentinel."""
         return self._current_write_end(), self._sentinel
 
     def _current_write_end(self) -> int:
@@ -42,14 +43,14 @@ class Tracker:
         return self._write_end
 
     def reap(self) -> None:
-        """Reap a tracker that has ended; the next worker gets another one, as from Python."""
+        """A child has ended. If it was the tracker, the next worker gets a new one, as with Python itself."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
             os.close(self._write_end)
             self._write_end = -1
 
     def close(self) -> None:
-        """End with the server: the tracker cleans up after the children of workers have ended, too."""
+        """The server has ended: let the tracker clean up when the children of workers have ended, too."""
         if self._read_end >= 0 and select.select([self._read_end], [], [], 0)[0]:
             self._start()
         self._stop_listening()
@@ -62,7 +63,7 @@ class Tracker:
             command = multiprocess.tracker_command(self._read_end)
             self._process = start_quietly(command, [self._read_end])
         except OSError as error:
-            # Workers find no reader at the other end, and start trackers of their own.
+            # Workers find no process at the other end, and start trackers of their own.
             logger.error("The resource tracker can't be started: %s", describe_refusal(error))
         self._stop_listening()
 
