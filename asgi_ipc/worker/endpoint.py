@@ -42,6 +42,7 @@ from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.answers import Answers
 from asgi_ipc.worker.features.leader import Leading
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
@@ -49,6 +50,7 @@ from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.standalone import Launcher, Solo
+from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
@@ -87,7 +89,7 @@ class Departure:
 class Endpoint:
     """One worker among its peers.
 
-    `owner` is the IPC on whose behalf handlers run. Without a lifeline and a
+    `owner` is the lifespan on whose behalf handlers run. Without a lifeline and a
     pipe it is a fleet of one.
     """
 
@@ -116,6 +118,9 @@ class Endpoint:
         self.heartbeat.also(self._on_heartbeat)
         self.dispatcher = Dispatcher(registry, self._pause, self._resume)
         self.dispatcher.calls.pid = me.pid
+        # New messages are refused from the leave on, replies only after it.
+        self.messaging = Messaging(self.outgoing, self.dispatcher.calls)
+        self.replying = Messaging(self.outgoing, self.dispatcher.calls)
         self.questions = Questions(self.outgoing, self.dispatcher.calls)
         self._answers = Answers(registry, self.outgoing, self.dispatcher.calls)
         self._registry = registry
@@ -160,7 +165,7 @@ class Endpoint:
         self._self_peer = self.outgoing.add(me, self._context_of(me))
         self._loopback = self.outgoing.loop_back(self._self_peer, self._on_loopback)
         self.topics = Topics(
-            self.outgoing, self.dispatcher.calls, self._self_peer, settings.max_message_bytes
+            self.outgoing, self.messaging, self.dispatcher.calls, self._self_peer, settings.max_message_bytes
         )
         self.dispatcher.own = {
             ASK: self._answers.asked,
@@ -238,8 +243,22 @@ class Endpoint:
             self._reader.resume()
         self._loopback.resume()
 
-    def dropped(self) -> dict[str, int]:
-        """What was dropped so far, by reason; see Stats."""
+    def stats(self) -> Stats:
+        """The counters now."""
+        dispatcher, heartbeat = self.dispatcher, self.heartbeat
+        return Stats(
+            sent=self.outgoing.sent,
+            received=dispatcher.received,
+            discarded=dispatcher.discarded,
+            handler_errors=dispatcher.handler_errors,
+            dropped=self._dropped(),
+            outbox_bytes=self.outgoing.outbox_bytes(),
+            reassembly_bytes=self._reassembler.partial_bytes,
+            loop_lag_s=heartbeat.lag_s,
+            max_loop_lag_s=max(heartbeat.max_lag_s, heartbeat.lag_s),
+        )
+
+    def _dropped(self) -> dict[str, int]:
         counts = {
             **self._reassembler.drops,
             "stale": self._stale,
@@ -265,11 +284,6 @@ class Endpoint:
     def drains(self) -> bool:
         """Whether its leave has begun and is not over."""
         return self._leave_by is not None and not self._over
-
-    @property
-    def reassembly_bytes(self) -> int:
-        """Pieces of large messages that are not complete."""
-        return self._reassembler.partial_bytes
 
     # --- joining
 

@@ -199,8 +199,7 @@ async def give(to: int, count: int, size_bytes: int) -> None:
 
 async def held() -> tuple[int, dict[int, int]]:
     """Bytes of this worker's arena that are in use; and what each holds of them, by generation."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     arena = endpoint.outgoing._budget.arena
     if arena is None:
         return 0, {}
@@ -254,8 +253,7 @@ async def flood(count: int) -> None:
 
 async def measured() -> dict[str, Any]:
     """What this worker says of itself."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     stats = ipc.stats()
     now = time.monotonic()
     return {

@@ -17,9 +17,9 @@ from asgi_ipc.worker.dispatch.registry import Handler
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where a message came from: what `sender` and `reply` ask for. `ipc` is who handles it."""
+    """Where a message came from: what `sender` and `reply` need. `owner` is the lifespan that handles it."""
 
-    ipc: object
+    owner: object
     sender: Worker
 
 

@@ -15,9 +15,10 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
+from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -82,7 +83,9 @@ class Topics:
         waiting, hold: of the calls under way here.
     """
 
-    def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
+    def __init__(
+        self, outgoing: Outgoing, messaging: Messaging, calls: Calls, me: Peer, max_message_bytes: int
+    ) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
@@ -90,6 +93,7 @@ class Topics:
         self.waiting = calls.waiting
         self.hold = calls.hold
         self._outgoing = outgoing
+        self._messaging = messaging
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
         # Here: subscriptions by topic, and the number of the change with which each topic began.
@@ -106,11 +110,27 @@ class Topics:
 
     # --- publishing
 
+    async def publish(self, topic: str, data: Any, timeout: float | None) -> tuple[int, ...]:
+        """Send one message to all who subscribe to a topic; the pids that took it."""
+        messaging = self._messaging
+        if messaging.must_check(timeout):
+            await messaging.check(timeout)
+        audience = self.audience(topic)
+        message = self._outgoing.wrap(PUBLISH, (topic,), data)
+        took, full = messaging.post_to_each(audience, message)
+        return await messaging.all_of(took, full, message, timeout) if full else tuple(took)
+
+    def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
+        """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
+        self._messaging.check_nowait()
+        audience = self.audience(topic)
+        return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
+
     def audience(self, topic: str) -> Members:
         """Who is to get what is published there. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
-            check_name(topic)
+            check_name(topic, "topic")
             audience = _NOBODY
         unheard = self._unheard
         return self._and_unheard(audience, unheard) if unheard else audience

@@ -18,7 +18,7 @@ from typing import Any
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
-from asgi_ipc.worker import descriptors, endpoint, ipc, lifeline
+from asgi_ipc.worker import descriptors, endpoint, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
@@ -50,7 +50,7 @@ def installed(
         # What a dead process was in the midst of generating ends nowhere.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
-        for module in (descriptors, pipes, lifeline, ipc, launcher, process):
+        for module in (descriptors, pipes, lifeline, lifespan, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
         swap(stack, descriptors, _held=set())
