@@ -11,14 +11,13 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from asgi_ipc.testing.child import Child
 from benchmarks.judgement import BenchmarkError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -37,44 +36,28 @@ async def serving(
     """A server of that app, with so many workers on that event loop, from its start to its end."""
     options = ["--workers", str(workers), "--host", HOST, "--port", str(port), "--loop", loop]
     options += ["--no-access-log", "--log-level", "warning"]
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *command,
-            app,
-            *options,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **environment},
-        )
-        try:
-            yield
-            status = await _stop(process)
-        finally:
-            if process.returncode is None:
-                await _stop(process)
-            log.seek(0)
-            said = log.read().decode(errors="replace")
-            if said:
-                print(said, file=sys.stderr, end="")
-        if status != 0:
-            raise BenchmarkError(f"the server stopped with status {status}, not 0")
-        if said:
-            raise BenchmarkError("the server logged warnings, see above")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> int:
-    process.send_signal(signal.SIGTERM)
+    child = Child(
+        [sys.executable, "-m", *command, app, *options], env={**os.environ, **environment}, cwd=ROOT
+    )
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            return await process.wait()
+        yield
+        status = await stop(child)
+    finally:
+        child.close()
+        if child.output:
+            print(child.output, file=sys.stderr, end="")
+    if status != 0:
+        raise BenchmarkError(f"the server stopped with status {status}, not 0")
+    if child.output:
+        raise BenchmarkError("the server logged warnings, see above")
+
+
+async def stop(child: Child) -> int:
+    """SIGTERM; the exit status."""
+    child.signal(signal.SIGTERM)
+    try:
+        return await asyncio.to_thread(child.wait, STOP_TIMEOUT_S)
     except TimeoutError:
-        # Our workers see the end of their lifelines, and end, too.
-        process.kill()
-        await process.wait()
         raise BenchmarkError(f"the server did not stop within {STOP_TIMEOUT_S:g} s") from None
 
 

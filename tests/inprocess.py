@@ -44,10 +44,10 @@ class Member(inprocess.Member):
 
     def stop_reading(self) -> None:
         """As if its handlers in flight had reached their bound."""
-        self.endpoint._pause()
+        self.endpoint.incoming.pause()
 
     def go_on_reading(self) -> None:
-        self.endpoint._resume()
+        self.endpoint.incoming.resume()
 
     async def until(self, count: int) -> list[Any]:
         """Wait for that many notes; their data."""

@@ -1,8 +1,8 @@
-"""Serving: a real `asgi-ipc serve` (or uvicorn) as a child of a test.
+"""Serving: a real `asgi-ipc serve` (or uvicorn, or another program) as a child of a test or a row.
 
-Law: what a test waits for is a line of the server's output, an answer, or
-the end of a process, each with a deadline that only bounds failure. Every
-process is ended by its pid, and none is left behind.
+Law: a test waits for a line of the server's output, an answer, or the end of
+a process, each with a deadline that only bounds failure. The process itself
+is the test kit's (`asgi_ipc.testing.child`); none is left behind.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
-from asgi_ipc.testing.serving import Tie, children
+from asgi_ipc.testing.child import LOOK_S, Child, children
 
 # Generous: a shared machine with two cores may be busy with something else.
 DEADLINE_S = 45.0
@@ -50,37 +51,45 @@ def listens(port: int) -> bool:
 
 def is_tracker(pid: int) -> bool:
     """Whether that process is a resource tracker of `multiprocessing`."""
-    with suppress(OSError):
-        return b"resource_tracker import main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    with suppress(psutil.NoSuchProcess):
+        return any("resource_tracker import main" in word for word in psutil.Process(pid).cmdline())
     return False
 
 
-async def eventually(condition: Callable[[], bool], what: str) -> None:
+async def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Wait for something in another process that no event tells of."""
-    async with asyncio.timeout(DEADLINE_S):
-        # The one place that polls: the kernel's tables (/proc) have no event to wait for.
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert condition(), what
+    try:
+        async with asyncio.timeout(deadline_s):
+            # The one place that polls: neither the kernel's tables nor a file has an event to wait for.
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        raise AssertionError(what) from None
 
 
 class Server:
     """A server process and what it has said so far."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self.process = process
+    def __init__(self, child: Child, port: int) -> None:
+        self._child = child
+        self.pid = child.pid
         self.port = port
-        self.lines: list[str] = []
         # How long it may take to say or do something.
         self.deadline_s = DEADLINE_S
+        # The whole lines, and where the next one begins in the output.
+        self._lines: list[str] = []
+        self._place = 0
         # What was looked for: up to which line, and the lines that matched.
         self._found: dict[str, tuple[int, list[str]]] = {}
-        self._said = asyncio.Condition()
-        self._reading = asyncio.create_task(self._read())
 
     @property
-    def pid(self) -> int:
-        return self.process.pid
+    def lines(self) -> list[str]:
+        """What it has said so far."""
+        new, end, _ = self._child.read(self._place).rpartition(b"\n")
+        if end:
+            self._place += len(new) + 1
+            self._lines += new.decode(errors="replace").split("\n")
+        return self._lines
 
     @property
     def text(self) -> str:
@@ -88,9 +97,10 @@ class Server:
 
     def found(self, pattern: str) -> list[str]:
         """The lines that match so far."""
+        lines = self.lines
         start, found = self._found.get(pattern, (0, []))
-        found += [line for line in self.lines[start:] if re.search(pattern, line)]
-        self._found[pattern] = (len(self.lines), found)
+        found += [line for line in lines[start:] if re.search(pattern, line)]
+        self._found[pattern] = (len(lines), found)
         return found
 
     def count(self, pattern: str) -> int:
@@ -99,11 +109,7 @@ class Server:
 
     async def said(self, pattern: str, count: int = 1) -> list[str]:
         """Wait until that many lines match; those lines."""
-        try:
-            async with asyncio.timeout(self.deadline_s), self._said:
-                await self._said.wait_for(lambda: self.count(pattern) >= count)
-        except TimeoutError:
-            raise AssertionError(f"{count} x {pattern!r} not in:\n{self.text}") from None
+        await self._comes(lambda: self.count(pattern) >= count, f"{count} x {pattern!r} not in")
         return list(self.found(pattern))
 
     async def started(self, workers: int) -> list[int]:
@@ -121,31 +127,42 @@ class Server:
             return await client.get(path)
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        self._child.signal(number)
 
     async def ended(self) -> int:
-        """Wait until the process has ended and all of its output is read; its exit status."""
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                status = await self.process.wait()
-                await self._reading
-        except TimeoutError:
-            raise AssertionError(f"still running:\n{self.text}") from None
-        return status
+        """Wait until the process and all that it has started have ended; its exit status."""
+        await self._comes(
+            lambda: self._child.status is not None and not self._child.is_there(), "still running"
+        )
+        assert self._child.status is not None
+        return self._child.status
 
     async def stop(self) -> int:
         """SIGTERM, and wait; the exit status."""
         self.signal(signal.SIGTERM)
         return await self.ended()
 
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            async with self._said:
-                self.lines.append(line.decode(errors="replace").rstrip("\n"))
-                self._said.notify_all()
-        async with self._said:
-            self._said.notify_all()
+    async def _comes(self, condition: Callable[[], bool], otherwise: str) -> None:
+        try:
+            await eventually(condition, otherwise, self.deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{self.text}") from None
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str], *, port: int = 0, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> AsyncIterator[Server]:
+    """Run a program; kill what is left of it, and of what it has started, at the end.
+
+    `asgi-ipc serve` stops when this process ends without coming to that, too.
+    """
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
+    child = Child(command, env=env, cwd=cwd)
+    try:
+        yield Server(child, port)
+    finally:
+        child.close()
 
 
 @asynccontextmanager
@@ -156,38 +173,12 @@ async def started(
     cwd: Path = ROOT,
     under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
-    """Run a Python command as a server; kill what is left of it at the end.
-
-    `asgi-ipc serve` stops when this process ends without coming to that, too.
+    """Run a Python command as a server.
 
     `under`: a command that executes what follows it, under a limit or as somebody else.
     """
-    with closing(Tie()) as tie:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *under,
-                sys.executable,
-                *(tie.told_to(command) if "serve" in command else command),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})},
-                cwd=cwd,
-                limit=1024 * 1024,
-                start_new_session=True,
-                pass_fds=[tie.theirs] if "serve" in command else [],
-            )
-        finally:
-            tie.pass_on()
-        server = Server(process, port)
-        try:
-            yield server
-        finally:
-            left = [*children(server.pid), server.pid]
-            if process.returncode is None:
-                for pid in left:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            await server.ended()
+    async with running([*under, sys.executable, *command], port=port, env=env, cwd=cwd) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -204,3 +195,37 @@ async def serving(
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server
+
+
+class Helper:
+    """A program that answers each line of its input with a line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def ask(self, line: str = "") -> str:
+        """Its next line, behind that one if there is any."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line:
+            self._process.stdin.write(f"{line}\n".encode())
+        return (await self._process.stdout.readline()).decode()
+
+
+@asynccontextmanager
+async def helping(*command: str, under: Sequence[str] = ()) -> AsyncIterator[Helper]:
+    """Run a Python command that ends by itself, with status 0, when its input does."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *under, sys.executable, *command, stdin=pipe, stdout=pipe, cwd=ROOT
+    )
+    assert process.stdin is not None
+    try:
+        yield Helper(process)
+        process.stdin.close()
+        async with asyncio.timeout(DEADLINE_S):
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -25,6 +25,7 @@ from asgi_ipc.launcher.process import READ_BYTES, make_arena
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment
 from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.ipc import IPC
 from asgi_ipc.worker.lifeline import Lifeline
@@ -102,7 +103,7 @@ class Member:
             on_failure.pop_all()
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
-        self.assignment = Assignment(lifeline, read_end, self.worker, run, own_arena)
+        self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
         self._entered: AbstractAsyncContextManager[None] | None = None
 
     @property
@@ -204,14 +205,13 @@ class Launcher(Generic[M]):
         for peer in endpoint.outgoing.peers.all():
             if peer.writer is not None:
                 peer.writer.close()
-        assert endpoint._reader is not None
-        endpoint._reader.close()
+        endpoint.incoming._reader.close()
         tasks = endpoint.leading.cancel()
         self._unended.update(tasks)
         for task in tasks:
             task.add_done_callback(self.ended)
         endpoint.outgoing.close()
-        endpoint._eof.set()
+        endpoint.incoming.eof.set()
         self.bury(member, "killed")
         return tasks
 

@@ -1,8 +1,7 @@
 """Serving: a real `asgi-ipc serve` as a child of a test.
 
-Law: what is waited for is something that the server says, or its end, with a
-deadline that only bounds failure. It says it into a file: no thread reads,
-nothing is lost, and a server that says much never waits for its test.
+Law: a test waits for a line of the server's output, or for its end, with a
+deadline that only bounds failure. The process itself is `child.py`'s.
 """
 
 from __future__ import annotations
@@ -11,31 +10,21 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
 from asgi_ipc import NEEDS_UNIX, LauncherError
-from asgi_ipc.worker import descriptors
+from asgi_ipc.testing.child import HAS_PROC, LOOK_S, Child, children, is_running
 
 # Generous: a machine that runs tests is busy, and the app may have much to import.
 START_TIMEOUT_S: Final = 30.0
 
 # The drain timeout of `serve`, its margin, and a busy machine.
 STOP_TIMEOUT_S: Final = 30.0
-
-# The kernel is quick with it, unless the machine is starved.
-KILL_TIMEOUT_S: Final = 10.0
-
-# A process's output and end have no event that a plain function could wait for everywhere.
-LOOK_S: Final = 0.01
-
-HAS_PROC: Final = Path("/proc/self/task").exists()
 
 _PLACE: Final = r"Uvicorn running on (https?://\S+:(\d+))"
 _STARTED: Final = r"Started server process \[(\d+)\]"
@@ -61,65 +50,6 @@ class ServeError(LauncherError):
         return f"{self.reason}. The server's output:\n{self.output or '(nothing)'}"
 
 
-def children(pid: int) -> list[int]:
-    """The pids of a process's children, whichever of its threads has started them. Linux only."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            found += [int(child) for child in task.read_text().split()]
-    return found
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and, where the kernel tells (Linux), is no zombie."""
-    try:
-        if not HAS_PROC:
-            os.kill(pid, 0)
-            return True
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
-
-
-class Tie:
-    """Owns the write end of a pipe; when it is closed, if only by this process's death, the server stops.
-
-    Attributes:
-        fd: the write end.
-        theirs: the read end, for `pass_fds`; closed by `pass_on`.
-        options: what tells `asgi-ipc serve` of it.
-    """
-
-    def __init__(self) -> None:
-        # A fork of the test's would hold it, and outlive this.
-        with descriptors.changing_hands:
-            self.theirs, self.fd = os.pipe()
-            descriptors.register(self)
-        self.options = ("--stop-at-eof", str(self.theirs))
-
-    def told_to(self, command: Sequence[str]) -> list[str]:
-        """An `asgi-ipc serve` with the options in it; what may stand behind `--` is the app's."""
-        place = [*command].index("serve") + 1
-        return [*command[:place], *self.options, *command[place:]]
-
-    def pass_on(self) -> None:
-        """The server has its end now, or never will."""
-        fd, self.theirs = self.theirs, -1
-        os.close(fd)
-
-    def close(self) -> None:
-        """Let go of the server, if it is still there."""
-        with descriptors.changing_hands:
-            self.abandon()
-
-    def abandon(self) -> None:
-        """In a forked child: the server is its parent's."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
 class Server:
     """An `asgi-ipc serve` that is ready. Made by `serve`, and by the fixture `asgi_ipc_serve`.
 
@@ -131,52 +61,30 @@ class Server:
 
     def __init__(self, command: list[str], workers: int, env: Mapping[str, str], cwd: Path) -> None:
         self._workers = workers
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
-        self._tie = Tie()
-        try:
-            self._process = subprocess.Popen(
-                self._tie.told_to(command),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                cwd=cwd,
-                pass_fds=[self._tie.theirs],
-                # A Ctrl-C in the terminal is the test's; and all that is left of it can be ended at once.
-                start_new_session=True,
-            )
-        except BaseException:
-            self._output.close()
-            self._tie.close()
-            raise
-        finally:
-            self._tie.pass_on()
-        self._text = ""
-        self.pid = self._process.pid
+        self._child = Child(command, env=env, cwd=cwd)
+        self.pid = self._child.pid
         self.url = ""
         self.port = 0
 
     @property
     def output(self) -> str:
         """All that the server and its workers have said so far."""
-        if not self._output.closed:
-            size_bytes = os.fstat(self._output.fileno()).st_size
-            self._text = os.pread(self._output.fileno(), size_bytes, 0).decode(errors="replace")
-        return self._text
+        return self._child.output
 
     @property
     def workers(self) -> tuple[int, ...]:
         """The pids of the worker processes that there are now, in the order of their start."""
-        if self._process.poll() is not None:
+        if self.status is not None:
             return ()
+        ever = [int(pid) for pid in re.findall(_STARTED, self.output)]
         # Where the kernel does not tell of children, whoever exists must do: numbers are used again late.
-        there = children(self.pid) if HAS_PROC else list(filter(is_running, self._ever()))
-        return tuple(pid for pid in self._ever() if pid in there)
+        there = children(self.pid) if HAS_PROC else list(filter(is_running, ever))
+        return tuple(pid for pid in ever if pid in there)
 
     @property
     def status(self) -> int | None:
         """The exit status of the server, negative if a signal has ended it; None while it runs."""
-        return self._process.poll()
+        return self._child.status
 
     def wait_for(self, pattern: str, count: int = 1, *, timeout: float = START_TIMEOUT_S) -> list[str]:
         """Wait until `count` lines of the output match a regular expression; all lines that do.
@@ -203,7 +111,7 @@ class Server:
         """
         either = f"{_RESTARTED}|{_GIVEN_UP}"
         said = len(re.findall(either, self.output))
-        self._signal(signal.SIGHUP)
+        self._child.signal(signal.SIGHUP)
         if not re.search(_RESTARTED, self.wait_for(either, said + 1, timeout=timeout)[said]):
             raise ServeError("it has given the restart up", self.output)
         return self.workers
@@ -213,21 +121,19 @@ class Server:
 
         Raises ServeError after `timeout` seconds; the server is killed then, its workers too.
         """
-        self._signal(signal.SIGTERM)
+        self._child.signal(signal.SIGTERM)
         try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._kill()
+            return self._child.wait(timeout)
+        except TimeoutError:
+            self._child.kill()
             raise ServeError(f"it has not stopped within {timeout:g} s", self.output) from None
 
     def close(self) -> None:
         """Kill what is left of it; `output` stays."""
         try:
-            self._kill()
-        finally:
-            self._tie.close()
-            self.output  # noqa: B018  # read for the last time
-            self._output.close()
+            self._child.close()
+        except TimeoutError:
+            raise ServeError("its workers can't be killed", self.output) from None
 
     def _started(self, timeout: float) -> None:
         """Wait until all workers are ready and where they listen is open."""
@@ -247,36 +153,10 @@ class Server:
             else:
                 return
 
-    def _ever(self) -> list[int]:
-        """The pids of all workers that have been started, in that order."""
-        return [int(pid) for pid in re.findall(_STARTED, self.output)]
-
-    def _is_ours(self, pid: int) -> bool:
-        """Whether that process is of the session that was started here, not another one of its number."""
-        try:
-            return os.getpgid(pid) == self.pid
-        except ProcessLookupError:
-            return False
-
     def _look_again(self, deadline: float, otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise ServeError(otherwise, self.output)
         time.sleep(LOOK_S)
-
-    def _signal(self, number: int) -> None:
-        # Asked for its end first, so it is signalled only while it is ours to wait for.
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-
-    def _kill(self) -> None:
-        """Kill what is left of the session that it was started in, workers and what they have started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        # A signal is only on its way, and its workers are not ours to wait for.
-        deadline = time.monotonic() + KILL_TIMEOUT_S
-        while any(is_running(pid) and self._is_ours(pid) for pid in self._ever()):
-            self._look_again(deadline, "its workers can't be killed")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.heartbeat import Heartbeat
@@ -34,18 +34,18 @@ class Assignment:
     def __init__(
         self,
         lifeline: Lifeline,
-        pipe_fd: int,
+        pipe: Descriptor,
+        arena: Descriptor,
         me: Worker,
         settings: Settings,
-        arena_fd: int = -1,
         beat_s: float | None = None,
     ) -> None:
         self._beat_s = beat_s
         self.lifeline = lifeline
         self.me = me
         self.settings = settings
-        self._pipe_fd = pipe_fd
-        self._arena_fd = arena_fd
+        self._pipe = pipe
+        self._arena = arena
         self._endpoint: Endpoint | None = None
         self._owner: object = None
         self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
@@ -110,9 +110,9 @@ class Assignment:
             registry,
             owner,
             self.lifeline,
-            self._pipe_fd,
+            self._pipe,
+            self._arena,
             self._heartbeat,
-            self._arena_fd,
         )
         return self._endpoint
 
@@ -136,15 +136,12 @@ class Assignment:
         await endpoint.departed.wait()
 
     def close(self) -> None:
-        """Where a process has had several: hang up, beat no more, and close what no endpoint has taken."""
+        """For a process that has had several: hang up, stop beating, close what no endpoint has closed."""
         if self._heartbeat is not None:
             self._heartbeat.close()
         self.lifeline.close()
-        if self._endpoint is None:
-            for fd in (self._pipe_fd, self._arena_fd):
-                if fd >= 0:
-                    descriptors.close(fd)
-            self._pipe_fd = self._arena_fd = -1
+        self._pipe.close()
+        self._arena.close()
 
     def stop_streams(self) -> None:
         """This worker stops: end what shall not hold that up."""
@@ -155,14 +152,14 @@ class Assignment:
         self.lifeline.turn()
         self.lifeline.send(Beat())
 
-    def _on_word(self, word: ToWorker, write_end: int, arena: int) -> None:
+    def _on_word(self, word: ToWorker) -> None:
         if isinstance(word, Stop):
             self._relieved = word.relieved
             if self._on_stop is not None:
                 self._on_stop()
             self.stop_streams()
         elif self._endpoint is not None:
-            self._endpoint.on_word(word, write_end, arena)
+            self._endpoint.on_word(word)
 
 
 current: Assignment | None = None

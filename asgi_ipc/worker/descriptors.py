@@ -1,10 +1,9 @@
-"""Descriptors: one owner each, and none of them outlives a fork.
+"""Descriptors: each has one owner, which closes it, and none outlives a fork.
 
-Law: a child that the app forks must not hold a pipe of ours, or the death of
+Law: a child that the app forks must not keep a pipe of ours, or the death of
 this worker would go unnoticed (pipe(7): a reader gets EOF, and a writer
-EPIPE, only when the last copy is closed). Every owner registers here; what
-has no owner yet is held here. A fork on another thread waits while a
-descriptor changes hands.
+EPIPE, only when the last copy is closed). A fork on another thread waits
+while a descriptor changes hands.
 """
 
 from __future__ import annotations
@@ -16,46 +15,61 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """Something that owns a descriptor, or state that means nothing in a forked child."""
+    """Something that has state, or a socket, that means nothing in a forked child."""
 
     def abandon(self) -> None:
-        """In a forked child: close it, without touching the event loop."""
+        """In a forked child: let it go, without touching the event loop."""
 
 
 _owners: WeakSet[Owner] = WeakSet()
 
-# What has been inherited or has arrived, and has no owner yet.
-_held: set[int] = set()
+# Strong references: a descriptor that nobody refers to any more is closed in a child all the same.
+_open: set[Descriptor] = set()
 
-# Taken by whoever receives a descriptor until it is held, or closes one of his own. Nothing of the
-# app's runs meanwhile, so no fork waits for long. Reentrant: a signal handler may fork.
+# Taken while a descriptor arrives, is passed on or is closed. No code of the
+# app runs meanwhile, so no fork waits for long. Reentrant: a signal handler may fork.
 changing_hands: Final = threading.RLock()
 
 
-def hold(*fds: int) -> None:
-    """Own these until they are registered or closed here."""
-    with changing_hands:
-        _held.update(fds)
+class Descriptor:
+    """Owns one descriptor.
+
+    `fd` is its number, or -1: closed, given away, or never there.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int = -1) -> None:
+        self.fd = fd
+        if fd >= 0:
+            with changing_hands:
+                _open.add(self)
+
+    def close(self) -> None:
+        """Close it, once."""
+        with changing_hands:
+            fd = self.release()
+            if fd >= 0:
+                os.close(fd)
+
+    def release(self) -> int:
+        """Give the number to another owner; to be done under `changing_hands`."""
+        with changing_hands:
+            _open.discard(self)
+            fd, self.fd = self.fd, -1
+            return fd
 
 
-def register(owner: Owner, *fds: int) -> None:
-    """Have `owner.abandon()` called in every child that this process forks; it owns `fds` from now on."""
+def register(owner: Owner) -> None:
+    """Call `owner.abandon()` in every child that this process forks."""
     with changing_hands:
         _owners.add(owner)
-        _held.difference_update(fds)
-
-
-def close(fd: int) -> None:
-    """Close what nobody has come to own."""
-    with changing_hands:
-        _held.discard(fd)
-        os.close(fd)
 
 
 def _abandon_all() -> None:
     try:
-        for fd in list(_held):
-            close(fd)
+        for descriptor in list(_open):
+            descriptor.close()
         for owner in list(_owners):
             owner.abandon()
     finally:

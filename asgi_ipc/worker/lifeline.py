@@ -22,17 +22,16 @@ from typing import Final
 
 from asgi_ipc.fleet.words import (
     Handover,
-    Joined,
     Stuck,
     ToLauncher,
     ToWorker,
     WordError,
     WordParser,
-    WriteEnd,
     decode_for_worker,
     encode_word,
 )
 from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.heartbeat import HEARTBEAT_S
 from asgi_ipc.worker.runtime import exiting
 from asgi_ipc.worker.runtime.stall import StallWatch, stack_of_main_thread
@@ -54,24 +53,25 @@ GUARD_EXIT_STATUS: Final = 70
 # Where the kernel can, a descriptor is never inheritable, not even for a moment.
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
-# A word, and the descriptors that came with it: a write end and an arena, or -1.
-OnWord = Callable[[ToWorker, int, int], None]
+OnWord = Callable[[ToWorker], None]
 
 
 class Lifeline:
     """Owns the worker's end of the socket pair between it and the launcher.
 
-    `handover()` reads the first word, blocking. After `attach`, each word
-    goes to `on_word(word, write_end, arena)`, with the descriptors that came
-    with it, or -1 for each that did not; and the end of file to each of `on_eof`.
+    `handover()` reads the first word, blocking. After `attach`, each word goes
+    to `on_word`, which takes the descriptors of a word that carries some with
+    `take_descriptors`. The end of file goes to each of `on_eof`.
     """
 
     def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
+        with descriptors.changing_hands:
+            self._socket = socket.socket(fileno=fd)
+            descriptors.register(self)
         self._socket.set_inheritable(False)
         self._parser = WordParser()
         self._bodies: deque[bytes] = deque()
-        self._fds: deque[tuple[int, int]] = deque()
+        self._arrived: deque[tuple[Descriptor, Descriptor]] = deque()
         self._outgoing = bytearray()
         # Of the event loop, which may come back to it from a finalizer; the guard only tries.
         self._speaking = threading.RLock()
@@ -82,7 +82,6 @@ class Lifeline:
         self.is_open = True
         # Whether a request is open: asked by the guard, on its thread.
         self.is_serving: Callable[[], bool] = lambda: False
-        descriptors.register(self, fd)
 
     def fileno(self) -> int:
         """The descriptor, or -1."""
@@ -127,13 +126,14 @@ class Lifeline:
             except BlockingIOError:
                 break
         while self._bodies:
-            word = decode_for_worker(self._bodies.popleft())
-            carries = isinstance(word, (Joined, WriteEnd))
-            fds = self._fds.popleft() if carries and self._fds else (-1, -1)
             assert self._on_word is not None
-            self._on_word(word, *fds)
+            self._on_word(decode_for_worker(self._bodies.popleft()))
         if not self.is_open:
             self._ended()
+
+    def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
+        """Take the write end and the arena of the word that `on_word` handles now; either may be missing."""
+        return self._arrived.popleft() if self._arrived else (Descriptor(), Descriptor())
 
     def send(self, word: ToLauncher) -> None:
         """Say a word to the launcher; what it is too busy to read waits."""
@@ -160,7 +160,7 @@ class Lifeline:
         try:
             with descriptors.changing_hands:
                 chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
-                descriptors.hold(*fds)
+                arrived = [Descriptor(fd) for fd in fds]
         except ConnectionResetError:
             # It went with words of ours unread; all of its own have been read before this shows.
             self.is_open = False
@@ -168,9 +168,10 @@ class Lifeline:
         for fd in fds:
             os.set_inheritable(fd, False)
         if fds or flags & socket.MSG_CTRUNC:
-            # The write end comes first. What the descriptor limit has cut off is missing behind it, and
-            # its word has come all the same. One read never brings those of two words (unix(7)).
-            self._fds.append((fds[0] if fds else -1, fds[1] if len(fds) > 1 else -1))
+            # The write end comes first, the arena second. The word arrives also when the descriptor limit
+            # has cut one or both off. One read never brings the descriptors of two words (unix(7)).
+            arrived += [Descriptor(), Descriptor()]
+            self._arrived.append((arrived[0], arrived[1]))
         if not chunk:
             self.is_open = False
             return
@@ -203,11 +204,10 @@ class Lifeline:
             self._loop.remove_writer(self._socket.fileno())
 
     def _drop_descriptors(self) -> None:
-        """Close those whose words have been cut off: a peer that leaves waits for the last write end."""
-        while self._fds:
-            for fd in self._fds.popleft():
-                if fd >= 0:
-                    descriptors.close(fd)
+        """Close those whose word was cut off: a peer that leaves waits until the last write end is closed."""
+        while self._arrived:
+            for descriptor in self._arrived.popleft():
+                descriptor.close()
 
     def _ended(self) -> None:
         self._detach()

@@ -23,6 +23,7 @@ from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint, Settings
 from asgi_ipc.worker.features.messaging import Messaging
+from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
 from asgi_ipc.worker.stats import Stats
 
 # Half of an outbox: the largest message still fits one that has something in it.
@@ -131,7 +132,7 @@ class Lifespan:
         here = assignment.current
         if here is not None:
             return here.open(self.registry, self, self._leave)
-        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self.registry, self, None, None)
+        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self.registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; a second caller waits until the first has left."""
@@ -169,5 +170,6 @@ def _settings_of_one() -> Settings:
         cookie=secrets.token_bytes(COOKIE_BYTES),
         max_packet_bytes=getattr(select, "PIPE_BUF", 512),
         max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
-        drain_timeout_s=DEFAULT_DRAIN_TIMEOUT_S,
+        # Nobody else waits for it to leave: as long as after the launcher's death.
+        drain_timeout_s=ORPHAN_DRAIN_TIMEOUT_S,
     )

@@ -34,6 +34,7 @@ from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.http.connections import Connections
 from asgi_ipc.worker.http.shutdown import Leaving
@@ -85,7 +86,7 @@ class WorkerServer(uvicorn.Server):
         self._loading = True
         self._connections = Connections(config, self.server_state)
         self._listeners = listeners
-        descriptors.register(self, *(listener.fileno() for listener in listeners))
+        descriptors.register(self)
         here.lifeline.is_serving = self._is_serving
         signal.signal(signal.SIGTERM, self._terminate)
 
@@ -235,21 +236,21 @@ def _be_child(kin: Kin) -> None:
     """As a child of `multiprocessing` begins: in its eyes this is one of the launcher's."""
     for fd in (kin.tracker_fd, kin.sentinel_fd):
         os.set_inheritable(fd, False)
-    # The tracker's is for forked children, too.
-    descriptors.hold(kin.sentinel_fd)
+    # Forked children keep the tracker's, but not this one.
+    Descriptor(kin.sentinel_fd)
     multiprocess.be_child(kin.given, kin.name, kin.tracker_fd, kin.sentinel_fd)
 
 
 def main(arguments: list[str]) -> None:
     """Run one worker. The arguments are descriptors: lifeline, pipe, arena or -1, listening sockets."""
     fds = [int(argument) for argument in arguments]
-    given = [fd for fd in fds if fd >= 0]
-    for fd in given:
-        os.set_inheritable(fd, False)
-    # Until each has its owner: the app may fork while it is imported.
-    descriptors.hold(*given)
-    signals.take()
+    for fd in fds:
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    # Nothing of the app has run yet, so nothing has forked.
     lifeline = Lifeline(fds[0])
+    pipe, arena, *listeners = map(Descriptor, fds[1:])
+    signals.take()
     handover = lifeline.handover()
     sys.path[:] = restored(handover.sys_path)
     sys.argv[:] = restored(handover.argv)
@@ -263,14 +264,15 @@ def main(arguments: list[str]) -> None:
         drain_timeout_s=handover.drain_timeout_s,
     )
     me = Worker(os.getpid(), handover.slot, handover.generation)
-    assignment.current = Assignment(lifeline, fds[1], me, settings, fds[2], handover.beat_s)
+    assignment.current = Assignment(lifeline, pipe, arena, me, settings, handover.beat_s)
     try:
         config = uvicorn.Config(**restored(handover.uvicorn))
     except Exception as error:  # noqa: BLE001  # what the options name has changed since the launcher looked
         lifeline.send(Failed(f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()))
         raise SystemExit(STARTUP_FAILURE) from None
-    sockets = [socket.socket(fileno=fd) for fd in fds[3:]]
-    server = WorkerServer(config, assignment.current, sockets, handover.wrap)
+    with descriptors.changing_hands:
+        sockets = [socket.socket(fileno=listener.release()) for listener in listeners]
+        server = WorkerServer(config, assignment.current, sockets, handover.wrap)
     signals.receive(handover.signal_mask, lifeline.wake)
     with server.telling_failure():
         check_imports(config)

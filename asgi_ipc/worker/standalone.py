@@ -12,6 +12,7 @@ from typing import Protocol
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.words import Claim, Join, Release, Resigned, ToLauncher, ToWorker
+from asgi_ipc.worker.descriptors import Descriptor
 
 
 class Launcher(Protocol):
@@ -23,13 +24,19 @@ class Launcher(Protocol):
         """Say a word."""
 
     def on_eof(self, callback: Callable[[], None]) -> None:
-        """Call back when there is nobody any more who hears."""
+        """Call back when nobody hears any more."""
+
+    def drain(self) -> None:
+        """Hear every word that was said so far."""
+
+    def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
+        """Take the write end and the arena of the word that is being heard; either may be missing."""
 
 
 class Solo:
     """The relay of a fleet of one."""
 
-    def __init__(self, me: Worker, on_word: Callable[[ToWorker, int], None]) -> None:
+    def __init__(self, me: Worker, on_word: Callable[[ToWorker], None]) -> None:
         self.is_open = True
         self._me = me.generation
         self._on_word = on_word
@@ -45,7 +52,14 @@ class Solo:
                 self._relay.hear(self._me, word)
         while (item := self._relay.next_item(self._me)) is not None:
             self._relay.wrote(self._me)
-            self._on_word(item.word, -1)
+            self._on_word(item.word)
 
     def on_eof(self, callback: Callable[[], None]) -> None:
         """It is there for as long as its worker is."""
+
+    def drain(self) -> None:
+        """Every word is heard inside the call that asked for it."""
+
+    def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
+        """None ever comes."""
+        return Descriptor(), Descriptor()

@@ -8,19 +8,19 @@ or it would not be a peer at its best.
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from asgi_ipc.testing.child import LOOK_S, Child
 from benchmarks.judgement import BenchmarkError
 from benchmarks.peers import program
-from benchmarks.servers import HOST, free_port
+from benchmarks.servers import HOST, free_port, stop
 
 START_TIMEOUT_S: Final = 10.0
-POLL_S: Final = 0.02
 
 NATS_CONFIGURATION: Final = """\
 listen: "{host}:{port}"
@@ -61,31 +61,28 @@ async def nats(folder: Path) -> AsyncIterator[Place]:
 async def _running(name: str, options: list[str], port: int) -> AsyncIterator[None]:
     path = program(name)
     assert path is not None
-    process = await asyncio.create_subprocess_exec(
-        path, *options, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    server = Child([path, *options], env=os.environ, cwd=Path.cwd())
     try:
-        await _listening(process, name, port)
+        await _listening(server, name, port)
         yield
-        if process.returncode is not None:
-            raise BenchmarkError(f"{name} ended with status {process.returncode}")
+        if server.status is not None:
+            raise BenchmarkError(f"{name} ended with status {server.status}")
+        await stop(server)
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        server.close()
 
 
-async def _listening(process: asyncio.subprocess.Process, name: str, port: int) -> None:
+async def _listening(server: Child, name: str, port: int) -> None:
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            while process.returncode is None:
+            while server.status is None:
                 try:
                     _, writer = await asyncio.open_connection(HOST, port)
                 except ConnectionRefusedError:
-                    await asyncio.sleep(POLL_S)
+                    await asyncio.sleep(LOOK_S)
                 else:
                     writer.close()
                     return
     except TimeoutError:
         raise BenchmarkError(f"{name} does not listen after {START_TIMEOUT_S:g} s") from None
-    raise BenchmarkError(f"{name} ended with status {process.returncode}")
+    raise BenchmarkError(f"{name} ended with status {server.status}: {server.output.strip()}")

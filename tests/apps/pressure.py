@@ -264,7 +264,7 @@ async def measured() -> dict[str, Any]:
         "received": stats.received,
         "handler_errors": stats.handler_errors,
         "dropped": dict(stats.dropped),
-        "skipped_bytes": endpoint._parser.skipped_bytes,
+        "skipped_bytes": endpoint.incoming._parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
         "in_verbs": endpoint.dispatcher.flow.exempt,
         "refused": dict(Pressure.refused),

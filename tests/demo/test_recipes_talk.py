@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from asgi_ipc import ipc
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from demo.recipes import events
 from tests.serving import DEADLINE_S, eventually
 from tests.visiting import client, killed, recipe, restarted, sockets, visits

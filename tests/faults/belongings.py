@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from asgi_ipc.testing.serving import children, is_running
+from asgi_ipc.testing.child import children, is_running
 from tests.serving import eventually
 
 

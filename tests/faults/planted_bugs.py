@@ -124,15 +124,15 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "departure-settled-before-dispatch",
-        "worker/endpoint.py",
+        "worker/transport/incoming.py",
         """        self._take_packets(self._parser, chunk, drained)
         self._taken_bytes += len(chunk)
-        if self._departures:
-            self._settle_departures()
+        if self._marks:
+            self._pass_marks()
 """,
         """        self._taken_bytes += len(chunk)
-        if self._departures:
-            self._settle_departures()
+        if self._marks:
+            self._pass_marks()
         self._take_packets(self._parser, chunk, drained)
 """,
         "The last messages that a killed worker had wholly written are dropped by those that had not "
@@ -140,14 +140,14 @@ _JOINING_AND_LEAVING: Final = (
     ),
     Planted(
         "left-while-handlers-run",
-        "worker/endpoint.py",
-        """            await self.dispatcher.idle()
-            if self.outgoing.is_empty():
+        "worker/leave.py",
+        """            await self._dispatcher.idle()
+            if self._outgoing.is_empty():
                 return
 """,
-        """            if self.outgoing.is_empty():
+        """            if self._outgoing.is_empty():
                 return
-            await self.dispatcher.idle()
+            await self._dispatcher.idle()
 """,
         "A worker that leaves cancels the handlers that are still running, and their replies are never sent.",
     ),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.faults.ledger import RECORD
 from tests.faults.oracle import Pair
 from tests.faults.traffic import Traffic

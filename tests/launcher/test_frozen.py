@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_ipc.testing.serving import children, is_running
+from asgi_ipc.testing.child import children, is_running
 from tests.serving import DEADLINE_S, ROOT, Server, eventually, free_port, started
 
 pytestmark = [

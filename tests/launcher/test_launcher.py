@@ -14,7 +14,7 @@ import pytest
 
 from asgi_ipc.fleet.slots import STALLED_AFTER_S, Policy
 from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
 from tests.serving import DEADLINE_S, eventually, serving

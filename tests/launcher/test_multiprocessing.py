@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ipc.testing.serving import children, is_running
+from asgi_ipc.testing.child import children, is_running
 from tests.faults.processes import of_session
 from tests.serving import Server, eventually, free_port, is_tracker, listens, serving, started
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import asgi_ipc
 from asgi_ipc.cli import main
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.puppets import puppets
 from tests.serving import ROOT, eventually, free_port, serving, started
 

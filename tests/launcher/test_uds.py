@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.serving import eventually, free_port, serving, started
 
 APP = "tests.apps.plain:app"

@@ -29,7 +29,7 @@ from asgi_ipc import (
     ipc,
 )
 from asgi_ipc.testing import Serve, ServeError, fleet, serve
-from asgi_ipc.testing.serving import children, is_running
+from asgi_ipc.testing.child import children, is_running
 from tests.apps import chat
 from tests.serving import DEADLINE_S, ROOT
 
@@ -604,7 +604,8 @@ def test_a_server_does_not_outlive_who_has_started_it(starter: str, number: int,
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_what_ties_a_server_to_its_test_is_in_no_worker_and_no_child_of_the_test() -> None:
     with serve("tests.apps.chat:app", workers=2) as server:
-        tie = os.readlink(f"/proc/self/fd/{server._tie.fd}")
+        assert server._child._tie is not None
+        tie = os.readlink(f"/proc/self/fd/{server._child._tie.fd}")
         assert descriptors(server.pid).count(tie) == 1
         for worker in server.workers:
             assert tie not in descriptors(worker)

@@ -189,8 +189,7 @@ async def test_errors_and_bounds_are_those_of_the_verb() -> None:
 async def test_a_full_outbox_is_waited_for_up_to_the_timeout() -> None:
     async with inprocess(2, has_arena=False) as (_, (a, b)):
         endpoint = b.endpoint
-        assert endpoint._reader is not None
-        endpoint._reader.pause()
+        endpoint.incoming._reader.pause()
 
         def flood() -> None:
             while True:
@@ -201,7 +200,7 @@ async def test_a_full_outbox_is_waited_for_up_to_the_timeout() -> None:
                 flood()
 
         await asyncio.to_thread(work)
-        endpoint._reader.resume()
+        endpoint.incoming._reader.resume()
 
 
 async def test_what_waits_for_a_loop_that_stands_still_has_used_its_time() -> None:
@@ -275,7 +274,7 @@ async def test_a_test_client_in_a_thread_acts_as_a_member() -> None:
 # --- ends
 
 
-async def test_the_end_of_the_lifespan_ends_what_waits() -> None:
+async def test_the_end_of_the_lifespan_ends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     own = IPC()
     asked = asyncio.Event()
 
@@ -289,15 +288,10 @@ async def test_the_end_of_the_lifespan_ends_what_waits() -> None:
         with pytest.raises((NotRunningError, RemoteError)):
             own.blocking.request(own.pid, "never", timeout=None)
 
-    from asgi_ipc.worker import endpoint
-
-    kept, endpoint.ORPHAN_DRAIN_TIMEOUT_S = endpoint.ORPHAN_DRAIN_TIMEOUT_S, 0.05  # type: ignore[misc]
-    try:
-        async with own.lifespan():
-            thread = asyncio.create_task(asyncio.to_thread(work))
-            await asked.wait()
-    finally:
-        endpoint.ORPHAN_DRAIN_TIMEOUT_S = kept  # type: ignore[misc]
+    monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    async with own.lifespan():
+        thread = asyncio.create_task(asyncio.to_thread(work))
+        await asked.wait()
     await thread
 
 

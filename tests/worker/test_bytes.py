@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from asgi_ipc.testing.serving import children
+from asgi_ipc.testing.child import children
 from tests.serving import ROOT, Server, eventually, free_port, started
 
 APP = """

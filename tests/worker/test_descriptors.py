@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from asgi_ipc.fleet.words import ToWorker, WriteEnd, encode_word
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.lifeline import Lifeline
 
 # How long a fork on another thread is watched for coming through where it has to wait.
@@ -53,14 +53,28 @@ def _held_by_a_forked_child(link: str) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def test_a_descriptor_that_is_held_until_it_has_an_owner_is_closed_in_a_forked_child() -> None:
-    fd = os.memfd_create("held")
-    link = os.readlink(f"/proc/self/fd/{fd}")
-    descriptors.hold(fd)
+def test_a_descriptor_is_closed_once_and_in_every_forked_child() -> None:
+    descriptor = Descriptor(os.memfd_create("owned"))
+    link = os.readlink(f"/proc/self/fd/{descriptor.fd}")
     assert _held_by_a_forked_child(link) == 0
     assert _holds(link) == 1
-    descriptors.close(fd)
+    number = descriptor.fd
+    descriptor.close()
+    assert descriptor.fd == -1
     assert _holds(link) == 0
+    # Somebody else gets the number.
+    assert os.open("/dev/null", os.O_RDONLY) == number
+    descriptor.close()
+    os.close(number)
+
+
+def test_a_descriptor_that_was_given_away_is_left_alone() -> None:
+    descriptor = Descriptor(os.memfd_create("given"))
+    link = os.readlink(f"/proc/self/fd/{descriptor.fd}")
+    fd = descriptor.release()
+    descriptor.close()
+    assert _held_by_a_forked_child(link) == 1
+    os.close(fd)
 
 
 async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
@@ -70,10 +84,10 @@ async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
     ours, lifeline = line
     in_children: list[int] = []
 
-    def on_word(word: ToWorker, fd: int, arena: int) -> None:
+    def on_word(word: ToWorker) -> None:
         # As a callback of on_join may do it: it runs between this word and the next.
         in_children.append(_held_by_a_forked_child(link))
-        descriptors.close(fd)
+        lifeline.take_descriptors()[0].close()
 
     lifeline.attach(on_word)
     for generation in (1, 2, 3):
@@ -88,7 +102,7 @@ async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
 ) -> None:
     link = os.readlink(f"/proc/self/fd/{pipe[0]}")
     ours, lifeline = line
-    arrived: list[int] = []
+    arrived: list[Descriptor] = []
     in_child: list[int] = []
     forking = threading.Thread(target=lambda: in_child.append(_held_by_a_forked_child(link)))
     receive = socket.recv_fds
@@ -101,11 +115,11 @@ async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
             forking.join(HELD_UP_S)
         return received
 
-    lifeline.attach(lambda word, fd, arena: arrived.append(fd))
+    lifeline.attach(lambda word: arrived.append(lifeline.take_descriptors()[0]))
     monkeypatch.setattr(socket, "recv_fds", recv_fds)
     socket.send_fds(ours, [encode_word(WriteEnd(1))], [pipe[1]])
     lifeline.drain()
     forking.join()
     assert in_child == [2]
     assert len(arrived) == 1
-    descriptors.close(arrived[0])
+    arrived[0].close()

@@ -30,7 +30,7 @@ from asgi_ipc.fleet.words import (
     decode_for_launcher,
     encode_word,
 )
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.lifeline import GUARD_EXIT_STATUS, Lifeline
 
 HANDOVER = Handover(1, 2, b"12345678", ["/app"], 4096, 1 << 20, 10.0, {"app": "demo:app"})
@@ -48,12 +48,15 @@ def launcher() -> Iterator[tuple[socket.socket, Lifeline]]:
 class Heard:
     """What a lifeline handed on."""
 
-    def __init__(self) -> None:
-        self.words: list[tuple[ToWorker, int]] = []
+    def __init__(self, lifeline: Lifeline) -> None:
+        self.words: list[tuple[ToWorker, Descriptor]] = []
+        self._lifeline = lifeline
         self.event = asyncio.Event()
 
-    def __call__(self, word: ToWorker, fd: int, arena: int) -> None:
-        self.words.append((word, fd))
+    def __call__(self, word: ToWorker) -> None:
+        carries = isinstance(word, (Joined, WriteEnd))
+        write_end = self._lifeline.take_descriptors()[0] if carries else Descriptor()
+        self.words.append((word, write_end))
         self.event.set()
 
     async def until(self, count: int) -> None:
@@ -88,7 +91,7 @@ def test_a_launcher_that_goes_before_its_handover_is_an_end_of_file(
 
 async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = launcher
-    heard = Heard()
+    heard = Heard(lifeline)
     lifeline.attach(heard)
     ends = [os.pipe() for _ in range(3)]
     words: list[tuple[ToWorker, int | None]] = [
@@ -107,11 +110,11 @@ async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[sock
     await heard.until(len(words))
     assert [word for word, _ in heard.words] == [word for word, _ in words]
     for (_, arrived), (_, sent) in zip(heard.words, words, strict=True):
-        assert (arrived >= 0) == (sent is not None)
+        assert (arrived.fd >= 0) == (sent is not None)
         if sent is not None:
-            assert os.fstat(arrived).st_ino == os.fstat(sent).st_ino
-            assert not os.get_inheritable(arrived)
-            descriptors.close(arrived)
+            assert os.fstat(arrived.fd).st_ino == os.fstat(sent).st_ino
+            assert not os.get_inheritable(arrived.fd)
+        arrived.close()
     for read_end, write_end in ends:
         os.close(read_end)
         os.close(write_end)
@@ -123,7 +126,7 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
     import resource
 
     ours, lifeline = launcher
-    heard = Heard()
+    heard = Heard(lifeline)
     lifeline.attach(heard)
     read_end, write_end = os.pipe()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -139,10 +142,10 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
     socket.send_fds(ours, [encode_word(WriteEnd(2))], [write_end])
     await heard.until(2)
     (first, missing), (second, arrived) = heard.words
-    assert (first, missing) == (Joined(Worker(8, 1, 2)), -1)
+    assert (first, missing.fd) == (Joined(Worker(8, 1, 2)), -1)
     assert second == WriteEnd(2)
-    assert os.fstat(arrived).st_ino == os.fstat(write_end).st_ino
-    descriptors.close(arrived)
+    assert os.fstat(arrived.fd).st_ino == os.fstat(write_end).st_ino
+    arrived.close()
     for fd in (read_end, write_end):
         os.close(fd)
 
@@ -151,7 +154,7 @@ async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_clo
     launcher: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = launcher
-    heard = Heard()
+    heard = Heard(lifeline)
     ended = asyncio.Event()
     lifeline.attach(heard)
     lifeline.on_eof(ended.set)
@@ -169,7 +172,7 @@ async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_clo
 
 async def test_the_end_counts_only_behind_the_last_word(launcher: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = launcher
-    heard = Heard()
+    heard = Heard(lifeline)
     ended: list[int] = []
     lifeline.attach(heard)
     lifeline.on_eof(lambda: ended.append(len(heard.words)))
@@ -196,7 +199,7 @@ def test_a_launcher_that_goes_with_words_unread_is_noticed(loop: str) -> None:
         ours, theirs = socket.socketpair()
         lifeline = Lifeline(theirs.detach())
         ended = asyncio.Event()
-        lifeline.attach(Heard())
+        lifeline.attach(Heard(lifeline))
         lifeline.on_eof(ended.set)
         lifeline.guard()
         lifeline.send(Beat())
@@ -220,7 +223,7 @@ async def test_what_the_launcher_is_too_busy_to_read_waits_and_arrives(
     launcher: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = launcher
-    lifeline.attach(Heard())
+    lifeline.attach(Heard(lifeline))
     count = 50_000
     for _ in range(count):
         lifeline.send(Beat())

@@ -351,8 +351,7 @@ async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_i
 
     monkeypatch.setattr(Lifeline, "send", listen)
     async with inprocess(2, has_arena=False) as (launcher, (leaver, stopped)):
-        reader = stopped.endpoint._reader
-        assert reader is not None
+        reader = stopped.endpoint.incoming._reader
         reader.pause()
         for _ in range(3):
             await leaver.ipc.send(stopped.pid, "nobody", bytes(1024 * 1024))

@@ -164,7 +164,7 @@ async def test_what_was_accepted_is_handled_before_the_lifespan_has_ended() -> N
 async def test_a_handler_that_never_ends_is_cancelled_at_the_drain_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgi_ipc.worker.endpoint.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
     alone_ipc = IPC()
     ended = asyncio.Event()
 

@@ -249,15 +249,14 @@ async def test_a_leave_that_is_cancelled_leaves_nothing_open_and_nothing_uncount
         for _ in range(2):
             leaver.ipc.send_nowait(a.pid, "note", bytes(MIB))
         go.set()
-        await until(lambda: endpoint.leaving)
+        await until(endpoint.departing.is_set)
         living.cancel()
         with pytest.raises(asyncio.CancelledError):
             await living
         assert leaver.ipc.stats().dropped == {"lost": 2}
         assert isinstance(writer, PipeWriter)
         assert not writer.is_open
-        assert endpoint._reader is not None
-        assert not endpoint._reader.is_open
+        assert not endpoint.incoming._reader.is_open
         launcher.bury(leaver, "drain_timeout")
         a.go_on_reading()
         await until(lambda: bool(told))

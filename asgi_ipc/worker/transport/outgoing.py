@@ -29,6 +29,7 @@ from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
 from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route, Ticket
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
 from asgi_ipc.worker.transport.peers import Members, Peer, Peers
 from asgi_ipc.worker.transport.pipes import PipeWriter
@@ -109,10 +110,10 @@ class Outgoing:
         me.writer = writer
         return writer
 
-    def connect(self, peer: Peer, fd: int) -> None:
+    def connect(self, peer: Peer, write_end: Descriptor) -> None:
         """The peer's write end has arrived; what has been accepted for it goes out."""
         peer.writer = PipeWriter(
-            self.loop, fd, peer.outbox, self._lock, self._on_written, lambda: self.lose(peer)
+            self.loop, write_end, peer.outbox, self._lock, self._on_written, lambda: self.lose(peer)
         )
         if peer.leaving:
             peer.writer.close_when_empty()

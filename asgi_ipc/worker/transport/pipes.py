@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
@@ -61,63 +61,53 @@ class PipeReader:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        fd: int,
+        pipe: Descriptor,
         on_bytes: Callable[[bytes, bool], None],
         on_eof: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._fd = fd
+        self._pipe = pipe
         self._on_bytes = on_bytes
         self._on_eof = on_eof
         self._reading = False
         self.read_bytes = 0
-        descriptors.register(self, fd)
 
     @property
     def is_open(self) -> bool:
         """Whether there may still be something to read."""
-        return self._fd >= 0
+        return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:
         """How many bytes lie in the pipe now; 0 when it is closed."""
-        return unread_bytes(self._fd) if self._fd >= 0 else 0
+        return unread_bytes(self._pipe.fd) if self._pipe.fd >= 0 else 0
 
     def resume(self) -> None:
         """Read whenever there is something to read."""
-        if self._fd >= 0 and not self._reading:
+        if self._pipe.fd >= 0 and not self._reading:
             self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
+            self._loop.add_reader(self._pipe.fd, self._readable)
 
     def pause(self) -> None:
         """Leave what comes in the pipe, so that the senders feel it."""
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._fd)
+            self._loop.remove_reader(self._pipe.fd)
 
     def read_rest(self) -> None:
         """Read what lies in the pipe, at once and for the last time; senders may not stop meanwhile."""
         self.pause()
         until = self.read_bytes + MAX_REST_BYTES
-        while self._fd >= 0 and self.read_bytes < until and self.unread_bytes():
+        while self._pipe.fd >= 0 and self.read_bytes < until and self.unread_bytes():
             self._readable()
 
     def close(self) -> None:
         """Close the read end; senders get EPIPE from now on."""
-        if self._fd >= 0:
-            self.pause()
-            with descriptors.changing_hands:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
-
-    def abandon(self) -> None:
-        """In a forked child: close, without touching the loop."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self.pause()
+        self._pipe.close()
 
     def _readable(self) -> None:
         try:
-            chunk = os.read(self._fd, READ_BYTES)
+            chunk = os.read(self._pipe.fd, READ_BYTES)
         except BlockingIOError:
             return
         if not chunk:
@@ -126,7 +116,7 @@ class PipeReader:
             return
         self.read_bytes += len(chunk)
         # A short read has emptied the pipe; a full one may have, by chance.
-        drained = len(chunk) < READ_BYTES or unread_bytes(self._fd) == 0
+        drained = len(chunk) < READ_BYTES or unread_bytes(self._pipe.fd) == 0
         self._on_bytes(chunk, drained)
 
 
@@ -140,14 +130,14 @@ class PipeWriter:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        fd: int,
+        pipe: Descriptor,
         outbox: Outbox,
         lock: Lock,
         on_written: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
         self._loop = loop
-        self._fd = fd
+        self._pipe = pipe
         self._outbox = outbox
         self._lock = lock
         self._on_written = on_written
@@ -157,20 +147,19 @@ class PipeWriter:
         self._contended = False
         self._again: asyncio.Handle | None = None
         self._closing = False
-        descriptors.register(self, fd)
 
     @property
     def is_open(self) -> bool:
         """Whether this still owns a write end."""
-        return self._fd >= 0
+        return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:
         """How many bytes lie in the pipe now, of whichever sender; 0 when this end is closed."""
-        return unread_bytes(self._fd) if self._fd >= 0 else 0
+        return unread_bytes(self._pipe.fd) if self._pipe.fd >= 0 else 0
 
     def flush(self) -> None:
         """Write what the outbox has, unless a wait for room is under way."""
-        if self._fd >= 0 and not self._waiting and self._again is None:
+        if self._pipe.fd >= 0 and not self._waiting and self._again is None:
             if self._wrote_fresh():
                 self._on_written()
                 if not self._closing:
@@ -186,7 +175,7 @@ class PipeWriter:
                 return False
             packet, messages = found
             try:
-                os.write(self._fd, packet)
+                os.write(self._pipe.fd, packet)
             except OSError:
                 # It is tried again where that is seen to.
                 return False
@@ -200,20 +189,11 @@ class PipeWriter:
 
     def close(self) -> None:
         """Close the write end now."""
-        if self._fd >= 0:
-            self._stop_waiting()
-            if self._again is not None:
-                self._again.cancel()
-                self._again = None
-            with descriptors.changing_hands:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
-
-    def abandon(self) -> None:
-        """In a forked child: close, without touching the loop."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._stop_waiting()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._pipe.close()
 
     def _write(self, burst: int) -> None:
         """Write up to `burst` packets; then wait, go on soon, or be done."""
@@ -229,7 +209,7 @@ class PipeWriter:
                     self.close()
                 return
             try:
-                os.write(self._fd, packet)
+                os.write(self._pipe.fd, packet)
             except BlockingIOError:
                 self._wait(lost_the_race=self._waiting and count == 0)
                 return
@@ -241,7 +221,7 @@ class PipeWriter:
                 outbox.written()
                 packet = outbox.next_packet()
             self._on_written()
-            if self._fd < 0:
+            if self._pipe.fd < 0:
                 return
         if not self._waiting:
             self._again = self._loop.call_soon(self._go_on)
@@ -257,7 +237,7 @@ class PipeWriter:
             self._again = self._loop.call_later(random.uniform(*RETRY_S), self._go_on)
         elif not self._waiting:
             self._waiting = True
-            self._loop.add_writer(self._fd, self._writable)
+            self._loop.add_writer(self._pipe.fd, self._writable)
 
     def _writable(self) -> None:
         self._write(BURST_AFTER_WAIT_PACKETS)
@@ -265,4 +245,4 @@ class PipeWriter:
     def _stop_waiting(self) -> None:
         if self._waiting:
             self._waiting = False
-            self._loop.remove_writer(self._fd)
+            self._loop.remove_writer(self._pipe.fd)

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from asgi_ipc.testing.serving import children, is_running
+from asgi_ipc.testing.child import children, is_running
 from tests.faults.belongings import Kept, descendants, inherited, links, named
 from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED

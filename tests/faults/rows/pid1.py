@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from asgi_ipc.testing.serving import children
+from asgi_ipc.testing.child import children
 from tests.faults.processes import name_inside, state_and_parent
 from tests.faults.trial import NotHereError, Row, Trial, as_ms, everywhere
 from tests.puppets import Puppets

@@ -15,7 +15,7 @@ from collections import Counter
 from functools import partial
 from typing import Final
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.oracle import Note, Verdict
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic

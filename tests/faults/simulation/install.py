@@ -18,9 +18,9 @@ from typing import Any
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
-from asgi_ipc.worker import descriptors, endpoint, lifeline, lifespan
+from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
-from asgi_ipc.worker.transport import outgoing, peers, pipes
+from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -53,13 +53,13 @@ def installed(
         for module in (descriptors, pipes, lifeline, lifespan, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
-        swap(stack, descriptors, _held=set())
+        swap(stack, descriptors, _open=set())
         swap(stack, lifeline, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, socket=sockets, READ_BYTES=bounds.word_read_bytes)
         swap(stack, process, _spawn=spawner(kernel, started), _size_pipe=lambda fd, wanted: wanted)
         swap(stack, launcher, Tracker=NoTracker)
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
-        swap(stack, endpoint, map_arena=arena_mapper(kernel))
+        swap(stack, arenas, map_arena=arena_mapper(kernel))
         swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)

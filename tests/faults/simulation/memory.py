@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from tests.faults.simulation.files import File
 from tests.faults.simulation.kernel import Kernel
 
@@ -31,7 +31,8 @@ class Mapped:
         self.memory.release()
 
     def give_back(self, unused: range) -> None:
-        self.memory[unused.start : unused.stop] = bytes(len(unused))
+        if unused:
+            self.memory[unused.start : unused.stop] = bytes(len(unused))
 
 
 def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]]:
@@ -47,15 +48,15 @@ def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]
     return make_arena
 
 
-def arena_mapper(kernel: Kernel) -> Callable[..., Mapped | None]:
+def arena_mapper(kernel: Kernel) -> Callable[..., Mapped]:
     """What stands for `map_arena` in a worker."""
 
-    def map_arena(fd: int, *, writable: bool, whose: int) -> Mapped | None:
-        if fd < 0:
-            return None
-        memory = kernel.enter().file(fd)
+    def map_arena(arena: Descriptor, *, writable: bool, whose: int) -> Mapped:
+        if arena.fd < 0:
+            return Mapped(memoryview(b""))
+        memory = kernel.enter().file(arena.fd)
         assert isinstance(memory, Memory)
-        descriptors.close(fd)
+        arena.close()
         content = memoryview(memory.content)
         return Mapped(content if writable else content.toreadonly())
 

@@ -82,11 +82,11 @@ class Probes:
     # --- the worker hears
 
     def _around_on_word(
-        self, on_word: Callable[[Endpoint, words.ToWorker, int, int], None]
-    ) -> Callable[[Endpoint, words.ToWorker, int, int], None]:
-        def hear(endpoint: Endpoint, word: words.ToWorker, fd: int, arena_fd: int) -> None:
+        self, on_word: Callable[[Endpoint, words.ToWorker], None]
+    ) -> Callable[[Endpoint, words.ToWorker], None]:
+        def hear(endpoint: Endpoint, word: words.ToWorker) -> None:
             program = self._world.running()
-            self._world.note("hears %s, with descriptor %d", word, fd)
+            self._world.note("hears %s", word)
             match word:
                 case words.Welcome(members):
                     program.is_welcome = True
@@ -105,7 +105,7 @@ class Probes:
                     program.gone[generation] = reason
                     program.owed.discard(generation)
                     self._look_for_death(program, generation)
-            on_word(endpoint, word, fd, arena_fd)
+            on_word(endpoint, word)
 
         return hear
 

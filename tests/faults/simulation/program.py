@@ -17,6 +17,7 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.words import Ready, Retiring
 from asgi_ipc.worker import lifeline as lifeline_module
 from asgi_ipc.worker.assignment import Assignment
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Settings
 from tests.faults.simulation.app import App
 from tests.faults.simulation.files import SocketEnd
@@ -146,7 +147,9 @@ class Program:
         )
         me = Worker(self.process.pid, handover.slot, handover.generation)
         self.heard_of[self.generation] = me
-        self.assignment = Assignment(lifeline, self.pipe_fd, me, settings, self.arena_fd)
+        self.assignment = Assignment(
+            lifeline, Descriptor(self.pipe_fd), Descriptor(self.arena_fd), me, settings
+        )
         self.loop.create_task(self._main(), context=Context())
 
     async def _main(self) -> None:

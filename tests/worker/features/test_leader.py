@@ -409,8 +409,7 @@ async def test_a_lifespan_that_is_cancelled_while_its_tasks_end_closes_everythin
         living.cancel()
         with pytest.raises(asyncio.CancelledError):
             await living
-        assert endpoint._reader is not None
-        assert not endpoint._reader.is_open
+        assert not endpoint.incoming._reader.is_open
         assert launcher.relay._leadership.leader == b.worker.generation
         gate.set()
         await until(lambda: not endpoint.leading.running)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import Note
 from tests.faults.traffic import RESTARTED, Listener
 from tests.serving import DEADLINE_S, Server, eventually, serving

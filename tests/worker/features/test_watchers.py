@@ -195,7 +195,8 @@ async def test_a_newcomer_is_told_of_before_its_first_message_even_if_that_comes
         # The word is on the lifeline, and the packet in hand, before the loop turns.
         socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
         payload = join_batch([encode_message("note", "first", 1000)])
-        a.endpoint._on_bytes(encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload), True)
+        packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
+        a.endpoint.incoming._on_bytes(packet, True)
         await until(lambda: len(told) == 2)
         assert told == [("join", newcomer.worker), ("note", "first")]
         os.close(read_end)

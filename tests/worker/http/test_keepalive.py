@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.faults.keeping import Pause, Tally, raw
 from tests.serving import DEADLINE_S, Server, eventually, free_port, listens, serving, started
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.faults.processes import of_session, watching
 from tests.serving import Server, eventually, free_port, listens, serving, started
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from asgi_ipc.testing.serving import is_running
+from asgi_ipc.testing.child import is_running
 from tests.apps.signalled import masks
 from tests.serving import Server, eventually, free_port, listens, serving, started
 

@@ -10,6 +10,7 @@ import pytest
 
 from asgi_ipc.launcher.process import make_arena
 from asgi_ipc.wire.arena import ARENA_BYTES
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
@@ -17,10 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux'
 
 def both() -> tuple[Mapping, Mapping]:
     own_fd, others_fd = make_arena()
-    own, others = map_arena(own_fd, writable=True, whose=1), map_arena(others_fd, writable=False, whose=1)
-    assert own is not None
-    assert others is not None
-    return own, others
+    own = map_arena(Descriptor(own_fd), writable=True, whose=1)
+    return own, map_arena(Descriptor(others_fd), writable=False, whose=1)
 
 
 def test_what_the_owner_writes_the_others_read_and_can_not_change() -> None:
@@ -39,14 +38,19 @@ def test_the_others_descriptor_can_not_be_mapped_for_writing_and_nobody_can_cut_
     own_fd, others_fd = make_arena()
     with pytest.raises(PermissionError):
         os.ftruncate(own_fd, 0)
-    assert map_arena(others_fd, writable=True, whose=1) is None
+    mapping = map_arena(Descriptor(others_fd), writable=True, whose=1)
+    assert not mapping.memory
+    mapping.close()
     os.close(own_fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(others_fd)
 
 
 def test_without_an_arena_there_is_nothing_to_map() -> None:
-    assert map_arena(-1, writable=False, whose=1) is None
+    mapping = map_arena(Descriptor(), writable=False, whose=1)
+    assert not mapping.memory
+    mapping.give_back(range(10, 20))
+    mapping.close()
 
 
 def test_memory_is_given_back_and_reads_as_zeros() -> None:

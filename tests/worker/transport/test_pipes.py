@@ -13,6 +13,7 @@ import uvloop
 from asgi_ipc.wire.outbox import Budget, Outbox, Route
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker import descriptors
+from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
 
 COOKIE = b"12345678"
@@ -47,7 +48,7 @@ class Sender:
         self.written = 0
         self.broken = 0
         self.writer = PipeWriter(
-            asyncio.get_running_loop(), fd, self.outbox, Lock(), self._on_written, self._on_broken
+            asyncio.get_running_loop(), Descriptor(fd), self.outbox, Lock(), self._on_written, self._on_broken
         )
 
     def _on_written(self) -> None:
@@ -66,7 +67,7 @@ class Receiver:
         self.drained: list[bool] = []
         self.eof = asyncio.Event()
         self.eofs = 0
-        self.reader = PipeReader(asyncio.get_running_loop(), fd, self._on_bytes, self._on_eof)
+        self.reader = PipeReader(asyncio.get_running_loop(), Descriptor(fd), self._on_bytes, self._on_eof)
 
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
         self.drained.append(drained)

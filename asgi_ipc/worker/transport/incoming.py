@@ -1,0 +1,149 @@
+"""Incoming: the receiving half of an endpoint. Bytes become packets, packets become messages.
+
+Law: it reads this worker's pipe and its loopback, drops and counts packets
+that don't belong here, and hands messages on in the order of their arrival.
+It knows nothing of handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from asgi_ipc.wire.batch import Message, Reassembler
+from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.worker.descriptors import Descriptor
+from asgi_ipc.worker.transport.arenas import Arenas
+from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.pipes import PipeReader
+
+# The messages of one packet: their sender, and their average size in bytes if they are large, else 0.
+Deliver = Callable[[Peer, list[Message], int], None]
+
+
+class Incoming:
+    """Reads what members send to this worker, `me` among them. Starts paused.
+
+    `deliver` gets the messages of each packet. `catch_up` reads the lifeline: it is called for a packet of
+    an unknown sender, since the word that names a sender is written before its first packet.
+
+    Attributes:
+        arenas: the shared memory that large messages are read from.
+        eof: set when no other worker holds a write end of the pipe any more.
+    """
+
+    def __init__(
+        self,
+        me: Peer,
+        outgoing: Outgoing,
+        pipe: Descriptor,
+        arena: Descriptor,
+        cookie: bytes,
+        max_packet_bytes: int,
+        max_message_bytes: int,
+        deliver: Deliver,
+        catch_up: Callable[[], None],
+    ) -> None:
+        self._me = me.worker.generation
+        self._peers = outgoing.peers
+        self._deliver = deliver
+        self._catch_up = catch_up
+        self._parser = PacketParser(cookie, max_packet_bytes)
+        self._loopback_parser = PacketParser(cookie, max_packet_bytes)
+        self._reassembler = Reassembler(max_message_bytes)
+        self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
+        self._stale = 0
+        # Callbacks, each with the number of bytes after which it is due; and how many bytes have been taken.
+        self._marks: deque[tuple[int, Callable[[], None]]] = deque()
+        self._taken_bytes = 0
+        self.eof = asyncio.Event()
+        self._reader = PipeReader(outgoing.loop, pipe, self._on_bytes, self._on_eof)
+        if not self._reader.is_open:
+            self.eof.set()
+        self._loopback = outgoing.loop_back(me, self._on_loopback)
+
+    def pause(self) -> None:
+        """Leave the messages where they are, so that their senders feel it."""
+        self._reader.pause()
+        self._loopback.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._reader.resume()
+        self._loopback.resume()
+
+    def when_read(self, callback: Callable[[], None]) -> None:
+        """Call back when all bytes that lie in the pipe now have been read, and their messages handed on."""
+        self._marks.append((self._reader.read_bytes + self._reader.unread_bytes(), callback))
+        self._pass_marks()
+
+    def forget(self, generation: int) -> None:
+        """The last byte of that sender has been read: drop an unfinished message and unmap its arena."""
+        self._reassembler.forget(generation)
+        self.arenas.detach(generation)
+
+    def close(self) -> None:
+        """Read what lies in the pipe for the last time, and close everything."""
+        # Nothing of it is handled, but the dispatcher counts it.
+        self._reader.read_rest()
+        self._reader.close()
+        self._reassembler.close()
+        self.arenas.close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies in the pipe, and no callback of `when_read` waits."""
+        return not self._marks and not self._reader.unread_bytes()
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes of large messages that are not complete."""
+        return self._reassembler.partial_bytes
+
+    def dropped(self) -> dict[str, int]:
+        """Packets and messages that were dropped here, by reason; see Stats."""
+        drops = self._reassembler.drops
+        skips = self._parser.skips + self._loopback_parser.skips
+        return {**drops, "stale": self._stale, "corrupt": drops.get("corrupt", 0) + skips}
+
+    # --- bytes to messages
+
+    def _on_bytes(self, chunk: bytes, drained: bool) -> None:
+        self._take_packets(self._parser, chunk, drained)
+        self._taken_bytes += len(chunk)
+        if self._marks:
+            self._pass_marks()
+
+    def _on_loopback(self, packet: bytes) -> None:
+        self._take_packets(self._loopback_parser, packet, True)
+
+    def _on_eof(self) -> None:
+        self.eof.set()
+        self._pass_marks()
+
+    def _pass_marks(self) -> None:
+        # Word of a death may come between two packets of one read: then it waits for the rest of them.
+        while self._marks and (self._marks[0][0] <= self._taken_bytes or not self._reader.is_open):
+            _, callback = self._marks.popleft()
+            callback()
+
+    def _take_packets(self, parser: PacketParser, chunk: bytes, drained: bool) -> None:
+        reassembler = self._reassembler
+        for packet in parser.feed(chunk, drained=drained):
+            peer = self._peers.find(packet.sender)
+            if peer is None:
+                self._catch_up()
+                peer = self._peers.find(packet.sender)
+            if peer is None or packet.receiver != self._me:
+                self._stale += 1
+                continue
+            messages = reassembler.accept(packet)
+            if messages:
+                self._deliver(peer, messages, reassembler.each_bytes)
+                # Kept, they would live while the next are decoded: with two large messages at a time the C
+                # library gives the heap's end back and takes it again for each (docs/decisions/0009).
+                del messages
+        if reassembler.fetched or reassembler.copied:
+            self.arenas.settle()
