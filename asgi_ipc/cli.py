@@ -7,7 +7,6 @@ those of the installed version, with its help and its environment variables.
 from __future__ import annotations
 
 import copy
-import select
 import shlex
 import sys
 from typing import Any, Final
@@ -19,20 +18,19 @@ from uvicorn.main import main as uvicorn_command
 
 from asgi_ipc import NEEDS_UNIX, __version__, places
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF
 from asgi_ipc.frozen import become_worker
 
 if sys.platform == "win32":
     raise SystemExit(NEEDS_UNIX)
 
-from asgi_ipc.launcher.serve import OwnOptions, serve
-
-_DEFAULTS: Final = OwnOptions()
+from asgi_ipc.launcher.serve import serve
 
 _OWN: Final[list[click.Parameter]] = [
     click.Option(
         ["--drain-timeout"],
         type=float,
-        default=_DEFAULTS.drain_timeout,
+        default=DEFAULTS.drain_timeout,
         show_default=True,
         metavar="SECONDS",
         help="How long a leaving worker may take to deliver and handle its messages.",
@@ -40,7 +38,7 @@ _OWN: Final[list[click.Parameter]] = [
     click.Option(
         ["--exit-timeout"],
         type=float,
-        default=_DEFAULTS.exit_timeout,
+        default=DEFAULTS.exit_timeout,
         show_default=True,
         metavar="SECONDS",
         help="How long a worker that has left waits for threads and pools of the app before it ends.",
@@ -55,7 +53,7 @@ _OWN: Final[list[click.Parameter]] = [
     click.Option(
         ["--max-message-bytes"],
         type=int,
-        default=_DEFAULTS.max_message_bytes,
+        default=DEFAULTS.max_message_bytes,
         show_default=True,
         metavar="BYTES",
         help="The largest message, encoded.",
@@ -63,10 +61,10 @@ _OWN: Final[list[click.Parameter]] = [
     click.Option(
         ["--max-packet-bytes"],
         type=int,
-        default=_DEFAULTS.max_packet_bytes,
+        default=DEFAULTS.max_packet_bytes,
         show_default=True,
         metavar="BYTES",
-        help=f"The largest packet; at most the system's PIPE_BUF ({getattr(select, 'PIPE_BUF', 512)}).",
+        help=f"The largest packet; at most the system's PIPE_BUF ({PIPE_BUF}).",
     ),
     click.Option(
         ["--pipe-bytes"],
@@ -90,7 +88,7 @@ _OWN: Final[list[click.Parameter]] = [
     click.Option(
         ["--wrap"],
         is_flag=True,
-        default=_DEFAULTS.wrap,
+        default=DEFAULTS.wrap,
         help="Enter ipc.lifespan for an app that does not do so itself; as ipc.wrap(app).",
     ),
     # For programs that start a server for themselves, as the test kit does.

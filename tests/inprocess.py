@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from asgi_ipc.fleet import words
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.testing import inprocess
-from asgi_ipc.worker.endpoint import Settings
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
 
-settings = partial(inprocess.settings, cookie=COOKIE)
+settings = partial(Settings, cookie=COOKIE)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from asgi_ipc.fleet.settings import BEAT_S, beat_s
+
 # A process that dies this soon after it was ready has not really been so.
 EARLY_DEATH_S: Final = 1.0
 
@@ -17,14 +19,7 @@ EARLY_DEATH_S: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 
-# Three missed beats, and a bit, show as a stall well within the promised 5 s;
-# more often would wake idle workers for nothing.
-BEAT_S: Final = 1.0
 STALLED_AFTER_S: Final = 3.5 * BEAT_S
-
-# An operator who loses patience sooner has four beats judged all the same: the
-# loop of a busy worker may well be late for one.
-BEATS_OF_A_HANG: Final = 4
 
 # One Ctrl-C may reach the launcher as two kinds of signal: the terminal's to the
 # whole group, and what a wrapper makes of its own. A person who means "at
@@ -71,14 +66,9 @@ class Policy:
     signals_come_twice: bool = False
 
     @property
-    def beat_s(self) -> float:
-        """How often each worker is to beat, in seconds."""
-        return BEAT_S if self.hang_timeout_s is None else min(BEAT_S, self.hang_timeout_s / BEATS_OF_A_HANG)
-
-    @property
     def stalled_after_s(self) -> float:
         """So long after its last beat a worker counts as stalled, in seconds."""
-        return STALLED_AFTER_S / BEAT_S * self.beat_s
+        return STALLED_AFTER_S / BEAT_S * beat_s(self.hang_timeout_s)
 
 
 @dataclass(slots=True)

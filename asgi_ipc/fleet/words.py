@@ -14,7 +14,7 @@ import msgspec
 
 from asgi_ipc.fleet.claims import Scope
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.slots import BEAT_S
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.printable import printable
 
 _LENGTH: Final = struct.Struct("<I")
@@ -47,28 +47,32 @@ class Kin(msgspec.Struct, frozen=True):
     sentinel_fd: int
 
 
+class Interpreter(msgspec.Struct, frozen=True):
+    """What a worker's interpreter takes over from the launcher's. The texts are as `encodable` makes them.
+
+    Attributes:
+        sys_path: where modules are looked for.
+        argv: what the app finds in `sys.argv`.
+        signal_mask: the signals that were blocked before the server started; children of a worker get it.
+    """
+
+    sys_path: list[Any]
+    argv: list[Any] = []
+    signal_mask: list[int] = []
+
+
 class Handover(_Word, frozen=True):
     """First of all: what a newborn process is given before it imports anything of the app.
 
     Attributes:
-        sys_path, uvicorn, argv: as `texts.carried` makes them; argv is what the app finds in `sys.argv`.
-        beat_s: how often the worker's event loop says that it turns, in seconds.
+        uvicorn: the arguments of its Config, as `encodable` makes them.
     """
 
     slot: int
     generation: int
-    cookie: bytes
-    sys_path: list[Any]
-    max_packet_bytes: int
-    max_message_bytes: int
-    drain_timeout_s: float
+    settings: Settings
+    interpreter: Interpreter
     uvicorn: dict[str, Any]
-    wrap: bool = False
-    exit_timeout_s: float = 2.0
-    # The signals that the starter of the server had blocked; the children of the workers get this mask.
-    signal_mask: list[int] = []
-    argv: list[Any] = []
-    beat_s: float = BEAT_S
     kin: Kin | None = None
 
 
@@ -223,8 +227,41 @@ ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | 
 ToRelay: TypeAlias = Resigned | Claim | Release
 ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
 
+# The only extension on a lifeline: a text that is no UTF-8. Messages have none.
+_TEXT: Final = 1
+
+
+def encodable(value: Any) -> Any:
+    """Plain data as a word can carry it. The other side decodes it to the same, but tuples to lists.
+
+    A path or an argument that is no UTF-8 has lone surrogates in Python (PEP 383), and MessagePack's text
+    is UTF-8.
+    """
+    match value:
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return msgspec.msgpack.Ext(_TEXT, value.encode(errors="surrogatepass"))
+            return value
+        case dict():
+            return {key: encodable(each) for key, each in value.items()}
+        case list() | tuple():
+            return [encodable(each) for each in value]
+        case _:
+            return value
+
+
+def _decode_text(code: int, data: memoryview) -> str:
+    if code != _TEXT:
+        raise msgspec.DecodeError(f"extension {code}")
+    return bytes(data).decode(errors="surrogatepass")
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+_TO_WORKER: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(
+    ToWorker, ext_hook=_decode_text
+)
 _TO_LAUNCHER: Final[msgspec.msgpack.Decoder[ToLauncher]] = msgspec.msgpack.Decoder(ToLauncher)
 
 

@@ -16,9 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, assert_never
-
-from msgspec import structs
+from typing import Any, Final, assert_never
 
 from asgi_ipc import multiprocess
 from asgi_ipc.fleet import words
@@ -51,6 +49,7 @@ from asgi_ipc.fleet.events import (
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
@@ -78,18 +77,16 @@ class Run:
     Attributes:
         policy: how many, and when to lose patience.
         sockets: the listening sockets, bound already.
-        handover: everything of the handover that is the same for all.
-        pipe_bytes: the capacity to ask for; None: the system's default.
+        settings, interpreter, uvicorn: the same for all in the handover.
         changes: what asks for a restart besides signals (`--reload`), as lines for the log.
-        starter: a pipe whose end of file asks for a stop; None: only signals do.
     """
 
     policy: Policy
     sockets: Sequence[socket.socket]
-    handover: Callable[[int, int], words.Handover]
-    pipe_bytes: int | None = None
+    settings: Settings
+    interpreter: words.Interpreter
+    uvicorn: dict[str, Any]
     changes: Callable[[], AsyncIterator[str]] | None = None
-    starter: int | None = None
 
 
 class Launcher:
@@ -103,15 +100,16 @@ class Launcher:
         self._events: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._status: int | None = None
-        self._pipe_watch = PipeWatch(run.pipe_bytes)
+        self._pipe_watch = PipeWatch(run.settings.pipe_bytes)
 
     async def run(self) -> int:
         """Start the workers and keep them until a signal or their failure ends it."""
         self._loop = asyncio.get_running_loop()
         self._listen_to_signals()
         self._tracker = Tracker()
-        if self._run.starter is not None:
-            self._loop.add_reader(self._run.starter, self._hear_starter, self._run.starter)
+        starter = self._run.settings.stop_at_eof
+        if starter is not None:
+            self._loop.add_reader(starter, self._hear_starter, starter)
         watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
         self._post(Begin())
         try:
@@ -123,8 +121,8 @@ class Launcher:
                 await asyncio.gather(watching, return_exceptions=True)
             self._stop_listening()
             self._tracker.close()
-            if self._run.starter is not None:
-                self._loop.remove_reader(self._run.starter)
+            if starter is not None:
+                self._loop.remove_reader(starter)
         return self._status
 
     # --- the loop
@@ -198,10 +196,11 @@ class Launcher:
     # --- children
 
     def _start(self, generation: int, slot: int, restart_round: int) -> None:
+        run = self._run
         try:
             kin = words.Kin(multiprocess.for_children(), f"SpawnProcess-{generation}", *self._tracker.fds())
             inherited = (kin.tracker_fd, kin.sentinel_fd)
-            process = WorkerProcess(generation, self._run.sockets, self._run.pipe_bytes, inherited)
+            process = WorkerProcess(generation, run.sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
             self._post(
                 WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
@@ -211,7 +210,9 @@ class Launcher:
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
         self._relay.connect(Worker(process.pid, slot, generation), restart_round)
-        self._relay.tell(generation, structs.replace(self._run.handover(slot, generation), kin=kin))
+        self._relay.tell(
+            generation, words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin)
+        )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
         self._post(WorkerStarted(generation, process.pid))
 

@@ -23,10 +23,17 @@ from uvicorn.config import HTTP_PROTOCOLS, INTERFACES, LIFESPAN, LOG_LEVELS, LOO
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.settings import PIPE_BUF, Settings
+from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
+from asgi_ipc.wire.packet import MIN_PACKET_BYTES
 
 # The largest C int and C long long: the kernel and an event loop take no larger number.
 _INT: Final = 2**31 - 1
 _LONG: Final = 2**63 - 1
+
+# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
+MIN_HANG_TIMEOUT_S: Final = 2.0
+MAX_TIMEOUT_S: Final = 86_400.0
 
 # From where on, and up to where, each has a meaning. With 0 `limit_concurrency` refuses every request, and
 # `limit_max_requests` ends a worker before its first.
@@ -84,6 +91,28 @@ def check(theirs: Mapping[str, Any]) -> None:
     if "fd" in given and given.get("uds") is None:
         _check_descriptor(given["fd"])
     _check_tls(given)
+
+
+def check_own(own: Settings) -> None:
+    """Raises LauncherError for the first of our own options that has no meaning."""
+    if not isinstance(own.wrap, bool):
+        raise LauncherError(f"wrap is True or False, not {own.wrap!r}")
+    check_range("drain_timeout", own.drain_timeout, 0.0, MAX_TIMEOUT_S)
+    check_range("exit_timeout", own.exit_timeout, 0.0, MAX_TIMEOUT_S)
+    if own.worker_hang_timeout is not None:
+        check_hang_timeout("worker_hang_timeout", own.worker_hang_timeout)
+    # An outbox must take the largest message when it is empty.
+    check_range("max_message_bytes", own.max_message_bytes, 1024, MAX_OUTBOX_BYTES, whole=True)
+    check_range("max_packet_bytes", own.max_packet_bytes, MIN_PACKET_BYTES, PIPE_BUF, whole=True)
+    if own.pipe_bytes is not None:
+        check_range("pipe_bytes", own.pipe_bytes, 4096, 1024 * 1024, whole=True)
+    if own.stop_at_eof is not None:
+        check_range("stop_at_eof", own.stop_at_eof, 0, _INT, whole=True)
+
+
+def check_hang_timeout(name: str, seconds: float) -> None:
+    """Raises LauncherError unless the option of that name is a time in which a hang can be told."""
+    check_range(name, seconds, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:

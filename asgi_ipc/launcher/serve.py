@@ -13,13 +13,10 @@ import difflib
 import inspect
 import os
 import secrets
-import select
 import signal
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,17 +27,16 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.fleet.texts import carried
-from asgi_ipc.fleet.words import Handover
+from asgi_ipc.fleet.words import Interpreter, encodable
 from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
-from asgi_ipc.launcher.options import check, check_range, check_workers, configured
+from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
 from asgi_ipc.loggers import LastingLogger
-from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
-from asgi_ipc.wire.packet import COOKIE_BYTES, MIN_PACKET_BYTES
+from asgi_ipc.wire.packet import COOKIE_BYTES
 
 logger = LastingLogger("uvicorn.error")
 
@@ -53,59 +49,10 @@ MAX_WORKERS: Final = 512
 # its exit timeout, and this for the app's own shutdown.
 SHUTDOWN_MARGIN_S: Final = 10.0
 
-# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
-MIN_HANG_TIMEOUT_S: Final = 2.0
-MAX_TIMEOUT_S: Final = 86_400.0
-
 # What only the parent needs; workers don't watch files and don't have workers.
 _PARENT_ONLY: Final = frozenset(
     {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "app_dir"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class OwnOptions:
-    """The options that uvicorn does not have.
-
-    Attributes:
-        drain_timeout: seconds that a leaving worker may take to deliver and handle its messages.
-        exit_timeout: seconds that its process may take after that to end by itself.
-        worker_hang_timeout: replace a worker whose event loop has stood still so long; None: never.
-        max_message_bytes: the largest encoded message.
-        max_packet_bytes: the largest packet, at most the system's PIPE_BUF.
-        pipe_bytes: the capacity to ask for each pipe; None: the system's default.
-        uds_mode: the mode of the socket's file (`uds`), as octal digits or a number; None: that of the file
-            that it replaces, or 666.
-        uds_owner: whose it is to be, as USER, USER:GROUP or :GROUP, names or numbers; None: this user's.
-        wrap: put `ipc.wrap` around the app.
-        stop_at_eof: the descriptor of a pipe or socket whose end of file is one stop; None: only signals are.
-    """
-
-    drain_timeout: float = 10.0
-    exit_timeout: float = 2.0
-    worker_hang_timeout: float | None = None
-    max_message_bytes: int = 16 * 1024 * 1024
-    max_packet_bytes: int = getattr(select, "PIPE_BUF", 512)
-    pipe_bytes: int | None = None
-    uds_mode: str | int | None = None
-    uds_owner: str | None = None
-    wrap: bool = False
-    stop_at_eof: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.wrap, bool):
-            raise LauncherError(f"wrap is True or False, not {self.wrap!r}")
-        check_range("drain_timeout", self.drain_timeout, 0.0, MAX_TIMEOUT_S)
-        check_range("exit_timeout", self.exit_timeout, 0.0, MAX_TIMEOUT_S)
-        if self.worker_hang_timeout is not None:
-            _check_hang_timeout("worker_hang_timeout", self.worker_hang_timeout)
-        # An outbox must take the largest message when it is empty.
-        check_range("max_message_bytes", self.max_message_bytes, 1024, MAX_OUTBOX_BYTES, whole=True)
-        check_range("max_packet_bytes", self.max_packet_bytes, MIN_PACKET_BYTES, select.PIPE_BUF, whole=True)
-        if self.pipe_bytes is not None:
-            check_range("pipe_bytes", self.pipe_bytes, 4096, 1024 * 1024, whole=True)
-        if self.stop_at_eof is not None:
-            check_range("stop_at_eof", self.stop_at_eof, 0, 2**31 - 1, whole=True)
 
 
 def serve(
@@ -137,29 +84,40 @@ def serve(
         logger.error("%s", error)
         return STARTUP_FAILURE
     try:
-        given_argv = carried(list(sys.argv if argv is None else argv))
-        return _run(config, own, for_workers, given_argv, listener.socket)
+        interpreter = Interpreter(
+            sys_path=encodable(sys.path),
+            argv=encodable(list(sys.argv if argv is None else argv)),
+            signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        )
+        changes = partial(_changes, config) if config.should_reload else None
+        run = Run(_policy(config, own, count), [listener.socket], own, interpreter, for_workers, changes)
+        logger.info("Started parent process [%d]", os.getpid())
+        status = asyncio.run(_launch(run))
+        logger.info("Stopping parent process [%d]", os.getpid())
+        return status
     finally:
         listener.close()
 
 
-def _split(options: Mapping[str, Any]) -> tuple[OwnOptions, dict[str, Any]]:
-    names = {field.name for field in fields(OwnOptions)}
+def _split(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     known = inspect.signature(uvicorn.Config.__init__).parameters
-    theirs = {name: value for name, value in options.items() if name not in names}
+    theirs = {name: value for name, value in options.items() if name not in OPTIONS}
     for name, value in theirs.items():
         if name not in known and name != "app_dir":
-            near = difflib.get_close_matches(name, [*names, *known.keys() - {"self", "app"}], n=1)
+            near = difflib.get_close_matches(name, [*OPTIONS, *known.keys() - {"self", "app"}], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise LauncherError(f"there is no option {name!r}{hint}")
         if isinstance(value, os.PathLike):
             theirs[name] = os.fspath(value)
     # Under uvicorn this ends a worker that does not answer; so it does here.
     if theirs.get("timeout_worker_healthcheck") is not None:
-        _check_hang_timeout("timeout_worker_healthcheck", theirs["timeout_worker_healthcheck"])
+        check_hang_timeout("timeout_worker_healthcheck", theirs["timeout_worker_healthcheck"])
         if options.get("worker_hang_timeout") is None:
             options = {**options, "worker_hang_timeout": theirs["timeout_worker_healthcheck"]}
-    return OwnOptions(**{name: options[name] for name in names & options.keys()}), theirs
+    given = {name: options[name] for name in OPTIONS & options.keys()}
+    own = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), **given)
+    check_own(own)
+    return own, theirs
 
 
 def _configure(app: str, workers: int | None, theirs: dict[str, Any]) -> tuple[uvicorn.Config, int]:
@@ -197,20 +155,18 @@ def _for_workers(theirs: dict[str, Any]) -> dict[str, Any]:
     for_workers = {}
     for name in theirs.keys() - _PARENT_ONLY:
         try:
-            for_workers[name] = carried(theirs[name])
+            for_workers[name] = encodable(theirs[name])
             msgspec.msgpack.encode(for_workers[name])
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise LauncherError(f"option {name!r} can't be handed to a worker process: {error}") from error
     return for_workers
 
 
-def _run(
-    config: uvicorn.Config, own: OwnOptions, for_workers: dict[str, Any], argv: list[Any], sock: socket.socket
-) -> int:
+def _policy(config: uvicorn.Config, own: Settings, count: int) -> Policy:
     graceful_s = config.timeout_graceful_shutdown
     leave_s = own.drain_timeout + own.exit_timeout
-    policy = Policy(
-        workers=for_workers["workers"],
+    return Policy(
+        workers=count,
         hang_timeout_s=own.worker_hang_timeout,
         stop_timeout_s=None if graceful_s is None else graceful_s + leave_s + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
@@ -220,25 +176,6 @@ def _run(
         # A program in one file has a parent that unpacks it, waits, and hands on each signal.
         signals_come_twice=frozen.IS_FROZEN,
     )
-    handover = partial(
-        Handover,
-        cookie=secrets.token_bytes(COOKIE_BYTES),
-        sys_path=carried(list(sys.path)),
-        max_packet_bytes=own.max_packet_bytes,
-        max_message_bytes=own.max_message_bytes,
-        drain_timeout_s=own.drain_timeout,
-        exit_timeout_s=own.exit_timeout,
-        signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
-        uvicorn=for_workers,
-        wrap=own.wrap,
-        argv=argv,
-        beat_s=policy.beat_s,
-    )
-    changes = partial(_changes, config) if config.should_reload else None
-    logger.info("Started parent process [%d]", os.getpid())
-    status = asyncio.run(_launch(Run(policy, [sock], handover, own.pipe_bytes, changes, own.stop_at_eof)))
-    logger.info("Stopping parent process [%d]", os.getpid())
-    return status
 
 
 async def _launch(run: Run) -> int:
@@ -273,7 +210,3 @@ def _shown(path: Path) -> str:
         return repr(str(path.relative_to(Path.cwd())))
     except ValueError:
         return repr(str(path))
-
-
-def _check_hang_timeout(name: str, value: Any) -> None:
-    check_range(name, value, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
@@ -21,32 +19,20 @@ from typing import Final, Generic, TypeVar
 from asgi_ipc.fleet import words
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.process import READ_BYTES, make_arena
-from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.ipc import IPC
 from asgi_ipc.worker.lifeline import Lifeline
-from asgi_ipc.worker.lifespan import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_MAX_MESSAGE_BYTES, Lifespan
+from asgi_ipc.worker.lifespan import Lifespan
 from asgi_ipc.worker.transport.pipes import unread_bytes
 
 # The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
 # mistake, meets nobody.
 FIRST_PID: Final = 10_000_001
-
-
-def settings(
-    *,
-    cookie: bytes | None = None,
-    max_packet_bytes: int = select.PIPE_BUF,
-    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
-    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S,
-) -> Settings:
-    """What the members of a run agree on; as of `asgi-ipc serve`, with a cookie of its own."""
-    cookie = secrets.token_bytes(COOKIE_BYTES) if cookie is None else cookie
-    return Settings(cookie, max_packet_bytes, max_message_bytes, drain_timeout_s)
 
 
 # Which IPC a member's lifespan acts for in this context.

@@ -7,14 +7,16 @@ Law: what a test may do to a fleet, in users' words. How it is done is
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from asgi_ipc import IPC, NEEDS_UNIX, LauncherError, NotRunningError
+from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
+from asgi_ipc.wire.packet import COOKIE_BYTES
 
 if TYPE_CHECKING:
     from asgi_ipc.testing.inprocess import Launcher, Member
@@ -174,8 +176,8 @@ async def fleet(
     size: int,
     *,
     like: IPC | None = None,
-    drain_timeout: float = 10.0,
-    max_message_bytes: int = 16 * 1024 * 1024,
+    drain_timeout: float = DEFAULTS.drain_timeout,
+    max_message_bytes: int = DEFAULTS.max_message_bytes,
     max_packet_bytes: int | None = None,
 ) -> AsyncIterator[Members]:
     """A fleet of `size` members in this process and on this loop: `async with fleet(3) as (a, b, c):`.
@@ -202,17 +204,16 @@ async def fleet(
     if like is not None and like._own.is_entered:
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
     # Imported here: whoever has pytest loads its plugin, and with it this package, in every test run.
-    from asgi_ipc.launcher.serve import OwnOptions
-    from asgi_ipc.testing.inprocess import Launcher, Member, let_act, settings
+    from asgi_ipc.launcher.options import check_own
+    from asgi_ipc.testing.inprocess import Launcher, Member, let_act
 
-    own = OwnOptions(drain_timeout=drain_timeout, max_message_bytes=max_message_bytes)
-    if max_packet_bytes is not None:
-        own = replace(own, max_packet_bytes=max_packet_bytes)
-    run = settings(
-        max_packet_bytes=own.max_packet_bytes,
-        max_message_bytes=own.max_message_bytes,
-        drain_timeout_s=own.drain_timeout,
+    run = Settings(
+        cookie=secrets.token_bytes(COOKIE_BYTES),
+        drain_timeout=drain_timeout,
+        max_message_bytes=max_message_bytes,
+        max_packet_bytes=PIPE_BUF if max_packet_bytes is None else max_packet_bytes,
     )
+    check_own(run)
     if like is not None:
         let_act(like)
     launcher = Launcher(partial(Member, run=run, like=like))

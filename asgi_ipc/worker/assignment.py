@@ -13,11 +13,12 @@ from typing import Final
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
-from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
 
@@ -38,9 +39,7 @@ class Assignment:
         arena: Descriptor,
         me: Worker,
         settings: Settings,
-        beat_s: float | None = None,
     ) -> None:
-        self._beat_s = beat_s
         self.lifeline = lifeline
         self.me = me
         self.settings = settings
@@ -85,7 +84,7 @@ class Assignment:
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
-        self._heartbeat = Heartbeat(self._beat, self._beat_s)
+        self._heartbeat = Heartbeat(self._beat, self.settings.beat_s)
 
     def open(
         self, registry: Registry, owner: object, leave: Callable[[Endpoint], Awaitable[None]]

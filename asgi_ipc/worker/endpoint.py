@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
     Entered,
@@ -56,16 +56,6 @@ LARGE_BYTES: Final = 4096
 # How long a newcomer waits until the members know it: a little longer than the
 # launcher, which then names those that have not answered.
 ENTRY_TIMEOUT_S: Final = 6.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What every worker of a run must agree on, and the time a leave may take."""
-
-    cookie: bytes
-    max_packet_bytes: int
-    max_message_bytes: int
-    drain_timeout_s: float
 
 
 class Endpoint:
@@ -140,7 +130,7 @@ class Endpoint:
             self.outgoing,
             self.incoming,
             self._close_features,
-            settings.drain_timeout_s,
+            settings.drain_timeout,
         )
         self._asked_to_join = False
         self._entered = asyncio.Event()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from asgi_ipc.fleet.slots import BEAT_S
+from asgi_ipc.fleet.settings import BEAT_S
 
 HEARTBEAT_S: Final = BEAT_S
 

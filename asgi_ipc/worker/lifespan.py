@@ -9,28 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from asgi_ipc.errors import LauncherError, NotRunningError, OutsideHandlerError
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.dispatch.registry import Registry
-from asgi_ipc.worker.endpoint import Endpoint, Settings
+from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
 from asgi_ipc.worker.stats import Stats
-
-# Half of an outbox: the largest message still fits one that has something in it.
-DEFAULT_MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-
-# See --drain-timeout.
-DEFAULT_DRAIN_TIMEOUT_S: Final = 10.0
 
 
 class Lifespan:
@@ -132,7 +125,9 @@ class Lifespan:
         here = assignment.current
         if here is not None:
             return here.open(self.registry, self, self._leave)
-        return Endpoint(Worker(os.getpid(), 0, 1), _settings_of_one(), self.registry, self)
+        # Nobody else waits for it to leave: as long as after the launcher's death.
+        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
+        return Endpoint(Worker(os.getpid(), 0, 1), settings, self.registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; a second caller waits until the first has left."""
@@ -163,13 +158,3 @@ class Lifespan:
     def abandon(self) -> None:
         """In a forked child: this process is nobody's worker."""
         self._endpoint = self.messaging = self._last_stats = None
-
-
-def _settings_of_one() -> Settings:
-    return Settings(
-        cookie=secrets.token_bytes(COOKIE_BYTES),
-        max_packet_bytes=getattr(select, "PIPE_BUF", 512),
-        max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
-        # Nobody else waits for it to leave: as long as after the launcher's death.
-        drain_timeout_s=ORPHAN_DRAIN_TIMEOUT_S,
-    )

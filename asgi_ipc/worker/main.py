@@ -29,13 +29,11 @@ from uvicorn.lifespan.on import LifespanOn
 from asgi_ipc import multiprocess
 from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.texts import restored
 from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
 from asgi_ipc.loggers import LastingLogger
 from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.endpoint import Settings
 from asgi_ipc.worker.http.connections import Connections
 from asgi_ipc.worker.http.shutdown import Leaving
 from asgi_ipc.worker.ipc import ipc
@@ -252,34 +250,28 @@ def main(arguments: list[str]) -> None:
     pipe, arena, *listeners = map(Descriptor, fds[1:])
     signals.take()
     handover = lifeline.handover()
-    sys.path[:] = restored(handover.sys_path)
-    sys.argv[:] = restored(handover.argv)
-    lifeline.guard(handover.beat_s)
+    sys.path[:] = handover.interpreter.sys_path
+    sys.argv[:] = handover.interpreter.argv
+    lifeline.guard(handover.settings.beat_s)
     if handover.kin is not None:
         _be_child(handover.kin)
-    settings = Settings(
-        cookie=handover.cookie,
-        max_packet_bytes=handover.max_packet_bytes,
-        max_message_bytes=handover.max_message_bytes,
-        drain_timeout_s=handover.drain_timeout_s,
-    )
     me = Worker(os.getpid(), handover.slot, handover.generation)
-    assignment.current = Assignment(lifeline, pipe, arena, me, settings, handover.beat_s)
+    assignment.current = Assignment(lifeline, pipe, arena, me, handover.settings)
     try:
-        config = uvicorn.Config(**restored(handover.uvicorn))
+        config = uvicorn.Config(**handover.uvicorn)
     except Exception as error:  # noqa: BLE001  # what the options name has changed since the launcher looked
         lifeline.send(Failed(f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()))
         raise SystemExit(STARTUP_FAILURE) from None
     with descriptors.changing_hands:
         sockets = [socket.socket(fileno=listener.release()) for listener in listeners]
-        server = WorkerServer(config, assignment.current, sockets, handover.wrap)
-    signals.receive(handover.signal_mask, lifeline.wake)
+        server = WorkerServer(config, assignment.current, sockets, handover.settings.wrap)
+    signals.receive(handover.interpreter.signal_mask, lifeline.wake)
     with server.telling_failure():
         check_imports(config)
         loop_factory = config.get_loop_factory()
     with (
         asyncio.Runner(loop_factory=loop_factory) as runner,
-        exiting.bounded(handover.exit_timeout_s, runner),
+        exiting.bounded(handover.settings.exit_timeout, runner),
     ):
         runner.run(server.serve(sockets))
     exiting.tell_children()

@@ -36,6 +36,7 @@ from asgi_ipc.fleet.events import (
     WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.settings import beat_s
 from asgi_ipc.fleet.slots import (
     BACKOFF_MAX_S,
     EARLY_DEATH_S,
@@ -686,7 +687,7 @@ def test_a_limit_shorter_than_a_stall_counts() -> None:
     desk = a_fleet(1, hang_timeout_s=2.0)
     assert deeds(desk.later(1.5)) == []
     # Four beats to a limit, as to the shortest that beats once a second.
-    assert (desk.fleet.policy.beat_s, desk.fleet.policy.stalled_after_s) == (0.5, 1.75)
+    assert (beat_s(2.0), desk.fleet.policy.stalled_after_s) == (0.5, 1.75)
     assert deeds(desk.later(0.25)) == [Stalled(1, True)]
     assert deeds(desk.later(0.25)) == [Kill(1)]
 

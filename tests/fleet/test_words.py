@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc.fleet import words
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     MAX_WORD_BYTES,
     ToLauncher,
@@ -28,18 +30,20 @@ _generations = st.integers(1, 2**32 - 1)
 _workers = st.builds(Worker, st.integers(1, 2**22), st.integers(0, 1000), _generations)
 _texts = st.text(max_size=50)
 
+# With lone surrogates, as os.fsdecode makes them of bytes that are no UTF-8.
+_any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.binary(max_size=5) | _any_text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+)
+
 to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(
         words.Handover,
         slot=st.integers(0, 1000),
         generation=_generations,
-        cookie=strategies.cookies,
-        sys_path=st.lists(_texts, max_size=5),
-        argv=st.lists(_texts, max_size=5),
-        beat_s=st.floats(0.5, 1.0),
-        max_packet_bytes=st.integers(128, 4096),
-        max_message_bytes=st.integers(1, 2**32),
-        drain_timeout_s=st.floats(0, 1e6),
+        settings=st.builds(Settings, cookie=strategies.cookies, drain_timeout=st.floats(0, 1e6)),
+        interpreter=st.builds(words.Interpreter, st.lists(_texts, max_size=5), st.lists(_texts, max_size=5)),
         uvicorn=st.dictionaries(_texts, st.none() | st.booleans() | st.integers(0, 9) | _texts, max_size=5),
     ),
     st.builds(words.Welcome, st.lists(_workers, max_size=70)),
@@ -131,6 +135,28 @@ def test_garbage_is_no_word_for_anybody(body: bytes) -> None:
         decode_for_worker(body)
     with pytest.raises(WordError):
         decode_for_launcher(body)
+
+
+@given(_plain)
+def test_any_text_of_python_goes_over_a_lifeline_and_comes_back_the_same(value: Any) -> None:
+    said = words.Handover(
+        0, 1, Settings(cookie=b"12345678"), words.Interpreter([]), words.encodable({"given": value})
+    )
+    heard_word = decode_for_worker(encode_word(said)[4:])
+    assert isinstance(heard_word, words.Handover)
+    assert heard_word.uvicorn == {"given": value}
+
+
+def test_what_is_utf_8_travels_as_it_is() -> None:
+    assert words.encodable(["caf\u00e9", {"a": (1, "b")}]) == ["caf\u00e9", {"a": [1, "b"]}]
+
+
+def test_another_extension_is_no_word() -> None:
+    said = words.Handover(
+        0, 1, Settings(cookie=b"12345678"), words.Interpreter([msgspec.msgpack.Ext(2, b"x")]), {}
+    )
+    with pytest.raises(WordError, match="extension 2"):
+        decode_for_worker(encode_word(said)[4:])
 
 
 @given(st.binary(max_size=60))

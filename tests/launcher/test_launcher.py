@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import STALLED_AFTER_S, Policy
+from asgi_ipc.fleet.words import Interpreter
 from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
@@ -24,7 +26,7 @@ RESTARTED = "All workers have been restarted"
 
 async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
     """A word that is written may let another go, with no event in between, and none for a second behind."""
-    launcher = Launcher(Run(Policy(1, 1.0), (), lambda slot, generation: pytest.fail("nobody is started")))
+    launcher = Launcher(Run(Policy(1, 1.0), (), Settings(cookie=b"12345678"), Interpreter([]), {}))
     launcher._loop = asyncio.get_running_loop()
     launcher._wake.set()
     async with asyncio.timeout(DEADLINE_S):

@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from asgi_ipc.fleet.relay import Item
-from asgi_ipc.fleet.words import Failed, Handover, ToLauncher, encode_word
+from asgi_ipc.fleet.settings import Settings
+from asgi_ipc.fleet.words import Failed, Handover, Interpreter, ToLauncher, encode_word
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from tests.serving import DEADLINE_S, eventually
 
@@ -30,7 +31,7 @@ async def _until_reaped(process: WorkerProcess) -> int:
 
 def _handover(path: list[str]) -> Handover:
     options = {"app": "tests.apps.missing:app", "log_level": "error"}
-    return Handover(0, 1, b"12345678", path, 4096, 1 << 20, 10.0, options)
+    return Handover(0, 1, Settings(cookie=b"12345678"), Interpreter(path), options)
 
 
 async def test_a_word_larger_than_the_socket_takes_is_written_in_parts_and_arrives_whole() -> None:

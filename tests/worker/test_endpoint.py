@@ -392,7 +392,7 @@ async def test_while_it_ends_verbs_are_refused_but_a_handler_that_drains_may_rep
 async def test_a_leave_that_reaches_its_deadline_ends_all_the_same_and_counts_the_rest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with fleet(2, drain_timeout_s=0.1) as (launcher, (_, stopped)):
+    async with fleet(2, drain_timeout=0.1) as (launcher, (_, stopped)):
         leaver = launcher.new(slot=2)
         with caplog.at_level(logging.WARNING, "asgi_ipc"):
             async with launcher.joined(leaver):

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Beat,
     Entered,
     Gone,
     Handover,
+    Interpreter,
     Joined,
     Stop,
     Stuck,
@@ -33,7 +35,7 @@ from asgi_ipc.fleet.words import (
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.lifeline import GUARD_EXIT_STATUS, Lifeline
 
-HANDOVER = Handover(1, 2, b"12345678", ["/app"], 4096, 1 << 20, 10.0, {"app": "demo:app"})
+HANDOVER = Handover(1, 2, Settings(cookie=b"12345678"), Interpreter(["/app"]), {"app": "demo:app"})
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from asgi_ipc import IPC, NotRunningError, Stats
+from asgi_ipc.fleet import settings
 from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.message import ANSWER
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
-from asgi_ipc.worker import heartbeat
 from asgi_ipc.worker.dispatch import backpressure
 from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests.encoding import encode_message, encode_unchecked
@@ -98,7 +98,7 @@ async def test_a_large_message_under_way_shows_its_bytes_until_it_is_complete() 
 
 
 async def test_a_blocked_loop_shows_at_once_and_stays_as_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(settings, "BEAT_S", 0.02)
     async with fleet(2) as (_, (a, b)):
         b.ipc.receive("block", time.sleep)
         seen: list[Stats] = []
@@ -173,7 +173,7 @@ async def test_at_a_drain_deadline_what_was_accepted_is_what_was_handled_or_coun
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(backpressure, "MAX_IN_FLIGHT", 10)
-    async with fleet(2, has_arena=False, drain_timeout_s=0.2) as (launcher, (a, stopped)):
+    async with fleet(2, has_arena=False, drain_timeout=0.2) as (launcher, (a, stopped)):
         leaver = launcher.new(slot=2)
         begun: list[Any] = []
         told: list[Any] = []

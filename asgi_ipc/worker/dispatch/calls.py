@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias
 
 from asgi_ipc.printable import printable
 from asgi_ipc.worker.dispatch.backpressure import Flow
+from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import Asked, current_delivery, pid_of_sender, size_bytes_of
-from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Handler
 from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps
 from asgi_ipc.worker.logs import logger
@@ -283,14 +283,14 @@ class Calls:
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
         sender = pid_of_sender(context)
-        if isinstance(error, MisfitError):
+        if isinstance(error, ConversionError):
             self._did_not_fit(handler.name, sender, error)
             return
         self.errors += 1
         what = f"handler {handler.name!r} of a message from worker {sender}" if sender else handler.name
         logger.error("worker [%d]: %s failed", self.pid, what, exc_info=error)
 
-    def _did_not_fit(self, name: str, sender: int, misfit: MisfitError) -> None:
+    def _did_not_fit(self, name: str, sender: int, misfit: ConversionError) -> None:
         """The handler has not been called."""
         self.invalid_data += 1
         if name not in self._misfits and len(self._misfits) < MAX_MISFIT_NAMES:

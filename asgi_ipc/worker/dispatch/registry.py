@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.dispatch.conversion import fitted
+from asgi_ipc.worker.dispatch.conversion import converting
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -23,7 +23,7 @@ Function: TypeAlias = Callable[..., Any]
 class Handler:
     """One registration. `lane` holds the calls that wait for the last to finish (`ordered`).
 
-    `function` raises MisfitError instead of a call for data that does not fit what the app has registered.
+    For data that does not fit, `function` raises ConversionError instead of calling what the app registered.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Registry:
             return
         _check_callable(function, "handler")
         _check_takes(function, f"handler {name!r}", "a handler takes one, the data", "data")
-        self.handlers[name] = Handler(name, fitted(name, function), _is_async(function), ordered)
+        self.handlers[name] = Handler(name, converting(name, function), _is_async(function), ordered)
 
     def watch_joins(self, callback: Function) -> None:
         """Have `callback(worker)` called when a worker joins."""

@@ -19,8 +19,8 @@ from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ANSWER, Encoded
 from asgi_ipc.worker.dispatch.calls import Calls
+from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import Asked, sender_of
-from asgi_ipc.worker.dispatch.misfits import MisfitError
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -146,7 +146,7 @@ class Answers:
     # --- what is said
 
     def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
-        if isinstance(error, MisfitError):
+        if isinstance(error, ConversionError):
             return self._say_misfit(question, error)
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
@@ -155,7 +155,7 @@ class Answers:
         # Where messages must be small, better the name of the error alone than nothing.
         return self._say_as_much(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
 
-    def _say_misfit(self, question: _Question, misfit: MisfitError) -> Awaitable[None] | None:
+    def _say_misfit(self, question: _Question, misfit: ConversionError) -> Awaitable[None] | None:
         told = (misfit.field, misfit.expected, misfit.reason)
         said = [_printable(text)[:MAX_TEXT] for text in told]
         return self._say_as_much(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])

@@ -164,7 +164,7 @@ class Leaving:
             elif draining_since is not None:
                 if now >= draining_since + NAMED_AFTER_S and "drain" not in said:
                     said.add("drain")
-                    bound = f"--drain-timeout ({self._here.settings.drain_timeout_s:g} s)"
+                    bound = f"--drain-timeout ({self._here.settings.drain_timeout:g} s)"
                     self._say(logging.WARNING, f"messages to be handled; {bound} bounds that")
             elif "idle" not in said and self._here.is_relieved and len(self._connections):
                 said.add("idle")

@@ -18,7 +18,6 @@ from asgi_ipc.fleet.words import Ready, Retiring
 from asgi_ipc.worker import lifeline as lifeline_module
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.endpoint import Settings
 from tests.faults.simulation.app import App
 from tests.faults.simulation.files import SocketEnd
 from tests.faults.simulation.kernel import Process
@@ -139,16 +138,10 @@ class Program:
             return
         if handover.generation != self.generation:
             self._world.fail(f"generation {handover.generation} runs in process {self.generation}")
-        settings = Settings(
-            cookie=handover.cookie,
-            max_packet_bytes=handover.max_packet_bytes,
-            max_message_bytes=handover.max_message_bytes,
-            drain_timeout_s=handover.drain_timeout_s,
-        )
         me = Worker(self.process.pid, handover.slot, handover.generation)
         self.heard_of[self.generation] = me
         self.assignment = Assignment(
-            lifeline, Descriptor(self.pipe_fd), Descriptor(self.arena_fd), me, settings
+            lifeline, Descriptor(self.pipe_fd), Descriptor(self.arena_fd), me, handover.settings
         )
         self.loop.create_task(self._main(), context=Context())
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.fleet.words import Handover
+from asgi_ipc.fleet.words import Interpreter
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.worker import assignment
 from tests.faults.simulation.checks import Checks
@@ -120,17 +121,14 @@ class World:
             self.ledger.judge()
 
     def _begin(self) -> None:
-        handover = partial(
-            Handover,
+        settings = Settings(
             cookie=COOKIE,
-            sys_path=[],
             max_packet_bytes=self.plan.packet_bytes,
             max_message_bytes=self.plan.bounds.outbox_bytes,
-            drain_timeout_s=self.plan.drain_timeout_s,
-            uvicorn={},
+            drain_timeout=self.plan.drain_timeout_s,
         )
         policy = Policy(self.plan.workers, self.plan.hang_timeout_s)
-        self._parent_loop.create_task(self._launch(Run(policy, (), handover)))
+        self._parent_loop.create_task(self._launch(Run(policy, (), settings, Interpreter([]), {})))
         self._turn(self.parent)
         for act in self.plan.acts:
             self.later(act.when, partial(self.fate.perform, act))

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
 from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
-from asgi_ipc.worker.dispatch.misfits import MisfitError
+from asgi_ipc.worker.dispatch.conversion_errors import ConversionError, from_msgspec
 from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
 from tests.encoding import as_bytes
@@ -163,7 +163,7 @@ def misfit(annotation: Any, data: Any) -> tuple[str, str, str]:
     def never(data: Any) -> None:
         raise AssertionError("called")
 
-    with pytest.raises(MisfitError) as caught:
+    with pytest.raises(ConversionError) as caught:
         function_for(annotation, never)(carried(data))
     return caught.value.field, caught.value.expected, caught.value.reason
 
@@ -341,6 +341,12 @@ def test_an_unknown_field_is_refused_where_the_type_says_so() -> None:
     assert misfit(Person, {"name": "x", "age": 1, "b": 2})[0] == "b"
 
 
+@pytest.mark.parametrize("text", ["Something new: int", "Something new at $.count\n", ""])
+def test_a_text_of_msgspec_that_is_unknown_is_quoted_as_it_is(text: str) -> None:
+    error = from_msgspec(text, msgspec.inspect.type_info(Item))
+    assert (error.field, error.expected, error.reason) == ("", "Item", f"expected Item: {text}")
+
+
 # --- where nothing is checked
 
 
@@ -465,7 +471,7 @@ def test_methods_partials_callables_and_decorated_functions_are_looked_through()
 
     def call(function: Callable[..., Any]) -> Any:
         registry.set("name", function, False)
-        with pytest.raises(MisfitError):
+        with pytest.raises(ConversionError):
             registry.handlers["name"].function({"label": None})
         return registry.handlers["name"].function({"label": "x"})
 
@@ -479,11 +485,11 @@ def test_methods_partials_callables_and_decorated_functions_are_looked_through()
     handler = registry.handlers["name"]
     assert (handler.is_async, handler.ordered) == (True, True)
     handler.function({"label": "y"}).close()
-    with pytest.raises(MisfitError):
+    with pytest.raises(ConversionError):
         handler.function({"label": None})
     registry.set("name", Item, False)
     assert registry.handlers["name"].function("x") == Item("x")
-    with pytest.raises(MisfitError):
+    with pytest.raises(ConversionError):
         registry.handlers["name"].function(3)
 
 
@@ -512,7 +518,7 @@ class Even_later:  # noqa: N801
 def test_what_is_defined_further_down_is_known_with_the_first_message() -> None:
     function = registered_before.handlers["name"].function
     assert function({"number": 1, "inner": {"text": "x"}}) == Later(1, Even_later("x"))
-    with pytest.raises(MisfitError):
+    with pytest.raises(ConversionError):
         function({"number": 1, "inner": {"text": 3}})
 
 
@@ -531,7 +537,7 @@ def test_what_is_defined_in_a_function_is_known_to_the_handlers_there() -> None:
 
     register()
     assert registry.handlers["name"].function([{"number": 1}]) == [Local(1)]
-    with pytest.raises(MisfitError):
+    with pytest.raises(ConversionError):
         registry.handlers["name"].function([{}])
 
 

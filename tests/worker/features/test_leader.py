@@ -368,7 +368,7 @@ async def test_who_can_not_end_its_tasks_leads_until_its_process_has_ended(
 ) -> None:
     loop = asyncio.get_running_loop()
     gate = asyncio.Event()
-    async with led(drain_timeout_s=0.3) as (launcher, leader, other, leave):
+    async with led(drain_timeout=0.3) as (launcher, leader, other, leave):
         runs = Runs()
         runs.register(other)
         leader.ipc.leader_task(never_ends(gate))
