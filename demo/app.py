@@ -1,7 +1,7 @@
 """The routes: a request becomes one verb of ipc, an error becomes a status with its reason.
 
-Law: nothing is decided here about who may ask (guard), what is remembered
-(journal), how the page follows (live) or what is said in the room (chat).
+Law: this file decides nothing about permission (guard), memory (journal), the live stream (live) or the room
+(chat).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from demo.live import live
 from demo.page import index, static
 from demo.talk import received
 
-# Pids have at most 7 digits on Linux; what is longer is none, and
-# int() refuses more than 4300 digits with an error of its own.
+# A pid has at most 7 digits on Linux, so a longer number is no pid. int() refuses more than 4300 digits with
+# an error of its own.
 MAX_PID_DIGITS: Final = 10
 
-# Longer than any worker that is well takes, and no longer than a person waits.
+# Longer than a healthy worker takes, and no longer than a person waits.
 UPTIME_TIMEOUT_S: Final = 2.0
 
 
-# Where the demo is, for the first word to whoever has started it; `make demo` sets it.
+# The address of the demo, for the greeting in the terminal; `make demo` sets it.
 URL_VARIABLE: Final = "DEMO_URL"
 
 GREETING: Final = """
@@ -61,26 +61,26 @@ async def send(request: Request) -> JSONResponse:
 
 
 async def broadcast(request: Request) -> JSONResponse:
-    """Say hello to all workers, this one among them."""
+    """Say hello to all workers, including this one."""
     took = await ipc.broadcast("hello", request.path_params["data"])
     return JSONResponse({"from": ipc.pid, "to": took})
 
 
 async def workers(request: Request) -> JSONResponse:
-    """Who answers, and who is here."""
+    """Show the worker that answers, and all members."""
     members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in ipc.workers]
     return JSONResponse({"pid": ipc.pid, "workers": members})
 
 
 async def uptime(request: Request) -> JSONResponse:
-    """For how long each worker has been running, and why some did not say."""
+    """Show how long each worker has been running, and why some did not answer."""
     answers = await ipc.gather("uptime", timeout=UPTIME_TIMEOUT_S)
     errors = {pid: f"{type(error).__name__}: {error}" for pid, error in answers.errors.items()}
     return JSONResponse({"from": ipc.pid, "uptime": answers, "errors": errors})
 
 
 async def log(request: Request) -> JSONResponse:
-    """What the worker that answers received lately, oldest first."""
+    """Show what the answering worker received lately, oldest first."""
     entries = [
         {"name": entry.name, "from": entry.sender, "data": entry.text, "at": entry.at_s}
         for entry in received.entries
@@ -90,10 +90,10 @@ async def log(request: Request) -> JSONResponse:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Take part in the fleet, and remember what is said as long as that lasts."""
+    """Take part in the fleet, and remember the chat meanwhile."""
     async with ipc.lifespan(app), remembering():
         url = os.environ.get(URL_VARIABLE)
-        # Once for the server, which listens by now, and not with every worker.
+        # Once for the server (it listens already), not once for each worker.
         if url and await ipc.run_once("greeting"):
             print(GREETING.format(url=url, pid=ipc.pid), flush=True)  # noqa: T201  # for the terminal
         yield
@@ -123,7 +123,7 @@ async def _refuse_request(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-# A request to these makes the workers do something, or lets the asker read a stream.
+# Requests to these routes make the workers act, or open a stream.
 _OWN_PAGE_ONLY: Final = [Middleware(OwnPageOnly)]
 _ACTING: Final = ["GET", "POST"]
 
@@ -148,6 +148,6 @@ app = Starlette(
         HTTPException: _refuse_request,
     },
 )
-# A redirect to /send/1/ would be an answer to a request that names nothing, and
-# one that a foreign page's request gets before the guard has seen it.
+# A redirect to /send/1/ would answer a request without data, and a foreign page would get it before the guard
+# sees the request.
 app.router.redirect_slashes = False

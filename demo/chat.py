@@ -1,13 +1,13 @@
-"""The chat: one room for all pages, whichever workers they reached, by one topic.
+"""The chat: one room for the pages of all workers, by one topic.
 
     page to worker    {"id", "name", "hue", "text"}
     worker to page    {"kind": "lines", "through": pid, "slot", "lines": [...]}
 
-The first word holds what was said before; a word without lines says that the worker is well.
+The first word holds the earlier lines; a word without lines says that the worker is well.
 
-Law: every worker remembers what is said, whether or not it has a page, so it does not matter which one a
-page comes back to. A newcomer asks the others before it serves anybody. What counts as a line, and how many
-are kept, is the room's.
+Law: every worker remembers the lines, with or without a page, so a page may come back to any worker. A
+newcomer asks the others before it serves a page. The room decides what counts as a line, and how many are
+kept.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from demo.sockets import BEAT_S, RefusedError, hear, opened
 
 ROOM: Final = "room:lobby"
 
-# A member that is well answers within milliseconds; a newcomer serves nobody meanwhile.
+# A healthy member answers within milliseconds; a newcomer serves no page meanwhile.
 HISTORY_TIMEOUT_S: Final = 1.0
 
 conversation: Final = Conversation()
 
-# One for each open page: set when there is something new.
+# One event for each open page, set when there are new lines.
 _news: Final[set[asyncio.Event]] = set()
 
 
 @asynccontextmanager
 async def remembering() -> AsyncIterator[None]:
-    """Remember what is said, inside `ipc.lifespan`: first what the others know, then all that comes."""
+    """Remember the lines, inside `ipc.lifespan`: first those that the others know, then all new ones."""
     async with ipc.subscribe(ROOM) as lines:
-        # From here on everything new arrives, so nothing falls between this and what the others tell.
+        # New lines arrive from here on, so none is lost between this and the others' histories.
         histories = await ipc.gather("conversation", timeout=HISTORY_TIMEOUT_S, include_self=False)
         for history in histories.values():
             for line in history:
@@ -55,7 +55,7 @@ async def remembering() -> AsyncIterator[None]:
 
 @ipc.receive("conversation")
 def history(_: object) -> list[Line]:
-    """A newcomer asks what was said before it came."""
+    """Tell a newcomer the earlier lines."""
     return conversation.since(0)
 
 
@@ -71,7 +71,7 @@ def _remember(line: Line) -> None:
 
 
 async def chat(websocket: WebSocket) -> None:
-    """Tell one page what is said, and say what it says, until it goes or this worker stops."""
+    """Send one page the lines, and publish its own, until it goes or this worker stops."""
     async with opened(websocket) as tasks:
         tasks.create_task(_listen(websocket))
         await _tell(websocket)
@@ -84,7 +84,7 @@ async def _tell(websocket: WebSocket) -> None:
     try:
         while True:
             news.clear()
-            # A page that reads slowly is told several at once, and at worst what is still remembered.
+            # A page that reads slowly gets several lines at once, and at worst only those still remembered.
             lines, told = conversation.since(told), conversation.count
             await websocket.send_json({"kind": "lines", "through": ipc.pid, "slot": ipc.slot, "lines": lines})
             with suppress(TimeoutError):
@@ -106,7 +106,7 @@ async def _listen(websocket: WebSocket) -> None:
 
 async def _say(said: Said) -> None:
     if said.id in conversation:
-        # It was said through another worker, and the page had gone before it could be told.
+        # The page sent it through another worker, and went before it got the line back.
         return
     line = Line(
         id=said.id,
@@ -118,5 +118,5 @@ async def _say(said: Said) -> None:
         slot=ipc.slot,
     )
     await ipc.publish(ROOM, dict(line))
-    # At once, for a newcomer may ask before it comes round.
+    # At once: a newcomer may ask before the publication arrives here.
     _remember(line)

@@ -1,8 +1,7 @@
 """The connections: every request has one of its own.
 
-Law: nothing but the header that says so. A browser keeps connections open and sends what comes next through
-them, so to the same worker again, even if that one stands still by then: it has accepted them already. A new
-one is accepted by a worker that is well.
+Law: this file only sets the header. A browser keeps connections open and sends the next request through them
+to the same worker, even if that worker stands still. A healthy worker accepts a new connection.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class OneRequestEach:
-    """ASGI middleware: the connection of an HTTP request is closed behind its response."""
+    """ASGI middleware: close the connection of an HTTP request after its response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

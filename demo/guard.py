@@ -1,9 +1,8 @@
-"""The guard: who may ask. Answers 4xx to names that are not ours and to other sites' pages.
+"""The guard: it answers 4xx to foreign host names and to pages of other sites.
 
-Law: headers in, a refusal out; no route and no message is known here. A
-browser can be made to send requests by any page that it shows, and any name
-can be made to resolve to 127.0.0.1 (DNS rebinding), so listening on loopback
-protects from neither.
+Law: headers in, a refusal out; this file knows no route and no message. Any page can make its browser send
+requests, and any name can resolve to 127.0.0.1 (DNS rebinding), so listening on loopback protects from
+neither.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Host:
 
 
 def parse_host(value: str) -> Host | None:
-    """Read a Host header, or an item of DEMO_ALLOWED_HOSTS; None: it is neither name nor address."""
+    """Read a Host header, or an item of DEMO_ALLOWED_HOSTS; None if it is neither name nor address."""
     found = _HOST.fullmatch(value.strip().lower())
     if found is None:
         return None
@@ -48,18 +47,17 @@ def parse_host(value: str) -> Host | None:
 
 
 def is_own(host: Host, server: tuple[str, int | None] | None, scheme: str, added: frozenset[Host]) -> bool:
-    """Whether a request for `host` is meant for us.
+    """Tell whether a request for `host` is meant for this server.
 
     Args:
-        server: the address and port at which it came in, as in the ASGI
-            scope; a Unix socket has no port.
-        added: more names; one without a port is ours with any.
+        server: the address and port that received it, as in the ASGI scope; a Unix socket has no port.
+        added: more names; a name without a port is ours with any port.
     """
     asked_port = host.port or _DEFAULT_PORTS[scheme]
     if Host(host.name, None) in added or Host(host.name, asked_port) in added:
         return True
     bound, port = server or ("", None)
-    # An address only: a test client puts there whatever name it was told to ask for.
+    # Compare addresses only: a test client puts any requested name there.
     if host.name not in _OWN_NAMES and host.name != _address(bound):
         return False
     return host.port is None if port is None else asked_port == port
@@ -75,13 +73,13 @@ def _address(text: str) -> str | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A socket for both versions shows an IPv4 address in this form.
+    # A socket for both IP versions shows an IPv4 address in this form.
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
 
 
 class OwnHostOnly:
-    """ASGI middleware: 421 to a Host that is not ours, 400 to none, several, or a malformed one."""
+    """ASGI middleware: 421 to a foreign Host, 400 to a missing, repeated or malformed one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -106,12 +104,11 @@ class OwnHostOnly:
 
 
 class OwnPageOnly:
-    """ASGI middleware: 403 to what a browser sends on behalf of a page from another origin.
+    """ASGI middleware: 403 to a request that a browser sends for a page of another origin.
 
-    `same-site` is refused too: a site is a name without its port, so every
-    other server on this machine is of our site. Old browsers send no
-    Sec-Fetch-Site, but with POST and with WebSockets they send Origin. A
-    client that is no browser sends neither.
+    `same-site` is refused too: a site is a name without its port, so every other server on this machine
+    belongs to our site. Old browsers send no Sec-Fetch-Site, but they send Origin with POST and with
+    WebSockets. Clients that are no browsers send neither.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,7 +1,7 @@
-"""The journal: what this worker received lately.
+"""The journal: the latest messages that this worker received.
 
-Law: pure; the time arrives as an argument. Both the number of entries and
-the size of each are bounded, so a worker that hears much does not grow.
+Law: pure; the time arrives as an argument. Both the number of entries and the size of each are bounded, so a
+worker that receives many messages does not grow.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-# As much as /log can usefully show.
+# More entries would not help a reader of /log.
 MAX_ENTRIES: Final = 100
 
-# Nothing that comes by URL is longer: h11 takes 64 KiB for request line and headers.
+# No text from a URL is longer: h11 takes 64 KiB for request line and headers.
 MAX_TEXT_CHARS: Final = 64 * 1024
 
 
@@ -26,7 +26,7 @@ class Entry:
         name: the message's name.
         sender: the pid of the worker that sent it.
         sender_slot: its slot; None if it had gone when the message was read.
-        text: its data, cut to MAX_TEXT_CHARS; what is no text as Python shows it.
+        text: its data, cut to MAX_TEXT_CHARS; other data as `repr` shows it.
         at_s: when, in seconds since 1970.
     """
 

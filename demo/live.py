@@ -1,12 +1,11 @@
-"""The live stream: one WebSocket per page, from whichever worker it reached.
+"""The live stream: one WebSocket per page, from the worker that the page reached.
 
     {"kind": "fleet", "through": pid, "leader": pid or null, "launcher": pid or null,
      "workers": [{"pid", "slot", "generation"}...]}
     {"kind": "message", "generation", "number", "name", "from", "from_slot", "text", "more_chars", "at_s"}
 
-Law: the stream only tells; the page sends by the routes, as everyone does.
-Whoever connects again is told everything it may have missed, and more;
-(generation, number) tells the page what it has.
+Law: the stream only reports; the page sends by the routes, like any client. A page that connects again gets
+everything that it may have missed, and more; (generation, number) tells the page which messages it has.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from asgi_ipc import IPCError, Worker, ipc
 from demo.sockets import BEAT_S, hear, opened
 from demo.talk import SEEN
 
-# Workers that come and go, and who leads, are seen without delay, at the cost of comparing two tuples.
+# The page sees members and the leader change without delay, at the cost of comparing two tuples.
 POLL_S: Final = 0.25
 
 
 async def live(websocket: WebSocket) -> None:
-    """Tell one page who is here and what they receive, until it goes or this worker stops."""
+    """Send one page the members and their messages, until it goes or this worker stops."""
     page = _Page(websocket)
     async with opened(websocket) as tasks:
         tasks.create_task(_until_gone(websocket))
         tasks.create_task(page.follow_fleet())
-        # A page that reads too slowly is closed and asked to start afresh; nobody waits for it.
+        # A page that reads too slowly is closed and connects again; no worker waits for it.
         async with ipc.subscribe(SEEN, overflow="close") as seen:
             for worker in ipc.workers:
                 tasks.create_task(page.recall(worker))
@@ -41,8 +40,8 @@ async def live(websocket: WebSocket) -> None:
 
 
 def launcher_of(workers: Iterable[Worker]) -> int | None:
-    """The pid that takes HUP, TTIN and TTOU; None where there may be nobody who does."""
-    # It starts all workers. Without it there is one member alone, the first of its kind.
+    """Return the pid that takes HUP, TTIN and TTOU; None if there may be no launcher."""
+    # The launcher starts all workers. Without it there is one member, of generation 1.
     return os.getppid() if any(worker.generation > 1 for worker in workers) else None
 
 
@@ -52,7 +51,7 @@ async def _until_gone(websocket: WebSocket) -> None:
 
 
 class _Page:
-    """What one page has been told of the fleet."""
+    """The state of the fleet as one page knows it."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -66,21 +65,22 @@ class _Page:
             await asyncio.sleep(POLL_S)
 
     async def recall(self, worker: Worker) -> None:
-        """What it has received before now; from now on the page is told anyway.
+        """Send the page what this worker received before; newer messages reach the page by the topic.
 
-        Each is asked by itself and given time: one that stands still answers when it goes on.
+        Each worker gets its own question and unlimited time: a worker that stands still answers when it goes
+        on.
         """
         try:
             messages = await ipc.request(worker, "recall", timeout=None)
         except IPCError:
-            # It has gone, and its card with it.
+            # The worker has gone, and its card with it.
             return
         await self.tell(messages)
 
     async def tell(self, messages: Iterable[dict[str, Any]]) -> None:
-        """These messages, and before them the fleet, if it has changed or a word is due.
+        """Send these messages, and before them the fleet, if it has changed or a beat is due.
 
-        Before: the page must have a place for what a newcomer received.
+        The fleet comes first, so that the page has a card for the messages of a newcomer.
         """
         async with self._telling:
             now_s = asyncio.get_running_loop().time()

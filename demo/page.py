@@ -1,7 +1,7 @@
 """The page: a few files, read once, at import.
 
-Law: no name from a request reaches the disk, and the page may load and reach
-nothing but this server; the policy below makes the browser see to that.
+Law: no name from a request reaches the disk. The page may load from and reach this server only; with the
+policy below the browser enforces that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # A newer version is seen at once.
+    # The browser sees a newer version at once.
     "Cache-Control": "no-cache",
 }
 
@@ -47,7 +47,7 @@ async def index(request: Request) -> Response:
 
 
 async def static(request: Request) -> Response:
-    """What the page consists of."""
+    """Return one file of the page."""
     return _file(request.path_params["name"])
 
 

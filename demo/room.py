@@ -1,8 +1,7 @@
-"""The room: what was said, in one order that every worker arrives at; and what may be said.
+"""The room: the lines, in an order that is the same in every worker, and the rules for a line.
 
-Law: pure; times arrive as arguments. A line is known by the id that its page
-gave it, so what a page says again after a break is said once. The number and
-the size of lines are bounded, and so is how fast one page may say them.
+Law: pure; times arrive as arguments. The page gives each line an id, so a line that the page repeats after a
+break counts once. The number, the size and the rate of lines are bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
-# As much as a person reads when he comes back.
+# No person reads more after coming back.
 MAX_LINES: Final = 100
 
 MAX_TEXT_CHARS: Final = 500
@@ -21,7 +20,7 @@ MAX_NAME_CHARS: Final = 24
 # JSON may write one character as twelve; the rest of a line is small.
 MAX_WORD_CHARS: Final = 12 * (MAX_TEXT_CHARS + MAX_NAME_CHARS) + 200
 
-# Nobody types faster for long. A page that comes back may say at once what had to wait.
+# No person types faster for long. A page that comes back may send its waiting lines at once.
 MAX_LINES_PER_S: Final = 5.0
 MAX_LINES_AT_ONCE: Final = 50
 
@@ -29,7 +28,7 @@ _ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Line(TypedDict):
-    """What one person has said. `pid` and `slot` are of the worker that it was said through.
+    """A line of one person. `pid` and `slot` are those of the worker that took it.
 
     `at_us`: microseconds since 1970, and later than all that this worker had heard.
     """
@@ -45,7 +44,7 @@ class Line(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a page wants to be said: an id that no other line has, and who says it, in which hue."""
+    """A line as a page sends it: an id that no other line has, the speaker's name and hue, the text."""
 
     id: str
     name: str
@@ -54,7 +53,7 @@ class Said:
 
 
 def read(word: str) -> Said | None:
-    """Read what a page sends; None: no page of ours sends that."""
+    """Read a word of a page; None if no page of ours sends such a word."""
     if len(word) > MAX_WORD_CHARS:
         return None
     try:
@@ -63,7 +62,7 @@ def read(word: str) -> Said | None:
                 said = Said(key, name.strip(), int(hue), text.strip())
             case _:
                 return None
-        # Halves of surrogate pairs are no text.
+        # Lone surrogates can't be encoded; they are no text.
         (said.name + said.text).encode()
     except (ValueError, RecursionError):
         return None
@@ -75,12 +74,12 @@ class Conversation:
     """The last MAX_LINES lines.
 
     Attributes:
-        count: how many were added so far: a place to read on from.
+        count: how many lines were added so far: a place to read on from.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        # By id, with the number under which it was added.
+        # By id, each with its number in the order of adding.
         self._lines: dict[str, tuple[int, Line]] = {}
         self._latest_us = 0
 
@@ -88,14 +87,14 @@ class Conversation:
         return key in self._lines
 
     def stamp(self, now_us: int) -> int:
-        """A time for what is said now: after everything that was heard here, whatever the clock."""
+        """Return the time of a new line: after every line known here, even if the clock went back."""
         self._latest_us = max(now_us, self._latest_us + 1)
         return self._latest_us
 
     def add(self, line: Line) -> bool:
-        """Add what was said here or elsewhere; whether it is news.
+        """Add a line from here or elsewhere; return whether it is new.
 
-        If one was said twice, the earlier one counts, in whichever order they are heard.
+        If a line comes twice, the earlier one counts, in whichever order they arrive.
         """
         self._latest_us = max(self._latest_us, line["at_us"])
         known = self._lines.get(line["id"])
@@ -110,19 +109,19 @@ class Conversation:
         return first is not line
 
     def since(self, count: int) -> list[Line]:
-        """What was added after the first `count`, in the order in which it was said."""
+        """Return the lines added after the first `count`, in the order of their times."""
         return sorted((line for number, line in self._lines.values() if number > count), key=_place)
 
 
 class Pace:
-    """How fast one page may speak: what is too fast waits, and nothing is lost."""
+    """The pace of one page: lines that come too fast wait, and none is lost."""
 
     def __init__(self) -> None:
-        # When it would be done at the pace allowed.
+        # The time at which all lines so far would be done at the allowed pace.
         self._done_s = 0.0
 
     def wait_s(self, now_s: float) -> float:
-        """Count one line; for how long to read no further."""
+        """Count one line; return how long to stop reading."""
         self._done_s = max(self._done_s, now_s) + 1 / MAX_LINES_PER_S
         return max(0.0, self._done_s - now_s - MAX_LINES_AT_ONCE / MAX_LINES_PER_S)
 

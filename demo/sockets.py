@@ -1,9 +1,8 @@
-"""The sockets: how a WebSocket to a page begins and ends, whatever is said on it.
+"""The sockets: how a WebSocket to a page begins and ends.
 
-Law: what is said is the business of those who open it. A WebSocket rather
-than server-sent events, because uvicorn closes it when it stops (code 1012),
-while it waits for a response to end by itself, which would hold up every
-rolling restart. Whoever is closed connects again and is told what it missed.
+Law: this file knows nothing of the words on a socket. The demo uses WebSockets and not server-sent events,
+because uvicorn closes a WebSocket when it stops (code 1012), but waits for a response to end by itself, which
+would hold up every rolling restart. A page that is closed connects again and gets what it missed.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_ipc import IPCError, SubscriptionOverflowError
 
-# The page is told something this often, so that silence means a worker that hangs.
+# The page gets a word this often, so silence means that the worker hangs.
 BEAT_S: Final = 2.0
 
 # RFC 6455, registry: the page may come back at once (service restart; try again later).
 RESTART: Final = 1012
 TRY_AGAIN: Final = 1013
-# RFC 6455: what it has sent breaks the rules of the house.
+# RFC 6455: the peer has broken the server's rules.
 AGAINST_POLICY: Final = 1008
 
 
 class RefusedError(Exception):
-    """A page has sent what no page of ours sends."""
+    """A page has sent a word that no page of ours sends."""
 
 
 @asynccontextmanager
 async def opened(websocket: WebSocket) -> AsyncIterator[asyncio.TaskGroup]:
-    """Accept it, and run the tasks that are given to the group and the block until one of them fails.
+    """Accept the WebSocket, and run the block and the group's tasks until one of them fails.
 
-    One of the tasks must `hear`, so that it is noticed when the page goes.
+    One of the tasks must `hear`, in order to notice that the page goes.
     """
     await websocket.accept()
     try:
@@ -52,7 +51,7 @@ async def opened(websocket: WebSocket) -> AsyncIterator[asyncio.TaskGroup]:
 
 
 async def hear(websocket: WebSocket) -> str:
-    """The next text from the page; bytes are none. Raises WebSocketDisconnect when it has gone."""
+    """Return the next text from the page and skip bytes. Raises WebSocketDisconnect at its end."""
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -62,7 +61,7 @@ async def hear(websocket: WebSocket) -> str:
 
 
 async def _close(websocket: WebSocket, code: int) -> None:
-    """Close it, unless it has been closed from the other side meanwhile."""
+    """Close the WebSocket, unless the page has closed it meanwhile."""
     try:
         await websocket.close(code)
     except (WebSocketDisconnect, RuntimeError):

@@ -1,4 +1,4 @@
-"""The talk: the messages of the demo, and what each worker does on hearing one.
+"""The talk: the messages of the demo, and how each worker handles them.
 
     hello     from the routes: log it, answer with reply
     reply     the answer: log it
@@ -6,8 +6,8 @@
     recall    a question, "what have you received lately?": to each worker when a page opens
     uptime    a question from the route: for how long has this worker been running?
 
-Law: every worker remembers only what it received itself, and is asked for it.
-So it does not matter which worker a page reaches, nor how old that one is.
+Law: every worker remembers only its own messages, and the others ask it for them. So a page may reach any
+worker, old or new.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from demo.journal import Entry, Journal
 
 logger = logging.getLogger("uvicorn.error")
 
-# What a card of the page can show of one message.
+# A card of the page shows so much of one message.
 MAX_PREVIEW_CHARS: Final = 500
 
-# What a card of the page holds.
+# A card of the page holds so many messages.
 MAX_RECALLED: Final = 50
 
 # The topic that every open page subscribes to.
@@ -56,13 +56,13 @@ async def reply(data: Any) -> None:
 
 @ipc.receive("recall")
 def recall(_: Any) -> list[dict[str, Any]]:
-    """A page has opened somewhere: what there is to see here."""
+    """Answer a page that has opened somewhere with the messages received here."""
     return [_shown(entry) for entry in received.entries[-MAX_RECALLED:]]
 
 
 @ipc.receive("uptime")
 def uptime(_: Any) -> float:
-    """Seconds since this worker imported the app."""
+    """Return the seconds since this worker imported the app."""
     return time.monotonic() - _started_s
 
 
@@ -75,7 +75,7 @@ def _note(name: str, data: Any) -> Entry:
 
 async def _announce(entry: Entry) -> None:
     try:
-        # A worker too slow to take it now shows it when a page opens there.
+        # A worker too slow to take it now still shows the message when a page opens there.
         await ipc.publish(SEEN, _shown(entry), timeout=0)
     except IPCError as error:
         logger.debug("not shown: %s", error)

@@ -14,8 +14,10 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -65,6 +67,61 @@ async def eventually(condition: Callable[[], bool], what: str, deadline_s: float
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise AssertionError(what) from None
+
+
+class Ends:
+    """When each of some processes has ended, on the machine's monotonic clock."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fds: dict[int, int] = {}
+        self._at: dict[int, asyncio.Future[float]] = {}
+        # Opened before anything happens to them: a descriptor means that very process, a pid whoever has it.
+        for pid in pids:
+            self._at[pid] = self._loop.create_future()
+            try:
+                fd = self._fds[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._at[pid].set_result(time.monotonic())
+                continue
+            self._loop.add_reader(fd, partial(self._note, pid))
+
+    @property
+    def at(self) -> dict[int, float]:
+        """By pid, for those that have ended."""
+        return {pid: future.result() for pid, future in self._at.items() if future.done()}
+
+    async def all(self, *, but: Collection[int] = (), timeout_s: float = DEADLINE_S) -> list[int]:
+        """Wait for all of them but some; the pids of those that still run at the deadline."""
+        awaited = {pid: future for pid, future in self._at.items() if pid not in but}
+        await asyncio.wait(awaited.values(), timeout=timeout_s)
+        return sorted(awaited.keys() - self.at.keys())
+
+    async def last(self, *, but: Collection[int] = ()) -> float:
+        """Wait for all of them but some; when the last has ended, infinity if one still runs."""
+        running = await self.all(but=but)
+        return float("inf") if running else max(at for pid, at in self.at.items() if pid not in but)
+
+    def close(self) -> None:
+        """Watch no more."""
+        for fd in self._fds.values():
+            self._loop.remove_reader(fd)
+            os.close(fd)
+
+    def _note(self, pid: int) -> None:
+        # Once: the descriptor of a process that has ended stays readable.
+        self._loop.remove_reader(self._fds[pid])
+        self._at[pid].set_result(time.monotonic())
+
+
+@contextmanager
+def watching(pids: Iterable[int]) -> Iterator[Ends]:
+    """Watch these processes, which run now, for their ends."""
+    ends = Ends(pids)
+    try:
+        yield ends
+    finally:
+        ends.close()
 
 
 class Server:

@@ -189,8 +189,7 @@ class Launcher(Generic[M]):
         """
         endpoint = member.endpoint
         for peer in endpoint.outgoing.peers.all():
-            if peer.writer is not None:
-                peer.writer.close()
+            peer.writer.close()
         endpoint.incoming._reader.close()
         tasks = endpoint.leading.cancel()
         self._unended.update(tasks)

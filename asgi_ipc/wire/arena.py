@@ -84,7 +84,7 @@ class _Holds:
 
 
 class Arena:
-    """The blocks of one worker's memory, and who holds them.
+    """The blocks of one worker's memory, and who holds them. In empty memory there is room for none.
 
     Attributes:
         used_bytes: in blocks that somebody uses.
@@ -92,8 +92,8 @@ class Arena:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._top = len(memory).bit_length() - 1
-        if self._top <= MIN_ORDER or len(memory) != 1 << self._top:
+        self._top = max(len(memory).bit_length() - 1, 0)
+        if memory and (self._top <= MIN_ORDER or len(memory) != 1 << self._top):
             raise ValueError(f"an arena has a power of two of bytes, not {len(memory)}")
         self._quarter_bytes = len(memory) // SHARES
         # A block may be twice as large as what is in it.
@@ -102,7 +102,8 @@ class Arena:
         self._holds: dict[int, _Holds] = {}
         # Offsets of free blocks, by order; the last one freed is taken first, since it is in the cache.
         self._free: list[list[int]] = [[] for _ in range(self._top + 1)]
-        self._free[self._top].append(0)
+        if memory:
+            self._free[self._top].append(0)
         self._may_merge = False
         self._touched_bytes = 0
         self._placed = 0

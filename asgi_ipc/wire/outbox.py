@@ -65,13 +65,13 @@ PLACED_BYTES: Final = 256 * 1024
 
 
 class Budget:
-    """Bytes in all outboxes of one worker, and its arena. What several outboxes share counts once."""
+    """Bytes in all outboxes of one worker, and its arena. Bytes that several outboxes share count once."""
 
     __slots__ = ("arena", "limit_bytes", "used_bytes")
 
     def __init__(self, limit_bytes: int = MAX_BUDGET_BYTES, arena: Arena | None = None) -> None:
         self.limit_bytes = limit_bytes
-        self.arena = arena
+        self.arena = arena or Arena(bytearray())
         self.used_bytes = 0
 
 
@@ -211,10 +211,10 @@ class Outbox:
         """The receiver has copied what was placed for it up to there. The first time, that is nothing: it can
         read this worker's arena now."""
         arena, receiver = self._budget.arena, self._route.receiver
-        if arena is not None and serial == NOTHING_COPIED:
+        if serial == NOTHING_COPIED:
             self._arena = arena
             arena.open(receiver)
-        elif arena is not None and arena.copied(receiver, serial):
+        elif arena.copied(receiver, serial):
             self.must_wait = False
 
     # --- into the outbox
@@ -248,19 +248,14 @@ class Outbox:
         self._judge()
         return True
 
-    def wait(self, message: Encoded) -> Ticket:
-        """Queue the message for room, behind all that wait already."""
-        ticket = Ticket(message)
+    def wait(self, ticket: Ticket) -> None:
+        """Queue a message for room, behind all that wait already."""
         self._waiting.append(ticket)
         self._judge()
-        return ticket
 
     def withdraw(self, ticket: Ticket) -> bool:
-        """Take a waiting message back, whole. False: too late, it has been accepted.
-
-        Not for a ticket that `refuse` has sent away.
-        """
-        if ticket.accepted:
+        """Take a waiting message back, whole. False: too late, it has been accepted or refused."""
+        if ticket.accepted or ticket not in self._waiting:
             return False
         self._waiting.remove(ticket)
         self._judge()
@@ -524,6 +519,6 @@ class Outbox:
         message.holders -= 1
         if not message.holders:
             self._budget.used_bytes -= size
-            if message.block is not None and self._budget.arena is not None:
+            if message.block is not None:
                 self._budget.arena.release(message.block)
                 message.block = None

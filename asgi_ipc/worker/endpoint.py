@@ -48,7 +48,7 @@ from asgi_ipc.worker.standalone import Launcher, Solo
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peers import NoWriter, Peer
 
 # Smaller data counts as nothing while handlers hold it, unless it is text or bytes: a thousand are 4 MiB.
 LARGE_BYTES: Final = 4096
@@ -298,7 +298,7 @@ class Endpoint:
         arrived = write_end.fd >= 0
         self._launcher.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or not arrived or peer.writer is not None or self._leave.is_over:
+        if peer is None or not arrived or not isinstance(peer.writer, NoWriter) or self._leave.is_over:
             # A leaver waits until the last of its write ends is closed.
             write_end.close()
             arena.close()
@@ -320,14 +320,14 @@ class Endpoint:
             return
         self.outgoing.lose(peer)
         self.topics.forget(peer)
-        self.outgoing.reaped(generation)
+        self.outgoing.reaped(peer)
         self.incoming.when_read(partial(self._forget, peer, reason))
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """The last byte of a dead peer has been read."""
         worker = peer.worker
         self.incoming.forget(worker.generation)
-        self.outgoing.forget(worker.generation)
+        self.outgoing.forget(peer)
         # Behind its last answers and questions, which wait for their handlers.
         self.dispatcher.behind(partial(self._answers.gone, worker))
         self.dispatcher.behind(partial(self.questions.gone, worker))

@@ -90,7 +90,7 @@ class IPC:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._here.endpoint.outgoing.peers.membership.workers
+        return self._here.endpoint.outgoing.peers.workers
 
     def stats(self) -> Stats:
         """What this worker has sent, received and dropped so far, and what waits now.

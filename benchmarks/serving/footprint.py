@@ -12,7 +12,9 @@ import compileall
 from pathlib import Path
 from typing import Final
 
-from benchmarks.judgement import NS_PER_US, BenchmarkError
+import psutil
+
+from benchmarks.judgement import NS_PER_US
 from benchmarks.results import Footprint
 from benchmarks.rounds import tell
 from benchmarks.servers import ROOT
@@ -55,7 +57,7 @@ async def measure(loop: str, runs: int) -> list[Footprint]:
 async def _one(kind: Kind, loop: str) -> tuple[float, float, float, float]:
     async with running(kind, loop, WORKERS) as server:
         await asyncio.sleep(SETTLE_S)
-        pss_bytes = sum(map(_pss_bytes, server.pids)) / WORKERS
+        pss_bytes = sum(psutil.Process(pid).memory_full_info().pss for pid in server.pids) / WORKERS
         before = [_activity(pid) for pid in server.pids]
         await asyncio.sleep(IDLE_S)
         after = [_activity(pid) for pid in server.pids]
@@ -64,14 +66,6 @@ async def _one(kind: Kind, loop: str) -> tuple[float, float, float, float]:
         for part in (0, 1)
     )
     return server.ready_s, pss_bytes, cpu_ns / NS_PER_US, wakeups
-
-
-def _pss_bytes(pid: int) -> int:
-    """Its memory, of what it shares with others its part: proc_pid_smaps(5)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * KIB
-    raise BenchmarkError(f"no Pss of {pid}")
 
 
 def _activity(pid: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""The recipes: what people reach for Redis for, between the workers of one server.
+"""The recipes: tasks for which people add Redis, solved between the workers of one server.
 
-Law: each file is one complete app, to be copied; none imports another, but the database that `cache` needs.
+Law: each file is one complete app to copy. No recipe imports another; only `cache` imports its database.
 docs/recipes.md explains them:
 
     asgi-ipc serve demo.recipes.chat:app --workers 4"""

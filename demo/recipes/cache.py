@@ -1,15 +1,15 @@
-"""A cache in each worker, and what has changed is forgotten in all of them.
+"""A cache in each worker; a change is forgotten in all of them.
 
     asgi-ipc serve demo.recipes.cache:app --workers 4
 
 Guaranteed: when a PUT has answered with an empty `late`, every read that begins from then on, in any worker,
-gets the new value or a newer one; also if a worker was reading the old one from the database at that very
-moment, which is then not kept. Reads of one key at the same time ask the database once in each worker. A
-worker that joins has nothing to forget.
+gets the new value or a newer one. If a worker was reading the old value from the database at that moment, it
+does not keep that value. Reads of one key at the same time ask the database once in each worker. A worker
+that joins has nothing to forget.
 
 Not guaranteed: a worker that stands still is in `late`, and forgets when it goes on, since the message waits
-for it. If it could not be told at all, or the worker that has written is killed before it told the others,
-the old value is served for up to TTL_S seconds: that is what the expiry is for.
+for it. If the message can't reach that worker at all, or the writing worker is killed before it has told the
+others, the old value is served for up to TTL_S seconds. The expiry is for this case.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from fastapi import FastAPI
 from asgi_ipc import UnknownWorkerError, WorkerGoneError, ipc
 from demo.recipes import database
 
-# How stale a value may be if all else fails, and how many there may be.
+# A value is at most this old if all else fails; a worker keeps at most so many.
 TTL_S: Final = 60.0
 MAX_KEYS: Final = 10_000
 
 app = FastAPI(lifespan=ipc.lifespan)
 
-# When it expires, and the value, the one that was read last at the end; and what is being read now.
+# Expiry time and value of each key, the one read last at the end; and the reads under way.
 cache: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
 loading: dict[str, asyncio.Task[str | None]] = {}
 
 
 async def get(key: str) -> str | None:
-    """From the cache, or from the database."""
+    """Return a value from the cache, or from the database."""
     expires_at, value = cache.get(key, (0.0, None))
     if time.monotonic() < expires_at:
         return value
     if key not in loading:
         loading[key] = asyncio.create_task(load(key))
-    # Whoever is cancelled here must not end it for the others.
+    # A cancelled request must not end the read for the others.
     return await asyncio.shield(loading[key])
 
 
 async def load(key: str) -> str | None:
-    """Read a value, and keep it unless it has been changed meanwhile."""
+    """Read a value, and keep it unless it has changed meanwhile."""
     task = asyncio.current_task()
     try:
         value = await database.read(key)
@@ -64,14 +64,14 @@ async def load(key: str) -> str | None:
 
 @ipc.receive("cache.forget")
 def forget(key: str) -> None:
-    """In every worker. What is being read now may be the old value: who asks from now on reads again."""
+    """Run in every worker. A read under way may return the old value, so the next request reads again."""
     cache.pop(key, None)
     loading.pop(key, None)
 
 
 @ipc.receive("cache.clear")
 def clear(_: object) -> None:
-    """In every worker."""
+    """Run in every worker."""
     cache.clear()
     loading.clear()
 
@@ -83,16 +83,16 @@ async def read(key: str) -> dict[str, Any]:
 
 @app.put("/items/{key}")
 async def write(key: str, value: str) -> dict[str, Any]:
-    """First the database, then the caches; `gather` waits until each has forgotten it."""
+    """Write the database first, then clear the caches; `gather` waits until each has forgotten the key."""
     await database.write(key, value)
     answers = await ipc.gather("cache.forget", key, timeout=1.0)
-    # Who has gone has forgotten, too.
+    # A worker that has gone has forgotten, too.
     gone = (UnknownWorkerError, WorkerGoneError)
     return {"late": [pid for pid, error in answers.errors.items() if not isinstance(error, gone)]}
 
 
 @app.delete("/cache")
 async def clear_all() -> dict[str, Any]:
-    """`broadcast` waits for nobody: whom it returns has room for the message, and will handle it."""
+    """`broadcast` waits for no worker: those in the result have room for it and will handle it."""
     told = await ipc.broadcast("cache.clear", timeout=0)
     return {"told": told, "not_told": [worker.pid for worker in ipc.workers if worker.pid not in told]}

@@ -1,17 +1,17 @@
-"""Chat: rooms over WebSockets, whichever worker each browser has reached.
+"""Chat: rooms over WebSockets for the browsers of all workers.
 
     asgi-ipc serve demo.recipes.chat:app --workers 4
 
-Guaranteed: once its WebSocket is open, a browser hears everything that is said in its room, what one browser
-says in that order. One that reads too slowly holds nobody up: it loses the oldest of more than MAX_BEHIND
-messages, and the next one says how many. When a worker stops, uvicorn closes its WebSockets with 1012: the
-page connects again, and reaches another one.
+Guaranteed: once its WebSocket is open, a browser gets every message in its room, and those of one browser in
+the order of sending. A browser that reads too slowly holds up no other: it loses the oldest of more than
+MAX_BEHIND messages, and the next one says how many. When a worker stops, uvicorn closes its WebSockets with
+1012: the page connects again, and reaches another one.
 
-Not guaranteed: one order for all (two who speak at once may be heard in either), and what was said before a
-browser was there, or while it connected again: keep a history where you keep your data. A worker that stands
-still hears 32 MiB later when it goes on; beyond that, those in it miss messages and are not told how many.
-And a client that is connected but reads nothing at all, with every buffer on the way full, holds up a stop:
-set --timeout-graceful-shutdown.
+Not guaranteed: one order for all browsers (two messages at the same time may arrive in either order), and
+messages from before a browser came, or from the time in which it connected again: keep a history with your
+other data. A worker that stands still gets up to 32 MiB of messages when it goes on; beyond that its browsers
+miss messages and do not learn how many. A client that is connected but reads nothing at all, with every
+buffer on the way full, holds up a stop: set --timeout-graceful-shutdown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastapi import FastAPI, Path, WebSocket, WebSocketDisconnect
 
 from asgi_ipc import Subscription, ipc
 
-# How many messages one browser may be behind, and how long each may be.
+# A browser may be so many messages behind; a message may have so many characters.
 MAX_BEHIND: Final = 100
 MAX_CHARS: Final = 4000
 
@@ -37,7 +37,7 @@ app = FastAPI(lifespan=ipc.lifespan)
 
 @app.websocket("/rooms/{room}")
 async def chat(websocket: WebSocket, room: Annotated[str, Path(pattern=r"^[\w-]{1,50}$")]) -> None:
-    """Until the browser goes, or this worker stops."""
+    """Run until the browser goes, or this worker stops."""
     topic = f"room:{room}"
     async with ipc.subscribe(topic, overflow="drop_oldest", max_messages=MAX_BEHIND) as messages:
         await websocket.accept()
@@ -52,7 +52,7 @@ async def chat(websocket: WebSocket, room: Annotated[str, Path(pattern=r"^[\w-]{
 
 
 async def hear(websocket: WebSocket, topic: str) -> int:
-    """Publish what this browser says; with which code to close, 0 if it is closed already."""
+    """Publish this browser's messages; return the close code, 0 if the WebSocket is closed already."""
     while (event := await websocket.receive())["type"] != "websocket.disconnect":
         text = event.get("text")
         if text is None:
@@ -64,8 +64,8 @@ async def hear(websocket: WebSocket, topic: str) -> int:
 
 
 async def tell(websocket: WebSocket, messages: Subscription) -> None:
-    """Send this browser what is said in its room, its own words too."""
-    # Closed in the middle of a send: hear() is told as well, and ends both.
+    """Send this browser the messages of its room, including its own."""
+    # If the browser goes in the middle of a send, hear() sees it too, and ends both.
     with suppress(WebSocketDisconnect, RuntimeError):
         async for message in messages:
             await websocket.send_json({"text": message.data, "missed": message.missed})

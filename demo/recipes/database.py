@@ -1,4 +1,4 @@
-"""A database, as far as the cache needs one: a SQLite file that all workers share. Yours takes its place."""
+"""The database that the cache needs: a SQLite file that all workers share. Put yours in its place."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _write(key: str, value: str) -> None:
 
 
 async def read(key: str) -> str | None:
-    """What is stored under that key."""
+    """Return the value of a key."""
     return await asyncio.to_thread(_read, key)
 
 
 async def write(key: str, value: str) -> None:
-    """Store it; when this has returned, everybody reads it."""
+    """Store a value; after this returns, every read returns it."""
     await asyncio.to_thread(_write, key, value)

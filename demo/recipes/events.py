@@ -1,15 +1,15 @@
-"""Server-sent events: what any worker publishes, in every browser that follows the topic.
+"""Server-sent events: every browser that follows a topic gets the publications of all workers.
 
     asgi-ipc serve demo.recipes.events:app --workers 4
 
-Guaranteed: a stream ends as soon as its worker is told to stop, so it holds up no restart, and the browser's
-EventSource comes back by itself, to another worker. From its `open` event on it gets everything that is
-published, in order for each worker that publishes. One that reads too slowly loses the oldest of more than
-MAX_BEHIND events, and a `missed` event says how many. A browser that has vanished is noticed at a heartbeat.
+Guaranteed: a stream ends as soon as its worker begins to stop, so it holds up no restart, and the browser's
+EventSource connects again by itself, to another worker. From its `open` event on it gets every publication,
+in order for each worker that publishes. A browser that reads too slowly loses the oldest of more than
+MAX_BEHIND events, and a `missed` event says how many. The server notices a vanished browser at a heartbeat.
 
-Not guaranteed: what is published while a browser connects again. Have the page fetch the present state at
-each `open`: whatever changes after that, it hears. And a client that is connected but reads nothing at all,
-with every buffer on the way full, holds up a stop like any response: set --timeout-graceful-shutdown.
+Not guaranteed: publications from the time in which a browser connects again. Let the page fetch the present
+state at each `open`; it gets every later change. A client that is connected but reads nothing at all, with
+every buffer on the way full, holds up a stop like any response: set --timeout-graceful-shutdown.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from starlette.routing import Route
 
 from asgi_ipc import InvalidNameError, Subscription, ipc
 
-# How soon a browser comes back, and how often a quiet stream says that it lives: proxies end what has been
-# silent for a minute.
+# The delay before a browser connects again, and the pause between signs of life in a quiet stream: proxies
+# end a stream that is silent for a minute.
 RETRY_MS: Final = 1000
 HEARTBEAT_S: float = 15.0
 
-# How many events one browser may be behind, and how large each may be.
+# A browser may be so many events behind; an event may have so many bytes.
 MAX_BEHIND: Final = 100
 MAX_BYTES: Final = 64 * 1024
 
-# The second is for nginx, which would collect the events.
+# The second header is for nginx, which would buffer the events.
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 async def follow(request: Request) -> Response:
-    """GET: the stream."""
+    """Answer GET with the stream."""
     topic = f"events:{request.path_params['topic']}"
     messages = ipc.subscribe(topic, until_stop=True, overflow="drop_oldest", max_messages=MAX_BEHIND)
     return StreamingResponse(stream(messages), media_type="text/event-stream", headers=HEADERS)
 
 
 async def stream(subscription: Subscription) -> AsyncIterator[str]:
-    """Until the browser goes, or this worker is told to stop."""
+    """Run until the browser goes, or this worker begins to stop."""
     async with subscription as messages:
         yield f"retry: {RETRY_MS}\n\n"
         while True:
@@ -65,13 +65,13 @@ async def stream(subscription: Subscription) -> AsyncIterator[str]:
 
 
 def event(data: str, kind: str = "message") -> str:
-    """One event. Its data may have several lines, however they end: each becomes one."""
+    """Return one event. Its data may have several lines, with any line ends."""
     lines = re.split(r"\r\n|\r|\n", data)
     return f"event: {kind}\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
 
 
 async def publish(request: Request) -> Response:
-    """POST: an event for all who follow the topic; answers with the workers that have any."""
+    """Publish an event (POST); the answer lists the workers with followers of the topic."""
     body = await request.body()
     if len(body) > MAX_BYTES:
         return PlainTextResponse(f"an event has at most {MAX_BYTES} bytes", 413)
@@ -80,7 +80,7 @@ async def publish(request: Request) -> Response:
 
 
 async def no_topic(request: Request, error: Exception) -> Response:
-    """A topic's name is too long, or has control characters."""
+    """Refuse a topic whose name is too long, or has control characters."""
     return PlainTextResponse(str(error), 400)
 
 

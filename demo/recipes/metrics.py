@@ -1,14 +1,14 @@
-"""Counts for Prometheus, summed over all workers, those that have gone among them.
+"""Counts for Prometheus, summed over all workers, including those that have gone.
 
     asgi-ipc serve demo.recipes.metrics:app --workers 4
 
-Guaranteed: a counter never goes down as long as any worker lives, so `rate()` sees no reset where there is
-none: whoever leaves hands its counts to the others, and what a scrape has shown is known to all before it is
-shown. Nothing is counted twice: each worker has a row of its own, and of two versions of a row the larger one
-counts. If a worker does not answer, its last known counts are shown, and `scrape_incomplete` is 1.
+Guaranteed: a counter never goes down as long as any worker lives, so `rate()` sees no false reset: a worker
+that leaves hands its counts to the others, and all workers know the counts of a scrape before the scrape
+shows them. Nothing is counted twice: each worker has a row of its own, and the larger of two versions of a
+row counts. If a worker does not answer, its last known counts are shown, and `scrape_incomplete` is 1.
 
-Not guaranteed: what a killed worker has counted since the last scrape. When the whole server is restarted,
-all begins at 0, which Prometheus expects.
+Not guaranteed: the counts of a killed worker since the last scrape. After a full restart of the server all
+counts begin at 0, which Prometheus expects.
 
 Gauges of live workers (open connections) are a sum of `answers` alone; histograms are counters, one per
 bucket.
@@ -32,20 +32,22 @@ from asgi_ipc import ipc
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-# Rows of workers that have gone are added up when so many have been started since: by then all know them.
+# The row of a worker that has gone is added to the sum when so many workers have started since: all workers
+# know the row then.
 KEPT_GENERATIONS: Final = 100
 
-# What this worker counts, by series: name{label="value"}.
+# This worker's counts, by series: name{label="value"}.
 own: Counter[str] = Counter()
 
-# The rows of all workers, by generation, as far as they are known here; and the sum of all up to `summed_to`.
+# The rows of all workers, by generation, as far as this worker knows them; and the sum of all up to
+# `summed_to`.
 rows: dict[int, Counter[str]] = {}
 summed: Counter[str] = Counter()
 summed_to = 0
 
 
 def series(name: str, **labels: str) -> str:
-    """As it stands in the text format."""
+    """Return the name of a series in the text format."""
     escaped = {
         label: value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
         for label, value in labels.items()
@@ -55,7 +57,7 @@ def series(name: str, **labels: str) -> str:
 
 @ipc.receive("metrics.known")
 def known(_: object = None) -> dict[str, Any]:
-    """What is known here, this worker's own row up to date."""
+    """Return all that this worker knows, with its own row up to date."""
     all_rows = {generation: dict(row) for generation, row in rows.items()}
     all_rows[ipc.worker.generation] = dict(own)
     return {"rows": all_rows, "summed": dict(summed), "summed_to": summed_to}
@@ -63,7 +65,7 @@ def known(_: object = None) -> dict[str, Any]:
 
 @ipc.receive("metrics.learn")
 def learn(theirs: dict[str, Any]) -> None:
-    """What another one knows. Any number of times, in any order: it comes to the same."""
+    """Take over what another worker knows. The result does not depend on order or repeats."""
     global summed, summed_to
     if theirs["summed_to"] > summed_to:
         summed, summed_to = Counter[str](theirs["summed"]), theirs["summed_to"]
@@ -74,7 +76,7 @@ def learn(theirs: dict[str, Any]) -> None:
 
 
 def add_up_old_rows() -> None:
-    """However often workers are replaced, the rows stay few."""
+    """Add old rows to the sum, so that rows stay few however often workers are replaced."""
     global summed_to
     newest = max(worker.generation for worker in ipc.workers)
     alive = min(worker.generation for worker in ipc.workers)
@@ -85,7 +87,7 @@ def add_up_old_rows() -> None:
 
 
 async def metrics(request: Request) -> PlainTextResponse:
-    """For Prometheus, from whichever worker."""
+    """Answer Prometheus; any worker can."""
     answers = await ipc.gather("metrics.known", timeout=1.0)
     for theirs in answers.values():
         learn(theirs)
@@ -100,7 +102,7 @@ async def metrics(request: Request) -> PlainTextResponse:
 
 
 class CountRequests:
-    """ASGI middleware. By route and not by path, or anybody could make up series without end."""
+    """ASGI middleware. It counts by route, not by path, or a client could make up series without end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

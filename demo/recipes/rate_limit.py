@@ -6,11 +6,12 @@ Guaranteed: as long as the same workers are there, a client gets BURST requests 
 from then on, whichever workers it reaches, also with requests at the same time. In a rolling restart the
 buckets move to the successor; a request that is under way in that moment may be granted in addition.
 
-Not guaranteed: if a worker is killed or their number changes, the buckets of some clients begin anew, full.
-While a worker stands still, each of the others limits that one's clients by itself. With more than
-MAX_CLIENTS clients, those that were not seen for longest begin anew.
+Not guaranteed: if a worker is killed or their number changes, the buckets of some clients begin again, full.
+While a worker stands still, each of the others limits the clients of that worker by itself. With more than
+MAX_CLIENTS clients, the clients not seen for the longest time begin again.
 
-Behind a proxy, have uvicorn trust its X-Forwarded-For (--forwarded-allow-ips), or all clients are one.
+If the server is behind a proxy, let uvicorn trust its X-Forwarded-For (--forwarded-allow-ips), or all clients
+share one bucket.
 """
 
 from __future__ import annotations
@@ -39,18 +40,19 @@ BURST: Final = 10.0
 RATE: Final = 10 / 60
 MAX_CLIENTS: Final = 100_000
 
-# Whoever has not answered by then stands still.
+# A worker that has not answered after this time stands still.
 TIMEOUT_S: Final = 0.5
 
-# Of the clients that this worker owns: how many tokens there were, and when; who was seen last at the end.
+# The clients that this worker owns: a number of tokens and the time of that number; the client seen last at
+# the end.
 buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
 
 def owner_of(client: str) -> Worker:
-    """One worker, on which all agree: rendezvous hashing, so most owners stay when a slot comes or goes.
+    """Return the owner, the same in all workers. Rendezvous hashing: most owners stay when slots change.
 
-    In a restart a slot has two workers: the older one owns until it leaves. Not `hash()`, which gives each
-    process another number for the same str.
+    In a restart a slot has two workers: the older one owns the clients until it leaves. `hash()` would not
+    do: each process has another number for the same str.
     """
     oldest = {worker.slot: worker for worker in reversed(ipc.workers)}
     slot = max(oldest, key=lambda slot: hashlib.blake2b(f"{slot}:{client}".encode()).digest())
@@ -59,8 +61,8 @@ def owner_of(client: str) -> Worker:
 
 @ipc.receive("rate_limit.take")
 def take_here(client: str) -> float:
-    """Take a token from a bucket of this worker; 0, or how many seconds it takes until there is one."""
-    # The same clock for all processes of a machine, so buckets can move.
+    """Take a token from a bucket of this worker; return 0, or the seconds until there is one."""
+    # All processes of a machine share this clock, so buckets can move.
     now = time.monotonic()
     tokens, at = buckets.get(client, (BURST, now))
     tokens = min(BURST, tokens + (now - at) * RATE)
@@ -81,16 +83,16 @@ async def take(client: str) -> float:
         try:
             wait_s: float = await ipc.request(owner, "rate_limit.take", client, timeout=TIMEOUT_S)
         except (UnknownWorkerError, WorkerGoneError):
-            continue  # another one owns it now
+            continue  # Another worker owns the bucket now.
         except (RequestError, SendTimeoutError):
-            break  # it stands still
+            break  # The owner stands still.
         return wait_s
     return take_here(client)
 
 
 @ipc.receive("rate_limit.inherit")
 def inherit(theirs: list[tuple[str, float, float]]) -> None:
-    """The buckets of this one's predecessor."""
+    """Take over the buckets of this worker's predecessor."""
     for client, tokens, at in theirs:
         buckets[client] = min(buckets.get(client, (BURST, at)), (tokens, at))
 
@@ -107,7 +109,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def limited(request: Request) -> None:
-    """For any route: `dependencies=[Depends(limited)]`."""
+    """Limit a route: `dependencies=[Depends(limited)]`."""
     wait_s = await take(request.client.host if request.client else "")
     if wait_s:
         raise HTTPException(429, "too many requests", {"Retry-After": str(math.ceil(wait_s))})

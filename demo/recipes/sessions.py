@@ -2,16 +2,18 @@
 
     asgi-ipc serve demo.recipes.sessions:app --workers 4
 
-For what can't be stored elsewhere: an open connection, a subprocess, a model's state; here, a generator. The
-cookie says which worker has it and names it by a secret; every worker passes the request on to that one.
+For state that can't be stored elsewhere: an open connection, a subprocess, a model's state; here, a
+generator. The cookie names the worker that has the session, and the session by a secret; every worker passes
+a request on to that worker.
 
 Guaranteed: a request reaches its session whichever worker got it, steps of one session run one after the
-other, and no session is mistaken for another: a worker is named by its generation, which is never used twice
-as a pid is, and the secret has 256 bits. Whoever makes up a cookie finds nothing.
+other, and no session is mistaken for another: the cookie names a worker by its generation, which unlike a pid
+is never reused, and the secret has 256 bits. A made-up cookie finds no session.
 
-Not guaranteed: that a session outlives its worker. When that was killed, restarted or scaled down, the answer
-is 410 and the client begins anew; so it is after IDLE_S without a request, or when MAX_SESSIONS were used
-later. While that worker stands still the answer is 503, and the step may be taken later all the same.
+Not guaranteed: a session does not outlive its worker. When the worker was killed, restarted or scaled down,
+the answer is 410 and the client begins again. The same holds after IDLE_S without a request, or when
+MAX_SESSIONS other sessions were used later. While the worker stands still the answer is 503, and the step may
+happen later all the same.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ MAX_SESSIONS: Final = 10_000
 
 Game: TypeAlias = Generator[str, int, str]
 
-# Of this worker, by their secrets: when each was used, and what it is; who was used last at the end.
+# This worker's sessions by their secrets: the time of the last use, and the game; the one used last at the
+# end.
 sessions: OrderedDict[str, tuple[float, Game]] = OrderedDict()
 
 app = FastAPI(lifespan=ipc.lifespan)
 
 
 def guessing() -> Game:
-    """It lives where it was started: no generator can be pickled."""
+    """A game stays in its process: a generator can't be pickled."""
     number = secrets.randbelow(100) + 1
     tries = 1
     guess = yield "I think of a number from 1 to 100"
@@ -50,7 +53,7 @@ def guessing() -> Game:
 
 @app.post("/games")
 async def start(response: Response) -> dict[str, str]:
-    """Begin a session, in the worker that this request has reached."""
+    """Begin a session in the worker of this request."""
     game = guessing()
     says = next(game)
     secret = secrets.token_urlsafe(32)
@@ -64,7 +67,7 @@ async def start(response: Response) -> dict[str, str]:
 
 @ipc.receive("sessions.guess")
 def play(data: tuple[str, int]) -> str | None:
-    """In the session's worker: the next step; None if there is no such session."""
+    """Take the next step, in the session's worker; None if there is no such session."""
     secret, guess = data
     used_at, game = sessions.pop(secret, (0.0, None))
     now = time.monotonic()
@@ -82,7 +85,7 @@ def play(data: tuple[str, int]) -> str | None:
 async def go_on(
     guess: Annotated[int, Path(ge=1, le=100)], session: Annotated[str, Cookie()] = ""
 ) -> dict[str, Any]:
-    """Go on with a session, wherever it is."""
+    """Go on with a session in any worker."""
     generation, _, secret = session.partition(".")
     says = None
     for owner in ipc.workers:
@@ -90,7 +93,7 @@ async def go_on(
             try:
                 says = await ipc.request(owner, "sessions.guess", (secret, guess))
             except (UnknownWorkerError, WorkerGoneError):
-                break  # and its sessions with it
+                break  # Its sessions are gone, too.
             except (RequestTimeoutError, SendTimeoutError):
                 raise HTTPException(503, "try again later", {"Retry-After": "5"}) from None
     if says is None:

@@ -2,13 +2,13 @@
 
     asgi-ipc serve demo.recipes.settings:app --workers 4
 
-Guaranteed: a change reaches every worker, and all end up with the same: of two changes of one setting the
-later one wins, also if they were made in two workers. A worker that joins (after a crash, a rolling restart,
+Guaranteed: a change reaches every worker, and all workers end up with the same settings: of two changes of
+one setting the later one wins, also across workers. A worker that joins (after a crash, a rolling restart,
 scaling) asks the others, and has the present settings before its first request.
 
-Not guaranteed: the same moment everywhere; a worker that stands still learns of it when it goes on. The
-settings live in the workers: if all of them are gone at once they are the initial ones again. What must
-survive that belongs into a file or a database as well.
+Not guaranteed: the same moment everywhere; a worker that stands still learns of a change when it goes on. The
+settings live in the workers: if all of them are gone at once, the initial settings are back. Keep settings
+that must survive that in a file or a database as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("shop")
 
 
 class Settings(BaseModel):
-    """What can be changed, and the initial values."""
+    """All settings, with their initial values."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
@@ -39,13 +39,13 @@ class Settings(BaseModel):
 
 settings = Settings()
 
-# What was changed: its name, when, in which worker, to what.
+# The changes by name: the time, the worker's pid, the new value.
 changed: dict[str, tuple[int, int, Any]] = {}
 
 
 @ipc.receive("settings.apply")
 def apply(changes: dict[str, tuple[int, int, Any]]) -> None:
-    """In every worker: take over what is later than what is known here."""
+    """Take over changes that are later than those known here. Run in every worker."""
     for name, (at_ns, pid, value) in changes.items():
         # A worker of an older release may know settings that this one does not.
         if name in Settings.model_fields and (at_ns, pid) > changed.get(name, (0, 0))[:2]:
@@ -56,7 +56,7 @@ def apply(changes: dict[str, tuple[int, int, Any]]) -> None:
 
 @ipc.receive("settings.changed")
 def tell(_: object) -> dict[str, tuple[int, int, Any]]:
-    """To a newcomer."""
+    """Tell a newcomer the changes."""
     return changed
 
 
@@ -64,7 +64,7 @@ def tell(_: object) -> dict[str, tuple[int, int, Any]]:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     logging.basicConfig(level=settings.log_level)
     async with ipc.lifespan(app):
-        # A member from here on: what is changed meanwhile reaches this worker, too.
+        # This worker is a member from here on, so later changes reach it, too.
         answers = await ipc.gather("settings.changed", include_self=False, timeout=1.0)
         for changes in answers.values():
             apply(changes)
@@ -82,7 +82,7 @@ async def show() -> Settings:
 
 @app.patch("/settings")
 async def change(new: Settings) -> dict[str, Any]:
-    """Change those that are given, here first; one clock serves all processes of a machine."""
+    """Apply the given changes, here first; all processes of a machine share this clock."""
     now_ns = time.monotonic_ns()
     changes = {name: (now_ns, ipc.pid, value) for name, value in new.model_dump(exclude_unset=True).items()}
     apply(changes)

@@ -1,6 +1,6 @@
-// The question: every worker is asked for its uptime, and each answer has its row, as it is.
+// The question: the page asks every worker for its uptime, and shows each answer in a row.
 //
-// Law: who does not answer has a row like the others, with the reason.
+// Law: a worker that does not answer has a row like the others, with the reason.
 
 import { byId, fromTemplate, hueOf, paint } from "./look.js";
 import { question } from "./post.js";
@@ -30,7 +30,7 @@ function row(pid, slot, text, failed) {
   return item;
 }
 
-// `slotOf(pid)`: its slot, or undefined of whom the page has never seen.
+// `slotOf(pid)`: the worker's slot, or undefined if the page has never seen the worker.
 export function onAsk(slotOf) {
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-disabled") === "true") return;

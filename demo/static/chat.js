@@ -1,7 +1,7 @@
-// The chat: one room; what is said in it is the same for all, whichever worker a page has reached.
+// The chat: one room with the same lines for the pages of all workers.
 //
-// Law: a line is its id. It waits here until it is heard back, so a worker that goes takes no line with it;
-// whatever comes twice is shown once. What is being typed is never touched, and outlives a reload.
+// Law: a line is its id. It waits here until it comes back, so a worker that goes takes no line with it; a
+// line that comes twice is shown once. The text being typed is never touched, and outlives a reload.
 
 import { follow } from "./follow.js";
 import { byId, fromTemplate, hueOf, paint, showConnection, showTime, stayAtEnd } from "./look.js";
@@ -10,7 +10,7 @@ import { keep, recall } from "./storage.js";
 // As many as a worker remembers.
 const MAX_SHOWN = 100;
 const MAX_WAITING = 50;
-// What the server closes with when it will not have what it was sent.
+// The close code with which the server refuses a word.
 const AGAINST_POLICY = 1008;
 const NAMES = ["Otter", "Heron", "Lynx", "Wren", "Hare", "Newt", "Robin", "Badger", "Swift", "Marten", "Owl", "Seal"];
 
@@ -52,8 +52,8 @@ const wellFormed = (text) => (text.toWellFormed?.() ?? text).trim();
 
 // --- lines
 
-// What is in the list, by id: { line, item }. Of these, what was not heard back yet, in the order of typing;
-// its time is still to come.
+// The lines in the list, by id: { line, item }; and those that have not come back yet, in the order of
+// typing: these have no time yet.
 const shown = new Map();
 const waiting = new Map();
 
@@ -77,7 +77,7 @@ function show(line) {
 
 function hear(line) {
   const known = shown.get(line.id);
-  // Said through two workers, it counts as said when it was said first.
+  // A line sent through two workers has the earlier of its two times.
   if (known && known.line.at_us <= line.at_us) return;
   known?.item.remove();
   if (waiting.delete(line.id)) keepWaiting();
@@ -114,7 +114,7 @@ form.addEventListener("submit", (event) => {
   if (isFull) return;
   const said = { id: newId(), ...me, text };
   wait(said);
-  // Whoever has said something wants to see what comes of it.
+  // After sending, the reader wants to see the line.
   list.scrollTop = list.scrollHeight;
   input.value = "";
   keep("draft", "");
@@ -147,7 +147,7 @@ const say = follow(
     followEnd();
     if (!isFirst) return;
     showConnection(byId("chat-connection"), "connected", `through worker ${through} in slot ${slot}`);
-    // What was said through a worker that has gone was among the lines.
+    // The lines included those sent through a worker that has gone.
     for (const said of waiting.values()) say(said);
   },
   (state, code) => {

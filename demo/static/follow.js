@@ -1,15 +1,16 @@
-// A WebSocket that comes back: a killed worker (1006), a restart (1012) and one that hangs (silence) are alike.
+// A WebSocket that connects again, alike after a killed worker (1006), a restart (1012) and a hanging worker
+// (silence).
 //
-// Law: nothing is known here of what is said. The first word after a break is marked, since what follows
-// from it is the business of whoever follows.
+// Law: this file knows nothing of the words. It marks the first word after a break, since the caller decides
+// what follows from it.
 
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 2000;
-// The server speaks every 2 s; three times that is a worker that hangs.
+// The server speaks every 2 s; after three times that the worker hangs.
 const SILENCE_MS = 6000;
 
 // `hear(word, isFirst)`; `lose(state, code)`, with "connecting" (the next worker answers before anyone would
-// notice) or "lost". Returns `say(word)`: whether it was sent, which is not yet heard.
+// notice) or "lost". Returns `say(word)`; its result is whether the word was sent, not whether it arrived.
 export function follow(path, hear, lose) {
   let socket;
   let retryMs = FIRST_RETRY_MS;
@@ -40,7 +41,7 @@ export function follow(path, hear, lose) {
     hasHeard = false;
     old.close();
     lose(retryMs > LAST_RETRY_MS / 2 ? "lost" : "connecting", code);
-    // Not all pages of a worker that has gone in the same moment.
+    // So that the pages of a worker that has gone do not all connect in the same moment.
     setTimeout(connect, retryMs * (0.75 + Math.random() / 2));
     retryMs = Math.min(retryMs * 2, LAST_RETRY_MS);
   }

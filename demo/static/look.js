@@ -1,4 +1,4 @@
-// How things look wherever they appear: a slot has one hue, a time has one form, a connection one mark.
+// The look of things, the same everywhere: a slot has one hue, a time has one form, a connection one mark.
 
 // Far apart from one slot to the next, and the first four from each other.
 const HUES = [245, 160, 28, 330, 200, 95, 285, 55];
@@ -25,7 +25,7 @@ export function showTime(element, at_ms) {
 export function showConnection(element, state, text) {
   element.dataset.state = state;
   const words = element.querySelector(".words");
-  // A reader of screens hears every change.
+  // A screen reader announces every change.
   if (words.textContent !== text) words.textContent = text;
 }
 

@@ -1,7 +1,7 @@
-// The page: it shows what the live stream tells, and sends by the routes that curl uses, too.
+// The page: it shows the live stream, and sends by the routes that curl uses, too.
 //
-// Law: the stream may repeat itself and may break off; (generation, number) says what is known
-// already. A worker is its generation; a pid is only its name. What others wrote is text, never markup.
+// Law: the stream may repeat itself and may break off; (generation, number) says which messages are known
+// already. A worker is its generation; a pid is only its name. Text from others is text, never markup.
 
 import { onAsk } from "./ask.js";
 import "./chat.js";
@@ -12,7 +12,7 @@ import { post } from "./post.js";
 const FADE_AFTER_MS = 1600;
 const FADE_MS = 700;
 const MAX_SHOWN = 60;
-// What is older than this when it arrives is history, not news.
+// A message older than this at its arrival is history, not news.
 const NEWS_S = 4;
 
 const slots = byId("slots");
@@ -95,7 +95,7 @@ class WorkerCard {
     }, FADE_AFTER_MS + FADE_MS);
   }
 
-  // What was being typed to a worker goes on to its successor.
+  // Text being typed to a worker moves to its successor.
   inherit(older) {
     if (!this.input.value) this.input.value = older.input.value;
     older.input.value = "";

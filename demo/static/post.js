@@ -1,4 +1,4 @@
-// What the page asks of the routes: the same that curl does.
+// The page's requests to the routes, the same as those of curl.
 
 export async function post(path, signal) {
   const response = await fetch(path, { method: "POST", signal }).catch(() => {
@@ -9,8 +9,8 @@ export async function post(path, signal) {
   return answer;
 }
 
-// A question may be asked again. A connection may have been accepted by a worker that stood still right after;
-// giving up closes it, and the next try opens another.
+// A question may be repeated. A worker may have accepted a connection and stood still right after; giving up
+// closes it, and the next try opens another.
 export async function question(path, timeout_ms, tries = 3) {
   const signal = AbortSignal.timeout(timeout_ms);
   try {

@@ -1,4 +1,4 @@
-// What a tab keeps over a reload. Of this tab: two tabs are two people.
+// Data that a tab keeps over a reload. It belongs to this tab alone: two tabs are two people.
 
 export function recall(key, otherwise) {
   try {
@@ -12,6 +12,6 @@ export function keep(key, value) {
   try {
     sessionStorage.setItem(key, JSON.stringify(value));
   } catch {
-    // Where nothing may be stored, it lasts as long as the page.
+    // If the browser may store nothing, the data lasts as long as the page.
   }
 }

@@ -201,8 +201,6 @@ async def held() -> tuple[int, dict[int, int]]:
     """Bytes of this worker's arena that are in use; and what each holds of them, by generation."""
     endpoint = ipc._own.endpoint
     arena = endpoint.outgoing._budget.arena
-    if arena is None:
-        return 0, {}
     return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
 
 

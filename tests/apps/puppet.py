@@ -26,6 +26,7 @@ from starlette.routing import Route
 from asgi_ipc import Worker, ipc
 from asgi_ipc.worker.heartbeat import HEARTBEAT_S
 from tests.apps.strings import Commands, obeying
+from tests.processes import links
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
 
@@ -249,7 +250,9 @@ async def start_method() -> str | None:
 
 async def tracker_pipe() -> str:
     """The pipe to the resource tracker, as the kernel names it."""
-    return os.readlink(f"/proc/self/fd/{resource_tracker.getfd()}")
+    fd = resource_tracker.getfd()
+    assert fd is not None
+    return links()[fd]
 
 
 async def babble() -> None:

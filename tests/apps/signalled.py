@@ -20,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from tests.processes import masks
+
 # No test takes so long; a child that has been forgotten leaves nothing behind.
 AT_LAST_S: Final = 120
 
@@ -31,15 +33,6 @@ if os.environ.get("SIGNALLED_IMPORT"):
     until = time.monotonic() + AT_LAST_S
     while time.monotonic() < until:
         time.sleep(0.01)
-
-
-def masks(pid: int | str) -> dict[str, int]:
-    """The signals that a process blocks, ignores and handles, as bits, those of its main thread."""
-    with open(f"/proc/{pid}/status") as status:
-        pairs = [line.split(":") for line in status if line.startswith("Sig")]
-    # Those below the real-time signals that are the C library's own don't count.
-    known = sum(1 << (number - 1) for number in signal.valid_signals())
-    return {name: int(value, 16) & known for name, value in pairs if name in ("SigBlk", "SigIgn", "SigCgt")}
 
 
 def wait() -> None:

@@ -36,7 +36,7 @@ def test_every_recipe_has_its_part_which_quotes_it_and_says_how_to_try_it(name: 
     for quote in quotes:
         assert quote in source
     assert "**Guaranteed.**" in section
-    assert "**Not.**" in section
+    assert "**Not guaranteed.**" in section
     assert re.search(r"^    .*http|^    .*ws:", section, re.MULTILINE)
 
 

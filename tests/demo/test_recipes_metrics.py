@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from asgi_ipc import Worker, ipc
@@ -17,16 +18,26 @@ from demo.recipes import metrics
 from tests.serving import DEADLINE_S, Server
 from tests.visiting import client, killed, recipe, restarted, visits
 
-HELLO = 'http_requests_total{method="GET",route="/",status="200"}'
-PLAIN = {"# HELP", "# TYPE"}
+Series = tuple[str, frozenset[tuple[str, str]]]
 
 
-def samples(answer: httpx.Response) -> dict[str, int]:
+def requests(method: str, route: str, status: int) -> Series:
+    labels = {"method": method, "route": route, "status": str(status)}
+    return "http_requests_total", frozenset(labels.items())
+
+
+HELLO = requests("GET", "/", 200)
+INCOMPLETE: Series = ("scrape_incomplete", frozenset())
+
+
+def samples(answer: httpx.Response) -> dict[Series, float]:
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    # The parser is kinder than the format.
     assert answer.text.endswith("\n")
-    lines = [line for line in answer.text.splitlines() if line[:6] not in PLAIN]
-    return {name: int(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    families = text_string_to_metric_families(answer.text)
+    found = [sample for family in families for sample in family.samples]
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
 
 
 class Scraper:
@@ -34,15 +45,15 @@ class Scraper:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.last: dict[str, int] = {}
+        self.last: dict[Series, float] = {}
 
-    async def scrape(self, visitor: httpx.AsyncClient | None = None) -> dict[str, int]:
+    async def scrape(self, visitor: httpx.AsyncClient | None = None) -> dict[Series, float]:
         if visitor is None:
             async with client(self.server) as anybody:
                 return await self.scrape(anybody)
         found = samples(await visitor.get("/metrics"))
         for name, value in self.last.items():
-            assert name == "scrape_incomplete" or found[name] >= value
+            assert name == INCOMPLETE or found[name] >= value
         self.last = found
         return found
 
@@ -56,8 +67,8 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
                 await asyncio.gather(*(visitor.get("/") for _ in range(20)))
             # Through the one that is killed next: what it shows, the others know.
             found = await prometheus.scrape(visitors[pids[0]])
-            assert (found[HELLO], found["scrape_incomplete"]) == (60, 0)
-            assert found['http_requests_total{method="GET",route="",status="404"}'] >= 3
+            assert (found[HELLO], found[INCOMPLETE]) == (60, 0)
+            assert found[requests("GET", "", 404)] >= 3
 
             # What it counts from here on is known to nobody when it is killed; what was shown stays.
             victim, stalled, other = pids
@@ -68,10 +79,10 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
             os.kill(stalled, signal.SIGSTOP)
             await visitors[other].get("/")
             found = await prometheus.scrape(visitors[other])
-            assert (found[HELLO], found["scrape_incomplete"]) == (61, 1)
+            assert (found[HELLO], found[INCOMPLETE]) == (61, 1)
             os.kill(stalled, signal.SIGCONT)
             async with asyncio.timeout(DEADLINE_S):
-                while (await prometheus.scrape())["scrape_incomplete"]:
+                while (await prometheus.scrape())[INCOMPLETE]:
                     pass
             # Never scraped before they leave: handed over.
             for pid in (stalled, other):
@@ -128,9 +139,9 @@ def test_series_are_escaped_bounded_and_count_what_fails() -> None:
         found = samples(visitor.get("/metrics"))  # type: ignore[arg-type]
     assert found == {
         HELLO: 1,
-        'http_requests_total{method="other",route="/",status="405"}': 1,
-        'http_requests_total{method="GET",route="",status="404"}': 2,
-        "scrape_incomplete": 0,
+        requests("other", "/", 405): 1,
+        requests("GET", "", 404): 2,
+        INCOMPLETE: 0,
     }
 
 

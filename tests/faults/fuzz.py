@@ -1,237 +1,299 @@
 """The fault "parser": the pure protocol under structurally mutated input that carries the valid cookie.
 
-Law: it bounds itself: so many executions, in so many processes, and none of
-them waited for without end. Every failure is printed as decisions that
-`--replay` executes again.
+Law: it bounds itself: so many executions, in processes of so many each, and
+none of them waited for without end. A seed is the same each time.
 
-    python -m tests.faults.fuzz --executions 10000000 --processes 2
-    python -m tests.faults.fuzz --replay a56a2871...
+    python -m tests.faults.fuzz --executions 1000000 --processes 2
+    python -m tests.faults.fuzz --here --executions 20000 --seed 12 --verbose
 
-What an execution is stands in fuzzing/drawing.py; what must hold in it, in
-fuzzing/judge.py. A part of the executions is guided by coverage when atheris
-is installed; the rest is random, and several times as fast.
+The first prints each failure, shrunk, with its seed. The second repeats one
+process's part in this process and says each script before it is executed:
+that of a process that has died is the last one.
+
+What is drawn stands in fuzzing/drawing.py; what must hold in it, in
+fuzzing/judge.py. Coverage guides a part of the executions when atheris is
+installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
-import json
+import inspect
+import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tests.faults.fuzzing.child import Now, Tally
-from tests.faults.fuzzing.drawing import build
-from tests.faults.fuzzing.judge import execute
-from tests.faults.fuzzing.reference import scan
+import msgspec
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as with_seed
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.packet import PacketParser
+from tests.faults.fuzzing.drawing import scripts
+from tests.faults.fuzzing.judge import BrokenPromiseError, execute
+from tests.faults.fuzzing.script import Script
+from tests.serving import ROOT
 
-# Coverage of this little code is complete after some ten thousand executions;
-# what remains are rare combinations, for which speed counts more than guidance.
+# Coverage of this little code is complete after some ten thousand executions; what remains are rare
+# combinations, for which hypothesis' own variety counts more than guidance.
 GUIDED_SHARE: Final = 0.1
 
+# Executions of one process: hypothesis remembers all that it has tried, some KiB each.
+PART: Final = 20_000
+
 # The module that one process runs, as arguments of the interpreter.
-CHILD: Final = ("-m", "tests.faults.fuzzing.child")
+CHILD: Final = ("-m", "tests.faults.fuzz")
 
-# An execution takes about 0.15 ms, guided twice that; ten times as much is a hang.
-START_S: Final = 120.0
-EXECUTION_S: Final = 0.003
+# An execution takes about 1 ms, guided or drawn, and shrinking may take minutes.
+START_S: Final = 420.0
+EXECUTION_S: Final = 0.02
+
+# Of a guided process: what libFuzzer starts from, and how long one execution may take.
+SEED_INPUTS: Final = 64
+INPUT_BYTES: Final = 512
+TIMEOUT_S: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Tally(msgspec.Struct):
+    """What executions came to, added up."""
+
+    executions: int = 0
+    # How many of them atheris guided.
+    guided: int = 0
+    # Executions that gave the reassembler at least one packet.
+    reached: int = 0
+    # Packets that made the receiver deliver.
+    delivered: int = 0
+    # Executions in which a sender that nobody harmed was owed every message, and each of them came.
+    unharmed: int = 0
+    # Senders that lost a message because a cut packet was completed, by chance, by their first bytes.
+    chances: int = 0
+    # Each failure in words, and how many of them are no broken promise but an error or a dead process.
+    failures: list[str] = []
+    crashed: int = 0
+
+    def execute(self, script: Script) -> None:
+        """Run one execution and add it. Raises what it raises."""
+        self.executions += 1
+        outcome = execute(script)
+        self.reached += outcome.reached > 0
+        self.delivered += outcome.delivered
+        self.unharmed += outcome.unharmed > 0
+        self.chances += outcome.chances
+
+    def fail(self, error: Exception, seed: int) -> None:
+        """Add a failure; hypothesis has written its script into the notes of the error."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = "".join(traceback.format_exception_only(error)).strip()
+        self.failures.append(f"seed {seed}: {said}\n({place.name}, line {place.lineno})")
+        self.crashed += not isinstance(error, BrokenPromiseError)
+
+    def add(self, other: Tally) -> None:
+        for name in Tally.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Report(Tally):
     """What a fuzzing session came to."""
 
-    executions: int
-    # How many of them atheris guided.
-    guided: int
-    # The share of executions that gave the reassembler at least one packet.
-    reached: float
-    # Packets that made the receiver deliver messages.
-    delivered: int
-    # The share of executions in which a sender that nobody harmed was among those
-    # that were; each of its messages came.
-    unharmed: float
-    # Senders that lost a message because a cut packet was completed, by chance, by their first bytes.
-    chances: int
-    # Executions that broke a promise, raised or ended their process, and those that did the latter two.
-    failed: int
-    crashed: int
-    # "decisions-in-hex reason", the first of them.
-    failures: list[str]
-    seconds: float
-    # libFuzzer's last words on it, for each process.
-    coverage: list[str]
+    seconds: float = 0.0
+    # libFuzzer's last words on it, for each guided process.
+    coverage: list[str] = []
     # Why nothing was guided, if it was to be.
     note: str = ""
 
     @property
     def ok(self) -> bool:
         """No failure, and at least half of the executions reached the reassembler."""
-        return not self.failed and self.reached >= 0.5
+        return not self.failures and self.reached >= self.executions / 2
 
     def __str__(self) -> str:
+        total = max(self.executions, 1)
         lines = [
             f"{self.executions:,} executions ({self.guided:,} guided) in {self.seconds:.0f} s, "
             f"{self.executions / max(self.seconds, 1e-9):,.0f} per second",
-            f"{self.reached:.1%} reached the reassembler; {self.delivered:,} packets delivered messages",
-            f"{self.unharmed:.1%} had a sender that was owed every message; "
+            f"{self.reached / total:.1%} reached the reassembler; "
+            f"{self.delivered:,} packets delivered messages",
+            f"{self.unharmed / total:.1%} had a sender that was owed every message; "
             f"{self.chances:,} senders lost one to a cut packet that their own bytes completed",
             *(f"coverage: {words}" for words in self.coverage),
             *([self.note] if self.note else []),
-            f"{self.failed:,} failures, {self.crashed:,} of them crashes",
+            f"{len(self.failures):,} failures, {self.crashed:,} of them crashes",
             *self.failures,
         ]
         return "\n".join(lines)
 
 
-def fuzz(
-    executions: int,
-    processes: int = 2,
-    seed: int = 0,
-    guided: bool = True,
-    *,
-    guided_share: float = GUIDED_SHARE,
-) -> Report:
+# --- one process
+
+
+def explore(executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False) -> Tally:
+    """Have hypothesis draw so many scripts, in this process, until one fails."""
+    tally = Tally()
+    holds = _property(tally, executions, seed, shrinks=shrinks, verbose=verbose)
+    try:
+        holds()
+    except Exception as error:  # noqa: BLE001 - that nothing is raised is what is tested
+        tally.fail(error, seed)
+    return tally
+
+
+def _property(
+    tally: Tally, executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False
+) -> Any:
+    @with_seed(seed)
+    @settings(
+        max_examples=executions,
+        phases=[Phase.generate, *([Phase.shrink] if shrinks else [])],
+        verbosity=Verbosity.verbose if verbose else Verbosity.normal,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(scripts())
+    def holds(script: Script) -> None:
+        tally.execute(script)
+
+    return holds
+
+
+def guide(executions: int, seed: int, finish: Callable[[Tally], None]) -> None:
+    """Have libFuzzer choose the bytes that scripts are drawn from. Does not return: `finish` is called."""
+    atheris: Any = importlib.import_module("atheris")
+    tally = Tally()
+    fuzz_one_input = _property(tally, executions, seed).hypothesis.fuzz_one_input
+    # Branches only: to follow the compared values, too, halves the speed, and
+    # what is drawn is not what is compared with the cookie or the CRC.
+    for cls in (PacketParser, Reassembler):
+        for function in vars(cls).values():
+            if inspect.isfunction(function):
+                function.__code__ = atheris.patch_code(function.__code__, trace_dataflow=False)
+
+    def execute_one(data: bytes) -> None:
+        try:
+            fuzz_one_input(data)
+        except Exception as error:  # noqa: BLE001 - as above
+            tally.fail(error, seed)
+        if tally.executions >= executions or tally.failures:
+            tally.guided = tally.executions
+            finish(tally)
+            # libFuzzer has no other way out that leaves the exit status 0.
+            os._exit(0)
+
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        rng = random.Random(seed)
+        inputs = [Path(folder) / str(number) for number in range(SEED_INPUTS)]
+        for path in inputs:
+            path.write_bytes(rng.randbytes(INPUT_BYTES))
+        options = [
+            "fuzz",
+            f"-max_len={INPUT_BYTES}",
+            "-len_control=0",
+            f"-seed={rng.randrange(1, 2**31)}",
+            f"-timeout={TIMEOUT_S}",
+            f"-artifact_prefix={folder}/",
+            f"-seed_inputs={','.join(map(str, inputs))}",
+        ]
+        atheris.Setup(options, execute_one)
+        atheris.Fuzz()
+
+
+# --- all of them
+
+
+def fuzz(executions: int, processes: int = 2, seed: int = 0, guided_share: float = GUIDED_SHARE) -> Report:
     """Run so many executions, spread over processes.
 
-    `guided_share` of them is guided by coverage, if `guided` and if atheris is
-    installed. The random part is the same for the same seed and number of
-    processes.
+    Coverage guides `guided_share` of them if atheris is installed.
     """
-    note = ""
-    if guided and importlib.util.find_spec("atheris") is None:
-        guided = False
-        note = "atheris is not installed: nothing was guided"
+    report = Report()
+    if guided_share and importlib.util.find_spec("atheris") is None:
+        guided_share = 0.0
+        report.note = "atheris is not installed: nothing was guided"
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
-        children = []
-        try:
-            for index in range(processes):
-                share = executions // processes + (index < executions % processes)
-                share_guided = round(share * guided_share) if guided else 0
-                folder = Path(name) / str(index)
-                children.append(_Child(folder, share, share_guided, f"{seed}/{index}"))
-            tallies = [each.tally() for each in children]
-        finally:
-            for each in children:
-                each.end()
-        coverage = [words for each in children if (words := each.coverage())]
-    total = sum(tally.executions for tally in tallies)
-    return Report(
-        executions=total,
-        guided=sum(tally.guided for tally in tallies),
-        reached=sum(tally.reached for tally in tallies) / max(total, 1),
-        delivered=sum(tally.delivered for tally in tallies),
-        unharmed=sum(tally.unharmed for tally in tallies) / max(total, 1),
-        chances=sum(tally.chances for tally in tallies),
-        failed=sum(tally.failed for tally in tallies),
-        crashed=sum(tally.crashed for tally in tallies),
-        failures=[failure for tally in tallies for failure in tally.failures],
-        seconds=time.monotonic() - started,
-        coverage=coverage,
-        note=note,
-    )
+    guided = round(executions * guided_share)
+    parts = [(count, False) for count in _parts(executions - guided, processes)]
+    parts += [(count, True) for count in _parts(guided, processes)]
+    with ThreadPoolExecutor(processes) as pool:
+        runs = [pool.submit(_run, *part, seed * 100_000 + index) for index, part in enumerate(parts)]
+        for run in runs:
+            tally, coverage = run.result()
+            report.add(tally)
+            report.coverage += coverage
+    report.seconds = time.monotonic() - started
+    return report
 
 
-class _Child:
-    """One fuzzing process and its folder."""
-
-    def __init__(self, folder: Path, executions: int, guided: int, seed: str) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._deadline = time.monotonic() + START_S + executions * EXECUTION_S
-        command = [sys.executable, *CHILD, str(folder), str(executions), str(guided), seed]
-        with (folder / "output").open("wb") as output:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-
-    def tally(self) -> Tally:
-        """What it came to; its death or its silence is a failure like any other."""
-        try:
-            status = self._process.wait(max(0.0, self._deadline - time.monotonic()))
-            reason = f"the process ended with status {status}"
-        except subprocess.TimeoutExpired:
-            status = None
-            reason = "the process did not end"
-        result = self._folder / "tally.json"
-        if status == 0 and result.exists():
-            return Tally(**json.loads(result.read_text()))
-        decisions = Now.read(self._folder / "now")
-        last = self._output().strip().rpartition("\n")[2]
-        return Tally(failed=1, crashed=1, failures=[f"{decisions.hex()} {reason}: {last}"])
-
-    def coverage(self) -> str:
-        """How many branches, how many features of them, and how many inputs show all these."""
-        found = re.findall(r"cov: \d+ ft: \d+ corp: \d+", self._output())
-        return found[-1] if found else ""
-
-    def end(self) -> None:
-        """Leave no process behind."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def _output(self) -> str:
-        return (self._folder / "output").read_text(errors="replace")
+def _parts(executions: int, processes: int) -> Iterable[int]:
+    size = min(PART, -(-executions // processes))
+    while executions:
+        yield min(size, executions)
+        executions -= min(size, executions)
 
 
-def replay(decisions: bytes) -> str:
-    """What these decisions make, and what comes of it."""
-    script = build(decisions)
-    lines = [
-        f"cookie {script.run.cookie.hex()}, packets of at most {script.run.max_packet_bytes} bytes; "
-        f"harmed: {sorted(script.touched)}, forged: {sorted(script.forged)}"
-    ]
-    start = 0
-    for write, owner in zip(script.writes, script.owners, strict=True):
-        genuine = " as it was sent" if (write, owner) in script.sources else ""
-        lines.append(f"{start:6} write of {len(write)} bytes by {owner}{genuine}: {write.hex()}")
-        start += len(write)
-    lines.extend(f"{stop:6} read to here{', drained' * drained}" for stop, drained in script.reads)
-    found = scan(script.run, b"".join(script.writes), script.reads)
-    for place, packet in zip(found.places, found.packets, strict=True):
-        lines.append(
-            f"{place:6} packet {packet.number} of {packet.sender} to {packet.receiver}, kind {packet.kind}"
+def _run(executions: int, is_guided: bool, seed: int) -> tuple[Tally, list[str]]:
+    """One process; its death or its silence is a failure like any other."""
+    command = [sys.executable, *CHILD, "--here", "--executions", str(executions), "--seed", str(seed)]
+    try:
+        ran = subprocess.run(
+            [*command, *(["--guided"] if is_guided else [])],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=START_S + executions * EXECUTION_S,
+            check=False,
         )
-    outcome = execute(decisions)
-    lines.append(outcome.failure or f"no failure: {outcome}")
-    return "\n".join(lines)
+    except subprocess.TimeoutExpired:
+        return Tally(failures=[f"seed {seed}: the process did not end"], crashed=1), []
+    if ran.returncode:
+        last = ran.stderr.strip().rpartition("\n")[2]
+        reason = f"seed {seed}: the process ended with status {ran.returncode}: {last}"
+        return Tally(failures=[reason], crashed=1), []
+    tally = msgspec.json.decode(ran.stdout.splitlines()[-1], type=Tally)
+    return tally, re.findall(r"cov: \d+ ft: \d+ corp: \d+", ran.stderr)[-1:]
 
 
 def main() -> int:
     """The command; 1 when something failed."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.fuzz", description=__doc__.partition("\n")[0]
+        prog="python -m tests.faults.fuzz", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--executions", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guided-share", type=float, default=GUIDED_SHARE)
-    parser.add_argument(
-        "--replay", metavar="HEX", type=bytes.fromhex, help="execute these decisions, and say what"
-    )
-    arguments = parser.parse_args()
-    if arguments.replay is not None:
-        sys.stdout.write(replay(arguments.replay) + "\n")
-        return int(execute(arguments.replay).failure is not None)
-    report = fuzz(
-        arguments.executions,
-        arguments.processes,
-        arguments.seed,
-        guided=arguments.guided_share > 0,
-        guided_share=arguments.guided_share,
-    )
-    sys.stdout.write(f"{report}\n")
-    return int(not report.ok)
+    parser.add_argument("--here", action="store_true", help="in this process; its tally is the last line")
+    parser.add_argument("--guided", action="store_true", help="with --here: by coverage")
+    parser.add_argument("--verbose", action="store_true", help="with --here: say each script")
+    chosen = parser.parse_args()
+    if not chosen.here:
+        report = fuzz(chosen.executions, chosen.processes, chosen.seed, chosen.guided_share)
+        sys.stdout.write(f"{report}\n")
+        return int(not report.ok)
+    if chosen.guided:
+        guide(chosen.executions, chosen.seed, _say)
+    else:
+        _say(explore(chosen.executions, chosen.seed, verbose=chosen.verbose))
+    return 0
+
+
+def _say(tally: Tally) -> None:
+    sys.stdout.write(msgspec.json.encode(tally).decode() + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.processes import hard_limit
+
 # Above the ids that a system gives away by itself (login.defs(5)), below those of container users.
 FIRST_UID: Final = 61_000
 UIDS: Final = 3_000
-
-# capabilities(7), as bits: what frees from the limits on pipes and on descriptors in flight.
-CAP_SYS_ADMIN: Final = 21
-CAP_SYS_RESOURCE: Final = 24
 
 # The coverage of child processes writes where only root may.
 _NOT_HIS: Final = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
@@ -46,7 +44,7 @@ class User:
 
     async def limit(self, pid: int, descriptors: int | None) -> None:
         """Set how many descriptors a running process of his may have; None: as many as he may give it."""
-        soft = _hard_limit(pid) if descriptors is None else descriptors
+        soft = hard_limit(pid) if descriptors is None else descriptors
         # As himself: without CAP_SYS_RESOURCE root may not do it for him (prlimit(2)).
         command = (*self.under, "prlimit", "--pid", str(pid), f"--nofile={soft}:")
         process = await asyncio.create_subprocess_exec(*command)
@@ -58,22 +56,7 @@ class User:
             os.chown(path, self.uid, -1)
 
 
-def _hard_limit(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("Max open files"))
-    return int(line.split()[4])
-
-
 def ordinary(descriptors: int | None = None) -> User:
     """An ordinary user: us, unless we are root."""
     uid = os.getuid() or FIRST_UID + os.getpid() % UIDS
     return User(uid, descriptors)
-
-
-def is_ordinary(pid: int) -> bool:
-    """Whether the kernel counts what a process has against its user's limits."""
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    capabilities = int(status["CapEff"], 16)
-    return status["Uid"].split()[1] != "0" and not capabilities & (1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE)

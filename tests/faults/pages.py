@@ -8,7 +8,6 @@ what it holds and what a new pipe gets by then.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -18,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tests.faults.ordinary import User
-from tests.serving import DEADLINE_S, ROOT
+from tests.serving import helping
 
 # The largest that a user may ask for, unless the system has another maximum (pipe(7)).
 LARGE_BYTES: Final = 1024 * 1024
@@ -67,24 +66,8 @@ def _enlarge(fd: int, size: int) -> int:
 @asynccontextmanager
 async def pages_used_up(user: User) -> AsyncIterator[dict[str, int]]:
     """Have that user's pages for pipes used up; what is held."""
-    process = await asyncio.create_subprocess_exec(
-        *user.under,
-        sys.executable,
-        "-m",
-        "tests.faults.pages",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            held = json.loads(await process.stdout.readline())
-        yield held
-    finally:
-        process.stdin.close()
-        await process.wait()
+    async with helping("-m", "tests.faults.pages", under=user.under) as holder:
+        yield json.loads(await holder.ask())
 
 
 if __name__ == "__main__":

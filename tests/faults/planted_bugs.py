@@ -99,12 +99,10 @@ _JOINING_AND_LEAVING: Final = (
     Planted(
         "closed-before-flushed",
         "worker/transport/outgoing.py",
-        """        if isinstance(peer.writer, PipeWriter):
-            peer.writer.close_when_empty()
+        """        peer.writer.close_when_empty()
         self.progress.set()
 """,
-        """        if isinstance(peer.writer, PipeWriter):
-            peer.writer.close()
+        """        peer.writer.close()
         self.progress.set()
 """,
         "Messages that were accepted for a worker and waited for room in its pipe are lost when it leaves.",

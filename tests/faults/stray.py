@@ -18,7 +18,6 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -50,27 +49,6 @@ class Target(msgspec.Struct, frozen=True):
     sender: int
     receiver: int
     max_packet_bytes: int
-
-
-def message_pipe(pid: int) -> str:
-    """Where the pipe of the worker `pid` can be opened.
-
-    It is the one that the worker reads without waiting and has no write end of; an event loop may have both
-    ends of another, nobody knows what its input is, and the one that ends with the launcher is never read.
-    """
-    reads: dict[str, str] = {}
-    writes: set[str] = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        inode = os.readlink(path)
-        if int(path.name) > 2 and inode.startswith("pipe:"):
-            info = Path(f"/proc/{pid}/fdinfo/{path.name}").read_text()
-            (flags,) = (line.split()[1] for line in info.splitlines() if line.startswith("flags:"))
-            if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
-                writes.add(inode)
-            elif int(flags, 8) & os.O_NONBLOCK:
-                reads[inode] = str(path)
-    (pipe,) = (path for inode, path in reads.items() if inode not in writes)
-    return pipe
 
 
 class Stray:

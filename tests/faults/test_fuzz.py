@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import given
 
 from asgi_ipc.wire import batch, packet
 from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import PacketParser
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.faults import fuzz
-from tests.faults.fuzzing import drawing, judge, script, wire
-from tests.faults.fuzzing.child import MAX_DECISIONS_BYTES, random_decisions
+from tests.faults.fuzzing import judge, wire
+from tests.faults.fuzzing.drawing import CHANGES, scripts
 from tests.faults.fuzzing.judge import execute
 from tests.faults.fuzzing.reference import scan
+from tests.faults.fuzzing.script import Script
 
 
-@given(st.binary(max_size=MAX_DECISIONS_BYTES))
-@example(b"")
-def test_no_input_is_accepted_that_was_not_sent_and_none_raises(decisions: bytes) -> None:
-    assert execute(decisions).failure is None
+@given(scripts())
+def test_no_input_is_accepted_that_was_not_sent_and_none_raises(script: Script) -> None:
+    execute(script)
 
 
 def test_every_change_every_forgery_and_every_reason_for_a_drop_takes_part(
@@ -38,24 +37,19 @@ def test_every_change_every_forgery_and_every_reason_for_a_drop_takes_part(
     used: Counter[str] = Counter()
     drops: Counter[str] = Counter()
 
-    def noted(change: script.Change) -> script.Change:
-        def noting(made: script.Script, decisions: script.Decisions) -> None:
-            used[change.__name__] += 1
-            change(made, decisions)
-
-        return noting
+    def noting(script: Script) -> judge.Outcome:
+        used.update(script.changes)
+        return execute(script)
 
     class Noting(Reassembler):
         def _drop(self, reason: str, count: int = 1) -> None:
             drops[reason] += 1
             super()._drop(reason, count)
 
-    changes = drawing.CHANGES
-    monkeypatch.setattr(drawing, "CHANGES", tuple(map(noted, changes)))
+    monkeypatch.setattr(fuzz, "execute", noting)
     monkeypatch.setattr(judge, "Reassembler", Noting)
-    for decisions in random_decisions("all", 3000):
-        execute(decisions)
-    assert set(used) == {change.__name__ for change in changes}
+    assert fuzz.explore(2000, seed=1).failures == []
+    assert set(used) == {change.__name__ for change in CHANGES}
     assert set(drops) == {"repeat", "gap", "partial", "corrupt", "too_large"}
 
 
@@ -138,11 +132,6 @@ def _that_reads_bytes_for_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_decode", lambda payload: [(name, str(data)) for name, data in decode(payload)])
 
 
-def _first_failure(seed: str, executions: int) -> bytes | None:
-    failing: Iterator[bytes] = (each for each in random_decisions(seed, executions) if execute(each).failure)
-    return next(failing, None)
-
-
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -161,14 +150,22 @@ def test_a_broken_protocol_is_found_out_and_its_failure_replayed(
     monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     break_it(monkeypatch)
-    found = _first_failure("broken", 2000)
-    assert found is not None
-    failure = execute(found).failure
-    assert failure is not None
-    assert execute(found).crashed is (break_it is _that_trusts_the_payload)
-    assert failure in fuzz.replay(found)
+    broken = fuzz.explore(2000, seed=2, shrinks=False)
+    (failure,) = broken.failures
+    assert broken.crashed == (break_it is _that_trusts_the_payload)
+    assert "harmed: " in failure
+    assert "read to here, drained" in failure
+    assert fuzz.explore(2000, seed=2, shrinks=False).failures == [failure]
     monkeypatch.undo()
-    assert execute(found).failure is None
+    assert fuzz.explore(broken.executions, seed=2).failures == []
+
+
+def test_a_failure_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _without_crc(monkeypatch)
+    (failure,) = fuzz.explore(2000, seed=2).failures
+    # One sender, one change.
+    (first, *_) = [line for line in failure.splitlines() if "harmed: " in line]
+    assert first.count("'") == 2
 
 
 # --- the runner
@@ -176,7 +173,7 @@ def test_a_broken_protocol_is_found_out_and_its_failure_replayed(
 
 def test_the_runner_adds_up_its_processes_and_says_what_guided_it() -> None:
     report = fuzz.fuzz(301, processes=2, seed=3, guided_share=0.9)
-    assert (report.executions, report.failures, report.failed, report.crashed) == (301, [], 0, 0)
+    assert (report.executions, report.failures, report.crashed) == (301, [], 0)
     assert report.ok
     if importlib.util.find_spec("atheris") is None:
         assert report.guided == 0
@@ -189,27 +186,23 @@ def test_the_runner_adds_up_its_processes_and_says_what_guided_it() -> None:
 
 _DYING = """
 import os, sys
-from pathlib import Path
-from tests.faults.fuzzing import child
+from tests.faults import fuzz
 
-def execute(decisions, done=[]):
-    done.append(decisions)
+def execute(script, done=[]):
+    done.append(script)
     if len(done) == 7:
         os.abort()
-    return outcome(decisions)
+    return outcome(script)
 
-outcome, child.execute = child.execute, execute
-child.main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+outcome, fuzz.execute = fuzz.execute, execute
+sys.exit(fuzz.main())
 """
 
 
-def test_a_process_that_dies_is_a_failure_with_the_decisions_that_killed_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_that_dies_is_a_failure_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "CHILD", ("-c", _DYING))
-    report = fuzz.fuzz(10, processes=1, seed=5, guided=False)
+    report = fuzz.fuzz(10, processes=1, seed=5, guided_share=0.0)
     assert not report.ok
     assert report.crashed == 1
-    *_, seventh = random_decisions("5/0", 7)
     (failure,) = report.failures
-    assert failure.startswith(f"{seventh.hex()} the process ended with status -6")
+    assert failure.startswith("seed 500000: the process ended with status -6")

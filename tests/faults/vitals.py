@@ -1,7 +1,7 @@
 """Vitals: how quickly workers answer and what they weigh, seen from outside.
 
 Law: a light hand. It asks each worker some fifty times a second over a
-connection that it keeps, and reads /proc; a worker's own word is not needed.
+connection that it keeps, and asks psutil; a worker's own word is not needed.
 """
 
 from __future__ import annotations
@@ -12,31 +12,15 @@ import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
+from tests.processes import own_bytes
 from tests.serving import DEADLINE_S, Server
 
 # Between an answer and the next question to the same worker.
 PAUSE_S: Final = 0.02
 
 _REQUEST: Final = b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"
-
-
-def anonymous_bytes(pid: int) -> int:
-    """What of a process's resident memory is its own.
-
-    Not what it has mapped from files: a ledger is the test's, and grows with every message.
-    """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f"no RssAnon of {pid}")
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether SIGSTOP has reached a process."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 @dataclass(slots=True)
@@ -67,7 +51,7 @@ class Vitals:
             async with asyncio.timeout(DEADLINE_S):
                 await _ask(*self.connections[pid])
             took.append(time.perf_counter() - began)
-            self.peak_bytes[pid] = max(self.peak_bytes.get(pid, 0), anonymous_bytes(pid))
+            self.peak_bytes[pid] = max(self.peak_bytes.get(pid, 0), own_bytes(pid))
             await asyncio.sleep(PAUSE_S)  # a client's think time
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.processes import of_session
+from tests.processes import of_session
 from tests.serving import Server, eventually, free_port, is_tracker, listens, serving, started
 
 APP = "tests.apps.sharing:app"

@@ -15,11 +15,8 @@ from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Failed, Handover, Interpreter, ToLauncher, encode_word
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
+from tests.processes import links
 from tests.serving import DEADLINE_S, eventually
-
-
-def _open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 async def _until_reaped(process: WorkerProcess) -> int:
@@ -80,7 +77,7 @@ async def test_words_to_a_child_that_has_ended_are_an_os_error_and_its_status_st
 
 
 def test_a_process_that_the_kernel_refuses_leaves_nothing_open() -> None:
-    before = _open_descriptors()
+    before = links().keys()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(fd) for fd in before) + 1
     # Room for none of its descriptors, for the pipe, for the pipe and the lifeline.
@@ -101,7 +98,7 @@ def test_a_process_that_the_kernel_refuses_leaves_nothing_open() -> None:
             for fd in taken[: len(taken) - room]:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert _open_descriptors() == before
+    assert links().keys() == before
 
 
 async def test_the_pipe_has_the_capacity_that_was_asked_for() -> None:
@@ -115,14 +112,11 @@ async def test_the_pipe_has_the_capacity_that_was_asked_for() -> None:
 async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent() -> None:
     other = socket.socket()
     process = WorkerProcess(1, [other], None)
-    links = set()
-    for fd in os.listdir(f"/proc/{process.pid}/fd"):
-        links.add(os.readlink(f"/proc/{process.pid}/fd/{fd}"))
+    held = set(links(process.pid).values())
     ours = f"pipe:[{os.fstat(process.write_end).st_ino}]"
-    assert ours in links
-    theirs = os.stat(f"/proc/self/fd/{process.lifeline.fileno()}").st_ino
-    assert f"socket:[{theirs}]" not in links
-    assert f"socket:[{os.fstat(other.fileno()).st_ino}]" in links
+    assert ours in held
+    assert links()[process.lifeline.fileno()] not in held
+    assert f"socket:[{os.fstat(other.fileno()).st_ino}]" in held
     process.signal(signal.SIGKILL)
     await _until_reaped(process)
     process.close()

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 import asgi_ipc
 from asgi_ipc.cli import main
 from asgi_ipc.testing.child import is_running
+from tests.processes import links, named
 from tests.puppets import puppets
 from tests.serving import ROOT, eventually, free_port, serving, started
 
@@ -240,7 +240,7 @@ async def test_a_pool_of_the_apps_keeps_no_port_busy_and_ends_with_its_worker(tm
 async def test_workers_hold_no_descriptor_of_ours_that_a_child_of_theirs_inherits(tmp_path: Path) -> None:
     async with puppets(tmp_path, workers=2) as (strings, (a, b)):
         child = await strings.call(a, "fork_and_hold", 20)
-        shared = {os.readlink(f"/proc/{b}/fd/{fd}") for fd in (0, 1, 2)}
+        shared = {links(b)[fd] for fd in (0, 1, 2)}
         # Children of workers have the same resource tracker.
         shared.add(await strings.call(b, "tracker_pipe"))
         # A pipe that both hold is a message pipe: a's own, or b's.
@@ -256,19 +256,11 @@ async def test_workers_hold_no_descriptor_of_ours_that_a_child_of_theirs_inherit
 
 
 def _pipes(pid: int) -> set[str]:
-    return {link for link in _links(pid) if link.startswith("pipe:")}
+    return named(links(pid).values(), "pipe")
 
 
 def _sockets(pid: int) -> set[str]:
-    return {link for link in _links(pid) if link.startswith("socket:")}
-
-
-def _links(pid: int) -> set[str]:
-    links = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):
-            links.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return links
+    return named(links(pid).values(), "socket")
 
 
 def test_windows_is_told_that_it_is_a_fleet_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.needs import need_root
+from tests.processes import links
 from tests.serving import Server, serving
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
@@ -64,19 +66,13 @@ print(attempts(pid, fds))
 
 def descriptors(pid: int, kind: str) -> list[int]:
     """A process's descriptors of a kind: "pipe" or "socket"."""
-    links = ((entry.name, os.readlink(entry)) for entry in Path(f"/proc/{pid}/fd").iterdir())
-    return sorted(int(name) for name, link in links if link.startswith(f"{kind}:"))
+    return sorted(fd for fd, link in links(pid).items() if link.startswith(f"{kind}:"))
 
 
 def unix_names() -> dict[str, list[str]]:
     """Every Unix socket of the machine, as a descriptor's link shows it, and its name if it has one."""
     lines = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines()[1:])
     return {f"socket:[{fields[6]}]": fields[7:] for fields in lines}
-
-
-def strings_of(pid: int, file: str) -> list[str]:
-    """A process's arguments or environment."""
-    return Path(f"/proc/{pid}/{file}").read_text().rstrip("\0").split("\0")
 
 
 def processes(server: Server) -> list[int]:
@@ -115,8 +111,7 @@ async def test_there_is_nothing_to_connect_to_but_the_port() -> None:
         await server.started(2)
         names = unix_names()
         for pid in processes(server):
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in descriptors(pid, "socket")]
-            unix = [link for link in links if link in names]
+            unix = [link for link in links(pid).values() if link in names]
             assert unix, "lifelines are Unix sockets"
             # Neither a path nor an abstract name, which has no permissions at all.
             assert [names[link] for link in unix if names[link]] == []
@@ -130,10 +125,10 @@ async def test_nothing_of_ours_is_in_the_environment_or_the_file_system_and_no_s
     before = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     async with serving("tests.apps.stream:app", workers=2, env=before) as server:
         await server.started(2)
-        given = strings_of(server.pid, "environ")
+        given = psutil.Process(server.pid).environ()
         for pid in server.workers():
-            assert strings_of(pid, "environ") == given
-            *_, boot, package, lifeline, pipe, arena, listener = strings_of(pid, "cmdline")
+            assert psutil.Process(pid).environ() == given
+            *_, boot, package, lifeline, pipe, arena, listener = psutil.Process(pid).cmdline()
             assert "asgi_ipc.worker.main" in boot
             assert package.startswith("/"), "a folder"
             assert all(fd.isdecimal() for fd in (lifeline, pipe, arena, listener))

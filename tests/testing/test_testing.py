@@ -31,20 +31,15 @@ from asgi_ipc import (
 from asgi_ipc.testing import Serve, ServeError, fleet, serve
 from asgi_ipc.testing.child import children, is_running
 from tests.apps import chat
+from tests.processes import links
 from tests.serving import DEADLINE_S, ROOT
 
 MIB = 1024 * 1024
 
 
-def descriptors(pid: int | str = "self") -> list[str]:
+def descriptors(pid: int | None = None) -> list[str]:
     """What a process has open, without what looks."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(str(entry.readlink()))
-        except FileNotFoundError:
-            continue
-    return sorted(name for name in found if not name.startswith("/proc"))
+    return sorted(name for name in links(pid).values() if not name.startswith("/proc"))
 
 
 @pytest.fixture(autouse=True)
@@ -605,7 +600,7 @@ def test_a_server_does_not_outlive_who_has_started_it(starter: str, number: int,
 def test_what_ties_a_server_to_its_test_is_in_no_worker_and_no_child_of_the_test() -> None:
     with serve("tests.apps.chat:app", workers=2) as server:
         assert server._child._tie is not None
-        tie = os.readlink(f"/proc/self/fd/{server._child._tie.fd}")
+        tie = links()[server._child._tie.fd]
         assert descriptors(server.pid).count(tie) == 1
         for worker in server.workers:
             assert tie not in descriptors(worker)

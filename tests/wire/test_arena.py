@@ -134,7 +134,17 @@ def test_unknown_words_are_ignored() -> None:
     assert arena.used_bytes
 
 
-@pytest.mark.parametrize("size_bytes", [0, KIB, 3 * KIB, SIZE_BYTES + 1])
+def test_an_empty_arena_has_room_for_nothing() -> None:
+    arena = Arena(bytearray())
+    assert not arena.fits(0)
+    assert arena.place(b"", b"x") is None
+    assert arena.trim() == range(0)
+    arena.open(2)
+    assert not arena.copied(2, 1)
+    arena.forget(2)
+
+
+@pytest.mark.parametrize("size_bytes", [KIB, 3 * KIB, SIZE_BYTES + 1])
 def test_an_arena_has_a_power_of_two_of_bytes(size_bytes: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         Arena(bytearray(size_bytes))

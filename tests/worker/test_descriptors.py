@@ -12,6 +12,7 @@ import pytest
 from asgi_ipc.fleet.words import ToWorker, WriteEnd, encode_word
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.lifeline import Lifeline
+from tests.processes import links
 
 # How long a fork on another thread is watched for coming through where it has to wait.
 HELD_UP_S = 0.2
@@ -36,13 +37,7 @@ def line() -> Iterator[tuple[socket.socket, Lifeline]]:
 
 def _holds(link: str) -> int:
     """How many descriptors of this process are that file."""
-    count = 0
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{fd}") == link
-        except FileNotFoundError:  # the listing's own
-            continue
-    return count
+    return list(links().values()).count(link)
 
 
 def _held_by_a_forked_child(link: str) -> int:
@@ -55,7 +50,7 @@ def _held_by_a_forked_child(link: str) -> int:
 
 def test_a_descriptor_is_closed_once_and_in_every_forked_child() -> None:
     descriptor = Descriptor(os.memfd_create("owned"))
-    link = os.readlink(f"/proc/self/fd/{descriptor.fd}")
+    link = links()[descriptor.fd]
     assert _held_by_a_forked_child(link) == 0
     assert _holds(link) == 1
     number = descriptor.fd
@@ -70,7 +65,7 @@ def test_a_descriptor_is_closed_once_and_in_every_forked_child() -> None:
 
 def test_a_descriptor_that_was_given_away_is_left_alone() -> None:
     descriptor = Descriptor(os.memfd_create("given"))
-    link = os.readlink(f"/proc/self/fd/{descriptor.fd}")
+    link = links()[descriptor.fd]
     fd = descriptor.release()
     descriptor.close()
     assert _held_by_a_forked_child(link) == 1
@@ -80,7 +75,7 @@ def test_a_descriptor_that_was_given_away_is_left_alone() -> None:
 async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
     pipe: tuple[int, int], line: tuple[socket.socket, Lifeline]
 ) -> None:
-    link = os.readlink(f"/proc/self/fd/{pipe[0]}")
+    link = links()[pipe[0]]
     ours, lifeline = line
     in_children: list[int] = []
 
@@ -100,7 +95,7 @@ async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
 async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
     pipe: tuple[int, int], line: tuple[socket.socket, Lifeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = os.readlink(f"/proc/self/fd/{pipe[0]}")
+    link = links()[pipe[0]]
     ours, lifeline = line
     arrived: list[Descriptor] = []
     in_child: list[int] = []

@@ -24,8 +24,9 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, Encoded
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.transport.outgoing import Outgoing, Waiter
+from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
+from asgi_ipc.worker.transport.room import Waiter
 
 T = TypeVar("T")
 

@@ -29,8 +29,9 @@ from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.delivery import sender_of
 from asgi_ipc.worker.features.messaging import check_timeout
-from asgi_ipc.worker.transport.outgoing import Outgoing, Waiter
+from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.room import Waiter
 
 # What an answer says: here is what the handler gave back; there is none; it raised this; it was not
 # called, since the data does not fit it.

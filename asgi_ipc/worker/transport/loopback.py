@@ -57,6 +57,9 @@ class LoopbackWriter:
         self._paused = False
         self.flush()
 
+    def close_when_empty(self) -> None:
+        """Nothing to do: a worker reads to its end."""
+
     def close(self) -> None:
         """Move nothing any more."""
         self._paused = True

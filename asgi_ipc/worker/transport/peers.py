@@ -1,114 +1,151 @@
-"""Peers: whom this worker sends to, itself among them.
+"""Peers: the workers that this one sends to, itself among them.
 
-Law: a registry and nothing else. It is changed under its owner's lock, and
-read by any thread at any moment: what that looks at is replaced as a whole.
+Law: the only index of members. It is changed under its owner's lock, and read
+by any thread at any moment: so what those read is replaced as a whole.
 """
 
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from asgi_ipc.errors import UnknownWorkerError
-from asgi_ipc.fleet.membership import Membership, Worker
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.outbox import Outbox
-from asgi_ipc.worker.transport.loopback import LoopbackWriter
-from asgi_ipc.worker.transport.pipes import PipeWriter
+
+
+class Writer(Protocol):
+    """Moves packets from one outbox to its receiver."""
+
+    def flush(self) -> None:
+        """Move what the outbox has, now or soon."""
+
+    def unread_bytes(self) -> int:
+        """How many bytes are under way."""
+
+    def close_when_empty(self) -> None:
+        """Move what the outbox has, then close."""
+
+    def close(self) -> None:
+        """Move nothing any more."""
+
+
+class NoWriter:
+    """Stands for the writer of a peer whose write end has not arrived: its messages wait."""
+
+    def flush(self) -> None:
+        """Let them wait."""
+
+    def unread_bytes(self) -> int:
+        """Nothing is under way."""
+        return 0
+
+    def close_when_empty(self) -> None:
+        """The real writer does this when it comes."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 @dataclass(eq=False, slots=True)
 class Peer:
-    """One worker that this one sends to, itself among them. `context` is what its messages run in."""
+    """One worker that this one sends to, or itself.
+
+    Attributes:
+        context: handlers of its messages run in copies of this.
+        dirty: it is in the list of peers to flush at the end of this turn.
+        quiet: the last turn brought it few messages.
+        leaving: it can't be addressed any more.
+        lost: accepted messages that never left its outbox, counted when it has gone.
+    """
 
     worker: Worker
     outbox: Outbox
     context: contextvars.Context
-    # None until its write end arrives; what is accepted for it waits.
-    writer: PipeWriter | LoopbackWriter | None = None
-    # In the list of those to flush at the end of this turn.
+    writer: Writer = field(default_factory=NoWriter)
     dirty: bool = False
-    # The last turn brought it little.
     quiet: bool = True
-    # Not addressed any more.
     leaving: bool = False
-    # Accepted messages for it that never left its outbox, once it has gone.
     lost: int = 0
 
 
 class Members(NamedTuple):
-    """Those whom a broadcast means, and their pids."""
+    """The peers that a message to several goes to, and their pids."""
 
     peers: tuple[Peer, ...]
     pids: tuple[int, ...]
 
 
 class Peers:
-    """Every peer that is not forgotten; those that are members can be addressed.
+    """Every peer that is not forgotten; those that don't leave are members.
 
     Attributes:
-        by_pid: the members, for a plain int, which `True` is not.
+        by_pid: the members. A pid means the youngest worker that has had it.
     """
 
     def __init__(self, me: Worker) -> None:
-        self.membership = Membership(me)
+        self._me = me
+        self._by_generation: dict[int, Peer] = {}
         self.by_pid: dict[int, Peer] = {}
-        self._peers: dict[int, Peer] = {}
-        # The members as a broadcast means them, with this worker and without.
+        # All members, by slot and then by age; and the same without this worker.
         self._everybody = self._others = Members((), ())
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """All members, this worker among them, by slot and then by age."""
+        return tuple(peer.worker for peer in self._everybody.peers)
 
     def find(self, generation: int) -> Peer | None:
         """The peer of that generation, member or leaving."""
-        return self._peers.get(generation)
+        return self._by_generation.get(generation)
 
     def meant_by(self, to: int | Worker) -> Peer:
-        """Whom a pid or a Worker means now. Raises UnknownWorkerError, or TypeError for anything else."""
-        peer = self.by_pid.get(to) if type(to) is int else self._meant_by_other(to)
+        """The member that `to` names. Raises UnknownWorkerError, or TypeError for other types."""
+        peer: Peer | None
+        if isinstance(to, Worker):
+            peer = self._by_generation.get(to.generation)
+            if peer is not None and (peer.leaving or peer.worker != to):
+                peer = None
+        elif isinstance(to, int) and not isinstance(to, bool):
+            peer = self.by_pid.get(to)
+        else:
+            raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
         if peer is None:
-            raise UnknownWorkerError(to if isinstance(to, int) else to.pid)
+            raise UnknownWorkerError(to.pid if isinstance(to, Worker) else to)
         return peer
 
-    def _meant_by_other(self, to: int | Worker) -> Peer | None:
-        if isinstance(to, Worker):
-            peer = self._peers.get(to.generation)
-            if peer is None or peer.leaving:
-                return None
-            return peer if peer.worker is to or peer.worker == to else None
-        if isinstance(to, int) and not isinstance(to, bool):
-            return self.by_pid.get(to)
-        raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
-
     def members(self, *, include_self: bool) -> Members:
-        """Those whom a broadcast means now."""
+        """The receivers of a broadcast."""
         return self._everybody if include_self else self._others
 
     def all(self) -> list[Peer]:
-        """Every peer that is not forgotten yet."""
-        return list(self._peers.values())
+        """Every peer that is not forgotten."""
+        return list(self._by_generation.values())
 
     def add(self, peer: Peer) -> None:
-        """It can be addressed from now on."""
-        self._peers[peer.worker.generation] = peer
-        self.membership.add(peer.worker)
+        """The peer can be addressed from now on."""
+        self._by_generation[peer.worker.generation] = peer
         self._members_changed()
 
     def refuse(self, peer: Peer) -> None:
-        """It can't be addressed any more."""
+        """The peer can't be addressed any more."""
         peer.leaving = True
-        self.membership.remove(peer.worker.generation)
         self._members_changed()
 
     def forget(self, peer: Peer) -> None:
-        """It is dead, and its last byte has been read."""
-        del self._peers[peer.worker.generation]
+        """The peer is dead, and its last byte has been read."""
+        del self._by_generation[peer.worker.generation]
 
     def _members_changed(self) -> None:
-        me = self.membership.me
-        peers = tuple(self._peers[worker.generation] for worker in self.membership.workers)
-        others = tuple(peer for peer in peers if peer.worker is not me)
-        having = self.membership.generation_of
-        self.by_pid = {
-            peer.worker.pid: peer for peer in peers if having(peer.worker.pid) == peer.worker.generation
-        }
-        self._everybody = Members(peers, tuple(peer.worker.pid for peer in peers))
-        self._others = Members(others, tuple(peer.worker.pid for peer in others))
+        by_age = sorted(self.all(), key=lambda peer: peer.worker.generation)
+        # A new process may have a pid before word of the old one's end has come.
+        youngest = {peer.worker.pid: peer for peer in by_age}
+        self.by_pid = {pid: peer for pid, peer in youngest.items() if not peer.leaving}
+        members = sorted((peer for peer in by_age if not peer.leaving), key=lambda peer: peer.worker.slot)
+        self._everybody = _members(members)
+        self._others = _members([peer for peer in members if peer.worker is not self._me])
+
+
+def _members(peers: list[Peer]) -> Members:
+    return Members(tuple(peers), tuple(peer.worker.pid for peer in peers))

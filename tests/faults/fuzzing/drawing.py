@@ -1,18 +1,18 @@
-"""Drawing: decisions to a script.
+"""Drawing: the strategy of scripts.
 
-Law: the same decisions draw the same script, in every process and on every
-machine. A decision is one byte where that is enough, so that a mutation of
-the bytes changes one thing.
+Law: hypothesis chooses everything; the simplest script is one sender's packets, read at once.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from hypothesis import strategies as st
+
 from tests.faults.fuzzing.damage import DAMAGES, STRAYS
 from tests.faults.fuzzing.forgery import FORGERIES
-from tests.faults.fuzzing.script import Change, Decisions, Script
-from tests.faults.fuzzing.wire import SENDERS, SHIPMENTS_PER_SENDER
+from tests.faults.fuzzing.script import Change, Script
+from tests.faults.fuzzing.wire import SENDERS
 
 MAX_CHANGES: Final = 6
 MAX_CUTS: Final = 5
@@ -21,27 +21,30 @@ MAX_CUTS: Final = 5
 CHANGES: Final[tuple[Change, ...]] = STRAYS * 3 + DAMAGES + FORGERIES
 
 
-def build(source: bytes) -> Script:
-    """The script that these decisions make."""
-    decisions = Decisions(source)
-    first = decisions.byte()
-    script = Script(first & 3)
-    script.drains_lie = first & 0x1C == 0x1C
-    _interleave(script, decisions, 1 + (first >> 5) % len(SENDERS))
-    for _ in range(decisions.below(MAX_CHANGES + 1)):
-        CHANGES[decisions.byte() % len(CHANGES)](script, decisions)
-    _cut_into_reads(script, decisions)
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    """A script of some senders' packets and some changes."""
+    script = Script(draw)
+    script.drains_lie = script.chance(8)
+    _interleave(script, 1 + script.below(len(SENDERS)))
+    # Asked each time, so that hypothesis can leave one out of the middle.
+    while len(script.changes) < MAX_CHANGES and script.below(4):
+        change = script.pick(CHANGES)
+        script.changes.append(change.__name__)
+        change(script)
+    _cut_into_reads(script)
     return script
 
 
-def _interleave(script: Script, decisions: Decisions, senders: int) -> None:
+def _interleave(script: Script, senders: int) -> None:
     sources = script.sources
     queues: list[list[tuple[bytes, int]]] = []
     for sender in SENDERS[:senders]:
-        shipment = script.run.shipments[sender][decisions.byte() % SHIPMENTS_PER_SENDER]
+        shipment = script.pick(script.run.shipments[sender])
         script.sent[sender] = shipment.deliveries
         queues.append([(packet, sender) for packet in reversed(shipment.packets)])
-    turns = decisions.byte() | decisions.byte() << 8
+    # One number for all turns: a choice for each packet would be most of what is drawn.
+    turns = script.below(2**16)
     while len(queues) > 1:
         turn = turns % len(queues)
         turns = turns >> 1 | (turns & 1) << 15
@@ -54,22 +57,21 @@ def _interleave(script: Script, decisions: Decisions, senders: int) -> None:
     script.owners += [sender for _, sender in sources]
 
 
-def _cut_into_reads(script: Script, decisions: Decisions) -> None:
+def _cut_into_reads(script: Script) -> None:
     ends = [0]
     for write in script.writes:
         ends.append(ends[-1] + len(write))
     total = ends[-1]
     reads = script.reads
-    for _ in range(decisions.below(MAX_CUTS + 1)):
-        how = decisions.byte()
-        if how & 1:
+    for _ in range(script.below(MAX_CUTS + 1)):
+        drained = script.chance()
+        if script.chance():
             # A pipe can only be empty between two writes.
-            reads.append((ends[decisions.byte() % len(ends)], how & 2 != 0))
+            reads.append((script.pick(ends), drained))
         else:
-            place = (how >> 2 << 8 | decisions.byte()) % (total + 1)
-            reads.append((place, how & 2 != 0 and script.drains_lie))
+            reads.append((script.below(total + 1), drained and script.drains_lie))
     reads.sort()
-    if decisions.byte() & 1:
+    if script.chance():
         # The rest comes first, and that there is no more is seen later.
         reads.append((total, False))
     reads.append((total, True))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
-from tests.faults.fuzzing.script import Change, Decisions, Script, flip_bit
-from tests.faults.fuzzing.wire import RECEIVER, SENDERS, SHIPMENTS_PER_SENDER, STRANGER, forge, head, seal
+from tests.faults.fuzzing.script import Change, Script
+from tests.faults.fuzzing.wire import RECEIVER, SENDERS, STRANGER, forge, head, seal
 
 # What a header's fields are changed to, besides what is near.
 _NUMBERS: Final = (0, 1, 2, 2**31, 2**63, 2**64 - 1)
@@ -33,43 +33,41 @@ def _fields(write: bytes) -> list[int]:
     ]
 
 
-def _change_field(decisions: Decisions, fields: list[int]) -> None:
-    which = decisions.byte() % 6
-    choice = decisions.byte()
-    near = choice % 9 - 4
-    match which:
+def _change_field(script: Script, fields: list[int]) -> None:
+    match script.below(6):
         case 0:
-            fields[0] = _LENGTHS[choice % 5] if choice & 0x80 else max(0, fields[0] + near)
+            near = max(0, fields[0] + script.below(9) - 4)
+            fields[0] = script.pick(_LENGTHS) if script.chance() else near
         case 1:
-            fields[1] = _KINDS[choice % len(_KINDS)]
+            fields[1] = script.pick(_KINDS)
         case 2:
-            fields[2] = _NAMES[choice % len(_NAMES)]
+            fields[2] = script.pick(_NAMES)
         case 3:
-            fields[3] = _NAMES[choice % len(_NAMES)]
+            fields[3] = script.pick(_NAMES)
         case _:
-            fields[4] = _number(fields[4], choice)
+            fields[4] = _number(script, fields[4])
 
 
-def _number(near: int, choice: int) -> int:
+def _number(script: Script, near: int) -> int:
     """A packet number: mostly a little off, sometimes far."""
-    return (
-        _NUMBERS[choice % len(_NUMBERS)] if choice & 0xC0 == 0xC0 else max(0, near + choice % 9 - 4) % 2**64
-    )
+    if script.chance(4):
+        return script.pick(_NUMBERS)
+    return max(0, near + script.below(9) - 4) % 2**64
 
 
-def change_field(script: Script, decisions: Decisions) -> None:
+def change_field(script: Script) -> None:
     """Change a field of a header, with or without the CRC that it needs."""
-    if (at := script.target(decisions)) < 0:
+    if (at := script.target()) < 0:
         return
     write = script.writes[at]
     fields = _fields(write)
     length = fields[0]
-    keeps_crc = decisions.byte() & 3 == 0
-    cookie = script.run.junk[decisions.byte() % 8].ljust(8, b"?") if decisions.byte() == 255 else write[:8]
+    keeps_crc = script.chance(4)
+    cookie = script.pick(script.run.junk[:8]).ljust(8, b"?") if script.chance(256) else write[:8]
     if not keeps_crc:
         script.forged.add(fields[2])
         script.touched.add(fields[2])
-    _change_field(decisions, fields)
+    _change_field(script, fields)
     front = head(cookie, *fields)
     if keeps_crc:
         script.replace(at, front + write[28:])
@@ -81,22 +79,22 @@ def change_field(script: Script, decisions: Decisions) -> None:
     script.replace(at, seal(front, write[HEADER_BYTES:end]) + write[end:])
 
 
-def change_payload(script: Script, decisions: Decisions) -> None:
-    if (at := script.target(decisions)) < 0:
+def change_payload(script: Script) -> None:
+    if (at := script.target()) < 0:
         return
     write = script.writes[at]
     _, kind, sender, receiver, number = _fields(write)
     payload = write[HEADER_BYTES:]
-    how = decisions.byte() & 3
+    how = script.below(4)
     if how == 0 and payload:
-        payload = flip_bit(payload, decisions)
+        payload = script.flip_bit(payload)
     elif how == 1:
-        payload = payload[: decisions.below(len(payload) + 1)]
+        payload = payload[: script.below(len(payload) + 1)]
     elif how == 2:
-        place = decisions.below(len(payload) + 1)
-        payload = payload[:place] + decisions.raw(1 + decisions.byte() % 8) + payload[place:]
+        place = script.below(len(payload) + 1)
+        payload = payload[:place] + script.raw(1 + script.below(8)) + payload[place:]
     else:
-        total = _TOTALS[decisions.byte() % len(_TOTALS)].to_bytes(4, "little")
+        total = script.pick(_TOTALS).to_bytes(4, "little")
         payload = total + payload[4:]
     _forged(script, at, sender, forge(script.run.cookie, sender, receiver, number, kind, payload))
 
@@ -113,38 +111,36 @@ def _insert_forged(script: Script, at: int, sender: int, write: bytes) -> None:
     script.forged.add(sender)
 
 
-def _identity(script: Script, decisions: Decisions) -> tuple[int, int, int]:
+def _identity(script: Script) -> tuple[int, int, int]:
     """In whose name a forger writes, with which number, and where."""
-    at = script.place(decisions)
-    sender = _NAMES[decisions.byte() % len(_NAMES)]
+    at = script.place()
+    sender = script.pick(_NAMES)
     near = _fields(script.writes[at - 1])[4] if at and len(script.writes[at - 1]) >= HEADER_BYTES else 0
-    return sender, _number(near, decisions.byte()), at
+    return sender, _number(script, near), at
 
 
-def forge_packet(script: Script, decisions: Decisions) -> None:
-    sender, number, at = _identity(script, decisions)
-    kind, payload = script.run.forgeries[decisions.byte() % len(script.run.forgeries)]
-    choice = decisions.byte()
-    if choice & 0xE0 == 0:
-        kind = _KINDS[choice % 5]
+def forge_packet(script: Script) -> None:
+    sender, number, at = _identity(script)
+    kind, payload = script.pick(script.run.forgeries)
+    if script.chance(8):
+        kind = script.pick(_KINDS[:5])
     _insert_forged(script, at, sender, forge(script.run.cookie, sender, RECEIVER, number, kind, payload))
 
 
-def forge_raw(script: Script, decisions: Decisions) -> None:
+def forge_raw(script: Script) -> None:
     """The payload itself is decided: where a guided fuzzer learns MessagePack."""
-    sender, number, at = _identity(script, decisions)
-    payload = decisions.raw(decisions.byte() % 48)
-    if decisions.byte() & 1:
+    sender, number, at = _identity(script)
+    payload = script.raw(script.below(48))
+    if script.chance():
         payload = b"\xdc\x00\x01\x92\xa1n" + payload
     _insert_forged(script, at, sender, forge(script.run.cookie, sender, RECEIVER, number, BATCH, payload))
 
 
-def forge_fragments(script: Script, decisions: Decisions) -> None:
+def forge_fragments(script: Script) -> None:
     run = script.run
-    sender, number, at = _identity(script, decisions)
-    encoded = run.large_forgeries[decisions.byte() % len(run.large_forgeries)]
-    choice = decisions.byte()
-    total = len(encoded) if choice & 0xC0 else max(0, len(encoded) + choice % 9 - 4)
+    sender, number, at = _identity(script)
+    encoded = script.pick(run.large_forgeries)
+    total = max(0, len(encoded) + script.below(9) - 4) if script.chance(4) else len(encoded)
     payload = total.to_bytes(4, "little") + encoded
     room = run.max_packet_bytes - HEADER_BYTES
     kind = FRAGMENT_FIRST
@@ -157,23 +153,23 @@ def forge_fragments(script: Script, decisions: Decisions) -> None:
         at += 1
 
 
-def embed(script: Script, decisions: Decisions) -> None:
+def embed(script: Script) -> None:
     """A packet whose payload is a whole genuine one; sometimes its own header is broken."""
-    sender, number, at = _identity(script, decisions)
-    inner, inner_sender = script.source(decisions)
+    sender, number, at = _identity(script)
+    inner, inner_sender = script.source()
     script.touched.add(inner_sender)
     outer = forge(script.run.cookie, sender, RECEIVER, number, BATCH, inner)
-    if decisions.byte() & 1:
-        outer = flip_bit(outer[:HEADER_BYTES], decisions) + inner
+    if script.chance():
+        outer = script.flip_bit(outer[:HEADER_BYTES]) + inner
     _insert_forged(script, at, sender, outer)
 
 
-def replay(script: Script, decisions: Decisions) -> None:
+def replay(script: Script) -> None:
     """What the same sender wrote at another time."""
-    sender = SENDERS[decisions.byte() % len(SENDERS)]
-    shipment = script.run.shipments[sender][decisions.byte() % SHIPMENTS_PER_SENDER]
-    at = script.place(decisions)
-    first = decisions.byte() % len(shipment.packets)
+    sender = script.pick(SENDERS)
+    shipment = script.pick(script.run.shipments[sender])
+    at = script.place()
+    first = script.below(len(shipment.packets))
     for packet in reversed(shipment.packets[first : first + 3]):
         _insert_forged(script, at, sender, packet)
 

@@ -6,14 +6,12 @@ against the code's own counters alone.
 
 from __future__ import annotations
 
-import traceback
 from typing import Final, NamedTuple
 
 from msgspec.structs import astuple
 
 from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import HEADER_BYTES, PacketParser
-from tests.faults.fuzzing.drawing import build
 from tests.faults.fuzzing.reference import Delivery, Scan, completed_by_chance, expect, scan
 from tests.faults.fuzzing.script import Script
 from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, PEERS, RECEIVER, canonical
@@ -24,9 +22,6 @@ MAX_PARTIAL_BYTES: Final = len(PEERS) * MAX_MESSAGE_BYTES
 class Outcome(NamedTuple):
     """What one execution came to."""
 
-    failure: str | None
-    # Something was raised: that is a failure, too.
-    crashed: bool
     # Packets that the reassembler was given, packets that made it deliver messages.
     reached: int
     delivered: int
@@ -36,24 +31,16 @@ class Outcome(NamedTuple):
     chances: int
 
 
-def execute(decisions: bytes) -> Outcome:
-    """Run one execution. It raises nothing: what is raised is a failure."""
-    script = build(decisions)
-    receiver = _Receiver(script)
-    try:
-        receiver.read_all()
-        unharmed = receiver.settle()
-    except _PromiseError as broken:
-        return receiver.outcome(str(broken))
-    except Exception as error:  # noqa: BLE001 - that nothing is raised is what is tested
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-        return receiver.outcome(reason, crashed=True)
-    return receiver.outcome(None, unharmed=unharmed)
-
-
-class _PromiseError(Exception):
+class BrokenPromiseError(AssertionError):
     """Something that was promised is not so."""
+
+
+def execute(script: Script) -> Outcome:
+    """Run one execution. Raises BrokenPromiseError, and whatever the protocol raises."""
+    receiver = _Receiver(script)
+    receiver.read_all()
+    unharmed = receiver.settle()
+    return Outcome(receiver.reached, len(receiver.deliveries), unharmed, receiver.chances)
 
 
 class _Receiver:
@@ -71,9 +58,6 @@ class _Receiver:
         self.reached = 0
         self.chances = 0
 
-    def outcome(self, failure: str | None, *, crashed: bool = False, unharmed: int = 0) -> Outcome:
-        return Outcome(failure, crashed, self.reached, len(self.deliveries), unharmed, self.chances)
-
     def read_all(self) -> None:
         parser, reassembler = self.parser, self.reassembler
         expected = self.scan.packets
@@ -83,7 +67,7 @@ class _Receiver:
         for stop, drained in self.script.reads:
             packets = parser.feed(self.stream[start:stop], drained=drained)
             if [astuple(packet) for packet in packets] != expected[taken : taken + len(packets)]:
-                raise _PromiseError("a packet was accepted that was not written, or not in this place")
+                raise BrokenPromiseError("a packet was accepted that was not written, or not in this place")
             taken += len(packets)
             for packet in packets:
                 taken_bytes += HEADER_BYTES + len(packet.payload)
@@ -94,23 +78,23 @@ class _Receiver:
                 if messages:
                     self.deliveries.append(Delivery(packet.sender, packet.number, canonical(messages)))
                 if not 0 <= reassembler.partial_bytes <= MAX_PARTIAL_BYTES:
-                    raise _PromiseError(f"{reassembler.partial_bytes} bytes of partial messages")
+                    raise BrokenPromiseError(f"{reassembler.partial_bytes} bytes of partial messages")
             if taken_bytes + parser.skipped_bytes + parser.buffered_bytes != stop:
-                raise _PromiseError(
+                raise BrokenPromiseError(
                     f"of {stop} bytes, {taken_bytes} were packets, {parser.skipped_bytes} skipped, "
                     f"{parser.buffered_bytes} kept"
                 )
             if parser.buffered_bytes >= largest:
-                raise _PromiseError(f"{parser.buffered_bytes} bytes are kept, a packet has {largest}")
+                raise BrokenPromiseError(f"{parser.buffered_bytes} bytes are kept, a packet has {largest}")
             if drained and taken != next(due):
-                raise _PromiseError("a whole packet was not found in the read that emptied the pipe")
+                raise BrokenPromiseError("a whole packet was not found in the read that emptied the pipe")
             start = stop
 
     def settle(self) -> int:
         """Compare what was delivered with what was sent; the number of unharmed senders."""
         parser, reassembler, wanted = self.parser, self.reassembler, self.scan
         if (parser.skips, parser.skipped_bytes) != (wanted.skips, wanted.skipped_bytes):
-            raise _PromiseError(
+            raise BrokenPromiseError(
                 f"{parser.skips} skips of {parser.skipped_bytes} bytes were counted, "
                 f"not {wanted.skips} of {wanted.skipped_bytes}"
             )
@@ -119,11 +103,13 @@ class _Receiver:
         ]
         expected = expect(self.script.run, arrived)
         if self.deliveries != expected.deliveries:
-            raise _PromiseError(_difference(self.deliveries, expected.deliveries))
+            raise BrokenPromiseError(_difference(self.deliveries, expected.deliveries))
         if reassembler.partial_bytes != expected.partial_bytes:
-            raise _PromiseError(f"{reassembler.partial_bytes} partial bytes, not {expected.partial_bytes}")
+            raise BrokenPromiseError(
+                f"{reassembler.partial_bytes} bytes are kept, not {expected.partial_bytes}"
+            )
         if reassembler.drops != expected.drops:
-            raise _PromiseError(f"drops {reassembler.drops}, not {dict(expected.drops)}")
+            raise BrokenPromiseError(f"drops {reassembler.drops}, not {dict(expected.drops)}")
         unharmed = self._check_senders()
         self._check_departures()
         return unharmed
@@ -135,7 +121,7 @@ class _Receiver:
         by_sender: dict[int, list[bytes]] = {sender: [] for sender in PEERS}
         for sender, number, messages in self.deliveries:
             if number <= last[sender]:
-                raise _PromiseError(f"packet {number} of {sender} was delivered behind {last[sender]}")
+                raise BrokenPromiseError(f"packet {number} of {sender} was delivered behind {last[sender]}")
             last[sender] = number
             by_sender[sender].append(messages)
         unharmed = 0
@@ -148,11 +134,11 @@ class _Receiver:
                 continue
             rest = iter(sent)
             if not all(messages in rest for messages in delivered):
-                raise _PromiseError(f"{sender} did not send what was delivered, or not in this order")
+                raise BrokenPromiseError(f"{sender} did not send what was delivered, or not in this order")
             if sender in script.touched or script.drains_lie:
                 continue
             if sender not in completed_by_chance(self.scan, script.writes, script.owners):
-                raise _PromiseError(
+                raise BrokenPromiseError(
                     f"strays cost {sender} a message: {len(delivered)} of {len(sent)} packets"
                 )
             self.chances += 1
@@ -162,7 +148,7 @@ class _Receiver:
         for sender in PEERS:
             self.reassembler.forget(sender)
         if self.reassembler.partial_bytes:
-            raise _PromiseError(f"{self.reassembler.partial_bytes} bytes of the departed are kept")
+            raise BrokenPromiseError(f"{self.reassembler.partial_bytes} bytes of the departed are kept")
 
 
 def _difference(got: list[Delivery], wanted: list[Delivery]) -> str:

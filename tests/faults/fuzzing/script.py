@@ -1,56 +1,32 @@
 """Scripts: what is written into one pipe, how it is read, and whom the changes in it harm.
 
-Law: whatever bytes the decisions are, there is a script for them; when they
-end, the rest is zeros. `touched` may lose messages, `forged` may seem to have
-sent what a forger wrote in their name. All others are owed every message.
+Law: `touched` may lose messages, `forged` may seem to have sent what a forger
+wrote in their name. All others are owed every message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeAlias, TypeVar
+
+from hypothesis import strategies as st
 
 from asgi_ipc.wire.packet import HEADER_BYTES
 from tests.faults.fuzzing.wire import RUNS
 
+T = TypeVar("T")
 
-class Decisions:
-    """Reads one decision after the other."""
-
-    __slots__ = ("_at", "_source")
-
-    def __init__(self, source: bytes) -> None:
-        self._source = source
-        self._at = 0
-
-    def byte(self) -> int:
-        at = self._at
-        self._at = at + 1
-        try:
-            return self._source[at]
-        except IndexError:
-            return 0
-
-    def below(self, limit: int) -> int:
-        """Less than `limit`, which is at least 1."""
-        number = self.byte()
-        if limit > 256:
-            number |= self.byte() << 8
-        return number % limit
-
-    def raw(self, size: int) -> bytes:
-        at = self._at
-        self._at = at + size
-        return self._source[at : at + size].ljust(size, b"\0")
+_below = cache(lambda limit: st.integers(0, limit - 1))
+_bytes = cache(lambda size: st.binary(min_size=size, max_size=size))
 
 
 class Script:
     """The writes in their order, the reads as (where it ends, drained), and who was harmed."""
 
-    __slots__ = ("drains_lie", "forged", "owners", "reads", "run", "sent", "sources", "touched", "writes")
-
-    def __init__(self, variant: int) -> None:
-        self.run = RUNS[variant % len(RUNS)]
+    def __init__(self, draw: st.DrawFn) -> None:
+        self._draw = draw
+        self.run = self.pick(RUNS)
         self.writes: list[bytes] = []
         # Whose packet a write is, or was made of; 0: nobody's.
         self.owners: list[int] = []
@@ -63,6 +39,60 @@ class Script:
         self.reads: list[tuple[int, bool]] = []
         # Whether a read may say that it emptied the pipe in the middle of a write.
         self.drains_lie = False
+        self.changes: list[str] = []
+
+    def __repr__(self) -> str:
+        lines = [
+            f"cookie {self.run.cookie.hex()}, packets of at most {self.run.max_packet_bytes} bytes; "
+            f"harmed: {sorted(self.touched)}, forged: {sorted(self.forged)}, by {self.changes}"
+        ]
+        start = 0
+        for write, owner in zip(self.writes, self.owners, strict=True):
+            genuine = " as it was sent" if (write, owner) in self.sources else ""
+            lines.append(f"{start:6} write of {len(write)} bytes by {owner}{genuine}: {write.hex()}")
+            start += len(write)
+        lines += [f"{stop:6} read to here{', drained' * drained}" for stop, drained in self.reads]
+        return "\n".join(lines)
+
+    # --- choices
+
+    def below(self, limit: int) -> int:
+        """Less than `limit`, which is at least 1."""
+        return self._draw(_below(limit))
+
+    def pick(self, choices: Sequence[T]) -> T:
+        return choices[self.below(len(choices))]
+
+    def chance(self, one_in: int = 2) -> bool:
+        """Once in so many times."""
+        return self.below(one_in) == one_in - 1
+
+    def raw(self, size: int) -> bytes:
+        return self._draw(_bytes(size))
+
+    def place(self) -> int:
+        """Where to insert a write."""
+        return self.below(len(self.writes) + 1)
+
+    def source(self) -> tuple[bytes, int]:
+        """A genuine packet, and whose."""
+        return self.pick(self.sources)
+
+    def target(self) -> int:
+        """Which write to change; -1: what was chosen has no header."""
+        if not self.writes:
+            return -1
+        at = self.below(len(self.writes))
+        return at if len(self.writes[at]) >= HEADER_BYTES else -1
+
+    def flip_bit(self, content: bytes) -> bytes:
+        """`content` with one bit changed, in its header as often as in the rest."""
+        place = self.below(min(HEADER_BYTES if self.chance() else len(content), len(content)))
+        changed = bytearray(content)
+        changed[place] ^= 1 << self.below(8)
+        return bytes(changed)
+
+    # --- changes
 
     def insert(self, at: int, write: bytes, owner: int) -> None:
         self.writes.insert(at, write)
@@ -73,29 +103,5 @@ class Script:
         self.writes[at] = write
         self.touched.add(self.owners[at])
 
-    def place(self, decisions: Decisions) -> int:
-        """Where to insert a write."""
-        return decisions.byte() % (len(self.writes) + 1)
 
-    def source(self, decisions: Decisions) -> tuple[bytes, int]:
-        """A genuine packet, and whose."""
-        return self.sources[decisions.byte() % len(self.sources)]
-
-    def target(self, decisions: Decisions) -> int:
-        """Which write to change; -1: what was chosen has no header."""
-        if not self.writes:
-            return -1
-        at = decisions.byte() % len(self.writes)
-        return at if len(self.writes[at]) >= HEADER_BYTES else -1
-
-
-Change: TypeAlias = Callable[[Script, Decisions], None]
-
-
-def flip_bit(content: bytes, decisions: Decisions) -> bytes:
-    """`content` with one bit changed, in its header as often as in the rest."""
-    place = decisions.byte()
-    place = (place >> 1) % HEADER_BYTES if place & 1 else place << 8 | decisions.byte()
-    changed = bytearray(content)
-    changed[place % len(content)] ^= 1 << (decisions.byte() & 7)
-    return bytes(changed)
+Change: TypeAlias = Callable[[Script], None]

@@ -14,9 +14,10 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
 
-from tests.faults.processes import of_session, watching
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.processes import of_session
 from tests.puppets import Puppets, puppets
+from tests.serving import watching
 
 WORKERS: Final = 4
 

@@ -16,9 +16,9 @@ from itertools import pairwise
 from typing import Final
 
 from tests.faults.oracle import Note
-from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED, Listener, ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.processes import of_session
 from tests.serving import Server, eventually, listens, serving
 
 # What is promised: "at most 20 starts of a slot in 5 minutes".

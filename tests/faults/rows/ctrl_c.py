@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.faults.processes import of_session
 from tests.faults.traffic import traffic
 from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.processes import of_session
 
 WORKERS: Final = 4
 

@@ -13,14 +13,16 @@ import random
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import psutil
+
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.belongings import Kept, descendants, inherited, links, named
-from tests.faults.processes import of_session
 from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
 from tests.serving import eventually
 
@@ -47,7 +49,7 @@ class _Seen:
 
 async def forks(trial: Trial) -> None:
     """Kill a worker that has children, so often; restart all; stop; the children live all the time."""
-    kept, seen = Kept(), _Seen()
+    kept, seen = set[psutil.Process](), _Seen()
     options = (*trial.variant.options, "--no-access-log")
     async with puppets(trial.folder, *options, workers=WORKERS, app="tests.apps.parent:app") as (
         strings,
@@ -64,23 +66,36 @@ async def forks(trial: Trial) -> None:
         finally:
             # They hold the server's output open, too, and it is read to its end. The server itself has
             # ended long ago, unless something has gone wrong.
-            kept.keep(of_session(strings.server.pid))
-            await kept.end()
+            kept |= set(map(psutil.Process, of_session(strings.server.pid)))
+            await _end(kept)
         status = await strings.server.ended()
         trial.check("exit status", status, status == 0)
     _report(trial, seen)
 
 
-async def _breed(strings: Puppets, worker: int, kept: Kept) -> int:
+async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> int:
     """Have that worker's children; how many there are."""
     expected: int = await strings.call(worker, "breed")
-    there = descendants(worker)
+    there = psutil.Process(worker).children(recursive=True)
     assert len(there) >= expected, f"{len(there)} of {expected} children of {worker}"
-    kept.keep(there)
+    kept.update(there)
     return len(there)
 
 
-def _look(strings: Puppets, kept: Kept, seen: _Seen) -> None:
+def _running(kept: set[psutil.Process]) -> set[psutil.Process]:
+    """Those that run, not others of their pids, and not their zombies."""
+    return {process for process in kept if process.is_running() and is_running(process.pid)}
+
+
+async def _end(kept: set[psutil.Process]) -> None:
+    """Kill these and wait until they have gone; they may have outlived their parents."""
+    for process in kept:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    await eventually(lambda: not _running(kept), "they have ended")
+
+
+def _look(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
     """Compare what every child holds with all that is ours."""
     launcher = strings.server.pid
     workers = strings.server.workers()
@@ -96,17 +111,17 @@ def _look(strings: Puppets, kept: Kept, seen: _Seen) -> None:
         assert len(given) == 3, given
         ours |= named(given)
     seen.ours = len(ours)
-    for child in kept.running:
+    for child in (process.pid for process in _running(kept)):
         seen.looks += 1
         seen.leaks += [(child, link) for link in ours & named(links(child).values())]
 
 
-async def _kill_one(strings: Puppets, kept: Kept, seen: _Seen) -> None:
+async def _kill_one(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
     """Kill a worker while the others send to it; its children stay until its successor has some, too."""
     pids = strings.server.workers()
     victim = random.choice(pids)
     survivors = [pid for pid in pids if pid != victim]
-    orphans = descendants(victim)
+    orphans = set(psutil.Process(victim).children(recursive=True))
     await strings.call(victim, "reset")
     outliving = [asyncio.create_task(strings.call(pid, "outlive", victim)) for pid in survivors]
     # Each of them sends by now.
@@ -118,12 +133,13 @@ async def _kill_one(strings: Puppets, kept: Kept, seen: _Seen) -> None:
     os.kill(victim, signal.SIGKILL)
     for outlived in await asyncio.gather(*outliving):
         _note(outlived, killed_at, seen)
-    assert orphans <= set(kept.running), "the children outlive their worker"
+    assert orphans <= _running(kept), "the children outlive their worker"
     started = len(seen.removed_s) // len(survivors) + WORKERS
     (successor,) = set(await strings.server.started(started)) - set(survivors)
     await _breed(strings, successor, kept)
     _look(strings, kept, seen)
-    await kept.end(orphans)
+    await _end(orphans)
+    kept -= orphans
 
 
 def _note(outlived: dict[str, Any], killed_at: float, seen: _Seen) -> None:
@@ -132,7 +148,7 @@ def _note(outlived: dict[str, Any], killed_at: float, seen: _Seen) -> None:
     seen.refusals.add(outlived["refusal"])
 
 
-async def _restart(trial: Trial, strings: Puppets, kept: Kept, seen: _Seen) -> None:
+async def _restart(trial: Trial, strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
     """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
     server = strings.server
     began = time.monotonic()
@@ -145,14 +161,14 @@ async def _restart(trial: Trial, strings: Puppets, kept: Kept, seen: _Seen) -> N
     trial.check("leaves that reached the drain timeout", timeouts, not timeouts)
 
 
-async def _stop(trial: Trial, strings: Puppets, kept: Kept) -> None:
+async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> None:
     server = strings.server
     for worker in server.workers():
         await _breed(strings, worker, kept)
     server.signal(signal.SIGTERM)
     await server.said("Stopping parent process")
     await eventually(lambda: not is_running(server.pid), "the launcher has ended")
-    alive = len(kept.running)
+    alive = len(_running(kept))
     trial.check("children that outlive the server", alive, alive > 0)
     with socket.socket() as again:
         # As uvicorn binds; it fails only while somebody listens.

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from itertools import cycle
-from pathlib import Path
 from typing import Final
 
 from asgi_ipc.wire.arena import WINDOW_BYTES
-from tests.faults.belongings import links
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.processes import ARENA, arenas, links
 from tests.serving import DEADLINE_S
 
 WORKERS: Final = 4
@@ -28,8 +26,6 @@ WORKERS: Final = 4
 # Larger than any packet; more of them than a receiver may hold at once, and less than an outbox takes.
 GIVEN: Final = 100
 GIVEN_BYTES: Final = 64 * 1024
-
-_ARENA: Final = "/memfd:asgi-ipc"
 
 
 class Ring:
@@ -117,15 +113,15 @@ async def held(trial: Trial) -> None:
 
 def _look_for_memory(ring: Ring) -> None:
     """Raises NotHereError if the workers share none."""
-    if not _arenas(ring.run.server.workers()[0]):
+    if not arenas(ring.run.server.workers()[0]):
         raise NotHereError("there is no shared memory here (memfd_create)")
 
 
 async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
     run = ring.run
-    mapped = [len(_arenas(pid)) for pid in ring.pids]
+    mapped = [len(arenas(pid)) for pid in ring.pids]
     trial.check(f"arenas mapped in each worker: {WORKERS}", mapped, mapped == [WORKERS] * WORKERS)
-    own = [sum(_ARENA in link for link in links(pid).values()) for pid in ring.pids]
+    own = [sum(ARENA in link for link in links(pid).values()) for pid in ring.pids]
     # Before 3.13 an mmap keeps a duplicate of its descriptor.
     each = 0 if sys.version_info >= (3, 13) else WORKERS
     trial.check(f"their descriptors open in each: {each}", own, own == [each] * WORKERS)
@@ -137,24 +133,11 @@ async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
         while True:
             # A beat a second acknowledges, and gives back.
             used_bytes = sum([(await ring.held(pid))[0] for pid in ring.pids])
-            resident_kib = sum(map(_resident_kib, ring.pids))
-            if not used_bytes and resident_kib <= WORKERS * WORKERS * WINDOW_BYTES // 1024:
+            resident_bytes = sum(sum(arenas(pid)) for pid in ring.pids)
+            if not used_bytes and resident_bytes <= WORKERS * WORKERS * WINDOW_BYTES:
                 break
             await asyncio.sleep(0.05)
-    trial.say("held, and resident, when all are quiet", f"{used_bytes} bytes, {resident_kib} KiB")
-
-
-def _arenas(pid: int) -> list[str]:
-    """The mappings of arenas in a process."""
-    maps = Path(f"/proc/{pid}/maps").read_text()
-    return [line for line in maps.splitlines() if _ARENA in line]
-
-
-def _resident_kib(pid: int) -> int:
-    """How much of all arenas is in that process's memory."""
-    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{pid}/smaps").read_text(), flags=re.M)
-    ours = [mapping for mapping in mappings if _ARENA in mapping]
-    return sum(int(size) for mapping in ours for size in re.findall(r"^Rss: +(\d+) kB", mapping, flags=re.M))
+    trial.say("held, and resident, when all are quiet", f"{used_bytes} bytes, {resident_bytes >> 10} KiB")
 
 
 HELD: Final = Row(

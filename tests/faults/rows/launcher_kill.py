@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.faults.oracle import Verdict
-from tests.faults.processes import of_session, watching
 from tests.faults.traffic import Traffic, traffic
 from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.processes import of_session
+from tests.serving import watching
 
 WORKERS: Final = 4
 

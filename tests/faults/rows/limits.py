@@ -20,12 +20,12 @@ from typing import Final
 from uvicorn.config import STARTUP_FAILURE
 
 from asgi_ipc.fleet.descriptor_budget import worker_needs
-from tests.faults.belongings import first_free
-from tests.faults.ordinary import User, is_ordinary, ordinary
+from tests.faults.ordinary import User, ordinary
 from tests.faults.pages import SMALL_BYTES, pages_used_up
 from tests.faults.reach import Reach, Settled
 from tests.faults.traffic import RESTARTED, Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, describe, everywhere
+from tests.processes import first_free, is_ordinary
 from tests.serving import eventually
 
 WORKERS: Final = 4

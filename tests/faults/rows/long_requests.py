@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.holding import TOLD_SO, Held, hold_stream, hold_websocket
-from tests.faults.processes import watching
 from tests.faults.traffic import ask_until
 from tests.faults.trial import Row, Trial, as_ms, everywhere
-from tests.serving import Server, serving
+from tests.serving import Server, serving, watching
 
 WORKERS: Final = 3
 

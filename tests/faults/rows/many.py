@@ -10,11 +10,11 @@ import signal
 import time
 from typing import Final
 
-from tests.faults.belongings import links
-from tests.faults.ordinary import is_ordinary, ordinary
+from tests.faults.ordinary import ordinary
 from tests.faults.reach import Reach
 from tests.faults.traffic import RESTARTED, Traffic, check_verdict, traffic
 from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Row, Trial
+from tests.processes import is_ordinary, open_descriptors
 from tests.serving import eventually
 
 # What an ordinary user has unless he asks for more.
@@ -52,12 +52,12 @@ async def many(trial: Trial) -> None:
         trial.check(f"an ordinary user with {DESCRIPTORS:,} descriptors", "yes" if is_so else "no", is_so)
         reach = Reach(run)
         await _check_pairs(trial, reach, workers, "after the start", deadline_s)
-        before = len(links(server.pid))
+        before = open_descriptors(server.pid)
         await _scale(trial, run, reach, workers, deadline_s)
         await _reload(trial, run, reach, workers, deadline_s)
-        after = len(links(server.pid))
+        after = open_descriptors(server.pid)
         trial.check("descriptors of the launcher, before and after", f"{before}, {after}", before == after)
-        most = max(len(links(pid)) for pid in server.workers())
+        most = max(map(open_descriptors, server.workers()))
         trial.say("the most descriptors of a worker", most)
         began = time.monotonic()
         status = await server.stop()

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from asgi_ipc.testing.child import children
-from tests.faults.processes import name_inside, state_and_parent
+import psutil
+
+from asgi_ipc.testing.child import children, is_running
 from tests.faults.trial import NotHereError, Row, Trial, as_ms, everywhere
+from tests.processes import name_inside
 from tests.puppets import Puppets
 from tests.serving import Server, eventually, free_port, started
 
@@ -97,12 +99,12 @@ async def _round(server: Server, launcher: int, folder: Path, tally: Tally) -> N
     # A worker in the same moment: its death must not drown among the orphans'.
     for pid in (*orphans[: ORPHANS // 2], victim, *orphans[ORPHANS // 2 :]):
         os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: not any(map(_exists, orphans)), "they are reaped")
+    await eventually(lambda: not any(map(psutil.pid_exists, orphans)), "they are reaped")
     tally.reaped_s.append(time.monotonic() - killed_at)
     await server.said(rf"Worker \[{its_name}\] died: it was killed by SIGKILL; starting another")
     await server.said("Application startup complete", WORKERS + 1)
     tally.members += len(await puppets.call(name_inside(keeper), "members", WORKERS))
-    tally.zombies += sum(state_and_parent(pid)[0] == "Z" for pid in children(launcher))
+    tally.zombies += sum(not is_running(pid) for pid in children(launcher))
     # It ends although it is the parent of these; the kernel ends them with it.
     await _orphans(puppets, keeper, launcher)
     stopped_at = time.monotonic()
@@ -116,13 +118,8 @@ async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
     before = {*children(launcher)}
     await puppets.call(name_inside(worker), "orphan", ORPHANS)
     orphans = sorted({*children(launcher)} - before)
-    assert all(state_and_parent(pid)[1] == launcher for pid in orphans)
+    assert all(psutil.Process(pid).ppid() == launcher for pid in orphans)
     return orphans
-
-
-def _exists(pid: int) -> bool:
-    """Whether there is anything of that process, be it a zombie."""
-    return bool(state_and_parent(pid)[0])
 
 
 def _check(trial: Trial, tally: Tally) -> None:

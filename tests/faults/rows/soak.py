@@ -7,15 +7,16 @@ are read from the kernel, at moments when the fleet is whole.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
+
+import psutil
 
 from tests.faults.traffic import RESTARTED, check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
+from tests.processes import open_descriptors
 from tests.serving import Server, eventually
 
 WORKERS: Final = 4
@@ -42,16 +43,17 @@ async def soak(trial: Trial) -> None:
     async with traffic(trial, workers=WORKERS, env=PACED) as run:
         server = run.server
         pace_s = PACE_S if trial.full else 0.0
-        descriptors = [_descriptors(server.pid)]
+        descriptors = [open_descriptors(server.pid)]
         memory: list[tuple[float, float]] = []
         for count in range(1, trial.count + 1):
             server.signal(signal.SIGHUP)
             await server.said(RESTARTED, count)
             # Reaped is not closed: what the launcher had of the last one goes a moment later.
-            with suppress(TimeoutError):
+            with suppress(AssertionError):
                 await eventually(lambda: _is_settled(server, descriptors[0]), "the old ones have gone")
-            descriptors.append(_descriptors(server.pid))
-            memory.append((time.monotonic() - run.began, _memory_mib(server.pid)))
+            descriptors.append(open_descriptors(server.pid))
+            uss_bytes = psutil.Process(server.pid).memory_full_info().uss
+            memory.append((time.monotonic() - run.began, uss_bytes / 2**20))
             await asyncio.sleep(max(run.began + count * pace_s - time.monotonic(), 0.0))  # the pace
         seconds = time.monotonic() - run.began
         status = await server.stop()
@@ -91,19 +93,7 @@ def _slope(points: list[tuple[float, float]]) -> float:
 
 
 def _is_settled(server: Server, descriptors: int) -> bool:
-    return len(server.workers()) == WORKERS and _descriptors(server.pid) == descriptors
-
-
-def _descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def _memory_mib(pid: int) -> float:
-    """Resident and its own: what a leak would be part of (proc(5), smaps_rollup)."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_Dirty:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no Private_Dirty in smaps_rollup")
+    return len(server.workers()) == WORKERS and open_descriptors(server.pid) == descriptors
 
 
 SOAK: Final = Row(

@@ -20,7 +20,8 @@ from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.oracle import Note, Verdict
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, describe, everywhere, percentile
-from tests.faults.vitals import Vitals, anonymous_bytes, is_stopped, watching
+from tests.faults.vitals import Vitals, watching
+from tests.processes import is_stopped, own_bytes
 from tests.serving import eventually
 
 # The stopped one, three who send to it, and one that has nothing to do with it.
@@ -80,7 +81,7 @@ async def stopped(trial: Trial) -> None:
 async def _stop_often(trial: Trial, run: Traffic, vitals: Vitals, target: int, senders: list[int]) -> None:
     stop_s, watch_s = (STOP_S, WATCH_S) if trial.full else (SHORT_STOP_S, SHORT_WATCH_S)
     idle = await vitals.watch_for(watch_s)
-    before_bytes = {pid: anonymous_bytes(pid) for pid in senders}
+    before_bytes = {pid: own_bytes(pid) for pid in senders}
     await _all(run, senders, "press", target)
     reading = await vitals.watch_for(watch_s)
     await _catch_up(run, target, senders)

@@ -7,15 +7,16 @@ merges equal ones that are pending); what must come of them is computed here.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import re
 import signal
 import time
+from contextlib import suppress
 from typing import Final
 
 from tests.faults.traffic import RESTARTED, check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
+from tests.processes import open_descriptors
 from tests.serving import Server, eventually
 
 WORKERS: Final = 3
@@ -46,16 +47,12 @@ def _count(server: Server) -> tuple[int, list[str]]:
     return size, wrong
 
 
-def _descriptors(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
 async def storm(trial: Trial) -> None:
     """So many random signals, then quiet, then the count; then SIGTERM behind some more."""
     chance = random.Random(trial.count)
     async with traffic(trial, workers=WORKERS, env={"TRAFFIC_PAUSE_S": "0.02"}) as run:
         server = run.server
-        before = _descriptors(server.pid)
+        before = open_descriptors(server.pid)
         sent = 0
         for _ in range(trial.count):
             size, _wrong = _count(server)
@@ -76,8 +73,11 @@ async def storm(trial: Trial) -> None:
         trial.check("the log counts right", wrong or "yes", not wrong)
         found = len(server.workers())
         trial.check("workers at the end", f"{found} of {size}", found == size)
-        # Two for each worker: its pipe and its lifeline.
-        after = _descriptors(server.pid) - 2 * (size - WORKERS)
+        # Two for each worker: its pipe and its lifeline. They are closed a moment after it is reaped.
+        due = before + 2 * (size - WORKERS)
+        with suppress(AssertionError):
+            await eventually(lambda: open_descriptors(server.pid) == due, "the last ones are closed")
+        after = open_descriptors(server.pid) - due + before
         trial.check("the launcher's descriptors, before and after", f"{before}, {after}", before == after)
         for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTERM):
             server.signal(number)

@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from tests.faults.oracle import Note
-from tests.faults.stray import Target, message_pipe
+from tests.faults.stray import Target
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, describe, everywhere
-from tests.faults.vitals import anonymous_bytes, is_stopped
-from tests.serving import DEADLINE_S, ROOT, eventually
+from tests.processes import is_stopped, message_pipe, own_bytes
+from tests.serving import Helper, eventually, helping
 
 WORKERS: Final = 4
 KINDS: Final = ("random", "cut", "flipped", "foreign")
@@ -47,37 +44,16 @@ SEED: Final = 20_240_229
 class _Writer:
     """The stray process: one that waits to be told what to write."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, stray: Helper) -> None:
+        self._stray = stray
         self.writes = 0
         self.written_bytes = 0
 
     async def write(self, count: int, *kinds: str) -> None:
         """Have it write; returns when all of it is in the pipe."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{count} {' '.join(kinds)}\n".encode())
-        line = await self._process.stdout.readline()
+        line = await self._stray.ask(f"{count} {' '.join(kinds)}")
         self.writes += count
         self.written_bytes += int(line)
-
-
-@asynccontextmanager
-async def _writing(target: Target) -> AsyncIterator[_Writer]:
-    command = [sys.executable, "-m", "tests.faults.stray", msgspec.json.encode(target).decode(), str(SEED)]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    try:
-        yield _Writer(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        async with asyncio.timeout(DEADLINE_S):
-            assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def strays(trial: Trial) -> None:
@@ -92,7 +68,9 @@ async def strays(trial: Trial) -> None:
             receiver=it["generation"],
             max_packet_bytes=it["max_packet_bytes"],
         )
-        async with _writing(target) as writer:
+        target_json = msgspec.json.encode(target).decode()
+        async with helping("-m", "tests.faults.stray", target_json, str(SEED)) as stray:
+            writer = _Writer(stray)
             await _halves(trial, run, writer, victim, sender)
             await _storm(trial, run, writer, victim, sender)
         measured = [await run.strings.call(pid, "measured") for pid in run.server.workers()]
@@ -165,11 +143,11 @@ async def _storm(trial: Trial, run: Traffic, writer: _Writer, victim: int, sende
 
 async def _growth(meanwhile: asyncio.Task[None], pids: list[int]) -> dict[int, int]:
     """How much each grew at most, in bytes."""
-    before = {pid: anonymous_bytes(pid) for pid in pids}
+    before = {pid: own_bytes(pid) for pid in pids}
     peak = dict(before)
     while not meanwhile.done():
         await asyncio.wait([meanwhile], timeout=LOOK_S)
-        peak = {pid: max(peak[pid], anonymous_bytes(pid)) for pid in pids}
+        peak = {pid: max(peak[pid], own_bytes(pid)) for pid in pids}
     return {pid: peak[pid] - before[pid] for pid in pids}
 
 

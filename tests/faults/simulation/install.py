@@ -20,7 +20,7 @@ from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox
 from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
-from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes
+from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -68,7 +68,7 @@ def installed(
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
         swap(stack, backpressure, MAX_IN_FLIGHT=bounds.in_flight)
         swap(stack, dispatcher, MESSAGES_PER_TURN=bounds.messages_per_turn)
-        swap(stack, outgoing, EAGER_BYTES=bounds.eager_bytes)
+        swap(stack, turn, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
         swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)

@@ -488,7 +488,7 @@ async def test_a_withdrawal_that_finds_no_room_waits_for_it() -> None:
             await asking
         b.go_on_reading()
         await cancelled.wait()
-        await until(lambda: not a.endpoint.outgoing._waiters)
+        await until(lambda: not a.endpoint.outgoing._room._congested)
 
 
 async def test_what_a_plain_handler_gives_back_does_not_begin_when_nobody_waits_any_more() -> None:

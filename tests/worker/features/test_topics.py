@@ -400,7 +400,7 @@ async def test_wait_loses_nothing_and_holds_up_whoever_publishes(monkeypatch: py
                 published += bool(await a.ipc.publish("t", [number, "x" * 2000], timeout=None))
 
         publishing = asyncio.create_task(publish_all())
-        await until(lambda: bool(a.endpoint.outgoing._waiters))
+        await until(lambda: bool(a.endpoint.outgoing._room._congested))
         assert not publishing.done()
         # The reader has stopped: a bounded number has come, and is held.
         assert waiting(messages) == 10 + 50

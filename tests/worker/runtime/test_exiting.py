@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from asgi_ipc.testing.child import is_running
-from tests.faults.processes import of_session, watching
-from tests.serving import Server, eventually, free_port, listens, serving, started
+from tests.processes import of_session
+from tests.serving import Server, eventually, free_port, listens, serving, started, watching
 
 APP = "tests.apps.leftover:app"
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from asgi_ipc.testing.child import is_running
-from tests.apps.signalled import masks
+from tests.processes import masks
 from tests.serving import Server, eventually, free_port, listens, serving, started
 
 APP = "tests.apps.signalled:app"
