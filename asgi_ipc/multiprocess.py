@@ -47,6 +47,11 @@ def be_child(data: dict[str, Any], name: str, tracker_fd: int, sentinel_fd: int)
     spawn.prepare({**data, "name": name})
 
 
+def argument_of_child(name: str) -> Any:
+    """Return the keyword argument with which `multiprocessing` started this process; None without one."""
+    return getattr(current_process(), "_kwargs", {}).get(name) if process.parent_process() else None
+
+
 def program_has_tracker() -> bool:
     """Whether this process has a tracker by now, its own or its parent's."""
     return resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]

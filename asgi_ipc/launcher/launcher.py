@@ -55,10 +55,8 @@ from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.printable import printable_lines
-
-logger = LastingLogger("uvicorn.error")
 
 # A turn that comes this much after its time means that the launcher itself
 # was stopped or starved.

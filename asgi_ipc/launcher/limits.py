@@ -15,9 +15,7 @@ from typing import Final
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet import descriptor_budget
-from asgi_ipc.loggers import LastingLogger
-
-logger = LastingLogger("uvicorn.error")
+from asgi_ipc.logs import server_logger as logger
 
 # What Linux gives a pipe unless its user has used up all pages for pipes: 16 of them (pipe(7)).
 DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")

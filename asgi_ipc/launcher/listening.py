@@ -24,9 +24,7 @@ from typing import Final
 import uvicorn
 
 from asgi_ipc.errors import LauncherError
-from asgi_ipc.loggers import LastingLogger
-
-logger = LastingLogger("uvicorn.error")
+from asgi_ipc.logs import server_logger as logger
 
 # Two servers at one path look and bind one after the other, each within a millisecond. Whoever holds the lock
 # for longer means something else by it.

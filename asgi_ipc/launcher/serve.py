@@ -35,10 +35,8 @@ from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
 from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.wire.packet import COOKIE_BYTES
-
-logger = LastingLogger("uvicorn.error")
 
 # 64 workers and their pipes fit an unprivileged user's 1,024 descriptors;
 # beyond some hundreds, every worker holding a pipe to every other is the

@@ -16,9 +16,7 @@ import subprocess
 from asgi_ipc import multiprocess
 from asgi_ipc.launcher.limits import describe_refusal
 from asgi_ipc.launcher.process import start_quietly
-from asgi_ipc.loggers import LastingLogger
-
-logger = LastingLogger("uvicorn.error")
+from asgi_ipc.logs import server_logger as logger
 
 
 class Tracker:

@@ -15,14 +15,12 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
-
-logger = LastingLogger("uvicorn.error")
 
 # An app that has said that its shutdown is complete returns in the next turns of the loop; who is inside of
 # `ipc.lifespan` after that would be so for ever.

@@ -3,7 +3,7 @@
 Law: it connects the rooms and hears the launcher's words; what a room does
 stands there. Outgoing takes messages, Incoming brings them, the dispatcher
 calls their handlers, Leave ends it. A worker without a launcher is a fleet of
-one: its pipe is closed from the start and `Solo` answers for the launcher.
+one: its pipe is closed from the start and `LocalRelay` answers for the launcher.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from asgi_ipc.fleet.words import (
     Welcome,
     WriteEnd,
 )
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
@@ -43,8 +44,7 @@ from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
-from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.standalone import Launcher, Solo
+from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -74,7 +74,7 @@ class Endpoint:
         settings: Settings,
         registry: Registry,
         owner: object,
-        launcher: Launcher | None = None,
+        launcher: LauncherLink | None = None,
         pipe: Descriptor | None = None,
         arena: Descriptor | None = None,
         heartbeat: Heartbeat | None = None,
@@ -87,7 +87,7 @@ class Endpoint:
         self._registry = registry
         self._owner = owner
         self._context = contextvars.copy_context()
-        self._launcher = launcher or Solo(me, self.on_word)
+        self._launcher = launcher or LocalRelay(me, self.on_word)
         self.heartbeat = heartbeat or Heartbeat(lambda: None)
         self._owns_heartbeat = heartbeat is None
         self.heartbeat.also(self._on_heartbeat)

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from asgi_ipc.fleet.words import Drained, Leaving, Resigned
+from asgi_ipc.logs import logger
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.features.leader import Leading
-from asgi_ipc.worker.logs import logger
-from asgi_ipc.worker.standalone import Launcher
+from asgi_ipc.worker.standalone import LauncherLink
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
@@ -35,7 +35,7 @@ class Leave:
 
     def __init__(
         self,
-        launcher: Launcher,
+        launcher: LauncherLink,
         leading: Leading,
         dispatcher: Dispatcher,
         outgoing: Outgoing,

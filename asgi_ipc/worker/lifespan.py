@@ -17,12 +17,12 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker import assignment, descriptors
-from asgi_ipc.worker.alone import warn_if_alone
 from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
+from asgi_ipc.worker.standalone import warn_if_one_of_several
 from asgi_ipc.worker.stats import Stats
 
 
@@ -91,7 +91,7 @@ class Lifespan:
     async def entered(self) -> AsyncIterator[None]:
         """Take part in the fleet; the last one that exits leaves it."""
         if self._endpoint is None and assignment.current is None:
-            warn_if_alone()
+            warn_if_one_of_several()
         endpoint = self._enter()
         try:
             await endpoint.join()

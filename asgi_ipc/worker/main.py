@@ -30,7 +30,7 @@ from asgi_ipc import multiprocess
 from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker import assignment, descriptors
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
@@ -40,8 +40,6 @@ from asgi_ipc.worker.ipc import ipc
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.runtime import exiting, signals
 from asgi_ipc.worker.wrapping import Wrapped
-
-logger = LastingLogger("uvicorn.error")
 
 # How often uvicorn's main loop turns.
 TICKS_A_SECOND: Final = 10

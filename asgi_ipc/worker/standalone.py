@@ -1,39 +1,49 @@
-"""Solo: what the launcher is to others, for a worker that has none.
+"""Standalone: a worker without a launcher, and what answers it in the launcher's place.
 
 Law: the relay decides, as it does in a launcher, and its words come back
-inside the call that asked. There is nobody else to tell, and no descriptor.
+inside the call that asked. No other member must be told, and no descriptor
+travels.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from multiprocessing import current_process
 from typing import Protocol
 
+from asgi_ipc import multiprocess
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.words import Claim, Join, Release, Resigned, ToLauncher, ToWorker
+from asgi_ipc.logs import server_logger
 from asgi_ipc.worker.descriptors import Descriptor
 
+_ADVICE = (
+    "started by %s with several workers: each is alone, and messages do not reach the others. "
+    "To join them, run: asgi-ipc serve APP --workers N"
+)
 
-class Launcher(Protocol):
-    """Whom a worker says its words to: a Lifeline, or Solo."""
+
+class LauncherLink(Protocol):
+    """A worker's way to its launcher: a Lifeline, or LocalRelay."""
 
     is_open: bool
 
     def send(self, word: ToLauncher) -> None:
-        """Say a word."""
+        """Send a word."""
 
     def on_eof(self, callback: Callable[[], None]) -> None:
-        """Call back when nobody hears any more."""
+        """Call back when the launcher is gone."""
 
     def drain(self) -> None:
-        """Hear every word that was said so far."""
+        """Handle every word that the launcher has sent so far."""
 
     def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
-        """Take the write end and the arena of the word that is being heard; either may be missing."""
+        """Take the write end and the arena of the word that is being handled; either may be missing."""
 
 
-class Solo:
+class LocalRelay:
     """The relay of a fleet of one."""
 
     def __init__(self, me: Worker, on_word: Callable[[ToWorker], None]) -> None:
@@ -44,7 +54,7 @@ class Solo:
         self._relay.connect(me)
 
     def send(self, word: ToLauncher) -> None:
-        """Hand on what the relay answers. It never waits for a tick: nobody else must answer first."""
+        """Pass a word to the relay, and its answers to `on_word`. One member waits for nobody's answer."""
         match word:
             case Join():
                 self._relay.join(self._me, 0.0)
@@ -55,11 +65,25 @@ class Solo:
             self._on_word(item.word)
 
     def on_eof(self, callback: Callable[[], None]) -> None:
-        """It is there for as long as its worker is."""
+        """Never call back: the relay lives as long as its worker."""
 
     def drain(self) -> None:
-        """Every word is heard inside the call that asked for it."""
+        """Do nothing: `send` has handled every word."""
 
     def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
-        """None ever comes."""
+        """Return two empty descriptors: none ever travels."""
         return Descriptor(), Descriptor()
+
+
+def warn_if_one_of_several() -> None:
+    """Log one warning if another server started this process as one of several workers.
+
+    Each of them is a fleet of one, which is rarely meant.
+    """
+    if "gunicorn.arbiter" in sys.modules:
+        server_logger.warning(_ADVICE, "gunicorn")
+        return
+    # uvicorn and hypercorn pass their Config to each worker; the first worker warns for all.
+    workers = getattr(multiprocess.argument_of_child("config"), "workers", 1)
+    if isinstance(workers, int) and workers > 1 and current_process().name.endswith("-1"):
+        server_logger.warning(_ADVICE, "uvicorn")

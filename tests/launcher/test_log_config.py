@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import asgi_ipc
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import LastingLogger
 from tests.serving import eventually, free_port, listens, serving, started
 
 # It fails in a handler, which it tells itself of when it is asked to.
@@ -170,4 +170,4 @@ def test_a_logger_that_was_switched_off_says_the_next_thing_all_the_same(
 def test_the_lines_of_the_package_itself_are_all_of_that_kind() -> None:
     package = Path(asgi_ipc.__file__).parent
     found = [file for file in package.rglob("*.py") if "logging.getLogger(" in file.read_text()]
-    assert [file.name for file in found] == ["loggers.py"]
+    assert [file.name for file in found] == ["logs.py"]

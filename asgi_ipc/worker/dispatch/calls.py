@@ -16,13 +16,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from asgi_ipc.logs import logger
 from asgi_ipc.printable import printable
 from asgi_ipc.worker.dispatch.backpressure import Flow
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import Asked, current_delivery, pid_of_sender, size_bytes_of
 from asgi_ipc.worker.dispatch.registry import Handler
 from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps
-from asgi_ipc.worker.logs import logger
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5

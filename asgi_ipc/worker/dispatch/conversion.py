@@ -18,11 +18,11 @@ from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import Data
 from asgi_ipc.wire.plain import is_model, is_text
 from asgi_ipc.worker.dispatch import annotation, conversion_errors
 from asgi_ipc.worker.dispatch.annotation import Function, UncheckedError
-from asgi_ipc.worker.logs import logger
 
 # The types of data that arrives.
 _ARRIVING: Final = (str, bytes, int, float, bool, type(None), datetime.datetime, list, dict)

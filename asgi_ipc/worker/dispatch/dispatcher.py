@@ -24,13 +24,13 @@ from operator import length_hint
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc.errors import InvalidNameError
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import Flow
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls, Suspended
 from asgi_ipc.worker.dispatch.delivery import Asked
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
-from asgi_ipc.worker.logs import logger
 
 # Names without a handler that are told of, one line each; more would be noise.
 MAX_UNHEARD_NAMES: Final = 100

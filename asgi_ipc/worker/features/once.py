@@ -17,13 +17,13 @@ from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.standalone import Launcher
+from asgi_ipc.worker.standalone import LauncherLink
 
 
 class Claiming:
     """The claims of one worker."""
 
-    def __init__(self, launcher: Launcher, calls: Calls) -> None:
+    def __init__(self, launcher: LauncherLink, calls: Calls) -> None:
         self._launcher = launcher
         self._calls = calls
         self._loop = asyncio.get_running_loop()

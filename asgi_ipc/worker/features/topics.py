@@ -15,12 +15,12 @@ from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.subscription import Publication, Subscription
-from asgi_ipc.worker.logs import logger
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
 

@@ -14,12 +14,10 @@ from typing import Any, Final
 
 import uvicorn
 
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.printable import printable
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.http.connections import Connections, Request, Task
-
-logger = LastingLogger("uvicorn.error")
 
 # A connection that was accepted and has said nothing yet may be about to: who
 # connects first and sends a little later shall get an answer.

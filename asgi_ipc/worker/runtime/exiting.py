@@ -23,10 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from asgi_ipc.loggers import LastingLogger
+from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.printable import printable
-
-logger = LastingLogger("uvicorn.error")
 
 # A report may wait for a lock that a hung thread holds, or for a reader of the log: it gets this long. An
 # orphan's has to be over within the promised 5 s.

@@ -13,10 +13,10 @@ import os
 import sys
 from contextlib import suppress
 
+from asgi_ipc.logs import logger
 from asgi_ipc.wire.arena import ARENA_BYTES
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.logs import logger
 
 
 class Mapping:
