@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Where the demo listens.
+# The port of the demo.
 PORT ?= 8000
 
 .PHONY: help demo test test-all lint faults bench bench-peers bench-quick image-check clean

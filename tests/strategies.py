@@ -1,7 +1,6 @@
-"""What the properties draw from: data, names, messages, packets, and what strays between them.
+"""Strategies of the properties: data, names, messages, packets, and stray bytes between them.
 
-Law: a property costs a few seconds on a slow core; whoever needs more
-examples sets HYPOTHESIS_PROFILE=thorough.
+Law: a property costs a few seconds on a slow core; HYPOTHESIS_PROFILE=thorough gives more examples.
 """
 
 from __future__ import annotations
@@ -110,6 +109,6 @@ def strays(draw: st.DrawFn, cookie: bytes, max_packet_bytes: int) -> bytes:
 
 @st.composite
 def chunked(draw: st.DrawFn, stream: bytes, max_chunks: int = 12) -> list[bytes]:
-    """`stream` in pieces of any size, empty ones among them."""
+    """`stream` in pieces of any size, including empty ones."""
     cuts = draw(st.lists(st.integers(0, len(stream)), max_size=max_chunks).map(sorted))
     return [stream[start:stop] for start, stop in pairwise([0, *cuts, len(stream)])]

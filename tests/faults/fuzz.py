@@ -105,7 +105,7 @@ class Tally(msgspec.Struct):
 
 
 class Report(Tally):
-    """What a fuzzing session came to."""
+    """The results of a fuzzing session."""
 
     seconds: float = 0.0
     # libFuzzer's last words on it, for each guided process.

@@ -1,8 +1,7 @@
 """Planted bugs: mistakes that a competent engineer could make, one edit each.
 
-Law: chosen from the design and the package alone, without a look at the
-tests, so that what catches them is found out and not arranged. Each still
-imports, and two workers that talk in peace still get their messages.
+Law: chosen from the design and the package alone, without a look at the tests, so that no test is arranged to
+catch them. The package still imports with each, and two workers that talk in peace still get their messages.
 `python -m tests.faults.planted` plants them, one at a time, in a copy.
 """
 

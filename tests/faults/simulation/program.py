@@ -78,7 +78,7 @@ class Program:
         self._may_boot = True
 
     def is_due(self) -> bool:
-        """Whether a turn would do something."""
+        """Return whether a turn would do something."""
         return self.loop.is_due() or (self._may_boot and self._has_handover())
 
     def turn(self) -> None:
@@ -119,7 +119,7 @@ class Program:
             self.assignment.lifeline.send(Retiring())
 
     def _has_handover(self) -> bool:
-        """Whether a blocking read would get all of it, or the end of file."""
+        """Return whether a blocking read would get all of it, or the end of file."""
         end = self.process.fds[self.lifeline_fd]
         assert isinstance(end, SocketEnd)
         unread = end.unread()
@@ -175,5 +175,5 @@ class Program:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was asked to stop."""
+        """Return whether it was asked to stop."""
         return self._stop.is_set()
