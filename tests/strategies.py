@@ -9,7 +9,7 @@ import os
 import struct
 from itertools import pairwise
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from asgi_ipc.wire.message import MAX_NAME_BYTES
@@ -19,6 +19,15 @@ from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, P
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", _PATIENT, max_examples=150, stateful_step_count=60)
 settings.register_profile("thorough", _PATIENT, max_examples=2000, stateful_step_count=80)
+# What few examples find they find every time: tests/mutants runs each property hundreds of times.
+settings.register_profile(
+    "mutants",
+    _PATIENT,
+    max_examples=30,
+    stateful_step_count=40,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 # --- data and names

@@ -106,15 +106,19 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
         calls = self.dispatcher.calls
         calls.pid = me.pid
-        self.messaging = Messaging(self.outgoing, calls)
-        self.replying = Messaging(self.outgoing, calls)
-        self.questions = Questions(self.outgoing, calls)
+        self.messaging = Messaging(self.outgoing)
+        self.replying = Messaging(self.outgoing)
+        self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, calls)
         self.topics = Topics(
-            self.outgoing, self.messaging, calls, self._self_peer, settings.max_message_bytes
+            self.outgoing,
+            self.messaging,
+            self.dispatcher.in_flight,
+            self._self_peer,
+            settings.max_message_bytes,
         )
         self.leading = Leading(me, registry, calls, self._context)
-        self.claiming = Claiming(self._launcher, calls)
+        self.claiming = Claiming(self._launcher)
         self.dispatcher.own = {
             ASK: self._answers.asked,
             ANSWER: self.questions.answered,

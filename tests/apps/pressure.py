@@ -263,7 +263,7 @@ async def measured() -> dict[str, Any]:
         "dropped": dict(stats.dropped),
         "skipped_bytes": endpoint.incoming._parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
-        "in_verbs": endpoint.dispatcher.flow.exempt,
+        "in_flight": endpoint.dispatcher.in_flight.calls,
         "refused": dict(Pressure.refused),
         "progress": Pressure.progress.messages,
         "standstill_s": max(Pressure.progress.silence_s, now - Pressure.progress.last_at),

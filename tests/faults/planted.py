@@ -70,6 +70,7 @@ _POLL_S: Final = 0.1
 _PASSED: Final = frozenset({0, 5})
 _USAGE: Final = 4
 
+_HUNG: Final = "from pytest-timeout"
 _SUMMARY: Final = "short test summary info"
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+?::[^\[\s]+(?:\[.*?\](?= - |$))?|\S+)", re.MULTILINE)
 
@@ -103,6 +104,8 @@ class Verdict:
 
     failed: str | None = None
     remark: str | None = None
+    # pytest-timeout has ended a test.
+    hung: bool = False
 
 
 class Copy:
@@ -169,7 +172,7 @@ class Copy:
             in_time = self._wait(process)
         text = log.read_text(errors="replace")
         if not in_time:
-            return Verdict(remark=f"ran over {self._options.stage_timeout_s:g} s")
+            return Verdict(remark=f"ran over {self._options.stage_timeout_s:g} s", hung=True)
         if process.returncode in _PASSED:
             return Verdict()
         if process.returncode == _USAGE:
@@ -178,7 +181,7 @@ class Copy:
         failure = _FAILED.search(summary) if found else None
         if failure is None:
             return Verdict(remark=f"pytest ended with status {process.returncode} and named no test")
-        return Verdict(failed=failure[1])
+        return Verdict(failed=failure[1], hung=_HUNG in text)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for pytest and end what it leaves behind; whether it ended by itself and in time."""

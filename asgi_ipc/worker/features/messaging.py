@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from asgi_ipc.errors import (
     DeliveryError,
@@ -23,12 +23,9 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, Encoded
-from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
 from asgi_ipc.worker.transport.room import Waiter
-
-T = TypeVar("T")
 
 # An awaited verb yields to the loop once a turn has sent so much: a task that
 # sends in a loop would keep all others waiting.
@@ -53,9 +50,8 @@ class Messaging:
     The `_nowait` verbs work on any thread of the worker, the others on the event loop's.
     """
 
-    def __init__(self, outgoing: Outgoing, calls: Calls) -> None:
+    def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
-        self._calls = calls
         # The event loop's thread; 0 while closed, which is no thread's.
         self._thread = 0
 
@@ -163,7 +159,7 @@ class Messaging:
         check_timeout(timeout)
         outgoing = self._outgoing
         if outgoing.turn_messages >= MESSAGES_PER_TURN or outgoing.turn_bytes >= BYTES_PER_TURN:
-            await self._wait(asyncio.sleep(0))
+            await asyncio.sleep(0)
             # The lifespan may have begun to end in that turn.
             self.check_here()
 
@@ -183,14 +179,9 @@ class Messaging:
 
     # --- waiting
 
-    async def _wait(self, wait: Awaitable[T]) -> T:
-        """Await something inside a verb."""
-        with self._calls.waiting():
-            return await wait
-
     async def _accepted(self, peer: Peer, message: Encoded, timeout: float | None) -> None:
         """Wait for room in one outbox."""
-        await self._wait(self._outgoing.accepted(self._outgoing.queue(peer, message), timeout))
+        await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout)
 
     async def all_of(
         self, took: Sequence[int], full: Sequence[Peer], message: Encoded, timeout: float | None
@@ -204,7 +195,7 @@ class Messaging:
                 waiters.append(outgoing.queue(peer, message))
         waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
         try:
-            results: list[Any] = await self._wait(asyncio.gather(*waits, return_exceptions=True))
+            results = await asyncio.gather(*waits, return_exceptions=True)
         finally:
             # A wait that was cancelled before it began did not withdraw its message.
             for waiter in waiters:

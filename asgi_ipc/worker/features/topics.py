@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
-from asgi_ipc.worker.dispatch.calls import Calls
+from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.subscription import Publication, Subscription
@@ -80,18 +80,17 @@ class Topics:
         overflowed: publications that subscriptions here had no room for.
         unwanted: publications that came when nobody here subscribed to them any more.
         stopped: this worker has been told to stop.
-        waiting, hold: of the calls under way here.
+        in_flight: of all handlers here.
     """
 
     def __init__(
-        self, outgoing: Outgoing, messaging: Messaging, calls: Calls, me: Peer, max_message_bytes: int
+        self, outgoing: Outgoing, messaging: Messaging, in_flight: InFlight, me: Peer, max_message_bytes: int
     ) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
         self.new_future = outgoing.loop.create_future
-        self.waiting = calls.waiting
-        self.hold = calls.hold
+        self.in_flight = in_flight
         self._outgoing = outgoing
         self._messaging = messaging
         self._me = me
@@ -201,8 +200,7 @@ class Topics:
             listener.waits[wait] = revision
         try:
             async with asyncio.timeout(KNOWN_TIMEOUT_S):
-                with self.waiting():
-                    await wait.future
+                await wait.future
         except TimeoutError:
             self._give_up(missing, revision)
         finally:
