@@ -1,12 +1,12 @@
 """Batches: messages that travel together, and the pieces of a large one.
 
-Law: nothing in this file asks the kernel or the clock, and nothing is
-allocated because the wire says so: a first fragment's total is only a limit.
+Law: nothing in this file asks the kernel or the clock, and no size on the wire makes it allocate memory: a
+first fragment's total is only a limit.
 
-A message is the MessagePack array [name, data]. A batch is a MessagePack
-array of messages, so one decode reads all that share a packet; its messages
-are encoded one by one, when each is accepted. A message that exceeds one
-packet travels alone, in fragments.
+A message is the MessagePack array [name, data] or [name, data, extra]. A batch
+is a MessagePack array of messages, so one decode reads all that share a
+packet; its messages are encoded one by one, when each is accepted. A message
+that exceeds one packet travels alone, in fragments.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, is_there, read_block
+from asgi_ipc.wire.message import Extra, read_extra, refuse_extension
 from asgi_ipc.wire.packet import (
     BATCH,
     COPIED,
@@ -29,12 +30,30 @@ from asgi_ipc.wire.packet import (
 
 Message: TypeAlias = tuple[str, Any]
 
+
+class MessageWithExtra(tuple[str, Any]):
+    """A message that carries `extra`. Its name and data are read as those of any other."""
+
+    extra: Extra
+
+
+_NO_EXTRA: Final = msgspec.Raw()
+
+
+class _Raw(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A message as it is read when one of its batch carries extra."""
+
+    name: str
+    data: Any
+    extra: msgspec.Raw = _NO_EXTRA
+
+
 # MessagePack's 16-bit array header, which every batch carries; its count is far above what fits a packet.
 _BATCH_HEADER: Final = struct.Struct(">BH")
 _ARRAY16: Final = 0xDC
 BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
 
-# What stands before one encoded message that travels alone.
+# The bytes before one encoded message that travels alone.
 ONE_MESSAGE: Final = _BATCH_HEADER.pack(_ARRAY16, 1)
 
 _SERIAL: Final = struct.Struct("<Q")
@@ -44,11 +63,8 @@ _TOTAL: Final = struct.Struct("<I")
 TOTAL_BYTES: Final = _TOTAL.size
 
 
-def _refuse_extension(code: int, data: memoryview) -> Any:
-    raise ValueError(f"no message carries the extension type {code}")
-
-
-_decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).decode
+_decode = msgspec.msgpack.Decoder(list[Message], ext_hook=refuse_extension).decode
+_decode_raw = msgspec.msgpack.Decoder(list[_Raw], ext_hook=refuse_extension).decode
 
 
 def join_batch(messages: list[bytes]) -> bytes:
@@ -72,20 +88,19 @@ def first_fragment(total_bytes: int, piece: bytes | memoryview) -> bytes:
 
 
 class Reassembler:
-    """Puts the packets of each sender to this receiver together again.
+    """Reassembles the messages of each sender to this receiver from its packets.
 
-    A repeat is dropped, a gap is counted, and what a gap has made
-    impossible to complete is dropped with it. `drops` counts by reason:
-    `repeat` and `corrupt` (packets), `gap` (packets missing), `partial`
-    (messages that can't be completed), `too_large` (messages). Pieces that
-    continue what was dropped go with it; such that continue nothing are
-    `corrupt`, once for those that follow each other.
+    A repeat is dropped, a gap is counted, and a message that a gap makes impossible to complete is dropped.
+    `drops` counts by reason: `repeat` and `corrupt` (packets), `gap` (packets missing), `partial` (messages
+    that can't be completed), `too_large` (messages). Pieces that continue a dropped message are dropped with
+    it. Pieces that continue nothing are `corrupt`, counted once for a row of them.
 
     Attributes:
-        fetched: by sender, the serial of the last place that was read and is to be acknowledged now. What
-            is less than ACKNOWLEDGED_BYTES is owed until `pay` is called.
-        copied: (sender, serial), what senders say of places in this worker's own arena.
-        each_bytes: how large the messages are, on average, that `accept` has given last; 0: they are small.
+        fetched: by sender, the serial of the last place that was read and must be acknowledged now. Less
+            than ACKNOWLEDGED_BYTES is owed until `pay` is called.
+        copied: (sender, serial), the acknowledgements of places in this worker's own arena.
+        each_bytes: the average size of the messages of the last `accept`; 0: they are small.
+        has_extra: whether one of those messages carries extra.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -96,9 +111,10 @@ class Reassembler:
         self.fetched: dict[int, int] = {}
         self.copied: list[tuple[int, int]] = []
         self.each_bytes = 0
+        self.has_extra = False
 
     def attach(self, sender: int, memory: memoryview) -> None:
-        """That sender's arena can be read here from now on."""
+        """Read a sender's arena through this mapping from now on."""
         self._stream_of(sender).memory = memory
 
     def _stream_of(self, sender: int) -> _Stream:
@@ -116,10 +132,11 @@ class Reassembler:
                 return []
             self._drop("gap", packet.number - stream.next_number)
             self._drop_partial(stream)
-            # What was missing may have begun a message.
+            # The missing packets may have begun a message.
             stream.is_skipping = True
         stream.next_number = packet.number + 1
         self.each_bytes = 0
+        self.has_extra = False
         if packet.kind == BATCH:
             if stream.pieces:
                 self._drop_partial(stream)
@@ -132,26 +149,26 @@ class Reassembler:
         return self._place(stream, packet)
 
     def pay(self) -> None:
-        """Move what is owed to `fetched`."""
+        """Move the owed acknowledgements to `fetched`."""
         for sender, stream in self._streams.items():
             if stream.owed_bytes:
                 stream.owed_bytes = 0
                 self.fetched[sender] = stream.owed_serial
 
     def forget(self, sender: int) -> None:
-        """Drop what a departed sender left unfinished."""
+        """Drop the unfinished message of a departed sender."""
         stream = self._streams.pop(sender, None)
         self.fetched.pop(sender, None)
         if stream is not None:
             self._drop_partial(stream)
 
     def close(self) -> None:
-        """Drop what everybody has left unfinished."""
+        """Drop the unfinished messages of all senders."""
         for sender in list(self._streams):
             self.forget(sender)
 
     def _place(self, stream: _Stream, packet: Packet) -> list[Message]:
-        """Something about an arena: the sender's, or the receiver's own."""
+        """Handle a packet about an arena: the sender's, or the receiver's own."""
         if packet.kind == PLACED:
             self._drop_partial(stream)
             stream.is_skipping = False
@@ -159,7 +176,7 @@ class Reassembler:
             self._drop("corrupt")
             return []
         if packet.kind == COPIED:
-            # Between two pieces of a large message, it may be.
+            # This may come between two pieces of a large message.
             self.copied += [(packet.sender, serial) for (serial,) in _SERIAL.iter_unpack(packet.payload)]
             return []
         messages: list[Message] = []
@@ -222,10 +239,35 @@ class Reassembler:
     def _decode(self, payload: bytes | memoryview) -> list[Message]:
         try:
             return _decode(payload)
+        except msgspec.ValidationError:
+            # That is how a message of three parts shows, so that those of two cost nothing.
+            return self._decode_with_extra(payload)
         except (msgspec.DecodeError, RecursionError, ValueError):
             # ValueError: a timestamp that no datetime can hold, or text that is no UTF-8.
             self._drop("corrupt")
             return []
+
+    def _decode_with_extra(self, payload: bytes | memoryview) -> list[Message]:
+        try:
+            raw_messages = _decode_raw(payload)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            self._drop("corrupt")
+            return []
+        messages: list[Message] = []
+        for raw in raw_messages:
+            message: Message = (raw.name, raw.data)
+            if raw.extra is not _NO_EXTRA:
+                try:
+                    extra = read_extra(raw.extra)
+                except (msgspec.DecodeError, RecursionError, ValueError):
+                    # It costs no other message.
+                    self._drop("corrupt")
+                    continue
+                message = MessageWithExtra(message)
+                message.extra = extra
+                self.has_extra = True
+            messages.append(message)
+        return messages
 
     def _drop_partial(self, stream: _Stream) -> None:
         if stream.total_bytes:
@@ -242,7 +284,7 @@ class Reassembler:
 
 
 class _Stream:
-    """What is known of one sender's packets: the next number, and a large message under way."""
+    """The state of one sender's packets: the next number, and a large message under way."""
 
     __slots__ = (
         "have_bytes",
@@ -260,9 +302,9 @@ class _Stream:
         self.pieces: list[bytes] = []
         self.have_bytes = 0
         self.total_bytes = 0
-        # The sender's arena, and what has been copied from it and not been acknowledged.
+        # The sender's arena, and the copies from it that are not acknowledged.
         self.memory: memoryview | None = None
         self.owed_serial = NOTHING_COPIED
         self.owed_bytes = 0
-        # What comes next may continue a message whose beginning was dropped, and counted then.
+        # The next pieces may continue a message whose beginning was dropped and counted.
         self.is_skipping = False

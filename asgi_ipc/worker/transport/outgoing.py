@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 from asgi_ipc.errors import DeliveryError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
 from asgi_ipc.worker.transport.peers import Members, Peer, Peers
@@ -47,21 +49,22 @@ class Outgoing:
         thread: the one that `loop` runs on.
     """
 
-    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int, max_message_bytes: int) -> None:
+    def __init__(self, me: Worker, settings: Settings) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.turn_messages = 0
         self.turn_bytes = 0
         self.lost = 0
         self.progress = asyncio.Event()
-        packer = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes))
+        max_packet_bytes = settings.max_packet_bytes
+        packer = Packer(settings.max_message_bytes, batch_capacity_bytes(max_packet_bytes))
         self.pack = packer.pack
         self.wrap = packer.wrap
         self._names = packer.known_names
         self._short_bytes = packer.short_bytes
         self._short_characters = packer.short_characters
         self._me = me
-        self._route = partial(Route, cookie, me.generation, max_packet_bytes=max_packet_bytes)
+        self._route = partial(Route, settings.cookie, me.generation, max_packet_bytes=max_packet_bytes)
         self._lock = threading.Lock()
         self.peers = Peers(me)
         self._budget = Budget()
@@ -123,7 +126,7 @@ class Outgoing:
         with self._lock:
             self.peers.refuse(peer)
             # It may have closed its end to us by the time it has copied something.
-            peer.outbox.is_patient = False
+            peer.outbox.packets.is_patient = False
             # Another thread that has appended a message in this moment looks for it again then.
             peer.dirty = False
             self._room.refuse(peer)
@@ -160,7 +163,7 @@ class Outgoing:
         with self._lock:
             if peer.leaving:
                 return
-            peer.outbox.copied = serial
+            peer.outbox.packets.copied = serial
             self._turn.touch(peer)
         self._turn.schedule_end()
 
@@ -181,7 +184,7 @@ class Outgoing:
     def hurry(self) -> None:
         """This worker is leaving: wait for nobody's acknowledgement any more."""
         for peer in self.peers.all():
-            peer.outbox.is_patient = False
+            peer.outbox.packets.is_patient = False
             peer.writer.flush()
 
     def unused_arena_bytes(self) -> range:
