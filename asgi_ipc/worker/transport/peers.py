@@ -44,7 +44,7 @@ class Peer:
         dirty: it is in the list of peers to flush at the end of this turn.
         quiet: the last turn brought it few messages.
         leaving: it can't be addressed any more.
-        lost: accepted messages that never left its outbox, counted when it has gone.
+        lost: accepted messages that never left its outbox, counted after it has gone.
     """
 
     worker: Worker
@@ -65,7 +65,7 @@ class Members(NamedTuple):
 
 
 class Peers:
-    """Every peer that is not forgotten; those that don't leave are members.
+    """All peers that are not forgotten; the peers that don't leave are members.
 
     Attributes:
         by_pid: the members and helpers. A pid means the youngest process that has had it.
