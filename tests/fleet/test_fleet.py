@@ -56,6 +56,12 @@ TERM = StopRequested(15, "SIGTERM")
 INT = StopRequested(2, "SIGINT")
 MORE = ScaleRequested(1)
 FEWER = ScaleRequested(-1)
+EXITED = WorkerExited(1, 1, "exited")
+
+NEW = "New worker [1002] exited before it was ready"
+KEPT = "keeping worker [1001]"
+SERVES = "worker [1001] serves on"
+UNDONE = "with 7 messages not sent and 2 not handled."
 
 
 @dataclass
@@ -145,14 +151,6 @@ def test_the_fleet_begins_with_one_process_for_each_slot() -> None:
     assert desk.fleet.generations == {g: (g - 1, Phase.STARTING) for g in (1, 2, 3)}
 
 
-def test_a_start_may_take_any_time() -> None:
-    desk = a_start(2, hang_timeout_s=5.0)
-    assert desk.fleet.next_deadline() is None
-    assert desk.later(86_400) == []
-    assert deeds(desk.ready(1, 2)) == []
-    assert set(desk.phases.values()) == {Phase.READY}
-
-
 def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason() -> None:
     desk = a_start(3)
     assert deeds(desk.dies(2, 3, "no module named demo")) == [
@@ -175,30 +173,6 @@ def test_a_first_start_that_fails_stops_those_that_are_ready_too() -> None:
     assert desk.dies(1, 0)[-1] == Exit(3)
 
 
-def test_a_kill_during_the_first_start_says_nothing_about_the_app() -> None:
-    desk = a_start(2)
-    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), StartProcess(3, 0)]
-
-
-def test_a_worker_that_was_ready_once_may_die_before_the_others_are() -> None:
-    desk = a_start(2)
-    desk.ready(1)
-    assert deeds(desk.dies(1, 1)) == [Buried(1, "killed"), StartProcess(3, 0)]
-
-
-def test_once_every_slot_was_ready_no_failure_ends_the_server() -> None:
-    desk = a_fleet(2)
-    desk.hear(MORE)
-    assert deeds(desk.dies(3, 3, "broken now")) == [Buried(3, "killed"), StartProcess(4, 2)]
-
-
-def test_a_slot_that_was_never_ready_does_not_count_once_it_is_scaled_away() -> None:
-    desk = a_start(2)
-    desk.ready(1)
-    desk.hear(FEWER, MORE)
-    assert deeds(desk.dies(3, 3)) == [Buried(3, "killed"), StartProcess(4, 1)]
-
-
 def test_with_reload_a_first_start_that_fails_waits_for_a_change() -> None:
     desk = a_start(2, outlive_failed_start=True)
     assert deeds(desk.dies(1, 3, "syntax error")) == [Buried(1, "killed")]
@@ -212,20 +186,46 @@ def test_with_reload_a_first_start_that_fails_waits_for_a_change() -> None:
     assert set(desk.phases) == {3, 4}
 
 
-def test_with_reload_a_change_that_is_as_bad_is_told_again_and_waits_again() -> None:
-    desk = a_start(2, outlive_failed_start=True)
-    for generation in (1, 2):
-        desk.dies(generation, 3, "syntax error")
-    desk.hear(HUP)
-    assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed")]
-    assert "syntax error" in desk.texts
-    assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
-
-
 def test_a_stop_with_nothing_running_ends_at_once() -> None:
     desk = a_start(1, outlive_failed_start=True)
     desk.dies(1, 3)
     assert deeds(desk.hear(TERM)) == [Exit(0)]
+
+
+LIVED = [WorkerReady(1), WorkerReady(2)]
+
+
+@pytest.mark.parametrize(
+    ("before", "gone", "status", "started"),
+    [
+        # A kill says nothing about the app.
+        ([], 1, -9, StartProcess(3, 0)),
+        # This one was ready once, so it was not the app that failed.
+        ([WorkerReady(1)], 1, 1, StartProcess(3, 0)),
+        ([*LIVED, MORE], 3, 3, StartProcess(4, 2)),
+        # The slot that was never ready does not count once it is scaled away.
+        ([WorkerReady(1), FEWER, MORE], 3, 3, StartProcess(4, 1)),
+    ],
+)
+def test_such_a_death_does_not_end_the_server(
+    before: list[Event], gone: int, status: int, started: StartProcess
+) -> None:
+    desk = a_start(2)
+    desk.hear(*before)
+    assert deeds(desk.dies(gone, status)) == [Buried(gone, "killed"), started]
+
+
+def test_without_limits_a_start_a_hang_and_a_stop_may_take_any_time() -> None:
+    desk = a_start(1)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
+    desk.ready(1)
+    desk.later(STALLED_AFTER_S)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
+    desk.hear(TERM)
+    assert desk.fleet.next_deadline() is None
+    assert desk.later(86_400) == []
 
 
 # --- restart
@@ -342,20 +342,6 @@ def test_it_is_told_when_all_workers_are_ready_and_again_when_they_are_so_again(
     assert desk.texts == ["Decreasing the number of workers to 2."]
 
 
-def test_one_worker_is_told_of_as_one() -> None:
-    desk = a_start(1)
-    desk.ready(1)
-    assert desk.texts == ["The worker is ready."]
-
-
-def test_a_restart_asked_for_during_the_start_is_given_up_with_the_reason() -> None:
-    desk = a_start(1)
-    desk.hear(HUP)
-    desk.ready(1)
-    assert deeds(desk.dies(2, 3, "syntax error")) == [Buried(2, "killed")]
-    assert "giving the restart up" in " ".join(desk.texts)
-
-
 def test_a_restart_that_a_slot_without_a_worker_ends_says_that_it_is_given_up() -> None:
     desk = a_fleet(2)
     desk.dies(1)
@@ -386,14 +372,6 @@ def test_a_replacement_takes_over_when_the_old_one_dies_first() -> None:
     assert deeds(desk.ready(4)) == [StopProcess(2, False)]
 
 
-def test_a_restart_waits_for_no_slot_that_is_scaled_away() -> None:
-    desk = a_fleet(2)
-    desk.hear(HUP)
-    desk.ready(3)
-    assert deeds(desk.hear(FEWER)) == [StopProcess(2, False), StopProcess(4, True)]
-    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
-
-
 def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
     desk = a_fleet(2)
     for generation in (1, 3):
@@ -403,16 +381,6 @@ def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
     assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
     assert deeds(desk.ready(5)) == [StartProcess(6, 1)]
     assert deeds(desk.later(60.0)) == [Stalled(2, True), Stalled(5, True)]
-
-
-def test_a_restart_is_given_up_when_a_slot_without_a_worker_cannot_be_started() -> None:
-    desk = a_fleet(2)
-    for generation in (1, 3, 4):
-        desk.dies(generation)
-    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
-    assert starts(desk.dies(5)) == [StartProcess(6, 0)]
-    assert starts(desk.dies(6)) == []
-    assert starts(desk.hear(HUP)) == [StartProcess(7, 0)]
 
 
 # --- scaling
@@ -439,14 +407,6 @@ def test_each_change_of_size_counts_during_a_restart() -> None:
     # What was started after the request has the new code.
     assert deeds(desk.ready(6)) == [StopProcess(2, False)]
     assert desk.fleet.size == 3
-
-
-def test_the_last_slot_may_go_while_it_is_restarted_and_the_fleet_can_be_restarted_again() -> None:
-    desk = a_fleet(3)
-    desk.hear(HUP)
-    desk.hear(FEWER, FEWER)
-    assert deeds(desk.ready(4)) == [StopProcess(1, False)]
-    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
 
 
 def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
@@ -541,14 +501,6 @@ def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> No
     assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), StartProcess(3, 0)]
     assert deeds(desk.later(0.5)) == []
     assert set(desk.phases) == {3}
-
-
-def test_a_worker_that_asks_again_for_its_replacement_gets_one() -> None:
-    desk = a_fleet(1)
-    desk.hear(WorkerRetiring(1))
-    desk.dies(2, 3)
-    assert deeds(desk.hear(WorkerRetiring(1))) == [StartProcess(3, 0)]
-    assert deeds(desk.later(0.5)) == []
 
 
 def test_workers_that_retire_at_the_same_time_are_replaced_one_after_the_other() -> None:
@@ -656,13 +608,6 @@ def test_the_warning_of_a_stall_says_where_the_worker_stands_or_that_it_is_not_k
     assert "is not known" in desk.texts[0]
 
 
-def test_a_worker_that_hangs_is_left_alone_unless_there_is_a_limit() -> None:
-    desk = a_fleet(1)
-    desk.later(STALLED_AFTER_S)
-    assert desk.fleet.next_deadline() is None
-    assert desk.later(86_400) == []
-
-
 def test_a_worker_that_hangs_is_killed_at_the_limit_and_replaced_as_stalled() -> None:
     desk = a_fleet(2, hang_timeout_s=10.0)
     desk.later(STALLED_AFTER_S)
@@ -732,14 +677,18 @@ def test_a_stop_asks_all_and_ends_with_0_when_the_last_is_gone() -> None:
     assert deeds(desk.dies(2, 1)) == [Buried(2, "killed"), Exit(0)]
 
 
-def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal() -> None:
-    for signal in (TERM, INT):
-        desk = a_fleet(2)
-        desk.hear(TERM)
-        desk.dies(1, 0)
-        desk.now += SAME_STOP_S
-        assert deeds(desk.hear(signal)) == [KillProcess(2)]
-        assert desk.dies(2, -9)[-1] == Exit(128 + signal.signal)
+@pytest.mark.parametrize(
+    ("first", "second", "status"), [(TERM, TERM, 143), (TERM, INT, 130), (ParentGone(), INT, 130)]
+)
+def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal(
+    first: Event, second: Event, status: int
+) -> None:
+    desk = a_fleet(2)
+    desk.hear(first)
+    desk.dies(1, 0)
+    desk.now += SAME_STOP_S
+    assert deeds(desk.hear(second)) == [KillProcess(2)]
+    assert deeds(desk.dies(2, -9)) == [Buried(2, "killed"), Exit(status)]
 
 
 def test_another_kind_of_signal_in_the_same_moment_is_the_same_stop() -> None:
@@ -752,21 +701,6 @@ def test_another_kind_of_signal_in_the_same_moment_is_the_same_stop() -> None:
         assert deeds(desk.hear(first)) == [KillProcess(1), KillProcess(2)]
         assert desk.dies(1, -9) == [Buried(1, "killed")]
         assert desk.dies(2, -9)[-1] == Exit(128 + first.signal)
-
-
-def test_a_worker_killed_by_the_second_stop_was_killed() -> None:
-    desk = a_fleet(1)
-    desk.hear(TERM, TERM)
-    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), Exit(143)]
-
-
-def test_a_stop_during_a_restart_stops_the_old_and_the_new() -> None:
-    desk = a_fleet(2)
-    desk.hear(HUP, HUP)
-    assert deeds(desk.hear(TERM)) == [StopProcess(1, False), StopProcess(2, False), StopProcess(3, True)]
-    for generation in (1, 2, 3):
-        desk.dies(generation, 0)
-    assert desk.actions[-1] == Exit(0)
 
 
 def test_a_stop_during_a_back_off_starts_nobody_afterwards() -> None:
@@ -791,13 +725,6 @@ def test_a_worker_that_does_not_stop_in_time_is_killed() -> None:
     assert deeds(desk.dies(2, -9)) == [Buried(2, "killed"), Exit(0)]
 
 
-def test_without_a_limit_a_stop_may_take_any_time() -> None:
-    desk = a_fleet(1)
-    desk.hear(TERM)
-    assert desk.fleet.next_deadline() is None
-    assert desk.later(86_400) == []
-
-
 def test_when_the_starter_has_gone_that_is_one_stop_and_has_an_end() -> None:
     desk = a_fleet(2)
     assert deeds(desk.hear(ParentGone())) == [StopProcess(1, False), StopProcess(2, False)]
@@ -817,60 +744,36 @@ def test_a_starter_that_goes_behind_a_stop_does_not_hurry_it() -> None:
     assert desk.fleet.next_deadline() == desk.now - SAME_STOP_S + 5.0
 
 
-def test_without_a_starter_a_second_stop_still_kills() -> None:
-    desk = a_fleet(1)
-    desk.hear(ParentGone())
-    desk.now += SAME_STOP_S
-    assert deeds(desk.hear(INT)) == [KillProcess(1)]
-    assert desk.dies(1, -9)[-1] == Exit(130)
-
-
 # --- reasons
 
+CLEAN = WorkerDrained(1, True, 0, 0)
+UNCLEAN = WorkerDrained(1, False, 7, 2)
+CUT_SHORT = WorkerDrained(1, False, 7, 2, cancelled=True)
+REPLACED = [HUP, WorkerReady(3)]
+
 
 @pytest.mark.parametrize(
-    ("before", "said", "reason"),
+    ("before", "status", "reason"),
     [
-        ([], [], "killed"),
-        ([], [WorkerDrained(1, True, 0, 0)], "left"),
-        ([], [WorkerDrained(1, False, 7, 2)], "drain_timeout"),
-        ([], [WorkerDrained(1, False, 7, 2, cancelled=True)], "cancelled"),
-        ([], [WorkerDrained(1, True, 0, 0, cancelled=True)], "left"),
-        ([FEWER], [], "left"),
-        ([HUP, WorkerReady(3)], [], "replaced"),
-        ([TERM], [WorkerDrained(2, True, 0, 0)], "left"),
-        ([TERM], [WorkerDrained(2, False, 7, 2)], "drain_timeout"),
-        ([HUP, WorkerReady(3)], [WorkerDrained(1, True, 0, 0)], "replaced"),
-        ([HUP, WorkerReady(3)], [WorkerDrained(1, False, 7, 2)], "drain_timeout"),
+        ([], 0, "killed"),
+        ([CLEAN], 0, "left"),
+        ([UNCLEAN], 0, "drain_timeout"),
+        ([CUT_SHORT], 0, "cancelled"),
+        ([replace(CUT_SHORT, clean=True)], 0, "left"),
+        ([TERM], 0, "left"),
+        ([TERM, UNCLEAN], 0, "drain_timeout"),
+        ([TERM], -9, "killed"),
+        ([TERM, CLEAN], -9, "left"),
+        (REPLACED, 0, "replaced"),
+        ([*REPLACED, UNCLEAN], 0, "drain_timeout"),
+        (REPLACED, -9, "killed"),
+        ([*REPLACED, CLEAN], -9, "replaced"),
     ],
 )
-def test_the_dead_are_buried_with_the_reason(before: list[Event], said: list[Event], reason: str) -> None:
-    desk = a_fleet(2)
-    desk.hear(*before, *said)
-    generation = 2 if FEWER in before or TERM in before else 1
-    assert Buried(generation, reason) in desk.dies(generation, 0)
-
-
-@pytest.mark.parametrize(
-    ("before", "gone", "reason"),
-    [([FEWER], 2, "left"), ([TERM], 2, "left"), ([HUP, WorkerReady(3)], 1, "replaced")],
-)
-def test_who_dies_while_it_leaves_was_killed_unless_it_has_said_its_last_word(
-    before: list[Event], gone: int, reason: str
-) -> None:
+def test_the_dead_are_buried_with_the_reason(before: list[Event], status: int, reason: str) -> None:
     desk = a_fleet(2)
     desk.hear(*before)
-    assert Buried(gone, "killed") in desk.dies(gone, -9)
-    desk = a_fleet(2)
-    desk.hear(*before, WorkerDrained(gone, True, 0, 0))
-    assert Buried(gone, reason) in desk.dies(gone, -9)
-
-
-def test_messages_that_were_not_sent_before_the_drain_timeout_are_told() -> None:
-    desk = a_fleet(1)
-    (log,) = desk.hear(TERM, WorkerDrained(1, False, 7, 2))[-1:]
-    text = "Worker [1001] reached its drain timeout with 7 messages not sent and 2 not handled."
-    assert log == Log("warning", text)
+    assert Buried(1, reason) in desk.dies(1, status)
 
 
 def test_the_same_reason_of_many_workers_is_told_once_until_a_restart() -> None:
@@ -882,6 +785,74 @@ def test_the_same_reason_of_many_workers_is_told_once_until_a_restart() -> None:
         assert desk.texts.count("no database") == told
     desk.dies(6, 3, "another reason")
     assert "another reason" in desk.texts
+
+
+# --- what the operator is told
+
+
+@pytest.mark.parametrize(
+    ("policy", "steps", "level", "text"),
+    [
+        ({}, [HUP], "info", "Received SIGHUP, restarting workers."),
+        ({}, [TERM], "info", "Received SIGTERM, exiting."),
+        ({}, [TERM, INT], "info", "Received SIGINT in the same moment."),
+        ({}, [TERM, TERM], "warning", "Received SIGTERM again, ending all workers at once."),
+        ({}, [ParentGone()], "info", "Whoever started this server has gone, exiting."),
+        ({}, [MORE], "info", "Increasing the number of workers to 2."),
+        ({}, [FEWER], "info", "One worker is left; there can't be fewer."),
+        ({}, [EXITED], "error", "Worker [1001] died: it exited; starting another."),
+        ({}, [HUP, replace(EXITED, generation=2)], "error", f"{NEW}; {KEPT} and giving the restart up."),
+        (
+            {},
+            [WorkerRetiring(1), replace(EXITED, generation=2)],
+            "error",
+            f"{NEW}; {SERVES} until another try.",
+        ),
+        ({}, [STALLED_AFTER_S, WorkerBeat(1)], "info", "Worker [1001] responds again."),
+        ({"hang_timeout_s": 9.5}, [9.5], "error", "Worker [1001] has been stalled for 9.5 s; replacing it."),
+        ({"stop_timeout_s": 5.0}, [TERM, 5.0], "error", "Worker [1001] has not stopped in time; killing it."),
+        ({}, [WorkerDrained(1, False, 7, 2)], "warning", f"Worker [1001] reached its drain timeout {UNDONE}"),
+        (
+            {},
+            [WorkerDrained(1, False, 7, 2, cancelled=True)],
+            "warning",
+            f"Worker [1001] had its leave cancelled by the app {UNDONE}",
+        ),
+    ],
+)
+def test_the_operator_is_told(
+    policy: dict[str, Any], steps: list[Event | float], level: str, text: str
+) -> None:
+    desk = a_fleet(1, **policy)
+    for step in steps:
+        told = of(Log, desk.later(step) if isinstance(step, float) else desk.hear(step))
+    assert told[-1:] == [Log(level, text)]
+
+
+def test_what_could_not_be_started_at_all_has_no_pid_to_be_told() -> None:
+    desk = Desk(Fleet(Policy(2)))
+    desk.fleet.handle(Begin(), desk.now)
+    desk.dies(1, 1)
+    assert desk.texts[-1] == "A worker exited before it was ready; stopping the server."
+    desk = a_fleet(1)
+    desk.fleet.handle(HUP, desk.now)
+    desk.dies(2, 1)
+    assert desk.texts[-1] == f"A new worker exited before it was ready; {KEPT} and giving the restart up."
+
+
+def test_a_restart_that_waits_begins_when_the_slot_of_the_one_before_is_scaled_away() -> None:
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    desk.ready(3)
+    desk.hear(HUP)
+    assert deeds(desk.hear(FEWER)) == [StopProcess(2, False), StopProcess(4, True), StartProcess(5, 0)]
+
+
+def test_a_restart_that_a_stop_forgets_does_not_follow() -> None:
+    desk = a_fleet(1)
+    desk.hear(HUP, HUP, TERM)
+    assert starts(desk.ready(2)) == []
+    assert not any("restarting" in text for text in desk.texts)
 
 
 # --- what comes too late
@@ -951,12 +922,3 @@ def test_a_process_belongs_to_the_restart_round_in_which_it_is_started() -> None
     desk.now += EARLY_DEATH_S
     (replacement,) = of(StartProcess, desk.dies(second.generation, -9))
     assert replacement.round == 2
-
-
-def test_a_restart_that_is_refused_begins_no_round() -> None:
-    desk = a_fleet(1)
-    desk.hear(TERM, HUP)
-    assert not of(StartProcess, desk.actions)
-    desk = a_fleet(1)
-    (start,) = of(StartProcess, desk.hear(HUP))
-    assert start.round == 1

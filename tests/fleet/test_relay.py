@@ -126,14 +126,6 @@ def test_a_newcomer_is_welcomed_before_any_member_hears_of_it() -> None:
     assert words(write(relay, 1)) == [Joined(worker(2)), Stop()]
 
 
-def test_who_dies_before_its_welcome_holds_nobody_up() -> None:
-    relay = a_fleet(1)
-    relay.connect(worker(2))
-    relay.join(2, 0.0)
-    relay.gone(2, "killed")
-    assert words(write(relay, 1)) == [Gone(2, "killed")]
-
-
 def test_a_newcomer_enters_when_every_member_has_answered() -> None:
     relay = a_fleet(2)
     a_newcomer(relay, 3)
@@ -151,26 +143,6 @@ def test_a_worker_that_asks_twice_joins_once() -> None:
     said = settle(relay, range(1, 3))
     assert said[1] == [Joined(worker(2))]
     assert said[2] == [WriteEnd(1), Entered([])]
-
-
-def test_who_is_no_member_hears_nothing_of_the_members() -> None:
-    relay = a_fleet(2)
-    relay.connect(worker(3))
-    a_newcomer(relay, 4)
-    relay.leave(1)
-    relay.gone(2, "killed")
-    assert write(relay, 3) == []
-
-
-def test_two_newcomers_know_each_other_whoever_is_written_to_first() -> None:
-    for order in ((2, 3), (3, 2)):
-        relay = a_fleet(1)
-        for generation in (2, 3):
-            a_newcomer(relay, generation)
-        for generation in order:
-            write(relay, generation)
-        settle(relay, range(1, 4))
-        assert relay.pending() == []
 
 
 def test_a_newcomer_does_not_wait_for_a_member_that_is_stalled() -> None:
@@ -264,13 +236,6 @@ def test_an_answer_about_one_who_has_died_meanwhile_makes_room_for_the_next() ->
     ]
 
 
-def test_words_without_a_write_end_are_not_counted() -> None:
-    relay = a_fleet(1)
-    for _ in range(100):
-        relay.tell(1, Stop())
-    assert len(write(relay, 1)) == 100
-
-
 def test_no_more_than_512_write_ends_are_in_flight_in_all() -> None:
     count = 72
     relay = Relay()
@@ -298,18 +263,6 @@ def test_no_more_than_512_write_ends_are_in_flight_in_all() -> None:
     assert held == {(by, of): 1 for by in everybody for of in everybody if by != of}
 
 
-def test_what_a_dead_worker_had_in_flight_is_free_again() -> None:
-    relay = a_fleet(12)
-    a_newcomer(relay, 13)
-    for member in range(1, 13):
-        write(relay, member)
-        relay.took(member, 13, True, 0.0)
-    write(relay, 13)
-    assert relay._in_flight == MAX_UNACKNOWLEDGED
-    relay.gone(13, "killed")
-    assert relay._in_flight == 0
-
-
 def test_a_refused_write_end_is_offered_again_after_half_a_second() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
@@ -322,18 +275,6 @@ def test_a_refused_write_end_is_offered_again_after_half_a_second() -> None:
     assert write(relay, 1) == [Item(WriteEnd(2), 2)]
     relay.took(1, 2, True, 11.0)
     assert relay.next_deadline() is None
-
-
-def test_a_member_that_had_no_descriptor_has_answered_only_with_the_second_offer() -> None:
-    relay = a_fleet(1)
-    a_newcomer(relay, 2)
-    write(relay, 1)
-    relay.took(1, 2, False, 0.0)
-    assert Entered([]) not in words(write(relay, 2))
-    relay.tick(RETRY_S)
-    write(relay, 1)
-    relay.took(1, 2, True, RETRY_S)
-    assert words(write(relay, 2)) == [Entered([])]
 
 
 def test_a_refusal_is_news_once_and_so_is_its_end() -> None:
@@ -384,14 +325,6 @@ def test_everyone_who_knows_the_leaver_is_told_on_the_same_lifeline_behind_its_w
     assert words(write(relay, 1)) == [Joined(worker(3)), Left(3)]
     assert words(write(relay, 2)) == [Joined(worker(3)), Left(3)]
     assert Left(3) not in words(write(relay, 3))
-
-
-def test_one_that_is_leaving_itself_is_told_too() -> None:
-    relay = a_fleet(2)
-    relay.leave(1)
-    relay.leave(2)
-    assert words(write(relay, 1)) == [Left(2)]
-    assert words(write(relay, 2)) == [Left(1)]
 
 
 def test_a_leave_counts_once_and_only_for_a_member() -> None:
@@ -507,22 +440,7 @@ def test_nobody_is_given_the_write_end_of_a_process_that_has_ended() -> None:
     assert [item.write_end_of for item in write(relay, 4)] == [None]
 
 
-def test_the_end_of_a_process_that_never_joined_concerns_nobody() -> None:
-    relay = a_fleet(1)
-    relay.connect(worker(2))
-    relay.gone(2, "killed")
-    assert relay.pending() == []
-
-
 # --- what others have to say
-
-
-def test_a_word_of_somebody_else_waits_behind_what_is_there() -> None:
-    relay = a_fleet(1)
-    a_newcomer(relay, 2)
-    relay.tell(1, Stop())
-    relay.tell(77, Stop())
-    assert words(write(relay, 1)) == [Joined(worker(2)), Stop()]
 
 
 # --- who leads
@@ -563,13 +481,6 @@ def test_a_leader_that_leaves_and_has_not_resigned_is_named_to_a_newcomer_that_d
     settle(relay, range(1, 4))
     relay.gone(1, "drain_timeout")
     assert said(relay, 3) == [Gone(1, "drain_timeout"), Leads(worker(3))]
-
-
-def test_a_stalled_member_is_passed_over() -> None:
-    relay = a_fleet(3)
-    relay.stalled(3, True)
-    relay.gone(1, "killed")
-    assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(2))]
 
 
 def test_who_was_told_to_stop_is_appointed_no_more_and_leads_on_if_it_does() -> None:

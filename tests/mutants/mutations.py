@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import libcst as cst
 from libcst import matchers as m
-from mutmut.mutation.mutators import mutation_operators, operator_string
+from mutmut.mutation.mutators import mutation_operators, operator_assignment, operator_string
 
 from tests.mutants.survivors import Key
 
@@ -46,6 +46,8 @@ _LEFT_ALONE: Final = (
     | _LOG_CALL
     | _NEVER_REACHED
 )
+# None would be as false; `False` itself becomes `True`.
+_SETS_FALSE: Final = m.Assign(value=m.Name("False")) | m.AnnAssign(value=m.Name("False"))
 _KINDS_LEFT_ALONE: Final = tuple(getattr(cst, type(each).__name__) for each in _LEFT_ALONE.options)
 _NOT_REMOVED: Final = m.SimpleStatementLine(
     body=[
@@ -155,7 +157,9 @@ def _changed(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         case cst.For(asynchronous=None) | cst.CompFor(asynchronous=None):
             yield node.with_changes(iter=cst.Tuple([]))
     for kind, operator in mutation_operators:
-        if isinstance(node, kind) and operator is not operator_string:
+        if operator is operator_string or (operator is operator_assignment and m.matches(node, _SETS_FALSE)):
+            continue
+        if isinstance(node, kind):
             yield from operator(node)
 
 

@@ -107,6 +107,33 @@ class Person(pydantic.BaseModel):
         return self.name.upper()
 
 
+class Stock(pydantic.BaseModel):
+    counts: dict[str, Annotated[int, pydantic.Field(gt=0)]] = {}
+    notes: list[Any]
+
+    @pydantic.field_validator("notes")
+    @classmethod
+    def refuse(cls, notes: list[Any]) -> list[Any]:
+        if not notes:
+            raise KeyError("no note")
+        return notes
+
+
+NO_LIST = "inner[0].inner: expected list, got nothing"
+
+
+@dataclass
+class Tree:
+    label: str
+    inner: list[Tree]
+
+
+@dataclass
+class Waits:
+    label: str
+    event: asyncio.Event
+
+
 class Wheel(pydantic.BaseModel):
     kind: Literal["wheel"] = "wheel"
     radius: float
@@ -317,6 +344,16 @@ def test_what_fits_arrives_as_what_the_handler_says(annotation: Any, sent: Any, 
             "Person | None",
             "expected Person | None: Input should be a valid dictionary or instance of Person",
         ),
+        (Stock, {}, "notes", "list[Any]", "notes: expected list[Any], got nothing"),
+        (Stock, {"notes": []}, "", "", "KeyError: 'no note'"),
+        (
+            Stock,
+            {"notes": [1], "counts": {"a": 0}},
+            "counts.a",
+            "int",
+            "counts.a: expected int: Input should be greater than 0",
+        ),
+        (Tree, {"label": "a", "inner": [{"label": "b"}]}, "inner[0].inner", "list", NO_LIST),
         (
             Team,
             {"boss": {"name": "x"}},
@@ -419,6 +456,8 @@ def test_an_annotation_that_nobody_can_check_is_told_once_and_not_checked(
         (complex, "complex"),
         (deque, "deque"),
         (list[asyncio.Event], "Event"),
+        (Waits, "Event"),
+        (Waits | list[complex], "Event"),
         (asyncio.Event | None, ""),
     ],
     ids=str,
