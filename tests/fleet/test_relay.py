@@ -16,6 +16,7 @@ from asgi_ipc.fleet.relay import (
     MAX_UNACKNOWLEDGED,
     RETRY_S,
     Item,
+    Reach,
     Relay,
 )
 from asgi_ipc.fleet.words import (
@@ -23,12 +24,15 @@ from asgi_ipc.fleet.words import (
     Decided,
     Entered,
     Gone,
+    Join,
     Joined,
     Leads,
+    Leaving,
     Left,
     Release,
     Resigned,
     Stop,
+    Took,
     ToWorker,
     Welcome,
     WriteEnd,
@@ -441,6 +445,27 @@ def test_nobody_is_given_the_write_end_of_a_process_that_has_ended() -> None:
 
 
 # --- what others have to say
+
+
+# --- words
+
+
+def test_a_word_about_membership_is_heard_as_what_it_says() -> None:
+    relay = a_fleet(1)
+    relay.connect(worker(2))
+    assert relay.hear(2, Join(), 5.0) is None
+    assert words(write(relay, 2, 1)) == [Welcome([worker(1)])]
+    write(relay, 1)
+    assert relay.hear(1, Took(2, False), 5.0) == Reach(2, False)
+    assert relay.next_deadline() == 5.0 + RETRY_S
+    relay.tick(5.0 + RETRY_S)
+    write(relay, 1)
+    assert relay.hear(1, Took(2, True, subscribes=True), 6.0) == Reach(2, True)
+    assert words(write(relay, 2)) == [WriteEnd(1), Entered([], [1])]
+    assert relay.hear(2, Took(1, True), 6.0) is None
+    assert relay.hear(2, Leaving(), 6.0) is None
+    assert words(write(relay, 1)) == [Left(2)]
+    assert relay.hear(77, Join(), 6.0) is None
 
 
 # --- who leads
