@@ -48,6 +48,7 @@ class Assignment:
         self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
+        self._on_beat: Callable[[], None] | None = None
         self._heartbeat: Heartbeat | None = None
         # The launcher's last word: told to stop while other workers serve on.
         self._relieved = False
@@ -76,9 +77,15 @@ class Assignment:
         """Somebody else has told this process to stop, and may have told all."""
         self._relieved = False
 
-    def attach(self, on_stop: Callable[[], None]) -> None:
-        """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
+    def attach(self, on_stop: Callable[[], None], on_beat: Callable[[], None] | None = None) -> None:
+        """Listen to the launcher on the running loop, and beat.
+
+        Args:
+            on_stop: called when the launcher says stop, or is gone.
+            on_beat: called with every heartbeat.
+        """
         self._on_stop = on_stop
+        self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
@@ -146,7 +153,8 @@ class Assignment:
             self._endpoint.topics.stop()
 
     def _beat(self) -> None:
-        self.lifeline.turn()
+        if self._on_beat is not None:
+            self._on_beat()
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:
