@@ -20,8 +20,8 @@ WORKDIR /src
 RUN python -m venv --without-pip /venv
 COPY pyproject.toml README.md LICENSE ./
 COPY asgi_ipc ./asgi_ipc
-# By way of a wheel: the image runs what users install, not a source folder.
-# What the demo needs is said once, in pyproject.toml's group of that name.
+# By way of a wheel: the image runs what users install, not a source folder. The group `demo` in
+# pyproject.toml is the one list of the demo's packages.
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
  && python -m pip --python /venv/bin/python install --no-cache-dir "$(echo /dist/*.whl)[standard]" --group demo
 

@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Where the demo listens.
+# The port of the demo.
 PORT ?= 8000
 
-.PHONY: help demo test test-all lint faults bench bench-peers bench-quick image-check clean
+.PHONY: help demo test test-all lint faults mutants bench bench-peers bench-quick image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
 	@echo "make lint         linter, formatter, types, imports"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
+	@echo "make mutants      change the package in 300 places, one at a time: do the tests notice? ROOM=fleet: only there"
 	@echo "make bench        measure everything: docs/benchmarks.md, its chart, and the README's figures"
 	@echo "make bench-peers  the same beside Redis, NATS, ZeroMQ and others, which it installs"
 	@echo "make bench-quick  less than two minutes, beside a saved run: before a change with SAVE=1, and after it"
@@ -37,6 +38,10 @@ $(VENV)/.faults: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint faults
 	@touch $@
 
+$(VENV)/.mutants: pyproject.toml $(shell find asgi_ipc -name '*.py')
+	@scripts/venv $(PYTHON) $(VENV) demo test lint mutants
+	@touch $@
+
 $(VENV)/.peers: pyproject.toml $(shell find asgi_ipc -name '*.py')
 	@scripts/venv $(PYTHON) $(VENV) demo test lint peers
 	@touch $@
@@ -57,6 +62,9 @@ lint: $(VENV)/.test
 
 faults: $(VENV)/.faults
 	@$(BIN)/python -m tests.faults $(ROW)
+
+mutants: $(VENV)/.mutants
+	@$(BIN)/python -m tests.mutants $(if $(ROOM),--room "$(ROOM)")
 
 bench: $(VENV)/.test
 	@$(BIN)/python -m benchmarks --publish

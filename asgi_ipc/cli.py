@@ -16,13 +16,12 @@ import uvicorn
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc import NEEDS_UNIX, __version__, places
+from asgi_ipc import __version__, entry
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF
-from asgi_ipc.frozen import become_worker
 
 if sys.platform == "win32":
-    raise SystemExit(NEEDS_UNIX)
+    raise SystemExit(entry.NEEDS_UNIX)
 
 from asgi_ipc.launcher.serve import serve
 
@@ -143,7 +142,7 @@ def main() -> None:
 def _serve(**values: Any) -> None:
     app = values.pop("app")
     workers = values.pop("workers")
-    become_worker()
+    entry.become_worker()
     context = click.get_current_context()
     # As uvicorn's own command does: absent means uvicorn's default.
     for name in ("log_config", "reload_dirs", "reload_includes", "reload_excludes"):
@@ -155,7 +154,7 @@ def _serve(**values: Any) -> None:
         # It means something here only if it was given.
         values.pop("timeout_worker_healthcheck", None)
     try:
-        places.check(__name__)
+        entry.check(__name__)
         status = serve(app, workers=workers, options=values, argv=[sys.argv[0], *context.obj])
     except LauncherError as error:
         name, _, rest = str(error).partition(" ")

@@ -2,25 +2,24 @@
 
 IPCError
  +- NotRunningError (RuntimeError)         outside the lifespan
- +- OutsideHandlerError (RuntimeError)     reply() with nobody to answer
+ +- OutsideHandlerError (RuntimeError)     reply() outside a handler
  +- InvalidNameError (ValueError)          empty, too long, or with control characters
  +- MessageTooLargeError (ValueError)      size_bytes, max_bytes
  +- DeliveryError                          pid
  |   +- UnknownWorkerError (LookupError)   no such member now
- |   +- WorkerGoneError (ConnectionError)  it went while this was waiting, for room or for an answer
+ |   +- WorkerGoneError (ConnectionError)  it went while the call waited, for room or for an answer
  |   +- SendTimeoutError (TimeoutError)    it reads too slowly; nothing was sent
  |   +- WouldBlockError (BlockingIOError)  the _nowait form of the same
  +- RequestError                           pid, name
  |   +- NoHandlerError (LookupError)       that worker has no handler of this name
  |   +- InvalidDataError (ValueError)      the handler there takes other data: field, expected
- |   +- RemoteError                        the handler there raised; or its answer is no message
+ |   +- RemoteError                        the handler there raised, or its answer is no message
  |   +- RequestTimeoutError (TimeoutError) no answer in time
  +- SubscriptionOverflowError               topic, max_messages, missed
  +- LauncherError                          start-up and control failures
 
-Law: an error carries its values as attributes; the sentence is built from
-them, last. Data that MessagePack can't carry raises the built-in TypeError,
-ValueError or OverflowError, as any encoder does.
+Law: an error carries its values as attributes, and builds its sentence from them last. Data that MessagePack
+can't carry raises the built-in TypeError, ValueError or OverflowError, as any encoder does.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ __all__ = [
 
 
 class IPCError(Exception):
-    """Base of every error that asgi-ipc raises by itself."""
+    """The base of all errors that asgi-ipc raises by itself."""
 
 
 _NOT_ENTERED = (
@@ -64,7 +63,7 @@ class NotRunningError(IPCError, RuntimeError):
 
 
 class OutsideHandlerError(IPCError, RuntimeError):
-    """`reply` was called where no message is being handled, so there is nobody to answer."""
+    """`reply` was called outside a handler, so there is no sender to answer."""
 
     def __str__(self) -> str:
         return "reply() answers the message being handled; there is none here"
@@ -74,9 +73,9 @@ class InvalidNameError(IPCError, ValueError):
     """A name of a message, a topic or a key: empty, above 254 bytes of UTF-8, or with control characters.
 
     Attributes:
-        name: what was to be one.
-        reason: what is wrong with it.
-        what: of what it was to be the name: `message name`, `topic` or `key`.
+        name: the invalid name.
+        reason: the rule that it breaks.
+        what: the kind of name: `message name`, `topic` or `key`.
     """
 
     def __init__(self, name: object, reason: str, what: str = "message name") -> None:
@@ -118,15 +117,15 @@ class DeliveryError(IPCError):
 
 
 class UnknownWorkerError(DeliveryError, LookupError):
-    """No such member now: never was, left, or died."""
+    """No such member now: it never existed, left, or died."""
 
     _sentence = "no worker {pid} is here now"
 
 
 class WorkerGoneError(DeliveryError, ConnectionError):
-    """The worker left or died while this call was waiting, for room in its outbox or for its answer.
+    """The worker left or died while the call waited for room in its outbox or for its answer.
 
-    Nothing was sent, unless it is an answer that was waited for: that question may have been handled.
+    A message was not sent. A question may have been handled, but its answer will not come.
     """
 
     _sentence = "worker {pid} went while this was waiting"
@@ -145,7 +144,7 @@ class WouldBlockError(DeliveryError, BlockingIOError):
 
 
 class RequestError(IPCError):
-    """The question `name` that was put to the worker `pid` has no answer."""
+    """The question `name` to the worker `pid` has no answer."""
 
     _sentence = "worker {pid} did not answer {name!r}"
 
@@ -165,12 +164,12 @@ class NoHandlerError(RequestError, LookupError):
 
 
 class InvalidDataError(RequestError, ValueError):
-    """The handler is annotated with something else than this data, and was not called.
+    """The data does not fit the handler's annotation; the handler was not called.
 
     Attributes:
-        field: where the data does not fit, as "age" or "items[0].age"; "" for all of it.
-        expected: the type that the handler's annotation has there; "" if that can't be said.
-        reason: all of that in words, and what came instead.
+        field: the place that does not fit, as "age" or "items[0].age"; "" for all of the data.
+        expected: the type in the handler's annotation at that place; "" if it can't be named.
+        reason: place and type in words, and the type that came instead.
     """
 
     def __init__(self, pid: int, name: str, field: str, expected: str, reason: str) -> None:
@@ -191,12 +190,12 @@ class RequestTimeoutError(RequestError, TimeoutError):
 
 
 class RemoteError(RequestError):
-    """The handler raised, was cancelled, or gave back what a message can't carry.
+    """The handler raised, was cancelled, or returned data that a message can't carry.
 
     Attributes:
         type_name: the class of the exception there, as `module.Class`, or `Class` for a built-in one.
         message: its text.
-        traceback: as Python prints it there; its last part, if it is long.
+        traceback: as Python prints it there; only the last part if it is long.
     """
 
     def __init__(self, pid: int, name: str, type_name: str, message: str, traceback: str) -> None:
@@ -212,12 +211,12 @@ class RemoteError(RequestError):
 
 
 class SubscriptionOverflowError(IPCError):
-    """A subscription with `overflow="close"` had no room for what was published, and has ended.
+    """A subscription with `overflow="close"` had no room for a publication, and has ended.
 
     Attributes:
-        topic: what it subscribed to.
-        max_messages: how many might wait in it.
-        missed: how many publications it has lost so far.
+        topic: its topic.
+        max_messages: the number of messages that may wait in it.
+        missed: the number of publications that it has lost so far.
     """
 
     def __init__(self, topic: str, max_messages: int, missed: int) -> None:

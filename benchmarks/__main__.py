@@ -1,7 +1,7 @@
 """`python -m benchmarks`: options in, an exit status out.
 
-Law: nothing is measured or judged here. The status is 1 if a message was
-lost, altered, repeated or out of order.
+Law: this file measures and judges nothing. The status is 1 if a message was lost, altered, repeated or out of
+order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ QUIET_CPUS: Final = 0.3
 FULL: Final = Extent(runs=5, starts=2, run_s=0.2)
 QUICK: Final = Extent(runs=4, starts=4, run_s=0.15)
 
-# What `--save` and `--quick` call a run that was not given a name.
+# The name of a run that `--save` or `--quick` got no name for.
 SAVED: Final = "saved"
 
 

@@ -1,4 +1,4 @@
-"""Cases: what is measured.
+"""Cases: the list of measurements.
 
 Law: a shape is one line of SHAPES. Nothing here does anything.
 """
@@ -20,7 +20,7 @@ SIZES: Final = {"10B": 10, "100B": 100, "1KiB": KIB, "10KiB": 10 * KIB, "1MiB": 
 # parties, and a third that makes the load.
 PAIR: Final = 3
 
-# What another worker sends while round trips are timed "under load".
+# The rate of another worker while round trips are timed "under load".
 LOAD_PER_S: Final = 10_000
 
 
@@ -40,7 +40,7 @@ RECEIVED_PER_S: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Who sends how much to whom.
+    """Senders, receivers and amounts.
 
     Attributes:
         fleet: how many processes there are.
@@ -69,12 +69,12 @@ class Shape:
 
     @property
     def is_ours_alone(self) -> bool:
-        """Whether no peer is measured with it."""
+        """True if no peer is measured with this shape."""
         return bool(self.load_per_s or self.burst or self.asks_all or self.subscriptions)
 
     @property
     def is_round_trip(self) -> bool:
-        """Whether times are measured, not a rate."""
+        """True if the case measures times, not a rate."""
         return self.pattern == "ask"
 
 
@@ -139,6 +139,6 @@ def _cases() -> Iterator[Case]:
             yield Case(shape, "nowait", "async")
 
 
-# Which verb sends and which handler receives are two things: async handlers are measured with one verb.
-# Of round trips, `await` has an async handler that awaits its reply, `nowait` a plain one.
+# Verb and handler vary independently, so async handlers are measured with one verb only. In round trips
+# `await` has an async handler that awaits its reply, and `nowait` a plain one.
 CASES: Final = tuple(_cases())

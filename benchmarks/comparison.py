@@ -1,8 +1,7 @@
 """The comparison of a quick run with a saved one.
 
-Law: pure. Machines drift by more than most changes bring, so each figure is
-taken as a share of the yardstick that has most in common with it, in the same
-rounds; what is compared is those shares.
+Law: pure. Machines drift by more than most changes bring, so each figure becomes a share of the yardstick
+that has most in common with it, in the same rounds. The comparison is of these shares.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from benchmarks.ours import NAME
 from benchmarks.report import head, row
 from benchmarks.results import Record, Result
 
-# What a change of the hot path would show in, and little else.
+# Cases that show a change of the hot path, and little else.
 QUICK_CASES: Final = (
     "A-10B-*", "A-1KiB-nowait", "A-10KiB-nowait", "B5-10B-nowait", "B5-10B-await", "B5-10KiB-nowait",
     "B8-1MiB-nowait", "C4-10B-nowait", "D-free-*", "D-one-cpu-*", "D-load-await",
@@ -24,7 +23,7 @@ QUICK_CASES: Final = (
 
 
 def comparison(before: Record, after: Record) -> str:
-    """A table: each case's share of its yardstick then and now, and what has become of it."""
+    """Return a table: each case's share of its yardstick then and now, and the verdict."""
     lines = [f"before: {before.where.sentence}", f"now: {after.where.sentence}", ""]
     lines += head("case", "loop", "yardstick", "before:", "now:", "now / before:", "spread:", "")
     for case in CASES:
@@ -37,7 +36,7 @@ def comparison(before: Record, after: Record) -> str:
 
 def _line(case: Case, loop: str, then: list[float], now: list[float]) -> str:
     change = statistics.median(now) / statistics.median(then)
-    # What runs of the same code differ by, in both: less than that says nothing.
+    # The spread between runs of the same code; a smaller change says nothing.
     spread = max((max(shares) - min(shares)) / statistics.median(shares) for shares in (then, now))
     # A time that has become longer is no progress.
     is_better = (change < 1) == case.shape.is_round_trip
@@ -47,7 +46,7 @@ def _line(case: Case, loop: str, then: list[float], now: list[float]) -> str:
 
 
 def yardstick_of(case: Case) -> str:
-    """What limits it: the wake-ups of a loop, the copies of a pipe, or the interpreter."""
+    """Return a case's yardstick, by its limit: wake-ups of a loop, copies of a pipe, or the interpreter."""
     if case.shape.is_round_trip:
         return "Y3-one-cpu" if case.shape.one_cpu else "Y3-free"
     return "Y2" if case.shape.size_bytes > KIB else "Y4"

@@ -1,8 +1,7 @@
-"""The conductor: one socket for each fleet, over which its parties are told what to do.
+"""The conductor: it gives orders to the parties of a fleet, over one socket for each fleet.
 
-Law: it knows no subject. It says "prepare" to all who take part, waits until
-all are ready, says "go", and judges what they tell. While a run is timed it
-sleeps. Every wait has an end.
+Law: it knows no subject. It says "prepare" to all parties of a run, waits until all are ready, says "go", and
+judges their facts. While a run is timed it sleeps. Every wait has an end.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ T = TypeVar("T", Ready, Done)
 # 64 workers import a web framework on two cores; a loaded machine takes its time.
 START_TIMEOUT_S: Final = 60.0
 
-# What parties need beside the run itself: payloads to make, a collection of garbage.
+# Parties need time beside the run itself, to make payloads and to collect garbage.
 ANSWER_TIMEOUT_S: Final = RUN_TIMEOUT_S + 15.0
 
 # Starts so many parties, which then come to the socket at that path, and ends them.
@@ -46,7 +45,7 @@ Start = Callable[[int, str], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured.
+    """One thing to measure: this package, a peer or a yardstick.
 
     Attributes:
         loop: its event loop, or "" for none.

@@ -1,8 +1,7 @@
 """Control: the words between the conductor and a party, and the party's side of the socket.
 
-Law: the words are the same for every subject, and none is spoken while a run
-is timed. A party does what it is told, one order after the other, and ends
-when the conductor hangs up, so that nothing outlives the command.
+Law: the words are the same for every subject, and none is spoken while a run is timed. A party carries out
+its orders one after the other, and ends when the conductor hangs up, so that nothing outlives the command.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-# Where a worker of `asgi-ipc serve` finds the conductor; other parties are given it as an argument.
+# The conductor's address for a worker of `asgi-ipc serve`; other parties get it as an argument.
 SOCKET_VARIABLE: Final = "ASGI_IPC_BENCHMARK_SOCKET"
 
 # For a run and all that belongs to it; one takes about a second.
@@ -79,7 +78,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What happened in one party.
+    """The facts of a run in one party.
 
     Attributes:
         started_ns: when it began to send, or 0.
@@ -139,7 +138,7 @@ class Party(Protocol):
     """One process of a subject."""
 
     async def prepare(self, order: Order) -> None:
-        """Make ready. Whatever is sent after this has returned everywhere must be received."""
+        """Make ready. The party must receive every message sent after this has returned in all parties."""
 
     async def perform(self, order: Order) -> Facts:
         """Send, receive, or both; return when all has arrived here or RUN_TIMEOUT_S have passed."""

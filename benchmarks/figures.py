@@ -1,7 +1,7 @@
-"""Figures to reach: what was measured, beside what this project has set itself.
+"""Figures to reach: the measurements beside the targets of this project.
 
-Law: pure; a record in, lines out. A figure is against the fastest peer there
-is in its shape, whichever that is, in the rounds in which both were measured.
+Law: pure; a record in, lines out. A figure is against the fastest peer in its shape, in the rounds in which
+both were measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.results import Footprint, Record, Result, ratio
 # The figures are those on uvloop.
 LOOP: Final = "uvloop"
 
-# Who is neither this package nor a peer.
+# Subjects that are neither this package nor a peer.
 YARDSTICKS: Final = ("Y1", "Y2", "Y3", "Y4")
 
 MIB: Final = 1024 * 1024
@@ -61,7 +61,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def peers_of(record: Record, shape: str) -> list[Result]:
-    """Those that have a figure in that shape, the fastest first."""
+    """Return the peers with a figure in that shape, the fastest first."""
     found = [
         result
         for result in record.results

@@ -1,4 +1,4 @@
-"""Judgement: what must be true of a run before its figure counts.
+"""Judgement: the conditions under which the figure of a run counts.
 
 Law: pure. The facts of a run in, a measurement or a BenchmarkError out.
 """

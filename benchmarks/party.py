@@ -1,7 +1,7 @@
-"""Parties on an event loop: what those of this package and of most peers have in common.
+"""Parties on an event loop: the common part of this package and of most peers.
 
-Law: what is timed is the subject's. This makes payloads and the inbox before
-the clock starts, starts it, and waits for the last message.
+Law: the timed code is the subject's. This file makes payloads and the inbox, starts the clock, and waits for
+the last message.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final
 from benchmarks.control import RUN_TIMEOUT_S, Facts, Order
 from benchmarks.payloads import Inbox, payloads
 
-# Who sends without waiting gives the loop its turn after so many messages, as
-# `await ipc.send` does by itself. The same for every subject.
+# A sender that never waits gives the loop its turn after so many messages, as `await ipc.send` does by
+# itself. The number is the same for every subject.
 MESSAGES_PER_TURN: Final = 256
 
 

@@ -1,9 +1,8 @@
-"""Payloads: what is sent, each with content of its own, and the check of what arrives.
+"""Payloads: data with content of its own for each message, and the check on arrival.
 
-Law: no I/O but a look at the clock. Sender and receiver derive the same
-sequence from (sender, count, size), so the receiver compares every byte of
-every message with what must come next. What is lost, altered, repeated or
-out of order is found, at the price of one comparison.
+Law: no I/O but a look at the clock. Sender and receiver derive the same sequence from (sender, count, size),
+so the receiver compares every byte of every message with the expected one. One comparison finds any message
+that is lost, altered, repeated or out of order.
 
 The check is a part of every figure, so it is small: a closure that compares
 and nothing else. There is no counter in it; the last message to come is an
@@ -19,9 +18,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final
 
-# What a payload begins with: one character for its sender, nine digits for its
-# number. The smallest payload is nothing but that. All is ASCII, since one peer
-# carries only text.
+# A payload begins with one character for its sender and nine digits for its number. The smallest payload has
+# nothing else. All is ASCII, since one peer carries only text.
 NUMBER_BYTES: Final = 10
 
 # Up to here all payloads of a run are made before the clock starts. Larger ones
@@ -93,7 +91,7 @@ class _Parts:
 
 
 class _Last:
-    """The last payload that must come; whoever compares it makes it note the time."""
+    """The last expected payload; comparing it notes the time."""
 
     __slots__ = ("_expected", "_on_last", "has_come")
 
@@ -109,7 +107,7 @@ class _Last:
 
 
 class _Stream:
-    """What must come from one sender."""
+    """The expected payloads of one sender."""
 
     def __init__(self, sender: int, count: int, size_bytes: int, on_last: Callable[[], None]) -> None:
         numbers, bodies = _numbers(sender, count), _bodies(size_bytes)

@@ -1,7 +1,6 @@
-"""The plan: which subjects measure what, in which groups.
+"""The plan: subjects, cases and groups.
 
-Law: options in, a record out. What can't be measured here is told, with the
-reason.
+Law: options in, a record out. The record names each measurement that is impossible here, with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ PAIRS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure.
+    """The chosen measurements.
 
     Attributes:
         only: patterns of names; None for everything.
@@ -40,17 +39,17 @@ class Plan:
     with_peers: bool = True
 
     def means(self, name: str) -> bool:
-        """Whether a case of that name is meant."""
+        """True if a case of that name is chosen."""
         return self.only is None or any(fnmatch.fnmatch(name, pattern) for pattern in self.only)
 
     @property
     def cases(self) -> list[Case]:
-        """Those of this package that are meant."""
+        """The chosen cases of this package."""
         return [case for case in CASES if self.means(case.name)]
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is meant."""
+        """True if nothing is chosen."""
         return not self.cases and not self.means(HTTP) and not self.means(FOOTPRINT)
 
 
@@ -77,7 +76,7 @@ async def carry_out(plan: Plan, where: Circumstances) -> Record:
 
 
 def _entries(plan: Plan, size: int, subjects: Sequence[Subject]) -> tuple[list[Entry], list[LeftOut]]:
-    """Who takes turns on fleets of that size, and who does not."""
+    """Return the subjects that take turns on fleets of that size, and those left out."""
     cases = [case for case in plan.cases if case.shape.fleet == size]
     shapes = list(dict.fromkeys(case.shape for case in cases))
     # Y3 is there for round trips; of growth only the processor time counts, which is compared by Y4.

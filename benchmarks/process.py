@@ -1,8 +1,7 @@
 """Processes: the parties of a peer or a yardstick, each started as a new interpreter.
 
-Law: `spawn`, so that nothing but the arguments is inherited, and every party
-finds the same as a worker of a server does. They end when the conductor hangs
-up; what has not ended then is killed.
+Law: `spawn`, so that a party inherits its arguments only, like a worker of a server. Parties end when the
+conductor hangs up; a party that does not end is killed.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def _main(factory: Factory, index: int, path: str, loop: str, shared: Any) -> No
 
 
 def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What makes an event loop of that name."""
+    """Return the factory of an event loop of that name."""
     if loop == "uvloop":
         import uvloop
 

@@ -1,7 +1,7 @@
 """The publication: docs/benchmarks.md, its chart, and the part of the README that shows them.
 
-Law: written by the command and never by hand. Of the README only what stands
-between two marks is replaced; without the marks nothing is.
+Law: the command writes them, never a person. In the README it replaces only the part between two marks;
+without the marks it writes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def with_part(page: str, part: str) -> str:
 
 
 def readme_part(record: Record) -> str:
-    """What the README shows."""
+    """Return the README's part."""
     return (
         f"![asgi-ipc and what else one could use, side by side]({PICTURE})\n\n"
         "Thousand messages handled a second; of a broadcast to 20 workers each delivery counts.\n\n"
@@ -56,7 +56,7 @@ def readme_part(record: Record) -> str:
 
 
 def whole_page(record: Record) -> str:
-    """docs/benchmarks.md."""
+    """Return the text of docs/benchmarks.md."""
     return (
         "\n".join(
             [

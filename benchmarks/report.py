@@ -21,7 +21,7 @@ SIDE_BY_SIDE: Final = (
     "A-10B", "A-1KiB", "A-10KiB", "A-1MiB", "B5-10B", "B20-10B", "B20-1KiB", "B20-10KiB", "B8-1MiB", "C4-10B",
 )  # fmt: skip
 
-# The same for those who have never heard of either: columns, and the peers that they may know.
+# The same for readers who know neither: columns, and the best known peers.
 BEST_KNOWN: Final = {
     "A-10B": "one to one, 10 B",
     "A-10KiB": "one to one, 10 KiB",
@@ -161,7 +161,7 @@ def _time_line(record: Record, result: Result) -> str:
 
 
 def title(result: Result) -> str:
-    """Who."""
+    """Return the name of a result's subject."""
     return f"{result.subject} ({result.loop})" if result.loop else result.subject
 
 

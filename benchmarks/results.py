@@ -1,7 +1,7 @@
-"""Results: what was measured, with what it was measured on; kept as JSON.
+"""Results: measurements with their circumstances; kept as JSON.
 
-Law: figures are kept as they were measured; nothing is chosen here but the
-median. A figure without its machine, versions and commit is not written.
+Law: figures are kept as they were measured; this file computes only the median. A figure without its machine,
+versions and commit is not written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PACKAGES: Final = {
 
 
 class Circumstances(msgspec.Struct, frozen=True):
-    """What the figures depend on.
+    """The circumstances of the figures.
 
     Attributes:
         modified: files differ from that commit.
@@ -110,12 +110,12 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Footprint(msgspec.Struct, frozen=True):
-    """What a server's workers take, on average of each; one value for each of several starts.
+    """The cost of a server's workers, averaged over them; one value for each of several starts.
 
     Attributes:
         ready_s: from the command to its last worker's word.
-        pss_bytes: memory, of what is shared the worker's part.
-        idle_cpu_us, idle_wakeups: a second, while nobody wants anything.
+        pss_bytes: memory, counting the worker's part of shared memory.
+        idle_cpu_us, idle_wakeups: each for one second without requests.
     """
 
     subject: str
@@ -128,7 +128,7 @@ class Footprint(msgspec.Struct, frozen=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """What has no figure, and why. `shape` is "" for a subject that is not there at all."""
+    """A subject without a figure, and the reason. `shape` is "" for a subject that is not there at all."""
 
     subject: str
     shape: str

@@ -1,11 +1,9 @@
-"""Rounds: in which order everything is run.
+"""Rounds: the order of all runs.
 
-Law: a minute in which the machine is slow must not fall on one subject
-alone. All fleets of a group stand ready at the same time; in each round every
-yardstick and every case of every subject has one run, and ratios are taken
-within a round. What a server happens to be like, it is from its start to its
-end (round trips differed by a third between starts of the same code, and by a
-fiftieth within one): so runs are spread over several starts.
+Law: a minute in which the machine is slow must not fall on one subject alone. All fleets of a group stand
+ready at the same time; in each round every yardstick and every case of every subject has one run, and ratios
+are taken within a round. Servers of the same code differ from start to start (round trips by a third between
+starts, and by a fiftieth within one), so runs are spread over several starts.
 """
 
 from __future__ import annotations
@@ -21,15 +19,15 @@ from benchmarks.conductor import Fleet, Subject, assembled
 from benchmarks.judgement import NS_PER_S, Run
 from benchmarks.results import Result
 
-# What a first run sends: enough to tell how many messages a real one needs.
+# The first run sends enough to estimate the number of messages of a real one.
 FIRST_COUNT: Final = 200
 FIRST_BYTES: Final = 4 * 1024 * 1024
 
-# A second one, since the first is slowed by all that happens for the first time.
+# A second run follows, since first-time work slows the first one.
 SECOND_S: Final = 0.05
 
-# What a sender may have to make before the clock starts: 10-byte payloads take
-# some 60 bytes of memory each, and 0.3 us.
+# A sender makes at most so many payloads before the clock starts: a 10-byte payload takes some 60 bytes of
+# memory, and 0.3 us.
 MAX_COUNT: Final = 1_000_000
 
 # Fewer say nothing about a 99th percentile.
@@ -57,7 +55,7 @@ class Extent:
 
     Attributes:
         runs: of each case in all, spread over so many `starts` of all fleets.
-        run_s: how long a run shall be, about.
+        run_s: the length of a run, roughly.
     """
 
     runs: int

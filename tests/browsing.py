@@ -1,7 +1,7 @@
 """Browsing: the demo's page in a real headless Chromium.
 
-Law: what a test waits for is seen in the page. A page that asks another host
-for anything, or whose script fails, fails the test.
+Law: a test waits for what the page shows. A page that asks another host for anything, or whose script fails,
+fails the test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from playwright.async_api import Locator, Page, async_playwright, expect
 from tests.needs import need
 from tests.serving import DEADLINE_S, Server, serving
 
-# Nothing but what the page asks for shall use the network.
+# Only the page's own requests may use the network.
 ARGUMENTS: Final = [
     "--headless",
     "--no-sandbox",
@@ -47,7 +47,7 @@ async def demo() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def browsing(server: Server) -> AsyncIterator[Open]:
-    """A browser, and what opens the demo's page in it: each time as somebody else, and connected."""
+    """A browser, and a function that opens the demo's page: each time as another person, and connected."""
     own = f"127.0.0.1:{server.port}"
     asked: list[str] = []
     errors: list[str] = []
@@ -78,7 +78,7 @@ def card(page: Page, pid: int) -> Locator:
 
 
 async def chats_through(page: Page) -> int:
-    """The worker that the page's chat is connected through."""
+    """Return the worker to which the page's chat is connected."""
     text = await page.locator('#chat-connection[data-state="connected"]').text_content()
     found = re.search(r"through worker (\d+)", text or "")
     assert found is not None

@@ -1,5 +1,6 @@
-"""The suite's plugin: the package's own, where the installed package does not bring it; and the last word
-of a run, which is what was skipped for want of something (needs.py).
+"""The suite's plugin: the package's own, if the installed package does not bring it.
+
+And the last lines of a run, on tests that were skipped (needs.py).
 
 Law: `make test` runs against the installed wheel, which registers it; this is for a run from the source tree.
 """

@@ -10,20 +10,20 @@ from asgi_ipc.wire.message import Encoded, LargeMessage, Packer
 
 
 def as_bytes(message: Encoded) -> bytes:
-    """All of an encoded message, however large."""
+    """Return a whole encoded message of any size."""
     return message.prefix + message.body if isinstance(message, LargeMessage) else message
 
 
 def large(encoded: bytes) -> LargeMessage:
-    """An encoded message as one that travels alone."""
+    """Return an encoded message in the form in which it travels alone."""
     return LargeMessage(b"", encoded, len(encoded))
 
 
 def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
-    """One message, in one piece."""
+    """Return one message, in one piece."""
     return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data))
 
 
 def encode_unchecked(name: str, data: Any) -> bytes:
-    """One message as only another program would send it."""
+    """Return one message as only a foreign program would send it."""
     return msgspec.msgpack.encode((name, data))

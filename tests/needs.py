@@ -1,8 +1,8 @@
-"""What a test needs that a bare machine may not have: a browser, a web server, root.
+"""Needs of tests that a bare machine may not meet: a browser, a web server, root.
 
-Law: without it the test is skipped, and the end of the run says how many, why
-and what to do about it (conftest.py). What ASGI_IPC_REQUIRE names, as CI does,
-must be there: ASGI_IPC_REQUIRE=chromium,nginx makes such a skip a failure.
+Law: without them the test is skipped, and the end of the run says how many tests were skipped, why, and what
+to do (conftest.py). CI sets ASGI_IPC_REQUIRE: the needs that it names must be met, so
+ASGI_IPC_REQUIRE=chromium,nginx makes such a skip a failure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PROGRAMS: Final = {
     "wrk": (("wrk",), "apt-get install wrk"),
 }
 
-# Debian keeps servers where an ordinary user's PATH does not lead.
+# Debian keeps servers outside an ordinary user's PATH.
 _ALSO_IN: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
-# How the reason of such a skip begins.
+# The reason of such a skip begins with this.
 MISSING: Final = "missing: "
 
 
@@ -39,7 +39,7 @@ def need(name: str) -> str:
 
 
 def need_root() -> None:
-    """Only root can become somebody else."""
+    """Only root can become another user."""
     if os.geteuid() != 0:
         lack("root", "run the tests as root")
 
@@ -52,5 +52,5 @@ def lack(name: str, remedy: str) -> NoReturn:
 
 
 def required() -> set[str]:
-    """What must be there."""
+    """Return the needs that must be met."""
     return set(filter(None, os.environ.get("ASGI_IPC_REQUIRE", "").split(",")))

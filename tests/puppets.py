@@ -32,7 +32,7 @@ class Puppets:
         self._folder = folder
 
     async def call(self, pid: int, command: str, *arguments: Any, **options: Any) -> Any:
-        """Have the worker `pid` do something; what it returns. Raises RefusedError."""
+        """Make the worker `pid` carry out a command; return its result. Raises RefusedError."""
         async with asyncio.timeout(DEADLINE_S):
             reader, writer = await asyncio.open_unix_connection(
                 self._folder / f"{pid}.sock", limit=64 * 1024 * 1024

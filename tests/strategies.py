@@ -1,7 +1,6 @@
-"""What the properties draw from: data, names, messages, packets, and what strays between them.
+"""Strategies of the properties: data, names, messages, packets, and stray bytes between them.
 
-Law: a property costs a few seconds on a slow core; whoever needs more
-examples sets HYPOTHESIS_PROFILE=thorough.
+Law: a property costs a few seconds on a slow core; HYPOTHESIS_PROFILE=thorough gives more examples.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 import struct
 from itertools import pairwise
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from asgi_ipc.wire.message import MAX_NAME_BYTES
@@ -20,6 +19,15 @@ from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, P
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", _PATIENT, max_examples=150, stateful_step_count=60)
 settings.register_profile("thorough", _PATIENT, max_examples=2000, stateful_step_count=80)
+# What few examples find they find every time: tests/mutants runs each property hundreds of times.
+settings.register_profile(
+    "mutants",
+    _PATIENT,
+    max_examples=30,
+    stateful_step_count=40,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 # --- data and names
@@ -110,6 +118,6 @@ def strays(draw: st.DrawFn, cookie: bytes, max_packet_bytes: int) -> bytes:
 
 @st.composite
 def chunked(draw: st.DrawFn, stream: bytes, max_chunks: int = 12) -> list[bytes]:
-    """`stream` in pieces of any size, empty ones among them."""
+    """`stream` in pieces of any size, including empty ones."""
     cuts = draw(st.lists(st.integers(0, len(stream)), max_size=max_chunks).map(sorted))
     return [stream[start:stop] for start, stop in pairwise([0, *cuts, len(stream)])]

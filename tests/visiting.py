@@ -1,7 +1,7 @@
 """Visiting: a recipe in a real server, and connections to chosen workers of it.
 
-Law: a connection stays with the worker that has accepted it, and nobody can choose that one; so connections
-are opened until each worker has one.
+Law: a connection stays with the worker that has accepted it, and a client can't choose that worker; so
+connections are opened until each worker has one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tests.serving import DEADLINE_S, Server, eventually, serving
 # Making one takes longer than a request, and none of these connections uses it.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-# How many connections are opened at once: one at a time, the quickest worker might get all of them.
+# So many connections are opened at once: one at a time, the quickest worker might get all of them.
 _AT_ONCE = 6
 
 
 @asynccontextmanager
 async def recipe(name: str, *options: str, workers: int = 3, **env: str) -> AsyncIterator[Server]:
-    """That recipe, all of its workers started."""
+    """Serve a recipe, with all of its workers started."""
     options = ("--timeout-keep-alive", "60", *options)
     async with serving(
         "tests.apps.recipe:app", *options, workers=workers, env={"RECIPE": name, **env}
@@ -89,7 +89,7 @@ async def sockets(
 
 
 async def restarted(server: Server) -> list[int]:
-    """Restart all workers, and wait until none of the old ones is left; the pids now."""
+    """Restart all workers, and wait until no old one is left; return the new pids."""
     old = set(server.workers())
     server.signal(signal.SIGHUP)
     await server.said("All workers have been restarted", server.count("All workers have been restarted") + 1)
@@ -98,7 +98,7 @@ async def restarted(server: Server) -> list[int]:
 
 
 async def killed(server: Server, pid: int) -> list[int]:
-    """Kill that worker, and wait until another one has taken its place; the pids now."""
+    """Kill a worker, and wait until another one has taken its place; return the new pids."""
     started = server.count("Application startup complete")
     os.kill(pid, signal.SIGKILL)
     await server.said("Application startup complete", started + 1)

@@ -1,4 +1,5 @@
-"""The fleet: processes. Which workers should exist, who is told what, who leads, who is first.
+"""The fleet: processes. The decisions of the launcher: processes, members and their words, the leader, the
+first at a key.
 
 Law: nothing in this folder asks the kernel, the event loop or the clock.
 Events and times go in, actions and words come out. The linter bans the

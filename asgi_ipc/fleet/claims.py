@@ -1,8 +1,7 @@
-"""Claims: who is first at a key, of `run_once` and of `once`.
+"""Claims: the first claimant of a key, of `run_once` and of `once`.
 
-Law: nothing in this file asks the kernel or the clock. A key has at most one
-holder. Whoever waits for it is answered in the end: when the holder is done,
-or as its successor, in the order of asking.
+Law: nothing in this file asks the kernel or the clock. A key has at most one holder. Every other claimant
+gets an answer in the end: when the holder is done, or as its successor, in the order of asking.
 """
 
 from __future__ import annotations
@@ -13,11 +12,12 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 Scope: TypeAlias = Literal["run_once", "restart", "fleet"]
 """Keys of different scopes are different keys; of `restart`, those of different restart rounds are, too."""
 
-# A key that is decided must be remembered, at about 500 bytes. Names of jobs and migrations are tens; who
-# makes keys up of data is told so before it has cost the launcher more than 5 MiB.
+# The launcher must remember a decided key, at about 500 bytes. An app has tens of names of jobs and
+# migrations; an app that makes keys from data gets an error before the keys cost the launcher more than 5
+# MiB.
 MAX_KEYS: Final = 10_000
 
-# Of which scope, of which round if that counts, which key.
+# Scope, restart round if it counts, and key.
 _Place: TypeAlias = tuple[Scope, int, str]
 
 
@@ -27,7 +27,7 @@ class _Claimant(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The answer to one claim: whether it is the first, or None: there is no room for another key."""
+    """The answer to one claim: whether it is the first; None if there is no room for another key."""
 
     generation: int
     number: int
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class _Key:
-    """`holder` is None once it is done. Of `run_once`, who was told that it is the first."""
+    """`holder` is None once it is done. For `run_once` it is the claimant that was the first."""
 
     holder: _Claimant | None
     # In the order of asking.
@@ -48,17 +48,17 @@ class Claims:
 
     def __init__(self) -> None:
         self._keys: dict[_Place, _Key] = {}
-        # In which round each process was started, and the newest round.
+        # The round in which each process was started, and the newest round.
         self._rounds: dict[int, int] = {}
         self._newest = 0
-        # What each process holds or waits for, by the claim's number.
+        # The places that each process holds or waits for, by the claim's number.
         self._open: dict[int, dict[int, _Place]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def born(self, generation: int, restart_round: int) -> None:
-        """A process has been started in that restart round."""
+        """Note that a process has been started in that restart round."""
         self._rounds[generation] = restart_round
         self._open[generation] = {}
         if restart_round > self._newest:
@@ -66,7 +66,7 @@ class Claims:
             self._forget_rounds()
 
     def claim(self, generation: int, number: int, scope: Scope, key: str) -> list[Decision]:
-        """It asks for a key; what is decided by that."""
+        """Decide on a claim to a key."""
         if generation not in self._rounds:
             return []
         place = (scope, self._rounds[generation] if scope == "restart" else 0, key)
@@ -85,7 +85,7 @@ class Claims:
         return []
 
     def release(self, generation: int, number: int, done: bool) -> list[Decision]:
-        """It is done with what it was first at; or it gives that up, or its wait for it."""
+        """Note that a claimant is done with its key, or gives up the key or its wait; decide on the next."""
         place = self._open.get(generation, {}).pop(number, None)
         if place is None:
             return []
@@ -104,7 +104,7 @@ class Claims:
         return answers
 
     def gone(self, generation: int) -> list[Decision]:
-        """Its process has ended: what it was first at and was not done with goes to the next."""
+        """Note that a process has ended: its unfinished keys go to the next claimants."""
         restart_round = self._rounds.pop(generation, None)
         if restart_round is None:
             return []
@@ -114,7 +114,7 @@ class Claims:
             if self._keys[place].holder != claimant:
                 del self._keys[place].waiting[claimant]
             elif place[0] != "run_once":
-                # What was to run once has been told to run, and stays so.
+                # The work of `run_once` has begun, so the key stays decided.
                 held.append(place)
         decisions = []
         for place in held:
@@ -124,7 +124,7 @@ class Claims:
         return decisions
 
     def _pass_on(self, place: _Place, entry: _Key) -> list[Decision]:
-        """The holder was not done: the next one is first, if anybody waits; else nobody has ever been."""
+        """Make the next claimant the first, since the holder was not done; without one, forget the key."""
         if not entry.waiting:
             del self._keys[place]
             return []
@@ -133,7 +133,7 @@ class Claims:
         return [Decision(*entry.holder, True)]
 
     def _forget_rounds(self) -> None:
-        """Nobody asks any more for what belonged to an older round in which no process lives."""
+        """Forget the keys of older rounds without a living process: no claim can come for them."""
         asked = {self._newest, *self._rounds.values()}
         for place in [each for each in self._keys if each[0] == "restart" and each[1] not in asked]:
             del self._keys[place]

@@ -1,7 +1,7 @@
-"""Limits: how many descriptors a fleet needs, and what is said when there are too few of something.
+"""Limits: the descriptors that a fleet needs, and the sentences for a limit that is too low.
 
-Law: nothing in this file asks the kernel; numbers are arguments. Every
-sentence names the limit, its value here, and what raises it.
+Law: nothing in this file asks the kernel; numbers are arguments. Every sentence names the limit, its value
+here, and the way to raise it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ LAUNCHER_OWN: Final = 8
 PER_WORKER: Final = 3
 WHILE_STARTING: Final = 8
 
-# In a worker: 0 to 2, what it is started with (5), and uvloop's own, its reserve for a full table among
-# them (10; asyncio has 3); and a few for imports and for clients. A write end and an arena for each other
+# In a worker: 0 to 2, the descriptors that it is started with (5), uvloop's own with its reserve for a full
+# table (10; asyncio has 3), and a few for imports and clients. A write end and an arena for each other
 # worker, and for a newcomer, come on top.
 WORKER_OWN: Final = 26
 PER_PEER: Final = 2
@@ -38,7 +38,7 @@ def worker_needs(workers: int) -> int:
 
 
 def too_few_to_start(workers: int, launcher: int, worker: int, limit: int) -> str:
-    """Why a fleet of so many workers is not even begun."""
+    """Say why a fleet of so many workers is not started."""
     each = "1 worker needs" if workers == 1 else f"{workers} workers need"
     return (
         f"{each} at least {launcher} descriptors in the launcher and {worker} in each worker, and a process "
@@ -47,14 +47,14 @@ def too_few_to_start(workers: int, launcher: int, worker: int, limit: int) -> st
 
 
 def no_descriptor_here(limit: int) -> str:
-    """EMFILE, in the process that says so."""
+    """Explain EMFILE in this process."""
     return (
         f"this process may have {limit} descriptors and all are in use (RLIMIT_NOFILE). {_RAISE_DESCRIPTORS}"
     )
 
 
 def no_descriptor_for(pid: int, of: int, limit: int) -> str:
-    """Why the worker `pid` can't send to the worker `of` yet."""
+    """Say why the worker `pid` can't send to the worker `of` yet."""
     return (
         f"Worker [{pid}] can't send to worker [{of}] yet: it may have {limit} descriptors and all are in use "
         f"(RLIMIT_NOFILE). What it sends there waits until it has one to spare. {_RAISE_DESCRIPTORS}."
@@ -62,7 +62,7 @@ def no_descriptor_for(pid: int, of: int, limit: int) -> str:
 
 
 def no_file_in_system() -> str:
-    """ENFILE: from os.pipe(), of the whole system or of this user's pipes."""
+    """Explain ENFILE from os.pipe(): the limit of the system, or of this user's pipes."""
     return (
         "the system has no open file to spare (sysctl fs.file-max), or this user no page for a pipe "
         "(sysctl fs.pipe-user-pages-hard)"
@@ -70,7 +70,7 @@ def no_file_in_system() -> str:
 
 
 def no_process() -> str:
-    """EAGAIN from fork()."""
+    """Explain EAGAIN from fork()."""
     return (
         "there may be no more processes. Raise the limit: ulimit -u, or TasksMax= under systemd, "
         "or --pids-limit under Docker"
@@ -78,7 +78,7 @@ def no_process() -> str:
 
 
 def small_pipes(given_bytes: int, wanted_bytes: int) -> str:
-    """What follows from pipe pages that are used up: nothing is lost, but senders wait more often."""
+    """Say the effect of used-up pipe pages: nothing is lost, but senders wait more often."""
     return (
         f"The kernel gives this user pipes of {given_bytes:,} bytes instead of {wanted_bytes:,}, as when its "
         "pages for pipes are used up. Messages arrive all the same, more slowly. Raise the limit: "

@@ -28,7 +28,7 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class StarterGone:
+class ParentGone:
     """Who started the server, and was to stop it, has ended: one stop, with nobody left to insist."""
 
 
@@ -126,7 +126,7 @@ class Tick:
 Event: TypeAlias = (
     Begin
     | StopRequested
-    | StarterGone
+    | ParentGone
     | RestartRequested
     | ScaleRequested
     | WorkerStarted
@@ -146,7 +146,7 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartProcess:
     """Start a process; WorkerStarted, or WorkerFailed and WorkerExited, answer it.
 
     `round`: how many restarts have begun so far.
@@ -158,7 +158,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopProcess:
     """Ask it to finish and exit.
 
     `starting`: it may not listen to its lifeline yet. `relieved`: others serve on. Whoever was relieved may
@@ -171,7 +171,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class KillProcess:
     """End it at once."""
 
     generation: int
@@ -208,4 +208,4 @@ class Exit:
     status: int
 
 
-Action: TypeAlias = Start | Stop | Kill | Stalled | Buried | Log | Exit
+Action: TypeAlias = StartProcess | StopProcess | KillProcess | Stalled | Buried | Log | Exit

@@ -1,50 +1,50 @@
-"""Leadership: which member leads. At most one does, whatever happens.
+"""Leadership: the choice of the leader. At most one member leads at any time.
 
-Law: nothing in this file asks the kernel or the clock. Leadership is taken
-from nobody: it moves when the leader says that nothing of it runs any more,
-or when its process has ended. Who stalls or leaves may still run its tasks.
+Law: nothing in this file asks the kernel or the clock. No event takes leadership from a running leader: it
+moves when the leader says that none of its tasks runs any more, or when its process has ended. A member that
+stalls or leaves may still run its tasks.
 """
 
 from __future__ import annotations
 
 
 class Leadership:
-    """One leader, by generation. Each event says whether there is another one now.
+    """The leader, by generation. Each event returns whether the leader has changed.
 
     Attributes:
-        leader: its generation; 0: nobody.
+        leader: its generation; 0: no leader.
     """
 
     def __init__(self) -> None:
         self.leader = 0
         self._entered: set[int] = set()
-        # Those that leave, or have led for the last time: they are appointed no more.
+        # Members that leave, or have led for the last time: they are not appointed again.
         self._out: set[int] = set()
         self._stalled: set[int] = set()
 
     def entered(self, generation: int) -> bool:
-        """It is a member that all others know."""
+        """Note a member that all others know."""
         self._entered.add(generation)
         return self._appoint()
 
     def leaving(self, generation: int) -> None:
-        """It leaves, or has been told to. If it leads, it does so until it resigns or ends."""
+        """Note that a member leaves, or has the order to. A leader leads until it resigns or ends."""
         self._out.add(generation)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:
-        """Its event loop stands still, or turns again. If it leads, it goes on leading."""
+        """Note that an event loop stands still, or turns again. A leader goes on leading."""
         if is_stalled:
             self._stalled.add(generation)
         else:
             self._stalled.discard(generation)
 
     def resigned(self, generation: int) -> bool:
-        """Nothing runs there that only the leader may do, nor will it."""
+        """Note that no leader task runs or will run in a member."""
         self._out.add(generation)
         return self._vacate(generation)
 
     def gone(self, generation: int) -> bool:
-        """Its process has ended."""
+        """Note that a process has ended."""
         for each in (self._entered, self._out, self._stalled):
             each.discard(generation)
         return self._vacate(generation)
@@ -57,7 +57,7 @@ class Leadership:
         return True
 
     def _appoint(self) -> bool:
-        """If nobody leads, the newest does: in a rolling restart it is the one that will stay longest."""
+        """Without a leader, appoint the newest: in a rolling restart it will stay longest."""
         candidates = self._entered - self._out
         if self.leader or not candidates:
             return False

@@ -26,7 +26,7 @@ from typing import Final
 
 from asgi_ipc.fleet.claims import Claims, Decision
 from asgi_ipc.fleet.leadership import Leadership
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.words import (
     Claim,
     Decided,
@@ -337,5 +337,6 @@ class Relay:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
             line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
-            if self._leadership.entered(line.worker.generation):
+            # Only a worker runs what the leader does.
+            if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
                 self._tell_members(self._leads())

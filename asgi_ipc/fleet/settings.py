@@ -24,7 +24,9 @@ BEATS_OF_A_HANG: Final = 4
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all workers of one run agree on. Every field but `cookie` is an option; times are in seconds.
+    """The settings that all workers of one run share.
+
+    Every field but `cookie` is an option; times are in seconds.
 
     Attributes:
         cookie: the random bytes that every packet of this run begins with.

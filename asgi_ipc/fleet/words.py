@@ -61,11 +61,19 @@ class Interpreter(msgspec.Struct, frozen=True):
     signal_mask: list[int] = []
 
 
-class Handover(_Word, frozen=True):
+class Helper(msgspec.Struct, frozen=True):
+    """A process of another kind than "worker", and the module that it runs (`worker/helper.py`)."""
+
+    kind: str
+    module: str
+
+
+class Handover(_Word, frozen=True, omit_defaults=True):
     """First of all: what a newborn process is given before it imports anything of the app.
 
     Attributes:
         uvicorn: the arguments of its Config, as `encodable` makes them.
+        helper: set in a process that is no worker.
     """
 
     slot: int
@@ -74,6 +82,7 @@ class Handover(_Word, frozen=True):
     interpreter: Interpreter
     uvicorn: dict[str, Any]
     kin: Kin | None = None
+    helper: Helper | None = None
 
 
 class Welcome(_Word, frozen=True):

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -26,15 +26,15 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
-    Kill,
+    KillProcess,
     LauncherSlept,
     Log,
+    ParentGone,
     RestartRequested,
     ScaleRequested,
     Stalled,
-    Start,
-    StarterGone,
-    Stop,
+    StartProcess,
+    StopProcess,
     StopRequested,
     Tick,
     WorkerBeat,
@@ -47,7 +47,7 @@ from asgi_ipc.fleet.events import (
     WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
@@ -77,6 +77,7 @@ class Run:
         sockets: the listening sockets, bound already.
         settings, interpreter, uvicorn: the same for all in the handover.
         changes: what asks for a restart besides signals (`--reload`), as lines for the log.
+        helpers: the processes of other kinds (docs/decisions/0025). No option starts one.
     """
 
     policy: Policy
@@ -85,6 +86,7 @@ class Run:
     interpreter: words.Interpreter
     uvicorn: dict[str, Any]
     changes: Callable[[], AsyncIterator[str]] | None = None
+    helpers: tuple[words.Helper, ...] = ()
 
 
 class Launcher:
@@ -92,7 +94,7 @@ class Launcher:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._fleet = Fleet(run.policy)
+        self._fleet = Fleet(replace(run.policy, helpers=tuple(helper.kind for helper in run.helpers)))
         self._relay = Relay()
         self._processes: dict[int, WorkerProcess] = {}
         self._events: deque[Event] = deque()
@@ -170,14 +172,14 @@ class Launcher:
 
     def _perform(self, action: Action) -> None:
         match action:
-            case Start(generation, slot, restart_round):
+            case StartProcess(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case Stop(generation, starting, relieved):
+            case StopProcess(generation, starting, relieved):
                 self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
-            case Kill(generation):
+            case KillProcess(generation):
                 if generation in self._processes:
                     self._processes[generation].signal(signal.SIGKILL)
             case Stalled(generation, is_stalled):
@@ -195,10 +197,13 @@ class Launcher:
 
     def _start(self, generation: int, slot: int, restart_round: int) -> None:
         run = self._run
+        # The first helper has the slot -1.
+        helper = run.helpers[-slot - 1] if slot < 0 else None
+        sockets = run.sockets if helper is None else ()
         try:
             kin = words.Kin(multiprocess.for_children(), f"SpawnProcess-{generation}", *self._tracker.fds())
             inherited = (kin.tracker_fd, kin.sentinel_fd)
-            process = WorkerProcess(generation, run.sockets, run.settings.pipe_bytes, inherited)
+            process = WorkerProcess(generation, sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
             self._post(
                 WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
@@ -207,9 +212,11 @@ class Launcher:
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
-        self._relay.connect(Worker(process.pid, slot, generation), restart_round)
+        kind = WORKER if helper is None else helper.kind
+        self._relay.connect(Worker(process.pid, slot, generation, kind), restart_round)
         self._relay.tell(
-            generation, words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin)
+            generation,
+            words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),
         )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
         self._post(WorkerStarted(generation, process.pid))
@@ -355,7 +362,7 @@ class Launcher:
     def _hear_starter(self, fd: int) -> None:
         if parent_watch.has_gone(fd):
             self._loop.remove_reader(fd)
-            self._post(StarterGone())
+            self._post(ParentGone())
 
     async def _watch(self) -> None:
         assert self._run.changes is not None

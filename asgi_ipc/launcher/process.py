@@ -22,14 +22,14 @@ from typing import Final
 if sys.platform == "linux":
     import fcntl
 
-import asgi_ipc
 from asgi_ipc import frozen, multiprocess
 from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.words import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.wire.arena import ARENA_BYTES
 
-# The child's first lines. sys.path is the launcher's only after the handover,
-# so the folder of this package is given here; the child then runs `main`.
+# The child's first lines. It has the launcher's sys.path only after the handover, so its command names the
+# folder in which this package lies.
+_SITE: Final = Path(__file__).parents[2]
 _BOOT: Final = (
     "import sys; sys.path[0] = sys.argv.pop(1); from asgi_ipc.worker.main import main; main(sys.argv[1:])"
 )
@@ -197,8 +197,7 @@ def start_quietly(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]
 def _command(fds: list[int]) -> list[str]:
     if frozen.IS_FROZEN:
         return frozen.command(fds)
-    package_parent = str(Path(asgi_ipc.__file__).parent.parent)
-    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, package_parent, *map(str, fds)]
+    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, str(_SITE), *map(str, fds)]
 
 
 def make_arena() -> tuple[int, int]:

@@ -29,7 +29,7 @@ from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.fleet.words import Interpreter, encodable
+from asgi_ipc.fleet.words import Helper, Interpreter, encodable
 from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
@@ -54,12 +54,18 @@ _PARENT_ONLY: Final = frozenset(
 
 
 def serve(
-    app: str, *, workers: int | None, options: Mapping[str, Any], argv: Sequence[str] | None = None
+    app: str,
+    *,
+    workers: int | None,
+    options: Mapping[str, Any],
+    argv: Sequence[str] | None = None,
+    helpers: tuple[Helper, ...] = (),
 ) -> int:
     """Serve until stopped; the exit status. Raises LauncherError for what is wrong from the start.
 
     Args:
         argv: what workers find in `sys.argv`; None: this process's own.
+        helpers: processes of other kinds that run beside the workers.
     """
     if threading.current_thread() is not threading.main_thread():
         raise LauncherError("serve on the main thread: only it gets signals")
@@ -88,7 +94,8 @@ def serve(
             signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         )
         changes = partial(_changes, config) if config.should_reload else None
-        run = Run(_policy(config, own, count), [listener.socket], own, interpreter, for_workers, changes)
+        policy = _policy(config, own, count)
+        run = Run(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
         logger.info("Started parent process [%d]", os.getpid())
         status = asyncio.run(_launch(run))
         logger.info("Stopping parent process [%d]", os.getpid())

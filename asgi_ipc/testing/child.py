@@ -1,8 +1,8 @@
-"""One child process: started in a session of its own, heard through a file, ended with all that it started.
+"""One child process: started in a session of its own, read through a file, ended with all its children.
 
-Law: this starts every server of a test, of a row of the table of faults and of a benchmark. It waits for
-nothing but an end, and looks for nothing in the output: its callers do. The child writes into a file: no
-thread reads, nothing is lost, and a child that says much never waits for its test.
+Law: this starts every server of a test, of a row of the table of faults and of a benchmark. It waits only for
+the end of the process, and does not search the output; its callers do. The child writes into a file: no
+thread reads, nothing is lost, and a child with much output never waits for its test.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Final
 
 from asgi_ipc.worker import descriptors
 
-# The kernel is quick with it, unless the machine is starved.
+# The kernel kills quickly, unless the machine is starved.
 KILL_TIMEOUT_S: Final = 10.0
 
-# A process's output and its end have no event that a plain function could wait for everywhere.
+# No event for a process's output and its end works in plain functions on every system.
 LOOK_S: Final = 0.01
 
 HAS_PROC: Final = Path("/proc/self/task").exists()
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children, whichever of its threads has started them. Linux only."""
+    """Return the pids of a process's children, of all its threads. Linux only."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and, where the kernel tells (Linux), is no zombie."""
+    """Return whether a process exists and, on Linux, is no zombie."""
     try:
         if not HAS_PROC:
             os.kill(pid, 0)
@@ -50,28 +50,28 @@ def is_running(pid: int) -> bool:
 
 
 class Tie:
-    """Owns the write end of a pipe; when it is closed, if only by this process's death, the server stops.
+    """The write end of a pipe; the server stops when it is closed, also by this process's death.
 
     Attributes:
         fd: the write end.
         theirs: the read end, for `pass_fds`; closed by `pass_on`.
-        options: what tells `asgi-ipc serve` of it.
+        options: the options that name the pipe to `asgi-ipc serve`.
     """
 
     def __init__(self) -> None:
-        # A fork of the test's would hold it, and outlive this.
+        # A fork of the test would hold the end, and outlive this process.
         with descriptors.changing_hands:
             self.theirs, self.fd = os.pipe()
             descriptors.register(self)
         self.options = ("--stop-at-eof", str(self.theirs))
 
     def told_to(self, command: Sequence[str]) -> list[str]:
-        """An `asgi-ipc serve` with the options in it; what may stand behind `--` is the app's."""
+        """Return a command with these options behind `serve`; words behind `--` are for the app."""
         place = [*command].index("serve") + 1
         return [*command[:place], *self.options, *command[place:]]
 
     def pass_on(self) -> None:
-        """The server has its end now, or never will."""
+        """Close the read end: the server has its own now, or will never start."""
         fd, self.theirs = self.theirs, -1
         os.close(fd)
 
@@ -81,7 +81,7 @@ class Tie:
             self.abandon()
 
     def abandon(self) -> None:
-        """In a forked child: the server is its parent's."""
+        """Close the end in a forked child: the server belongs to the parent."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -107,7 +107,7 @@ class Child:
                 env=dict(env),
                 cwd=cwd,
                 pass_fds=[] if self._tie is None else [self._tie.theirs],
-                # A Ctrl-C in the terminal is the test's; and all that is left of it can be ended at once.
+                # A Ctrl-C in the terminal must reach the test only; and a session can be ended as a whole.
                 start_new_session=True,
             )
         except BaseException:
@@ -122,7 +122,7 @@ class Child:
 
     @property
     def output(self) -> str:
-        """All that it and what it has started have said so far."""
+        """The output of the process and its children so far."""
         return self.read().decode(errors="replace")
 
     def read(self, start: int = 0) -> bytes:
@@ -138,24 +138,24 @@ class Child:
         return self._process.poll()
 
     def is_there(self) -> bool:
-        """Whether anybody of its process group runs."""
+        """Return whether a process of its process group runs."""
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            # Of somebody else; or, on macOS, a zombie.
+            # The process of another user; or, on macOS, a zombie.
             return HAS_PROC
         return not HAS_PROC or any(self._is_ours(pid) and is_running(pid) for pid in _pids())
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it runs."""
-        # Asked for its end first, so it is signalled only while it is ours to wait for.
+        """Send a signal to the process, if it runs."""
+        # poll() first, so that the pid can't have been reused.
         if self._process.poll() is None:
             self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit status, once it has ended. Raises TimeoutError."""
+        """Wait for the end of the process; return its exit status. Raises TimeoutError."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -166,7 +166,7 @@ class Child:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        # A signal is only on its way, and whoever it has started is not ours to wait for.
+        # A signal takes time, and wait() does not cover processes that the child has started.
         deadline = time.monotonic() + KILL_TIMEOUT_S
         while self.is_there():
             if time.monotonic() > deadline:
@@ -191,5 +191,5 @@ class Child:
 
 
 def _pids() -> list[int]:
-    """Whoever there is. Linux only."""
+    """Return the pids of all processes. Linux only."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from asgi_ipc import NEEDS_UNIX, LauncherError
+from asgi_ipc import LauncherError
+from asgi_ipc.entry import NEEDS_UNIX
 from asgi_ipc.testing.child import HAS_PROC, LOOK_S, Child, children, is_running
 
 # Generous: a machine that runs tests is busy, and the app may have much to import.
@@ -34,11 +35,11 @@ _GIVEN_UP: Final = r"giving the restart up|serves on until another try"
 
 
 class ServeError(LauncherError):
-    """A server in a test did not start, say or do what it was to, in time or at all.
+    """A server in a test did not start, print a line or stop as expected, in time or at all.
 
     Attributes:
-        reason: what it was that did not happen.
-        output: all that the server had said by then.
+        reason: the event that did not happen.
+        output: the server's output up to that moment.
     """
 
     def __init__(self, reason: str, output: str) -> None:
@@ -51,11 +52,11 @@ class ServeError(LauncherError):
 
 
 class Server:
-    """An `asgi-ipc serve` that is ready. Made by `serve`, and by the fixture `asgi_ipc_serve`.
+    """An `asgi-ipc serve` that is ready. `serve` and the fixture `asgi_ipc_serve` make it.
 
     Attributes:
         pid: of the launcher, which takes the signals.
-        url: where it listens, without a slash at the end: `http://127.0.0.1:PORT`.
+        url: its address, without a slash at the end: `http://127.0.0.1:PORT`.
         port: the port alone.
     """
 
@@ -68,16 +69,16 @@ class Server:
 
     @property
     def output(self) -> str:
-        """All that the server and its workers have said so far."""
+        """The output of the server and its workers so far."""
         return self._child.output
 
     @property
     def workers(self) -> tuple[int, ...]:
-        """The pids of the worker processes that there are now, in the order of their start."""
+        """The pids of the present worker processes, in the order of their start."""
         if self.status is not None:
             return ()
         ever = [int(pid) for pid in re.findall(_STARTED, self.output)]
-        # Where the kernel does not tell of children, whoever exists must do: numbers are used again late.
+        # Without /proc every running process counts: pids are reused late.
         there = children(self.pid) if HAS_PROC else list(filter(is_running, ever))
         return tuple(pid for pid in ever if pid in there)
 
@@ -87,13 +88,13 @@ class Server:
         return self._child.status
 
     def wait_for(self, pattern: str, count: int = 1, *, timeout: float = START_TIMEOUT_S) -> list[str]:
-        """Wait until `count` lines of the output match a regular expression; all lines that do.
+        """Wait until `count` lines of the output match a regular expression; return all matching lines.
 
-        Raises ServeError after `timeout` seconds, or when the server has ended without.
+        Raises ServeError after `timeout` seconds, or when the server has ended without these lines.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # Asked first: what it has said before its end counts.
+            # Read the status first: output from before the end counts.
             has_ended = self.status is not None
             found = [line for line in self.output.splitlines() if re.search(pattern, line)]
             if len(found) >= count:
@@ -104,10 +105,10 @@ class Server:
             self._look_again(deadline, f"it has not said {wanted} within {timeout:g} s")
 
     def restart(self, *, timeout: float = START_TIMEOUT_S) -> tuple[int, ...]:
-        """SIGHUP, and wait until every worker has been replaced and has gone; the pids of the new ones.
+        """Send SIGHUP, and wait until every old worker has gone; return the pids of the new ones.
 
-        An open request, or a connection that is kept and idle (`--timeout-keep-alive`), keeps one there.
-        Raises ServeError after `timeout` seconds, or when the server gives the restart up.
+        An open request, or a kept idle connection (`--timeout-keep-alive`), keeps an old worker there. Raises
+        ServeError after `timeout` seconds, or when the server gives the restart up.
         """
         either = f"{_RESTARTED}|{_GIVEN_UP}"
         said = len(re.findall(either, self.output))
@@ -117,9 +118,9 @@ class Server:
         return self.workers
 
     def stop(self, *, timeout: float = STOP_TIMEOUT_S) -> int:
-        """SIGTERM, and wait until it has ended; its exit status. If it has ended before: that.
+        """Send SIGTERM, and wait for the end; return the exit status, also of a server that has ended before.
 
-        Raises ServeError after `timeout` seconds; the server is killed then, its workers too.
+        Raises ServeError after `timeout` seconds; the server and its workers are killed then.
         """
         self._child.signal(signal.SIGTERM)
         try:
@@ -129,20 +130,20 @@ class Server:
             raise ServeError(f"it has not stopped within {timeout:g} s", self.output) from None
 
     def close(self) -> None:
-        """Kill what is left of it; `output` stays."""
+        """Kill the processes that are left; `output` stays."""
         try:
             self._child.close()
         except TimeoutError:
             raise ServeError("its workers can't be killed", self.output) from None
 
     def _started(self, timeout: float) -> None:
-        """Wait until all workers are ready and where they listen is open."""
+        """Wait until all workers are ready and the port is open."""
         (line, *_) = self.wait_for(_PLACE, timeout=timeout)
         place = re.search(_PLACE, line)
         assert place is not None
         self.url, self.port = place[1], int(place[2])
         self.wait_for(_READY, self._workers, timeout=timeout)
-        # A worker says that it has started some moments before it listens.
+        # A worker reports its start some moments before it listens.
         host = place[1].split("://", 1)[1].rpartition(":")[0].strip("[]")
         deadline = time.monotonic() + timeout
         while True:
@@ -168,22 +169,22 @@ def serve(
     cwd: str | os.PathLike[str] | None = None,
     timeout: float = START_TIMEOUT_S,
 ) -> Iterator[Server]:
-    """Run `asgi-ipc serve app` on a free port of 127.0.0.1, ready inside; at the end it is stopped.
+    """Run `asgi-ipc serve app` on a free port of 127.0.0.1; it is ready inside, and stopped at the end.
 
-    It can import what the caller can: `sys.path` of now is its PYTHONPATH. At the end it gets SIGTERM
-    and, after some time, is killed; no process of its session is left.
+    The server can import the same modules as the caller: its PYTHONPATH is the present `sys.path`. At the end
+    it gets SIGTERM and, after some time, is killed; no process of its session is left.
 
     Args:
-        app: where the app is, as "module:attribute".
-        options: more of `asgi-ipc serve`, as on the command line: "--drain-timeout", "2". That it is
-            ready is read off its output, so `--log-level` can't be above `info`.
-        workers: how many.
+        app: the place of the app, as "module:attribute".
+        options: more options of `asgi-ipc serve`, as on the command line: "--drain-timeout", "2". Its
+            output shows when it is ready, so `--log-level` can't be above `info`.
+        workers: the number of workers.
         env: environment variables beside those of this process.
         cwd: its working directory; None: this process's.
         timeout: seconds until all workers must be ready.
 
     Raises:
-        ServeError: it could not start, or was not ready in time; with all that it has said.
+        ServeError: it could not start, or was not ready in time; with its whole output.
     """
     if sys.platform == "win32":
         raise LauncherError(NEEDS_UNIX)
@@ -202,7 +203,7 @@ def serve(
         try:
             yield server
         except BaseException:
-            # What has gone wrong in the test is what is to be told.
+            # The error of the test must not be replaced by one of the stop.
             with suppress(ServeError):
                 server.stop()
             raise
@@ -212,7 +213,7 @@ def serve(
 
 
 class Serve(Protocol):
-    """What the fixture `asgi_ipc_serve` gives: `serve`, stopped at the end of the test."""
+    """The fixture `asgi_ipc_serve`: like `serve`, but stopped at the end of the test."""
 
     def __call__(
         self,
@@ -223,4 +224,4 @@ class Serve(Protocol):
         cwd: str | os.PathLike[str] | None = None,
         timeout: float = START_TIMEOUT_S,
     ) -> Server:
-        """As `serve`; the directory is pytest's root unless given."""
+        """Like `serve`; the default directory is pytest's root."""

@@ -1,4 +1,4 @@
-"""The wire: bytes. What a message, a packet and shared memory look like, and what waits to be sent.
+"""The wire: bytes. The layout of messages, packets and shared memory, and the queue of each receiver.
 
 Law: nothing in this folder asks the kernel, the event loop or the clock.
 Bytes, limits and times arrive as arguments; what is to be done is returned.

@@ -1,10 +1,9 @@
-"""The arena: who may use which block of this worker's shared memory.
+"""The arena: the blocks of this worker's shared memory, and the users of each.
 
-Law: nothing in this file asks the kernel or the clock; the memory is a buffer
-that somebody else has mapped. A block is written once, announced to its
-receivers through their pipes, and used again only when each of them has said
-that it has copied it, or has been reaped. Serials are never used twice, so a
-late word about a block means nobody else's.
+Law: nothing in this file asks the kernel or the clock; the caller has mapped the memory. A block is written
+once, announced to its receivers through their pipes, and used again only when each of them has acknowledged
+its copy, or has been reaped. Serials are never used twice, so a late word about a block never means another
+block.
 
     0        8        12  16
     | serial | length | 0 | content ...
@@ -18,23 +17,23 @@ from typing import Final, Protocol
 
 import msgspec
 
-# Of addresses; a page takes memory when it is touched first. Four windows of
-# the largest messages, so that no receiver needs more than its quarter.
+# Address space; a page takes memory at its first touch. Four windows of the largest messages, so that no
+# receiver needs more than its quarter.
 ARENA_BYTES: Final = 64 * 1024 * 1024
 
-# One receiver may hold so much of it: one that has stopped reading leaves room for the others.
+# One receiver may hold one share: a receiver that has stopped reading leaves room for the others.
 SHARES: Final = 4
 
-# What one receiver may hold before the next block waits for its word. Enough
-# to keep both sides busy, and little enough to stay in the cache. So much
-# memory is kept when nothing is in use, too: the first write to a page costs 1 ms per MiB.
+# One receiver may hold so much before the next block waits for its word. The window is large enough to keep
+# both sides busy, and small enough to stay in the cache. So much memory is kept in silence, too: the first
+# write to a page costs 1 ms per MiB.
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 
-# A receiver says what it has copied when it is so much, and else within a second: a word for each block
+# A receiver acknowledges its copies after so many bytes, and otherwise within a second: a word for each block
 # would cost more than the block. With 64 receivers half of the arena may wait for a word.
 ACKNOWLEDGED_BYTES: Final = 256 * 1024
 
-# The smallest block: what is smaller than this travels in packets.
+# The smallest block; smaller data travels in packets.
 MIN_ORDER: Final = 10
 
 _HEADER: Final = struct.Struct("<QI4x")
@@ -42,7 +41,7 @@ BLOCK_HEADER_BYTES: Final = _HEADER.size
 _header = _HEADER.pack
 _read_header = _HEADER.unpack_from
 
-# No block has this serial: who acknowledges it has mapped the arena, and copied nothing yet.
+# No block has this serial: a receiver that acknowledges it has mapped the arena, and copied nothing yet.
 NOTHING_COPIED: Final = 0
 
 # One place in the payload of a PLACED packet: serial, offset, length.
@@ -51,14 +50,14 @@ _pack_place = PLACE.pack
 
 
 class Memory(Protocol):
-    """What an arena is made of: a memoryview, a bytearray, or an mmap."""
+    """The memory of an arena: a memoryview, a bytearray, or an mmap."""
 
     def __len__(self) -> int: ...
     def __setitem__(self, key: slice, value: bytes, /) -> None: ...
 
 
 class Block(msgspec.Struct, eq=False, gc=False):
-    """Some memory that has been written. `users`: those who may still read or announce it."""
+    """Written memory. `users`: the number of users that may still read or announce it."""
 
     serial: int
     offset: int
@@ -68,26 +67,26 @@ class Block(msgspec.Struct, eq=False, gc=False):
 
     @property
     def size_bytes(self) -> int:
-        """Of the memory, which is more than `length`."""
+        """The size of the memory, which is more than `length`."""
         return 1 << self.order
 
 
 class _Holds:
-    """What one receiver has been told of and has not copied yet, by serial, in the order of the telling."""
+    """The blocks announced to one receiver and not copied yet, by serial, in the order of announcement."""
 
     __slots__ = ("blocks", "pinned_bytes")
 
     def __init__(self) -> None:
-        # Not a dict, which finds its first key the more slowly the more have been before it.
+        # Not a dict: after many deletions a dict finds its first key slowly.
         self.blocks: OrderedDict[int, Block] = OrderedDict()
         self.pinned_bytes = 0
 
 
 class Arena:
-    """The blocks of one worker's memory, and who holds them. In empty memory there is room for none.
+    """The blocks of one worker's memory, and their holders. Empty memory has room for none.
 
     Attributes:
-        used_bytes: in blocks that somebody uses.
+        used_bytes: the size of the blocks in use.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -96,7 +95,7 @@ class Arena:
         if memory and (self._top <= MIN_ORDER or len(memory) != 1 << self._top):
             raise ValueError(f"an arena has a power of two of bytes, not {len(memory)}")
         self._quarter_bytes = len(memory) // SHARES
-        # A block may be twice as large as what is in it.
+        # A block may be twice as large as its content.
         self._window_bytes = min(WINDOW_BYTES, self._quarter_bytes // 2)
         self._serial = 0
         self._holds: dict[int, _Holds] = {}
@@ -112,27 +111,27 @@ class Arena:
     # --- receivers
 
     def open(self, receiver: int) -> None:
-        """That receiver has mapped this memory."""
+        """Note that a receiver has mapped this memory."""
         self._holds.setdefault(receiver, _Holds())
 
     def is_open(self, receiver: int) -> bool:
-        """Whether it has, and has not been reaped."""
+        """Return whether a receiver has mapped this memory, and has not been reaped."""
         return receiver in self._holds
 
     def may_hold(self, receiver: int, length: int) -> bool:
-        """Whether so much more may be announced to that receiver before it has copied something."""
+        """Return whether so much more may be announced to a receiver before its next acknowledgement."""
         holds = self._holds[receiver]
         pinned_bytes = holds.pinned_bytes
-        # Of so little, the word may be long in coming.
+        # The acknowledgement of so little may take a second.
         return pinned_bytes + length <= self._window_bytes or pinned_bytes < ACKNOWLEDGED_BYTES
 
     def busy_bytes(self, receiver: int) -> int:
-        """What that receiver has been told of and has not copied, beyond what it may be slow to say."""
+        """Return the bytes announced to a receiver and not copied, beyond those acknowledged late."""
         holds = self._holds.get(receiver)
         return max(holds.pinned_bytes - ACKNOWLEDGED_BYTES, 0) if holds is not None else 0
 
     def copied(self, receiver: int, serial: int) -> bool:
-        """That receiver needs nothing any more up to that block. False: it never was told of it."""
+        """Note that a receiver has copied everything up to a block. False: it was never announced."""
         holds = self._holds.get(receiver)
         if holds is None or serial not in holds.blocks:
             return False
@@ -145,7 +144,7 @@ class Arena:
         return True
 
     def forget(self, receiver: int) -> None:
-        """That receiver has been reaped: what it held, it can't read any more."""
+        """Release the blocks of a receiver that has been reaped and can't read any more."""
         holds = self._holds.pop(receiver, None)
         if holds is not None:
             for block in holds.blocks.values():
@@ -154,13 +153,13 @@ class Arena:
     # --- blocks
 
     def fits(self, length: int) -> bool:
-        """Whether so much may be placed at all."""
+        """Return whether so much may be placed at all."""
         return BLOCK_HEADER_BYTES + length <= self._quarter_bytes
 
     def place(self, head: bytes, body: bytes = b"") -> Block | None:
         """Write both into a block of their own; None if there is no room. `head` had better be small.
 
-        Whoever places it uses it until `release`.
+        The caller is a user of the block until `release`.
         """
         length = len(head) + len(body)
         order = max((BLOCK_HEADER_BYTES + length - 1).bit_length(), MIN_ORDER)
@@ -188,7 +187,7 @@ class Arena:
         return block
 
     def announce(self, block: Block, receiver: int) -> bytes:
-        """That receiver is told of a block: the place to write to it."""
+        """Note the announcement of a block to a receiver; return the place to write to its pipe."""
         holds = self._holds[receiver]
         holds.blocks[block.serial] = block
         holds.pinned_bytes += block.length
@@ -196,7 +195,7 @@ class Arena:
         return _pack_place(block.serial, block.offset, block.length)
 
     def release(self, block: Block) -> None:
-        """One of its users does not need it any more."""
+        """Note that one user of a block does not need it any more."""
         block.users -= 1
         if not block.users:
             self._free[block.order].append(block.offset)
@@ -204,7 +203,7 @@ class Arena:
             self.used_bytes -= 1 << block.order
 
     def _split(self, order: int) -> int | None:
-        """The offset of a block cut from a larger one."""
+        """Cut a block from a larger one; return its offset."""
         if order > self._top or 1 << order > self._quarter_bytes:
             return None
         larger = next((each for each in range(order + 1, self._top + 1) if self._free[each]), None)
@@ -220,7 +219,7 @@ class Arena:
         return offset
 
     def _merge(self) -> None:
-        """Make larger blocks of free neighbours; only when they are wanted, since most sizes come again."""
+        """Merge free neighbours into larger blocks; only on demand, since most sizes come again."""
         self._may_merge = False
         for order in range(MIN_ORDER, self._top):
             size_bytes = 1 << order
@@ -233,8 +232,10 @@ class Arena:
                 self._free[order + 1] = sorted({*self._free[order + 1], *whole}, reverse=True)
 
     def trim(self) -> range:
-        """Called now and then: the bytes that need no memory any more, since nothing is used and nothing has
-        been placed since the last time. One window from the start is kept, for what comes next."""
+        """Return the bytes that need no memory: no block is used, and none was placed since the last call.
+
+        One window from the start is kept for the next blocks.
+        """
         placed, self._placed = self._placed, 0
         if placed or self.used_bytes or self._touched_bytes <= self._window_bytes:
             return range(0)
@@ -248,7 +249,7 @@ class Arena:
 
 
 def read_block(memory: memoryview, serial: int, offset: int, length: int) -> memoryview | None:
-    """The content of a block that has been announced; None if there is no such place."""
+    """Return the content of an announced block; None if there is no such place."""
     stop = offset + BLOCK_HEADER_BYTES + length
     if stop > len(memory) or not is_there(memory, serial, offset, length):
         return None
@@ -256,5 +257,5 @@ def read_block(memory: memoryview, serial: int, offset: int, length: int) -> mem
 
 
 def is_there(memory: memoryview, serial: int, offset: int, length: int) -> bool:
-    """Whether that block has not been used for another since."""
+    """Return whether the memory of a block has not been used for another one since."""
     return _read_header(memory, offset) == (serial, length)

@@ -1,7 +1,7 @@
 """Batches: messages that travel together, and the pieces of a large one.
 
-Law: nothing in this file asks the kernel or the clock, and nothing is
-allocated because the wire says so: a first fragment's total is only a limit.
+Law: nothing in this file asks the kernel or the clock, and no size on the wire makes it allocate memory: a
+first fragment's total is only a limit.
 
 A message is the MessagePack array [name, data]. A batch is a MessagePack
 array of messages, so one decode reads all that share a packet; its messages
@@ -34,7 +34,7 @@ _BATCH_HEADER: Final = struct.Struct(">BH")
 _ARRAY16: Final = 0xDC
 BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
 
-# What stands before one encoded message that travels alone.
+# The bytes before one encoded message that travels alone.
 ONE_MESSAGE: Final = _BATCH_HEADER.pack(_ARRAY16, 1)
 
 _SERIAL: Final = struct.Struct("<Q")
@@ -72,20 +72,18 @@ def first_fragment(total_bytes: int, piece: bytes | memoryview) -> bytes:
 
 
 class Reassembler:
-    """Puts the packets of each sender to this receiver together again.
+    """Reassembles the messages of each sender to this receiver from its packets.
 
-    A repeat is dropped, a gap is counted, and what a gap has made
-    impossible to complete is dropped with it. `drops` counts by reason:
-    `repeat` and `corrupt` (packets), `gap` (packets missing), `partial`
-    (messages that can't be completed), `too_large` (messages). Pieces that
-    continue what was dropped go with it; such that continue nothing are
-    `corrupt`, once for those that follow each other.
+    A repeat is dropped, a gap is counted, and a message that a gap makes impossible to complete is dropped.
+    `drops` counts by reason: `repeat` and `corrupt` (packets), `gap` (packets missing), `partial` (messages
+    that can't be completed), `too_large` (messages). Pieces that continue a dropped message are dropped with
+    it. Pieces that continue nothing are `corrupt`, counted once for a row of them.
 
     Attributes:
-        fetched: by sender, the serial of the last place that was read and is to be acknowledged now. What
-            is less than ACKNOWLEDGED_BYTES is owed until `pay` is called.
-        copied: (sender, serial), what senders say of places in this worker's own arena.
-        each_bytes: how large the messages are, on average, that `accept` has given last; 0: they are small.
+        fetched: by sender, the serial of the last place that was read and must be acknowledged now. Less
+            than ACKNOWLEDGED_BYTES is owed until `pay` is called.
+        copied: (sender, serial), the acknowledgements of places in this worker's own arena.
+        each_bytes: the average size of the messages of the last `accept`; 0: they are small.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -98,7 +96,7 @@ class Reassembler:
         self.each_bytes = 0
 
     def attach(self, sender: int, memory: memoryview) -> None:
-        """That sender's arena can be read here from now on."""
+        """Read a sender's arena through this mapping from now on."""
         self._stream_of(sender).memory = memory
 
     def _stream_of(self, sender: int) -> _Stream:
@@ -116,7 +114,7 @@ class Reassembler:
                 return []
             self._drop("gap", packet.number - stream.next_number)
             self._drop_partial(stream)
-            # What was missing may have begun a message.
+            # The missing packets may have begun a message.
             stream.is_skipping = True
         stream.next_number = packet.number + 1
         self.each_bytes = 0
@@ -132,26 +130,26 @@ class Reassembler:
         return self._place(stream, packet)
 
     def pay(self) -> None:
-        """Move what is owed to `fetched`."""
+        """Move the owed acknowledgements to `fetched`."""
         for sender, stream in self._streams.items():
             if stream.owed_bytes:
                 stream.owed_bytes = 0
                 self.fetched[sender] = stream.owed_serial
 
     def forget(self, sender: int) -> None:
-        """Drop what a departed sender left unfinished."""
+        """Drop the unfinished message of a departed sender."""
         stream = self._streams.pop(sender, None)
         self.fetched.pop(sender, None)
         if stream is not None:
             self._drop_partial(stream)
 
     def close(self) -> None:
-        """Drop what everybody has left unfinished."""
+        """Drop the unfinished messages of all senders."""
         for sender in list(self._streams):
             self.forget(sender)
 
     def _place(self, stream: _Stream, packet: Packet) -> list[Message]:
-        """Something about an arena: the sender's, or the receiver's own."""
+        """Handle a packet about an arena: the sender's, or the receiver's own."""
         if packet.kind == PLACED:
             self._drop_partial(stream)
             stream.is_skipping = False
@@ -159,7 +157,7 @@ class Reassembler:
             self._drop("corrupt")
             return []
         if packet.kind == COPIED:
-            # Between two pieces of a large message, it may be.
+            # This may come between two pieces of a large message.
             self.copied += [(packet.sender, serial) for (serial,) in _SERIAL.iter_unpack(packet.payload)]
             return []
         messages: list[Message] = []
@@ -242,7 +240,7 @@ class Reassembler:
 
 
 class _Stream:
-    """What is known of one sender's packets: the next number, and a large message under way."""
+    """The state of one sender's packets: the next number, and a large message under way."""
 
     __slots__ = (
         "have_bytes",
@@ -260,9 +258,9 @@ class _Stream:
         self.pieces: list[bytes] = []
         self.have_bytes = 0
         self.total_bytes = 0
-        # The sender's arena, and what has been copied from it and not been acknowledged.
+        # The sender's arena, and the copies from it that are not acknowledged.
         self.memory: memoryview | None = None
         self.owed_serial = NOTHING_COPIED
         self.owed_bytes = 0
-        # What comes next may continue a message whose beginning was dropped, and counted then.
+        # The next pieces may continue a message whose beginning was dropped and counted.
         self.is_skipping = False

@@ -1,9 +1,8 @@
 """Messages: a name and data, checked and encoded.
 
-Law: nothing in this file asks the kernel or the clock. A message is the
-MessagePack array [name, data]. What could not be given back as it was is
-refused here, in the sender, before anything is sent; typed data, which a
-receiver makes of its fields again, travels as those (plain.py).
+Law: nothing in this file asks the kernel or the clock. A message is the MessagePack array [name, data]. Data
+that a receiver could not get back unchanged is refused here, in the sender, before anything is sent. Typed
+data travels as its fields, and a receiver makes the type of them again (plain.py).
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ Data: TypeAlias = (
     | Model
     | None
 )
-"""What a message carries: anything MessagePack can carry and give back as it was, and typed data.
+"""The data of a message: anything that MessagePack carries unchanged, and typed data.
 
-The mapping is there for a TypedDict, which type checkers don't take for a dict; any other one is refused.
+The mapping is for a TypedDict, which type checkers don't take for a dict; any other mapping is refused.
 """
 
 # 254 bytes is the original's limit; a name is a label, not a place for data.
 MAX_NAME_BYTES: Final = 254
 
-# A decoder recurses; 100 levels fit every stack that could be left at the
-# receiver, so what the sender could encode the receiver can decode.
+# A decoder recurses; 100 levels fit any stack that the receiver may have left, so the receiver can decode all
+# that the sender could encode.
 MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"data is nested more than {MAX_DEPTH} levels deep, or contains itself"
 
@@ -67,18 +66,19 @@ _BIN32: Final = 0xC6
 _STR32: Final = 0xDB
 _large_header = struct.Struct(">BI").pack
 
-# What small data may have around it: the array, the longest name, and the two headers of up to 3 bytes.
+# The bytes around small data, at most: the array, the longest name, and the two headers of up to 3 bytes.
 _AROUND_BYTES: Final = 1 + 3 + MAX_NAME_BYTES + 3
 
 
-# The package's own messages, by names that nobody else can register or send: a question
-# [number, name, data], its answer [number, outcome, value], and that nobody waits for it any more [number].
+# The package's own messages, by names that no app can register or send: a question [number, name, data], its
+# answer [number, outcome, value], and the cancellation of the question [number].
 ASK: Final = "\x01ask"
 ANSWER: Final = "\x01answer"
 WITHDRAW: Final = "\x01withdraw"
 
-# A publication [topic, data]; what the sender subscribes to since it said so last, and whether that is all,
-# [change, is_all, [added, dropped]]; and up to which change somebody knows that [change].
+# A publication [topic, data]; the sender's changed subscriptions since its last report, and whether the
+# report has all of them, [change, is_all, [added, dropped]]; and the last change that a receiver knows
+# [change].
 PUBLISH: Final = "\x01publish"
 TOPICS: Final = "\x01topics"
 KNOWN: Final = "\x01known"
@@ -88,9 +88,9 @@ class LargeMessage(msgspec.Struct, eq=False, gc=False):
     """An encoded message larger than a packet, in two parts; all outboxes that hold it share them.
 
     Attributes:
-        size_bytes: of both parts.
-        holders: how many outboxes have it.
-        block: where it is in the arena, if it is there.
+        size_bytes: the size of both parts.
+        holders: the number of outboxes that have it.
+        block: its block in the arena, if it is there.
     """
 
     prefix: bytes
@@ -114,7 +114,7 @@ Encoded: TypeAlias = bytes | LargeMessage
 
 
 class Packer:
-    """Makes messages of names and data: bytes, or a LargeMessage above `small_bytes`.
+    """Encodes names and data: as bytes, or as a LargeMessage above `small_bytes`.
 
     Attributes:
         known_names: found valid, each with what stands before its data. With one of them,
@@ -133,7 +133,7 @@ class Packer:
         self.short_characters = self.short_bytes // MAX_CHARACTER_BYTES
 
     def pack(self, name: str, data: Any) -> Encoded:
-        """One message. May be called from any thread.
+        """Encode one message. May be called from any thread.
 
         Raises:
             InvalidNameError: `name` can't name a message.
@@ -155,12 +155,12 @@ class Packer:
             raise ValueError(f"a message can't carry this memoryview: {error}") from error
         if len(encoded) <= self._small_bytes:
             return encoded
-        # A copy of just its size: what the encoder gives back was grown by half at a time and cut, and on
-        # the heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
+        # A copy of exactly its size: the encoder grows its result by half at a time and cuts it, and on the
+        # heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
         return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
 
     def wrap(self, name: str, head: tuple[int | str, ...], data: Any) -> Encoded:
-        """One of the package's own messages, which carries `data` behind `head`. Raises as `pack`."""
+        """Encode one of the package's own messages: `head`, then `data`. Raises as `pack`."""
         if type(data) not in _PLAIN:
             data = _carriable(data)
         try:
@@ -172,13 +172,13 @@ class Packer:
         return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
 
     def _large(self, name: str, data: bytes | str) -> LargeMessage:
-        """Without a copy of bytes: what MessagePack puts in front of them, and they themselves."""
+        """Encode without a copy: MessagePack's header, and the bytes themselves."""
         if len(data) > self._max_message_bytes:
-            # Known to be too large without a copy of it.
+            # Refuse it before making a copy.
             raise MessageTooLargeError(len(data), self._max_message_bytes)
         kind, body = (_BIN32, data) if isinstance(data, bytes) else (_STR32, data.encode())
         try:
-            # Another thread may have made them forgotten.
+            # Another thread may have made the packer forget the names.
             front = self.known_names.get(name) or _ARRAY2 + encode(name)
             prefix = front + _large_header(kind, len(body))
         except struct.error:
@@ -209,7 +209,7 @@ def check_name(name: object, what: str = "message name") -> None:
     # isprintable() is a quick yes for nearly every name there is.
     if not name.isprintable():
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
-            # Unicode's Cc. What else is unprintable belongs to some scripts, and is escaped in logs.
+            # Unicode's Cc. Other unprintable characters belong to some scripts; logs escape them.
             raise InvalidNameError(name, "a name has no control characters", what)
         if not _is_unicode(name):
             raise InvalidNameError(name, "a name is valid Unicode", what)
@@ -226,15 +226,15 @@ def _is_unicode(text: str) -> bool:
 
 
 class _TypedError(TypeError):
-    """There is typed data in it."""
+    """The data contains typed data."""
 
 
 def _carriable(data: Any) -> Any:
-    """`data`, plain. Raises TypeError or ValueError for what would arrive as something else."""
+    """Return `data` made plain. Raises TypeError or ValueError for data that would arrive changed."""
     try:
         _check_data(data, 0)
     except _TypedError:
-        # Only who sends such data pays for looking a second time.
+        # Only typed data pays for a second look.
         try:
             data = made_plain(data)
         except RecursionError:
@@ -244,7 +244,7 @@ def _carriable(data: Any) -> Any:
 
 
 def _check_data(data: Any, depth: int) -> None:
-    """Raise TypeError or ValueError for what would arrive as something else, _TypedError for typed data."""
+    """Raise TypeError or ValueError for data that would arrive changed, _TypedError for typed data."""
     kind = type(data)
     if kind in _PLAIN:
         return

@@ -1,8 +1,7 @@
-"""Packets: what one atomic write puts on a worker's pipe.
+"""Packets: each is one atomic write on a worker's pipe.
 
-Law: nothing in this file asks the kernel or the clock. A pipe is read in
-pieces of any size; this file finds the packets in them again, whatever else
-a stray writer has put between.
+Law: nothing in this file asks the kernel or the clock. A pipe is read in pieces of any size; this file finds
+the packets in them, with any stray bytes between.
 
     0        8       10    11   12       16        20      28     32
     | cookie | length | kind | 0 | sender | receiver | number | crc | payload ...
@@ -45,7 +44,7 @@ _crc32 = zlib.crc32
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):
-    """One packet as it was found in the byte stream."""
+    """One packet found in the byte stream."""
 
     sender: int
     receiver: int
@@ -57,7 +56,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 def encode_packet(
     cookie: bytes, sender: int, receiver: int, number: int, kind: int, payload: bytes | memoryview
 ) -> bytes:
-    """One packet, ready for one `write`. The caller keeps it within the atomic limit."""
+    """Return one packet, ready for one `write`. The caller keeps it within the atomic limit."""
     head = _pack_header(cookie, HEADER_BYTES + len(payload), kind, sender, receiver, number)
     return b"".join((head, _pack_crc(_crc32(payload, _crc32(head))), payload))
 
@@ -65,9 +64,8 @@ def encode_packet(
 class PacketParser:
     """Finds the packets in a byte stream that arrives in pieces.
 
-    Whatever is no packet of this run is skipped and counted in `skips` (runs
-    of stray bytes) and `skipped_bytes`; the next whole packet is found by the
-    run's cookie.
+    Bytes that are no packet of this run are skipped and counted in `skips` (runs of stray bytes) and
+    `skipped_bytes`. The run's cookie shows the next packet.
     """
 
     __slots__ = ("_cookie", "_in_skip", "_max_packet_bytes", "_rest", "skipped_bytes", "skips")
@@ -119,7 +117,7 @@ class PacketParser:
         return packets
 
     def _skip(self, data: bytes, position: int) -> int:
-        """How far to the next place where a packet may begin, at least one byte on."""
+        """Return the distance to the next place where a packet may begin, at least one byte on."""
         found = data.find(self._cookie, position + 1)
         if found < 0:
             # The last bytes may be the beginning of a cookie.

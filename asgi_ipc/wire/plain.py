@@ -1,9 +1,8 @@
-"""Plain: what a dataclass, a msgspec.Struct or a Pydantic model travels as.
+"""Plain: the form in which a dataclass, a msgspec.Struct or a Pydantic model travels.
 
-Law: nothing in this file asks the kernel or the clock, and Pydantic is never
-imported: its models are known by what they have. Typed data becomes what the
-same type is made of again at the receiver (worker/dispatch/conversion.py); anything else is
-left as it is.
+Law: nothing in this file asks the kernel or the clock, and Pydantic is never imported: its models are known
+by their attributes. Typed data becomes plain data, and the receiver makes the same type of it again
+(worker/dispatch/conversion.py). Other data is left unchanged.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
-# What MessagePack carries natively, and msgspec would make text of. A datetime stays one, so one without
-# a time zone is refused as anywhere else.
+# Types that MessagePack carries natively, and msgspec would turn into text. A datetime stays one, so one
+# without a time zone is refused as anywhere else.
 _CARRIED: Final = (bytes, bytearray, memoryview, datetime.datetime)
 
-# Whose objects travel as their text, where they are in typed data: addresses, of hosts and of the web.
+# Objects of these modules travel as text inside typed data: addresses of hosts and of the web.
 _MODULES_OF_TEXT: Final = frozenset({"ipaddress", "pydantic.networks"})
 
 
-# What msgspec makes text of, where it is in typed data.
+# Types that msgspec turns into text inside typed data.
 _TEXTS: Final = (uuid.UUID, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta)
 
-# A subclass would arrive without what it adds, so the sender says that it may.
+# A subclass would arrive without its additions, so the sender must convert it.
 _BASES: Final = (str, bytes, int, float, dict, list, tuple)
 
 
@@ -49,22 +48,22 @@ class Model(Protocol):
 
 
 def is_typed(kind: type) -> bool:
-    """Whether what is of this type travels as its fields."""
+    """Return whether data of this type travels as its fields."""
     return issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind) or is_model(kind)
 
 
 def is_model(kind: type) -> bool:
-    """Whether that is a Pydantic model."""
+    """Return whether a type is a Pydantic model."""
     return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_dump")
 
 
 def is_text(kind: type) -> bool:
-    """Whether what is of this type, in typed data, travels as its text: a path, an address."""
+    """Return whether data of this type travels as text inside typed data: a path, an address."""
     return kind.__module__ in _MODULES_OF_TEXT or hasattr(kind, "__fspath__")
 
 
 def not_carried(kind: type) -> TypeError:
-    """What is of this type can't be sent; and what could be instead. To be raised."""
+    """Return the error for a type that can't be sent, with a type to send instead."""
     return TypeError(f"a message can't carry data of type {kind.__qualname__}: {_instead(kind)}")
 
 
@@ -84,9 +83,9 @@ def _instead(kind: type) -> str:
 
 
 def made_plain(data: Any) -> Any:
-    """`data`, with the fields of typed data in place of it, wherever in it that is.
+    """Return `data` with all typed data in it replaced by its fields.
 
-    Raises TypeError for a field that no message can carry, and RecursionError for what contains itself.
+    Raises TypeError for a field that no message can carry, and RecursionError for data that contains itself.
     """
     kind = type(data)
     if kind is dict:
@@ -99,10 +98,10 @@ def made_plain(data: Any) -> Any:
 
 
 def _field(value: Any) -> Any:
-    """What msgspec does not know."""
+    """Convert a value that msgspec does not know."""
     kind = type(value)
     if is_model(kind):
-        # By names, not by aliases, of which there may be others for reading; and without what is computed.
+        # By names, not by aliases, since reading may use other aliases; and without computed fields.
         return value.model_dump(round_trip=True)
     if is_text(kind):
         return str(value)

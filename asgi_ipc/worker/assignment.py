@@ -19,8 +19,8 @@ from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 
 # An app that has said that its shutdown is complete returns in the next turns of the loop; who is inside of
 # `ipc.lifespan` after that would be so for ever.
@@ -37,8 +37,10 @@ class Assignment:
         arena: Descriptor,
         me: Worker,
         settings: Settings,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.lifeline = lifeline
+        self._on_beat = on_beat
         self.me = me
         self.settings = settings
         self._pipe = pipe
@@ -48,7 +50,6 @@ class Assignment:
         self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
-        self._on_beat: Callable[[], None] | None = None
         self._heartbeat: Heartbeat | None = None
         # The launcher's last word: told to stop while other workers serve on.
         self._relieved = False
@@ -77,15 +78,9 @@ class Assignment:
         """Somebody else has told this process to stop, and may have told all."""
         self._relieved = False
 
-    def attach(self, on_stop: Callable[[], None], on_beat: Callable[[], None] | None = None) -> None:
-        """Listen to the launcher on the running loop, and beat.
-
-        Args:
-            on_stop: called when the launcher says stop, or is gone.
-            on_beat: called with every heartbeat.
-        """
+    def attach(self, on_stop: Callable[[], None]) -> None:
+        """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
         self._on_stop = on_stop
-        self._on_beat = on_beat
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
         self.lifeline.on_eof(on_stop)
@@ -153,8 +148,7 @@ class Assignment:
             self._endpoint.topics.stop()
 
     def _beat(self) -> None:
-        if self._on_beat is not None:
-            self._on_beat()
+        self._on_beat()
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:

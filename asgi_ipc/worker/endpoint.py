@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
@@ -41,8 +41,8 @@ from asgi_ipc.worker.features.leader import Leading
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -102,11 +102,13 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
         calls = self.dispatcher.calls
         calls.pid = me.pid
-        self.questions = Questions(self.outgoing, calls)
+        self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, calls)
-        self.topics = Topics(self.outgoing, calls, self._self_peer, settings.max_message_bytes)
+        self.topics = Topics(
+            self.outgoing, self.dispatcher.in_flight, self._self_peer, settings.max_message_bytes
+        )
         self.leading = Leading(me, registry, calls, self._context)
-        self.claiming = Claiming(self._launcher, calls)
+        self.claiming = Claiming(self._launcher)
         self.dispatcher.own = {
             ASK: self._answers.asked,
             ANSWER: self.questions.answered,
@@ -318,6 +320,8 @@ class Endpoint:
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
+        if news[0].kind != WORKER:
+            return
         announce = self.dispatcher.announce
         tell = partial(announce, tuple(watchers), news, self._context, behind)
         if self._begun:

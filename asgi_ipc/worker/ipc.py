@@ -154,7 +154,7 @@ class IPC(Asking, Publishing, Electing):
             return
         outgoing.turn_messages += 1
         if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
+            await asyncio.sleep(0)
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
@@ -219,7 +219,7 @@ class IPC(Asking, Publishing, Electing):
             return
         outgoing.turn_messages += 1
         if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await self._yield()
+            await asyncio.sleep(0)
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.

@@ -15,10 +15,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.importer import ImportFromStringError, import_from_string
 
 from asgi_ipc import multiprocess
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.words import Failed, Kin
 from asgi_ipc.logs import server_logger as logger
-from asgi_ipc.worker import assignment, descriptors
+from asgi_ipc.worker import assignment, descriptors, helper
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.http.server import WorkerServer
@@ -45,16 +45,18 @@ def main(arguments: list[str]) -> None:
     guard.start()
     if handover.kin is not None:
         _be_child(handover.kin)
-    me = Worker(os.getpid(), handover.slot, handover.generation)
-    assignment.current = Assignment(lifeline, pipe, arena, me, settings)
+    kind = WORKER if handover.helper is None else handover.helper.kind
+    me = Worker(os.getpid(), handover.slot, handover.generation, kind)
+    here = assignment.current = Assignment(lifeline, pipe, arena, me, settings, on_beat=guard.beat)
     try:
         config = uvicorn.Config(**handover.uvicorn)
-    except Exception as error:  # noqa: BLE001  # a file that an option names may have changed since the launcher read it
+    except Exception as error:  # noqa: BLE001  # an option may name what has changed since the launcher looked
         lifeline.send(Failed(f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()))
         raise SystemExit(STARTUP_FAILURE) from None
     with descriptors.changing_hands:
         sockets = [socket.socket(fileno=listener.release()) for listener in listeners]
-        server = WorkerServer(config, assignment.current, sockets, guard, wraps=settings.wrap)
+        server = WorkerServer(config, here, sockets, wraps=settings.wrap)
+    guard.is_serving = server.is_serving
     signals.receive(handover.interpreter.signal_mask, lifeline.wake)
     with server.reporting_failure():
         _check_imports(config)
@@ -63,7 +65,10 @@ def main(arguments: list[str]) -> None:
         asyncio.Runner(loop_factory=loop_factory) as runner,
         exiting.bounded(settings.exit_timeout, runner),
     ):
-        runner.run(server.serve(sockets))
+        if handover.helper is None:
+            runner.run(server.serve(sockets))
+        else:
+            runner.run(helper.serve(here, handover.helper.module))
     exiting.tell_children()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from threading import get_ident
 from typing import Final
 
@@ -106,16 +106,10 @@ class Running(Registering):
 
     # --- waiting
 
-    def _waiting(self) -> AbstractContextManager[None]:
-        """Around a wait inside a verb."""
-        return self._entered().dispatcher.calls.waiting()
-
     async def _accepted_by(
         self, outgoing: Outgoing, peer: Peer, message: Encoded, timeout: float | None
     ) -> None:
-        waiter = outgoing.queue(peer, message)
-        with self._waiting():
-            await outgoing.accepted(waiter, timeout)
+        await outgoing.accepted(outgoing.queue(peer, message), timeout)
 
     async def _accepted_by_each(
         self, outgoing: Outgoing, full: Sequence[Peer], message: Encoded, timeout: float | None
@@ -128,8 +122,7 @@ class Running(Registering):
                 waiters.append(outgoing.queue(peer, message))
         waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
         try:
-            with self._waiting():
-                results = await asyncio.gather(*waits, return_exceptions=True)
+            results = await asyncio.gather(*waits, return_exceptions=True)
         finally:
             # A wait that was cancelled before it began has not done so itself.
             for waiter in waiters:
@@ -153,12 +146,8 @@ class Running(Registering):
         """What a message to several still has to wait for: room in outboxes that are full, or a turn."""
         if full:
             return (*took, *await self._accepted_by_each(outgoing, full, message, timeout))
-        await self._yield()
+        await asyncio.sleep(0)
         return tuple(took)
-
-    async def _yield(self) -> None:
-        with self._waiting():
-            await asyncio.sleep(0)
 
 
 def no_timeout(timeout: float) -> ValueError:

@@ -1,7 +1,7 @@
 """The app that is measured: every worker of `asgi-ipc serve` is a party.
 
-Law: only public names of `asgi_ipc`. What is timed is a loop over one verb in
-the sender and one handler in each receiver, as an app would write them.
+Law: only public names of `asgi_ipc`. The timed code is a loop over one verb in the sender and one handler in
+each receiver, as an app would write them.
 """
 
 from __future__ import annotations

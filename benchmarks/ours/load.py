@@ -1,7 +1,7 @@
 """A load: one worker's messages to another at an even rate, each checked there.
 
-Law: only public names of `asgi_ipc`. Messages are due by the clock; a timer
-that is late is made up for, so that the rate is what was asked for.
+Law: only public names of `asgi_ipc`. Messages are due by the clock, and a late timer is made up for, so that
+the rate is the one ordered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Load:
         ipc.receive({"load-message": self._take, "load-sent": self._check})
 
     def open(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.sent = self._taken = 0
         self.done.clear()
         self.troubles = {}

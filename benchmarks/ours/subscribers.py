@@ -1,4 +1,4 @@
-"""Subscribers: the many of one worker, who must all have taken what was published.
+"""Subscribers: the many subscriptions of one worker; a run ends when all have taken every publication.
 
 Law: each is a task with a subscription of its own, as a connection's would
 be. Those of other topics are open, and get nothing.
@@ -17,7 +17,7 @@ TOPIC: Final = "topic"
 
 
 class Subscribers:
-    """The subscriptions of a run, and who takes from them."""
+    """The subscriptions of a run, and the tasks that take from them."""
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()

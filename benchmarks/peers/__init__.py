@@ -1,10 +1,9 @@
-"""Peers: what a user would pick instead, each as its own documentation says and at its best.
+"""Peers: libraries that a user would pick instead, each by its own documentation and at its best.
 
-Law: one file for each, all of one shape: a party, and `subjects()` with what
-must be started around it. Nothing of this package's wire is in here. A peer
-carries the bare payload, without a name: its best case, not ours. All receive
-with the same handler and send the same payloads; those with an event loop run
-on uvloop. A peer that can't do something says why, and has no figure for it.
+Law: one file for each, all of one shape: a party, and `subjects()` with the servers that it needs. Nothing of
+this package's wire is in here. A peer carries the bare payload, without a name: its best case, not ours. All
+receive with the same handler and send the same payloads; those with an event loop run on uvloop. A peer that
+can't do something says why, and has no figure for it.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ PEERS: Final = {
 # Debian has servers where only root's PATH looks.
 PROGRAM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Of which the report names the versions.
+# The report names the versions of these.
 PACKAGES: Final = ("pyzmq", "nats-py", "redis", "hiredis", "broadcaster")
 
 
 def program(name: str) -> str | None:
-    """Where it is, or None."""
+    """Return the path of a program, or None."""
     return shutil.which(name) or shutil.which(name, path=PROGRAM_PATH)
 
 

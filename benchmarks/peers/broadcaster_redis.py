@@ -1,10 +1,9 @@
 """broadcaster with its Redis backend; the one in memory does not leave the process.
 
-By the URL that its documentation shows, so on the loopback interface. It
-carries only text, which the payloads are. In 0.3.1 the first subscription
-hears nothing with a current redis-py (its listener ends before the
-subscription is known, and only the next one wakes it), so there is one
-subscription before those that count.
+By the URL that its documentation shows, so on the loopback interface. It carries only text, which the
+payloads are. In 0.3.1 the first subscription gets nothing with a current redis-py (its listener ends before
+the subscription is known, and only the next one wakes it), so one extra subscription comes before the counted
+ones.
 """
 
 from __future__ import annotations

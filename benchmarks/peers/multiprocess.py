@@ -1,7 +1,7 @@
 """multiprocessing's Pipe and Queue, with blocking calls in processes that do nothing else.
 
-A Pipe carries bytes as they are (`send_bytes`); a Queue pickles, and sends
-from a thread. Neither is of use on an event loop but in a thread.
+A Pipe carries bytes as they are (`send_bytes`); a Queue pickles, and sends from a thread. An event loop can
+use either only in a thread.
 """
 
 from __future__ import annotations

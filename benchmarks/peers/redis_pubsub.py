@@ -1,9 +1,8 @@
 """Redis pub/sub on a Unix socket, by redis-py's asyncio client with hiredis.
 
-Pipelined: a turn's messages in one pipeline without a transaction, which is
-the fastest way there is. Awaited: one `publish` after the other, as most apps
-do. The server's limit for what waits for a subscriber is off, or it would
-disconnect receivers that are slower than their sender.
+Pipelined: a turn's messages in one pipeline without a transaction, which is the fastest way there is.
+Awaited: one `publish` after the other, as most apps do. The server's limit on the output buffer of a
+subscriber is off, or it would disconnect receivers that are slower than their sender.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ PIPELINE_BYTES: Final = 1024 * 1024
 
 
 def channels_of(order: Order, index: int) -> list[str]:
-    """To which that party subscribes: one for each source, or that of what it is asked or answered."""
+    """Return the channels of a party: one for each source, or the one of its questions or answers."""
     if order.pattern == "ask":
         return ["answers" if index == 0 else "questions"]
     return [f"{order.pattern}-{source}" for source in order.sources(index)]

@@ -31,7 +31,7 @@ write_deadline: "60s"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server listens."""
+    """The address of a server."""
 
     path: str
     port: int

@@ -1,9 +1,8 @@
 """A hand-written asyncio Protocol over Unix sockets: the best that a user would write in an afternoon.
 
-Frames of a 4-byte length and the payload; what arrives is cut into all frames
-that it has. Joined: what is sent in a turn of the loop is joined once and
-written to each connection. Written one by one: `transport.write` for each
-message and connection, as a first version does.
+Frames of a 4-byte length and the payload; the receiver cuts each chunk into all its frames. Joined: the
+messages of a turn of the loop are joined once and written to each connection. Written one by one:
+`transport.write` for each message and connection, as a first version does.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ class Frames(asyncio.Protocol):
 
 
 class UnixProtocol(LoopParty):
-    """Listens on a socket of its own, and is connected to those of all to whom it sends."""
+    """Listens on a socket of its own, and connects to the sockets of all its receivers."""
 
     def __init__(self, index: int, folder: Path) -> None:
         super().__init__(index)

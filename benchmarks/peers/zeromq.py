@@ -36,9 +36,9 @@ RECEIVING: Final = {"one": zmq.PULL, "each": zmq.SUB, "all": zmq.SUB, "ask": zmq
 
 
 class _Sockets:
-    """The sockets of one party, opened once for each pattern. Whoever sends binds, all receivers connect.
+    """The sockets of one party, opened once for each pattern. The sender binds, all receivers connect.
 
-    The publisher is an XPUB, which differs from PUB only in that it hears of its subscribers.
+    The publisher is an XPUB: a PUB that also receives the subscriptions.
     """
 
     def __init__(self, context: Any, index: int, folder: Path) -> None:
@@ -46,7 +46,7 @@ class _Sockets:
         self._open: dict[str, tuple[Any, Any]] = {}
 
     def of(self, order: Order) -> tuple[Any, Any, int]:
-        """To send with, to receive with, and how many subscriptions the first is still to hear of."""
+        """Return the sending socket, the receiving one, and the number of subscriptions still to come."""
         pattern, subscribers = order.pattern, 0
         if pattern not in self._open:
             sending = receiving = None
@@ -75,14 +75,14 @@ class _Sockets:
 
 
 class Plain:
-    """Blocking calls. Who does both sends a turn's messages and then takes what has come."""
+    """Blocking calls. A party that does both sends a turn's messages and then takes those that have come."""
 
     def __init__(self, index: int, folder: Path) -> None:
         self._index = index
         self._sockets = _Sockets(zmq.Context(), index, folder)
 
     async def prepare(self, order: Order) -> None:
-        """Open the sockets, hear of all subscribers."""
+        """Open the sockets, wait for all subscriptions."""
         self._sending, self._receiving, subscribers = self._sockets.of(order)
         for _ in range(subscribers):
             assert self._sending.recv() == SUBSCRIPTION
@@ -156,7 +156,7 @@ class Asyncio(LoopParty):
         self._sockets = _Sockets(zmq.asyncio.Context(), index, folder)
 
     async def open(self, order: Order) -> None:
-        """Open the sockets, hear of all subscribers; then receive in a task."""
+        """Open the sockets, wait for all subscriptions; then receive in a task."""
         self._sending, self._receiving, subscribers = self._sockets.of(order)
         for _ in range(subscribers):
             assert await self._sending.recv() == SUBSCRIPTION

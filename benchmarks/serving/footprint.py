@@ -1,8 +1,7 @@
-"""F, and the idle half of G: start-up, memory, and what a server does while nobody wants anything.
+"""F, and the idle half of G: start-up, memory, and the work of a server without requests.
 
-Law: the two kinds of server take turns, one at a time, since memory that
-several processes share is counted in parts. Figures are of the workers; what
-starts and watches them is another process on either side.
+Law: the two kinds of server take turns, one at a time, since memory that several processes share is counted
+in parts. Figures are of the workers; on either side another process starts and watches them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ WORKERS: Final = 4
 
 PACKAGES: Final = ("asgi_ipc", "benchmarks")
 
-# What start-up has put off is done by then.
+# Work that start-up has put off is done after this time.
 SETTLE_S: Final = 1.0
 
 KIB: Final = 1024

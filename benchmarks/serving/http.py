@@ -1,8 +1,7 @@
 """E: requests a second and their 99th percentile, beside plain uvicorn.
 
-Law: both servers stand ready all the time, and take turns second by second;
-who begins changes with each pair. The load generator is `wrk`, a process of
-its own that costs little beside a Python server.
+Law: both servers stand ready all the time, and take turns second by second; the first one changes with each
+pair. The load generator is `wrk`, a process of its own that costs little beside a Python server.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from benchmarks.serving.kinds import PLAIN, WITH_IPC, Running, running
 
 WORKERS: Final = 2
 
-# So many that both workers get about as many, whoever accepts them: with 16, rates differed by a quarter.
+# Enough that both workers accept about as many: with 16, rates differed by a quarter.
 CONNECTIONS: Final = 64
 
 RUN_S: Final = 1

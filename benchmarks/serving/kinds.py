@@ -1,7 +1,7 @@
 """The two servers that are compared, each from ready to stopped.
 
-Law: the same options for both. Ready is when every worker's start-up is done,
-told by the workers themselves; nobody asks them meanwhile.
+Law: the same options for both. A server is ready when every worker has reported the end of its start-up; no
+request reaches the workers meanwhile.
 """
 
 from __future__ import annotations

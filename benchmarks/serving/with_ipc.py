@@ -1,7 +1,6 @@
-"""The same endpoint in the workers of `asgi-ipc serve`, and a way to have them talk meanwhile.
+"""The same endpoint in the workers of `asgi-ipc serve`, and a way to make them talk meanwhile.
 
-Law: only public names of `asgi_ipc`. While nobody asks for a load, the
-package is idle.
+Law: only public names of `asgi_ipc`. Without an order for a load, the package is idle.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ async def set_load(request: Request) -> JSONResponse:
 
 @asynccontextmanager
 async def lifespan(app: object) -> AsyncIterator[None]:
-    """Be a worker; ready is who has joined."""
+    """Be a worker; it is ready when it has joined."""
     async with ipc.lifespan(app):
         State.load = Load()
         async with ready(app):

@@ -1,15 +1,15 @@
-"""Yardsticks: what the machine gives at this hour, to divide by.
+"""Yardsticks: the speed of the machine at this hour, to divide by.
 
 Law: no `asgi_ipc` in here. Times on a shared machine drift; ratios to a
 yardstick of the same minutes can be compared.
 
 Y1  two plain Python processes, one 26-byte os.write and one os.read per
-    message: what a message costs that travels alone
+    message: the cost of a message that travels alone
 Y2  bandwidth of 4096-byte writes through a pipe that is read 64 KiB at a time
-Y3  ping-pong of two processes over two pipes with `add_reader`: what a round
-    trip costs on that event loop, free or with both on one CPU
-Y4  encode, decode and call a handler in one process, no I/O: what the
-    interpreter leaves possible
+Y3  ping-pong of two processes over two pipes with `add_reader`: the cost of a
+    round trip on that event loop, free or with both on one CPU
+Y4  encode, decode and call a handler in one process, no I/O: the limit of the
+    interpreter
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Y4: what the interpreter leaves possible, without any I/O.
+"""Y4: the limit of the interpreter, without any I/O.
 
 Law: MessagePack by msgspec as on the package's wire (an array of [name, data]
 for each packet, each message encoded when it is accepted), the handler that
@@ -18,7 +18,7 @@ from benchmarks.control import Facts, Order
 from benchmarks.party import turns
 from benchmarks.payloads import Inbox, payloads
 
-# What a packet of 4096 bytes holds of 10-byte messages, about.
+# A packet of 4096 bytes holds about so many 10-byte messages.
 MESSAGES_PER_BATCH: Final = 200
 
 _BATCH_HEADER: Final = struct.Struct(">BH")

@@ -1,7 +1,7 @@
 """Y1 and Y2: plain processes and a pipe, without an event loop.
 
-Law: one system call for each message in Y1, and nothing but system calls
-between the first and the last; what was read is compared behind the clock.
+Law: one system call for each message in Y1, and nothing but system calls between the first and the last; the
+bytes are compared after the clock has stopped.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Bandwidth(_PipeEnd):
 
 
 def open_end(path: Path, mode: int) -> int:
-    """One end of the pipe with that name, blocking; it is made by whoever comes first.
+    """Open one end of the pipe with that name, blocking; the first process makes it.
 
-    A writer waits for the reader, a reader for nobody.
+    A writer waits for the reader; a reader waits for no writer.
     """
     with contextlib.suppress(FileExistsError):  # the other one was first
         os.mkfifo(path)

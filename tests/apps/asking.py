@@ -1,7 +1,7 @@
-"""An app whose workers ask each other and publish all the time, and note whatever is not as it must be.
+"""An app whose workers ask each other and publish all the time, and note every violation.
 
-Law: a worker judges what it gets itself, at once, and writes it down, so a kill
-hides nothing; its counts are written when it leaves.
+Law: a worker judges its answers and publications at once and writes down violations, so a kill hides none. It
+writes its counts when it leaves.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ ASKERS: Final = 8
 RAISED: Final = 499
 NEVER: Final = 50
 NEVER_TIMEOUT_S: Final = 0.02
-# Between two questions of an asker: workers that start must get to the processors, too.
+# The pause between two questions: workers that start need the processors, too.
 PAUSE_S: Final = 0.002
 NEWS: Final = "news"
-# How many publications a subscriber that comes and goes stays for.
+# A subscriber that comes and goes stays for so many publications.
 STAY: Final = 200
 
 counts: Counter[str] = Counter()
 
 
 def wrong(what: str) -> None:
-    """Something that must never be."""
+    """Note a violation."""
     with (FOLDER / WRONG).open("a") as file:
         file.write(f"worker {ipc.pid}: {what}\n")
 
 
 @ipc.receive("echo")
 async def echo(data: Any) -> Any:
-    """Give back what came, and who says so; sometimes raise, sometimes never answer."""
+    """Return the data and this worker's name; sometimes raise, sometimes never answer."""
     _, number = data
     if number % NEVER == 0:
         await asyncio.Event().wait()
@@ -64,7 +64,7 @@ async def echo(data: Any) -> Any:
 
 
 def _judge(number: int, pid: int, result: object) -> None:
-    """Whether that may come of that question to that worker."""
+    """True if that result is allowed for that question to that worker."""
     match result:
         case RequestTimeoutError():
             counts["timeouts"] += 1
@@ -89,7 +89,7 @@ def _timeout_s(number: int) -> float:
 
 
 async def ask(numbers: range) -> None:
-    """One worker after the other."""
+    """Ask one worker after the other."""
     for number in numbers:
         worker = random.choice(ipc.workers)
         result: object
@@ -104,7 +104,7 @@ async def ask(numbers: range) -> None:
 
 
 async def ask_all(numbers: range) -> None:
-    """All at once."""
+    """Ask all at once."""
     for number in numbers:
         try:
             rows = await ipc.gather("echo", [ipc.pid, number], timeout=_timeout_s(number))
@@ -119,7 +119,7 @@ async def ask_all(numbers: range) -> None:
 
 
 async def publish(generation: int) -> None:
-    """Number after number."""
+    """Publish number after number."""
     number = 0
     try:
         while True:
@@ -131,7 +131,7 @@ async def publish(generation: int) -> None:
 
 
 async def listen(count: int | None) -> None:
-    """What each worker publishes must come whole: from whichever number on, one after the other."""
+    """The publications of each worker must be complete from the first one that arrives."""
     last: dict[int, int] = {}
     taken = 0
     async with ipc.subscribe(NEWS) as messages:

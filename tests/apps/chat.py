@@ -18,9 +18,9 @@ from starlette.routing import Route
 
 from asgi_ipc import Worker, ipc
 
-# Of which worker somebody has said what: (who heard it, who said it, what).
+# Messages: (receiver, sender, data).
 heard: list[tuple[int, int | None, str]] = []
-# (who was told, who has gone, why)
+# Departures: (the worker that saw it, the worker that has gone, the reason).
 gone: list[tuple[int, int, str]] = []
 tasks: set[asyncio.Task[None]] = set()
 lifespans = 0

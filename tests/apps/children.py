@@ -1,7 +1,7 @@
-"""Children: what runs in the processes of a worker's pools.
+"""Children: the code that runs in the processes of a worker's pools.
 
-Law: nothing of asgi_ipc is imported here, and importing it does nothing: a
-pool that starts afresh imports this module and no other of the app.
+Law: this module imports nothing of asgi_ipc, and importing it does nothing: a pool that starts afresh imports
+this module and no other of the app.
 """
 
 from __future__ import annotations

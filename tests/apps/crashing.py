@@ -22,12 +22,12 @@ from asgi_ipc import Worker, ipc
 from asgi_ipc.worker import assignment
 from tests.faults.ledger import Notes
 
-# Who dies, and how long after its start; nobody unless set.
+# The slot that dies, and how long after its start; no worker dies unless this is set.
 DYING_SLOT: Final = int(os.environ.get("CRASHING_SLOT", "-1"))
 DIES_AFTER_S: Final = 0.1
 EXIT_STATUS: Final = 9
 
-# How long everybody takes to start. Even slots block their event loops meanwhile.
+# The start-up time of every worker. Even slots block their event loops meanwhile.
 START_S: Final = float(os.environ.get("CRASHING_START_S", "0"))
 
 assert assignment.current is not None

@@ -1,4 +1,4 @@
-"""An app that is told to stop while a finalizer runs, as imports have many."""
+"""An app that gets the signal to stop while a finalizer runs; imports run many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 
 class Finalized:
-    """Whatever is raised into this is lost."""
+    """Python loses an exception that is raised in here."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -18,7 +18,7 @@ from asgi_ipc import ipc
 
 
 def double(number: int) -> int:
-    """What a pool's process does."""
+    """Run in a process of a pool."""
     return 2 * number
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--server", default="asgi_ipc")
-    # Without freeze_support what multiprocessing gives its own children stands there, too.
+    # Without freeze_support the arguments that multiprocessing gives its children are there, too.
     options, _ = parser.parse_known_args() if "UNGUARDED" not in os.environ else _only_port()
     _say("above")
     server = uvicorn if options.server == "uvicorn" else asgi_ipc

@@ -1,7 +1,6 @@
-"""Traffic from workers whose app has taken nearly all descriptors before it comes to the fleet.
+"""Traffic from workers whose app takes nearly all descriptors before it joins the fleet.
 
-Law: so many are left as `HUNGRY_SPARE` says; what is to be had by whom then is
-the order in which they come.
+Law: `HUNGRY_SPARE` descriptors are left; they go to the first that ask.
 """
 
 from __future__ import annotations

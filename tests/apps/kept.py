@@ -1,4 +1,4 @@
-"""An app whose requests last until another request says so, or that block its worker.
+"""An app whose requests last until another request ends them, or block its worker.
 
 Law: `/held` has begun its response, `/late` has not; `/release` ends both, in
 that worker.
@@ -75,7 +75,7 @@ async def send_long(request: Request) -> JSONResponse:
 app = Starlette(
     routes=[
         Route("/", pid),
-        # With whatever a client may write into a path.
+        # A client may write any characters into a path.
         Route("/held{rest:path}", held),
         Route("/late", late),
         Route("/release", release),

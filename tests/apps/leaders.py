@@ -1,9 +1,8 @@
-"""An app whose leader says that it lives, over and over, into one log that all workers share.
+"""An app whose leader writes signs of life into one log that all workers share.
 
-Law: it needs no framework, so that a worker starts as fast as it can. The
-notes are the log: appended whole, so their order is the order of what has
-happened. A lock that the kernel releases at death, and nothing else does
-while the task runs, makes two tasks at once visible for certain.
+Law: it needs no framework, so that a worker starts as fast as it can. The notes are the log. Each is appended
+whole, so their order is the order of events. The task holds a lock that only the kernel releases, at death.
+The lock shows two tasks at once for certain.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ Event: TypeAlias = MutableMapping[str, Any]
 
 FOLDER: Final = Path(os.environ["LEADERS_FOLDER"])
 
-# While this file is there, whoever is first at the migration stays in it.
+# While this file is there, the first worker at the migration stays in it.
 HOLD: Final = FOLDER / "hold"
 
 # Seconds between two signs of life.
 ALIVE_S: Final = 0.02
 
-# So many while its task ends: whoever does not wait for that is seen.
+# The number of signs while a task ends: they show a successor that does not wait for the end.
 SIGNS_OF_AN_END: Final = 3
 
 assert assignment.current is not None
@@ -65,7 +64,7 @@ def over(generation: int) -> None:
 
 
 async def start_up() -> None:
-    """What only one worker is to do at a start, and what only one ever."""
+    """Do the work of one worker at a start, and the work of one worker ever."""
     async with ipc.once("migrate") as first:
         notes.write("migrates" if first else "migrated")
         if first and HOLD.exists():

@@ -32,7 +32,7 @@ logger = logging.getLogger("uvicorn.error")
 # No test takes so long.
 AT_LAST_S: Final = 120.0
 
-# A thread that a worker shall wait for runs so long beyond its stop.
+# A worker must wait for a thread that runs so long beyond its stop.
 BRIEF_S: Final = 0.5
 
 SLEEP: Final = shutil.which("sleep") or "/bin/sleep"
@@ -42,19 +42,19 @@ stopped = threading.Event()
 
 
 def forever() -> None:
-    """As good as."""
+    """Sleep for practically ever."""
     time.sleep(AT_LAST_S)
 
 
 def outlast_the_stop() -> None:
-    """Goes on for a moment when its worker has left."""
+    """Go on for a moment after the worker has left."""
     stopped.wait()
     time.sleep(BRIEF_S)
     logger.info("the brief thread of %d has ended", os.getpid())
 
 
 async def stubborn() -> None:
-    """Swallows its cancellation."""
+    """Swallow the cancellation."""
     until = time.monotonic() + AT_LAST_S
     while time.monotonic() < until:
         try:
@@ -64,7 +64,7 @@ async def stubborn() -> None:
 
 
 class Clinging:
-    """Has a finalizer that does not come to its end."""
+    """An object whose finalizer never ends."""
 
     def __del__(self, wait: Callable[[float], None] = time.sleep, seconds: float = AT_LAST_S) -> None:
         wait(seconds)
@@ -103,14 +103,14 @@ def leave_behind(kind: str) -> None:
 
 
 async def leave(request: Request) -> PlainTextResponse:
-    """Start one thing of each of those kinds; the worker's pid."""
+    """Start one thing of each of those kinds; return the worker's pid."""
     for kind in request.path_params["kinds"].split(","):
         leave_behind(kind)
     return PlainTextResponse(str(os.getpid()))
 
 
 async def wait(request: Request) -> PlainTextResponse:
-    """A request that takes so many seconds."""
+    """Take so many seconds for a request."""
     logger.info("a request waits")
     await asyncio.sleep(float(request.path_params["seconds"]))
     return PlainTextResponse("done")
@@ -131,7 +131,7 @@ async def late(data: Any) -> None:
 
 @ipc.on_leave
 def tell(worker: Worker, reason: str, lost: int) -> None:
-    """Which worker has gone, and why."""
+    """Note a departure with its reason."""
     logger.info("worker %d is gone: %s", worker.pid, reason)
 
 

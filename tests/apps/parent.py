@@ -1,8 +1,7 @@
 """A puppet with children of every kind: forked before it was served and after, pools, other programs.
 
-Law: a command has returned when its children run and have had their turn to
-close what they have inherited. They end when they are told to, or at last by
-themselves.
+Law: a command has returned when its children run and have had their turn to close the descriptors that they
+inherited. They end on command, or at last by themselves.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ SLEEP: Final = shutil.which("sleep") or "/bin/sleep"
 
 
 def fork() -> int:
-    """A child that only waits; its pid."""
+    """Start a child that only waits; return its pid."""
     ready, has_run = os.pipe()
     child = os.fork()
     if child == 0:
@@ -48,7 +47,7 @@ def fork() -> int:
     return child
 
 
-# While the app is imported: nothing listens yet and nobody has joined.
+# During the import of the app: nothing listens yet and no worker has joined.
 early = fork()
 
 pools: list[ProcessPoolExecutor] = []
@@ -56,13 +55,13 @@ programs: list[subprocess.Popen[bytes]] = []
 
 
 def start_programs() -> None:
-    """Other programs, which inherit whatever is inheritable."""
+    """Start other programs; they inherit every inheritable descriptor."""
     programs.append(subprocess.Popen([SLEEP, str(AT_LAST_S)], close_fds=False))
     os.posix_spawn(SLEEP, [SLEEP, str(AT_LAST_S)], os.environ)
 
 
 async def pool(method: str | None) -> None:
-    """A pool whose processes have all begun; None is the start method that a worker has by default."""
+    """Start a pool and wait for all its processes; None is the default start method of a worker."""
     context: Any = multiprocessing.get_context(method)
     barrier = context.Barrier(POOL + 1)
     made = ProcessPoolExecutor(POOL, mp_context=context, initializer=children.begin, initargs=(barrier,))
@@ -73,7 +72,7 @@ async def pool(method: str | None) -> None:
 
 
 async def breed() -> int:
-    """Have a child of every kind; how many there are at least."""
+    """Start a child of every kind; return the least number of children."""
     fork()
     await asyncio.to_thread(fork)
     for method in ("fork", None, "forkserver"):

@@ -1,8 +1,7 @@
-"""An app whose workers press each other as hard as a test tells them to.
+"""An app whose workers press each other as hard as a test orders.
 
-Law: the books and handlers of tests/apps/traffic.py, but nobody talks before
-a test pulls its string. Whatever is offered, accepted, refused and delivered
-is in the ledger.
+Law: the books and handlers of tests/apps/traffic.py, but a worker talks only on command. The ledger has every
+message that is offered, accepted, refused and delivered.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ PATIENCE_S: Final = 0.5
 # Many to a packet, a few, and some packets for one.
 SIZES_BYTES: Final = (96, 1024, 16 * 1024)
 
-# Each message of a flood that arrives makes four: outboxes fill within moments, and stay full.
+# Each message of a flood makes four on arrival: outboxes fill within moments, and stay full.
 FAN_OUT: Final = 4
 
 
 @dataclass(slots=True)
 class Heard:
-    """What one sender's messages have been, since somebody began to listen."""
+    """The messages of one sender since `listen`."""
 
     last_at: float
     messages: int = 0
@@ -53,7 +52,7 @@ class Heard:
 
 
 class Pressure:
-    """What this worker does at full rate, and how it fares."""
+    """The full-rate work of this worker, and its counts."""
 
     talking: ClassVar[list[asyncio.Task[None]]] = []
     is_quiet = False
@@ -63,7 +62,7 @@ class Pressure:
     refused: ClassVar[Counter[str]] = Counter()
     # Deliveries and typed errors: a worker that has neither stands still.
     progress = Heard(0.0)
-    # What a flood consists of, and how long its sends wait for room.
+    # The messages of a flood, and the timeout of its sends.
     kinds: ClassVar[tuple[str, ...]] = ()
     sizes_bytes: ClassVar[tuple[int, ...]] = ()
     patience_s = PATIENCE_S
@@ -121,7 +120,7 @@ def pressed(body: Body) -> None:
 
 @ipc.receive("mark")
 def marked(text: str) -> None:
-    """Behind all that its sender has said before."""
+    """Note a mark that comes after all earlier messages of its sender."""
     State.notes.write("marked", text=text, sender=ipc.sender)
 
 
@@ -135,14 +134,14 @@ async def _press(worker: Worker) -> None:
 
 
 async def press(to: int) -> None:
-    """Send to the worker `to` at full rate, until told to be quiet or refused for good."""
+    """Send to the worker `to` at full rate, until a command to be quiet or a final refusal."""
     Pressure.is_quiet = False
     worker = next(worker for worker in ipc.workers if worker.pid == to)
     Pressure.talking.append(asyncio.create_task(_press(worker)))
 
 
 async def chat() -> None:
-    """Talk to all as the workers of tests/apps/traffic.py do, until refused for good."""
+    """Talk to all as the workers of tests/apps/traffic.py do, until a final refusal."""
     Pressure.talking += [asyncio.create_task(traffic.talk()) for _ in range(2)]
 
 
@@ -166,7 +165,7 @@ async def backlog(to: int, least_bytes: int) -> int:
 
 
 async def listen() -> None:
-    """Forget what was heard of whom, and what was refused."""
+    """Forget all counts of messages and refusals."""
     Pressure.heard.clear()
     Pressure.refused.clear()
     Pressure.listens_since = time.monotonic()
@@ -174,7 +173,7 @@ async def listen() -> None:
 
 
 async def heard() -> dict[int, tuple[int, float]]:
-    """By the sender's generation: how many messages since `listen`, and its longest silence in seconds."""
+    """Return, by the sender's generation, the messages since `listen` and the longest silence in seconds."""
     now = time.monotonic()
     return {
         sender: (each.messages, max(each.silence_s, now - each.last_at))
@@ -183,7 +182,7 @@ async def heard() -> dict[int, tuple[int, float]]:
 
 
 async def speak_and_stop(count: int) -> None:
-    """Accept so many messages for everybody else, and stand still before they are all written."""
+    """Accept so many messages for all other workers, and stand still before they are all written."""
     for worker in _others():
         for _ in range(count):
             send_nowait(worker, "press", 1024)
@@ -198,7 +197,7 @@ async def give(to: int, count: int, size_bytes: int) -> None:
 
 
 async def held() -> tuple[int, dict[int, int]]:
-    """Bytes of this worker's arena that are in use; and what each holds of them, by generation."""
+    """Return the bytes of this worker's arena in use, and the bytes that each generation holds."""
     endpoint = ipc._endpoint
     assert endpoint is not None
     arena = endpoint.outgoing._budget.arena
@@ -234,14 +233,14 @@ def _next_ones() -> Iterator[tuple[Worker, str, int]]:
 
 
 async def agree(kinds: tuple[str, ...], sizes_bytes: tuple[int, ...], patience_s: float) -> None:
-    """What the flood to come consists of; everybody must know before it begins."""
+    """Set the messages of the coming flood; every worker must know them before it begins."""
     Pressure.kinds = kinds
     Pressure.sizes_bytes = sizes_bytes
     Pressure.patience_s = patience_s
 
 
 async def flood(count: int) -> None:
-    """The first so many messages of a flood to everybody else, all kinds of them in turn."""
+    """Send the first messages of a flood to all other workers, all kinds in turn."""
     for worker in _others():
         for number in range(count):
             await send(worker, Pressure.kinds[number % len(Pressure.kinds)], 1024)
@@ -251,7 +250,7 @@ async def flood(count: int) -> None:
 
 
 async def measured() -> dict[str, Any]:
-    """What this worker says of itself."""
+    """Return this worker's own counts."""
     endpoint = ipc._endpoint
     assert endpoint is not None
     stats = ipc.stats()
@@ -266,7 +265,7 @@ async def measured() -> dict[str, Any]:
         "dropped": dict(stats.dropped),
         "skipped_bytes": endpoint.incoming._parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
-        "in_verbs": endpoint.dispatcher.flow.exempt,
+        "in_flight": endpoint.dispatcher.in_flight.calls,
         "refused": dict(Pressure.refused),
         "progress": Pressure.progress.messages,
         "standstill_s": max(Pressure.progress.silence_s, now - Pressure.progress.last_at),

@@ -1,7 +1,7 @@
-"""An app whose workers do what a test tells them, each through a Unix socket of its own.
+"""An app whose workers obey a test, each through a Unix socket of its own.
 
-Law: a test can address one worker and wait for what it waits for. It uses only
-the public API of asgi_ipc.
+Law: a test can address one worker and wait for the same event as the worker. It uses only the public API of
+asgi_ipc.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from tests.processes import links
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
 
-# What handlers saw: (name, sender, data).
+# Messages that handlers got: (name, sender, data).
 journal: list[tuple[str, int | None, Any]] = []
 # How many of each name.
 heard: Counter[str] = Counter()
-# What was told of others: ("join", pid), or ("leave", pid, reason, lost).
+# Joins and departures of others: ("join", pid), or ("leave", pid, reason, lost).
 news: list[tuple[Any, ...]] = []
 seen = asyncio.Condition()
 gate = asyncio.Event()
@@ -81,7 +81,7 @@ def on_plain(data: Any) -> None:
 
 
 async def on_slow(data: Any) -> None:
-    """Says who sends, waits for the gate, and says it again; and so does a task that it starts."""
+    """Note the sender, wait for the gate, and note it again; a task that this starts does the same."""
 
     async def later() -> None:
         await gate.wait()
@@ -133,7 +133,7 @@ async def received(count: int) -> list[tuple[str, int | None, Any]]:
 
 
 async def counted(name: str, count: int) -> int:
-    """How many messages of that name handlers saw, once there are so many."""
+    """Wait until handlers got `count` messages of that name; return their number."""
     async with seen:
         await seen.wait_for(lambda: heard[name] >= count)
         return heard[name]
@@ -151,7 +151,7 @@ async def round_trips(to: int, count: int) -> list[float]:
 
 
 async def told(what: str, pid: int) -> list[tuple[Any, ...]]:
-    """All that this worker was told, once that ("join" or "leave") of the worker `pid` is there."""
+    """Wait for that event ("join" or "leave") of the worker `pid`; return all events seen here."""
     async with seen:
         await seen.wait_for(lambda: any(each[:2] == (what, pid) for each in news))
         return list(news)
@@ -172,7 +172,7 @@ async def members(count: int) -> list[tuple[int, int, int]]:
 
 
 async def flood(to: int, count: int, size: int) -> list[str]:
-    """Send without waiting until told to stop by an error, or `count` times."""
+    """Send without waiting until an error comes, or `count` times."""
     errors = []
     for number in range(count):
         try:
@@ -216,7 +216,7 @@ async def open_gate() -> None:
 
 
 async def fork_and_hold(seconds: float) -> int:
-    """Fork a child that only waits; its pid."""
+    """Fork a child that only waits; return its pid."""
     child = os.fork()
     if child == 0:
         signal.alarm(int(seconds) + 1)
@@ -226,7 +226,7 @@ async def fork_and_hold(seconds: float) -> int:
 
 
 async def orphan(count: int) -> int:
-    """Leave grandchildren behind that only wait; their parents have ended."""
+    """Leave grandchildren behind that only wait, after their parents have ended."""
     for _ in range(count):
         child = os.fork()
         if child == 0:
@@ -249,14 +249,14 @@ async def start_method() -> str | None:
 
 
 async def tracker_pipe() -> str:
-    """The pipe to the resource tracker, as the kernel names it."""
+    """Return the kernel's name of the pipe to the resource tracker."""
     fd = resource_tracker.getfd()
     assert fd is not None
     return links()[fd]
 
 
 async def babble() -> None:
-    """Say what is no word on this worker's own lifeline."""
+    """Write bytes that are no word to this worker's own lifeline."""
     from asgi_ipc.worker import assignment
 
     assert assignment.current is not None
@@ -264,7 +264,7 @@ async def babble() -> None:
 
 
 async def since_beat() -> float:
-    """Seconds since this worker's last beat."""
+    """Return the seconds since this worker's last beat."""
     from asgi_ipc.worker import assignment
 
     assert assignment.current is not None

@@ -1,4 +1,4 @@
-"""A recipe of demo/recipes, named by $RECIPE, whose answers say which worker gave them.
+"""The recipe of demo/recipes that $RECIPE names; its answers name the worker that gave them.
 
 Law: nothing else is added, so what is tested is the recipe as it stands there.
 """

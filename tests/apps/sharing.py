@@ -29,7 +29,7 @@ async def create(request: Request) -> JSONResponse:
 
 
 async def read(request: Request) -> JSONResponse:
-    """The first byte of the shared memory of that name."""
+    """Return the first byte of the shared memory of that name."""
     memory = shared_memory.SharedMemory(request.path_params["name"])
     assert memory.buf is not None
     first = memory.buf[0]
@@ -38,7 +38,7 @@ async def read(request: Request) -> JSONResponse:
 
 
 async def inherited(request: Request) -> JSONResponse:
-    """What `multiprocessing` knows in this process."""
+    """Return the state of `multiprocessing` in this process."""
     parent = parent_process()
     return JSONResponse(
         {
@@ -53,7 +53,7 @@ async def inherited(request: Request) -> JSONResponse:
 
 
 def secret(request: Request) -> JSONResponse:
-    """Whether the key can be seen by who may look at processes (proc(5))."""
+    """Answer whether a reader of /proc could see the key (proc(5))."""
     key = bytes(multiprocessing.current_process().authkey)
     seen = []
     for file in ("cmdline", "environ"):

@@ -42,7 +42,7 @@ def wait() -> None:
 
 
 def fork() -> int:
-    """A forked child that only waits; its pid, when it has had its turn."""
+    """Fork a child that only waits; return its pid after it has had its turn."""
     ready, has_run = os.pipe()
     child = os.fork()
     if child == 0:
@@ -88,7 +88,7 @@ def start(how: str) -> int:
 
 
 async def child(request: Request) -> JSONResponse:
-    """Start a child, look at its signals, and send it one; what was seen, and its status."""
+    """Start a child, read its signals, and send it one; return those signals and its status."""
     how, number = request.path_params["how"], request.path_params["number"]
     pid = await asyncio.to_thread(start, how) if "thread" in request.query_params else start(how)
     seen = masks(pid)
@@ -98,7 +98,7 @@ async def child(request: Request) -> JSONResponse:
 
 
 async def program(request: Request) -> JSONResponse:
-    """Run a program by the event loop; its status."""
+    """Run a program by the event loop; return its status."""
     process = await asyncio.create_subprocess_exec("sh", "-c", "exit 7")
     return JSONResponse(await process.wait())
 

@@ -1,7 +1,7 @@
 """An app with a response that does not end and a WebSocket that stays open.
 
-Law: a request ends when the server ends it. Beside these, every ordinary
-request sends a message to all, so that who is no longer reached shows at once.
+Law: a request ends when the server ends it. Beside these, every ordinary request sends a message to all, so
+that a worker out of reach shows at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def note(data: Any) -> None:
 
 
 async def stream(request: Request) -> StreamingResponse:
-    """Who it is, and how many messages it has heard, again and again."""
+    """Send this worker's pid and its number of messages, again and again."""
 
     async def lines() -> AsyncIterator[str]:
         while True:
@@ -40,14 +40,14 @@ async def stream(request: Request) -> StreamingResponse:
 
 
 async def converse(socket: WebSocket) -> None:
-    """The same, whenever it is asked."""
+    """Send the same on each request of the client."""
     await socket.accept()
     async for _ in socket.iter_text():
         await socket.send_text(f"{os.getpid()} {heard}")
 
 
 async def who(request: Request) -> JSONResponse:
-    """Who it is, if a message to all is taken for all; an error otherwise."""
+    """Return this worker's pid if a message to all was accepted for all; an error otherwise."""
     members = {worker.pid for worker in ipc.workers}
     took = await ipc.broadcast("note")
     missed = sorted(members - set(took))

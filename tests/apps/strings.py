@@ -1,8 +1,7 @@
-"""Strings: what a test pulls to have one worker do something, and the worker that obeys.
+"""Strings: a test pulls one, and one worker obeys.
 
-Law: one Unix socket for each worker, named after its pid. Every command is
-one line in, one line out, in Python literals; an error comes back as its
-name. What the commands do is the app's own.
+Law: one Unix socket for each worker, named after its pid. Every command is one line in, one line out, in
+Python literals; an error comes back as its name. The app defines the commands.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
 @asynccontextmanager
 async def obeying(folder: Path, commands: Commands) -> AsyncIterator[None]:
-    """Do what comes through this worker's socket in `folder`."""
+    """Carry out the commands that come through this worker's socket in `folder`."""
 
     async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

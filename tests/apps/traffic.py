@@ -1,8 +1,7 @@
 """An app whose workers never stop talking: to one, to all, in replies, small and large.
 
-Law: everything offered, accepted and delivered goes into the ledger, and what
-the worker is told of the fleet into its notes. The traffic goes on until the
-verbs refuse, so a worker sends while it leaves.
+Law: every message offered, accepted and delivered goes into the ledger, and every event of the fleet into the
+worker's notes. The traffic goes on until the verbs refuse, so a worker sends while it leaves.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ async def left(worker: Worker, reason: str, lost: int) -> None:
 
 
 def _note_removals() -> None:
-    """Note who is no member any more; the oracle knows when each died."""
+    """Note the members that have gone; the oracle knows when each died."""
     members = ipc.workers
     if members is not State.members:
         for worker in set(State.members) - set(members):
@@ -126,7 +125,7 @@ async def _send(worker: Worker, call: Callable[[Worker, str, Body], Any], name: 
 
 async def _broadcast(*, wait: bool) -> None:
     body, checksum, size = _body()
-    # In the order of the members, as `broadcast` means them in this very moment.
+    # In the order of the members that `broadcast` reaches in this moment.
     places = {
         worker.pid: State.ledger.offer(worker.generation, body[1], checksum, size) for worker in ipc.workers
     }
@@ -157,7 +156,7 @@ async def talk() -> None:
 
 
 async def watch_lag() -> None:
-    """How late the event loop is, every so often."""
+    """Measure at intervals how late the event loop is."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_S
@@ -171,7 +170,7 @@ async def keeping_books(app: Starlette) -> AsyncIterator[None]:
     State.random.seed(os.getpid())
     assert assignment.current is not None
     State.generation = assignment.current.me.generation
-    # Before anything is heard: handlers run as soon as the lifespan has entered.
+    # Before any message comes: handlers run as soon as the lifespan has entered.
     State.ledger = Ledger(FOLDER, State.generation)
     State.notes = Notes(FOLDER, State.generation)
     State.notes.write("joining", slot=assignment.current.me.slot)
@@ -184,7 +183,7 @@ async def keeping_books(app: Starlette) -> AsyncIterator[None]:
         yield
         State.notes.write("leaving")
     watching.cancel()
-    # What nobody was there any more to be told of: it was lost at the end of this worker's own leave.
+    # Losses for which no callback ran: they happened at the end of this worker's own leave.
     lost = {peer.worker.generation: peer.lost for peer in endpoint.outgoing.peers.all() if peer.lost}
     State.notes.write("left", lost=lost)
 

@@ -1,4 +1,4 @@
-"""Apps that own no lifespan, or an odd one, around which somebody enters `ipc.lifespan`.
+"""Apps with no lifespan of their own, or an odd one; a wrapper enters `ipc.lifespan` around them.
 
 A broadcast of `/job` runs a job of $JOB_S seconds in every worker; each says when it begins and ends.
 """
@@ -57,7 +57,7 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 class ByHand:
-    """What one writes for an app whose lifespan one does not own."""
+    """The wrapper that a user would write for the app of another author."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -119,7 +119,7 @@ async def whole(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def silent(scope: Any, receive: Any, send: Any) -> None:
-    """Returns at once, as some do that know nothing of it."""
+    """Return at once, like some apps that know nothing of the lifespan."""
 
 
 @with_lifespan
@@ -138,7 +138,7 @@ async def crashing(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def brief(scope: Any, receive: Any, send: Any) -> None:
-    """Has no shutdown."""
+    """Have no shutdown."""
     await receive()
     await send({"type": "lifespan.startup.complete"})
 
@@ -157,7 +157,7 @@ async def refusing(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def member(scope: Any, receive: Any, send: Any) -> None:
-    """Enters the lifespan itself."""
+    """Enter the lifespan itself."""
     await receive()
     async with ipc.lifespan():
         await send({"type": "lifespan.startup.complete"})
@@ -172,7 +172,7 @@ kept: list[Any] = []
 
 @with_lifespan
 async def staying(scope: Any, receive: Any, send: Any) -> None:
-    """Enters the lifespan, and never leaves it."""
+    """Enter the lifespan, and never leave it."""
     await receive()
     kept.append(ipc.lifespan())
     await kept[0].__aenter__()
@@ -184,7 +184,7 @@ async def staying(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def impatient(scope: Any, receive: Any, send: Any) -> None:
-    """Gives the end of its lifespan no time."""
+    """Give the end of the lifespan no time."""
     await receive()
     async with ipc.lifespan():
         await send({"type": "lifespan.startup.complete"})
@@ -196,7 +196,7 @@ async def impatient(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def divided(scope: Any, receive: Any, send: Any) -> None:
-    """Has a second IPC."""
+    """Have a second IPC."""
     await receive()
     async with ipc.lifespan(), IPC().lifespan():
         await send({"type": "lifespan.startup.complete"})
@@ -204,7 +204,7 @@ async def divided(scope: Any, receive: Any, send: Any) -> None:
 
 @with_lifespan
 async def elsewhere(scope: Any, receive: Any, send: Any) -> None:
-    """Enters the lifespan on an event loop of its own."""
+    """Enter the lifespan on an event loop of its own."""
     await receive()
 
     async def enter() -> None:

@@ -1,8 +1,7 @@
-"""The command: run rows of the table of faults, one after the other, and write down what came of them.
+"""The command: run rows of the table of faults, one after the other, and write down the results.
 
-Law: results accumulate in a JSON file, each with its commit, and the table in
-docs/guarantees.md is made of that file and of nothing else. The exit status
-says whether every figure of this run holds.
+Law: results accumulate in a JSON file, each with its commit, and the table in docs/guarantees.md is made of
+that file only. The exit status says whether every figure of this run holds.
 
     python -m tests.faults                      # all of them: some hours
     python -m tests.faults restarts kills       # these rows

@@ -10,9 +10,8 @@ The first prints each failure, shrunk, with its seed. The second repeats one
 process's part in this process and says each script before it is executed:
 that of a process that has died is the last one.
 
-What is drawn stands in fuzzing/drawing.py; what must hold in it, in
-fuzzing/judge.py. Coverage guides a part of the executions when atheris is
-installed.
+fuzzing/drawing.py draws a script, and fuzzing/judge.py judges it. Coverage guides a part of the executions
+when atheris is installed.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ TIMEOUT_S: Final = 60
 
 
 class Tally(msgspec.Struct):
-    """What executions came to, added up."""
+    """The sum of the outcomes of executions."""
 
     executions: int = 0
     # How many of them atheris guided.
@@ -75,7 +74,7 @@ class Tally(msgspec.Struct):
     reached: int = 0
     # Packets that made the receiver deliver.
     delivered: int = 0
-    # Executions in which a sender that nobody harmed was owed every message, and each of them came.
+    # executions in which an unharmed sender was owed every message, and each of them came.
     unharmed: int = 0
     # Senders that lost a message because a cut packet was completed, by chance, by their first bytes.
     chances: int = 0
@@ -105,7 +104,7 @@ class Tally(msgspec.Struct):
 
 
 class Report(Tally):
-    """What a fuzzing session came to."""
+    """The results of a fuzzing session."""
 
     seconds: float = 0.0
     # libFuzzer's last words on it, for each guided process.

@@ -1,4 +1,4 @@
-"""The page docs/guarantees.md: text of our own, and tables between marks that commands write.
+"""The page docs/guarantees.md: text written by hand, and tables between marks written by commands.
 
 Law: nothing between the marks is written by hand.
 """
@@ -19,7 +19,7 @@ PLANTED: Final = (
 
 
 def put(marks: tuple[str, str], text: str) -> None:
-    """Replace what stands between two marks of the page."""
+    """Replace the text between two marks of the page."""
     begin, end = marks
     page = PAGE.read_text()
     before, found, rest = page.partition(begin)

@@ -1,4 +1,4 @@
-"""Long requests: clients that hold a streaming response or a WebSocket open, and see how it ends.
+"""Long requests: clients that hold a streaming response or a WebSocket open, and note its end.
 
 Law: a client reads, asks and notes; it never hangs up before the server does.
 Its server is `tests/apps/stream.py`.
@@ -42,7 +42,7 @@ class Held:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, line: str) -> None:
-        """What the worker says of itself."""
+        """Return the worker's own answer."""
         pid, heard = map(int, line.split())
         assert self.pid in (0, pid)
         self.pid = pid

@@ -1,8 +1,7 @@
-"""Keeping: clients that keep their connections, and count what fails on them.
+"""Keeping: clients that keep their connections, and count failures on them.
 
-Law: a client does what its library does by itself and no more; it asks nothing
-twice, and looks at nothing before it asks. wrk and nginx are programs, run as
-they come, with retries off.
+Law: a client does only what its library does by itself; it repeats no request, and checks no connection
+before a request. wrk and nginx are programs with their default settings, with retries off.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ REQUEST: Final = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
 @dataclass(slots=True)
 class Tally:
-    """What a kind of client has seen."""
+    """The results of one kind of client."""
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
@@ -69,7 +68,7 @@ Client: TypeAlias = Callable[[int, Pause, int, asyncio.Event, Tally], Coroutine[
 
 
 async def raw(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
-    """Bare sockets: they believe that a connection lives until they are told otherwise."""
+    """Bare sockets: they take a connection for alive until a read or write says otherwise."""
     await asyncio.gather(*(_ask_raw(port, pause, done, tally) for _ in range(count)))
 
 
@@ -206,7 +205,7 @@ def _note(tally: Tally, status: int) -> None:
 
 
 async def _pause(pause: Pause, done: asyncio.Event) -> None:
-    """What a client does between two requests: nothing."""
+    """Wait between two requests."""
     if pause.most_s and not done.is_set():
         try:
             async with asyncio.timeout(pause.next_s()):

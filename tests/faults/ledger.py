@@ -1,8 +1,8 @@
-"""The ledger: what every worker offered, what became of it, and what its handlers saw.
+"""The ledger: the offers of every worker, their outcomes, and the messages that its handlers got.
 
-Law: it lies in memory-mapped files outside the workers, so that a killed
-worker's half survives to its last byte. A record counts once its last byte,
-the outcome, is not zero. It only writes; the oracle reads.
+Law: the ledger lies in memory-mapped files outside the workers, so that a killed worker's half survives to
+its last byte. A record counts once its last byte, the outcome, is not zero. This file only writes; the oracle
+reads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACCEPTED: Final = 2  # the verb returned without an error
 REFUSED: Final = 3  # the verb raised, or did not name the receiver among those who took it
 DELIVERED: Final = 4  # the receiver's handler was called
 
-# One file for the notes of all workers (appends of a line don't mix), and who is woken by each.
+# One file for the notes of all workers (appends of a line don't mix), and the socket that each note wakes.
 NOTES: Final = "notes"
 NOTES_SOCKET: Final = "notes.sock"
 
@@ -58,12 +58,12 @@ class Book:
         return place
 
     def settle(self, place: int, outcome: int) -> None:
-        """Say what became of an offer."""
+        """Write the outcome of an offer."""
         self._map[place + _OUTCOME_AT] = outcome
 
 
 class Ledger:
-    """One worker's half: what it sent, what it got, and what it was told."""
+    """One worker's half: its offers, its messages, and its notes."""
 
     def __init__(self, folder: Path, generation: int) -> None:
         self.generation = generation
@@ -80,10 +80,10 @@ class Ledger:
 
 
 class Notes:
-    """What happens to a worker besides messages: one line of JSON each, in one file for all workers.
+    """Events of a worker besides messages: one line of JSON each, in one file for all workers.
 
-    A datagram wakes whoever listens right now. It may be refused (the kernel queues only some), but then
-    others wait there still, and who is woken by them finds this line, too.
+    A datagram wakes a listener. The kernel queues only some datagrams and may refuse one; but then others
+    still wait there, and a listener that they wake finds this line, too.
     """
 
     def __init__(self, folder: Path, generation: int) -> None:

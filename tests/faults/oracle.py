@@ -1,10 +1,8 @@
-"""The oracle: what the ledgers of all workers say together.
+"""The oracle: the verdict of the ledgers of all workers together.
 
-Law: it only compares; it knows nothing of how messages travel. A message is
-one sender's number for one receiver. Between two workers, in the order of the
-offers, what arrived is a beginning of what was accepted: a hole in it is a
-fault, and what is missing behind its end must be explained by a death or by a
-drain timeout.
+Law: it only compares; it knows nothing of how messages travel. A message is one sender's number for one
+receiver. Between two workers, in the order of the offers, the messages that arrived are the first ones of
+those accepted. A hole is a fault, and a death or a drain timeout must explain messages missing at the end.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What one sender had accepted for one receiver and never reached its handler, in order."""
+    """Messages accepted by one sender for one receiver that never reached a handler, in order."""
 
     sizes_bytes: Sequence[int]
     # How many of them their sender has counted as lost: the last ones.
@@ -52,7 +50,7 @@ class Missing:
 
     @property
     def in_doubt(self) -> int:
-        """How many were in the dead one's pipe or hands, which nobody can know."""
+        """The number of messages in the dead worker's pipe or memory; no process could count them."""
         return self.messages - self.counted
 
     @property
@@ -63,13 +61,13 @@ class Missing:
 
 @dataclass(slots=True)
 class Verdict:
-    """What all halves say together. Workers are named by their generation.
+    """The result of all halves together. Workers are named by their generation.
 
     Attributes:
         accepted: messages whose verb has returned, one for each receiver.
         delivered: messages whose handler was called.
         duplicated, reordered, altered: as (sender, receiver, sequence).
-        misdelivered: delivered to whom it was never offered.
+        misdelivered: delivered to a worker for which it was never offered.
         invented: delivered, but refused in its sender.
         holes: missing, although a later one of the same sender has arrived.
         missing: by (sender, receiver).
@@ -94,7 +92,7 @@ class Verdict:
 
     @property
     def faults(self) -> list[str]:
-        """What no death and no deadline can excuse, in words; empty if all is well."""
+        """Faults that no death and no deadline can excuse, in words; empty if all is well."""
         kinds = ("duplicated", "reordered", "altered", "misdelivered", "invented", "holes")
         return [
             f"{len(found)} {kind}: {found[:SHOWN]}" for kind in kinds if (found := getattr(self, kind))
@@ -111,11 +109,11 @@ class Verdict:
 
     @property
     def in_doubt(self) -> int:
-        """Messages to or from a dead one that nobody could count."""
+        """Messages to or from a dead worker that no process could count."""
         return sum(each.in_doubt for each in self.missing.values())
 
     def counted(self, pair: Pair) -> int:
-        """What the first of a pair has counted as lost to the second."""
+        """Return the messages that the first of a pair has counted as lost to the second."""
         return self.missing[pair].counted if pair in self.missing else 0
 
     def missing_between(self, alive: set[int]) -> dict[Pair, Missing]:
@@ -199,7 +197,7 @@ def _read_deliveries(folder: Path, verdict: Verdict) -> dict[Pair, dict[int, int
 
 
 def _counted(verdict: Verdict) -> dict[Pair, int]:
-    """What each has counted as lost, by (who counted, whom it was for)."""
+    """Return the messages counted as lost, by (sender, receiver)."""
     counted: dict[Pair, int] = defaultdict(int)
     for note in verdict.notes:
         if note["what"] == "told_leave":

@@ -1,9 +1,8 @@
-"""An ordinary user: who a server runs as when the kernel's limits are to count.
+"""An ordinary user: a server runs as this user when the kernel's limits must count.
 
-Law: root may have descriptors in flight and pages for pipes without end
-(CAP_SYS_RESOURCE, CAP_SYS_ADMIN), so a test that runs as root has its server
-run as a user whom nobody else is, with accounts of his own in the kernel.
-Whoever is an ordinary user already stays it.
+Law: root may have descriptors in flight and pages for pipes without end (CAP_SYS_RESOURCE, CAP_SYS_ADMIN), so
+a test that runs as root runs its server as a user without other processes, with accounts of its own in the
+kernel. A test of an ordinary user keeps that user.
 """
 
 from __future__ import annotations

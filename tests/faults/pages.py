@@ -1,7 +1,7 @@
 """Pages: a process that uses up its user's pages for pipes, and holds them until its input ends.
 
-Law: it runs as the user whose pages they are, and says in one line of JSON
-what it holds and what a new pipe gets by then.
+Law: it runs as the owner of the pages, and prints in one line of JSON the pages that it holds and the size of
+a new pipe.
 
     python -m tests.faults.pages
 """
@@ -22,7 +22,7 @@ from tests.serving import helping
 # The largest that a user may ask for, unless the system has another maximum (pipe(7)).
 LARGE_BYTES: Final = 1024 * 1024
 
-# What a new pipe has when the pages are used up: two (pipe(7)).
+# A new pipe has two pages when the user's pages are used up (pipe(7)).
 SMALL_BYTES: Final = 2 * os.sysconf("SC_PAGE_SIZE")
 
 # More than any system gives one user (64 MiB by default); then there is no limit to reach.

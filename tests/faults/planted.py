@@ -1,12 +1,10 @@
-"""Does the suite notice? Plants one bug at a time in a copy, and runs the tests there until one fails.
+"""Does the suite notice? Plant one bug at a time in a copy, and run the tests there until one fails.
 
     python -m tests.faults.planted [--only NAME ...] [--python BIN] [--processes N] [--json FILE]
 
-Law: the working tree is only read; what runs is the copy's package, in the
-tests and in every process that they start, and that is checked. A bug counts
-as caught only by a test that is named and that passes without the bug. A
-stage that runs over its bound is ended with all that it started, and names
-nothing.
+Law: the command only reads the working tree. The tests and every process that they start run the copy's
+package, and the command checks that. A bug counts as caught only if a named test fails with the bug and
+passes without it. A stage that runs over its bound is ended with all its processes, and names no test.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from tests.faults.planted_bugs import PLANTED, Planted, PlantError
 
 ROOT: Final = guarantees.ROOT
 
-# What became of each bug the last time, for the page.
+# The last outcome of each bug, for the page.
 KNOWN: Final = ROOT / "docs" / "planted.json"
 PACKAGE: Final = "asgi_ipc"
 
@@ -72,6 +70,7 @@ _POLL_S: Final = 0.1
 _PASSED: Final = frozenset({0, 5})
 _USAGE: Final = 4
 
+_HUNG: Final = "from pytest-timeout"
 _SUMMARY: Final = "short test summary info"
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+?::[^\[\s]+(?:\[.*?\](?= - |$))?|\S+)", re.MULTILINE)
 
@@ -91,7 +90,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one bug. `remarks`: what went wrong without naming a test, by stage."""
+    """The outcome of one bug. `remarks`: failures without a named test, by stage."""
 
     bug: Planted
     caught_by: str | None
@@ -101,10 +100,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one run of pytest has said: the first failing test, or a remark if it ended badly without one."""
+    """The result of one run of pytest: the first failing test, or a remark if it ended badly without one."""
 
     failed: str | None = None
     remark: str | None = None
+    # pytest-timeout has ended a test.
+    hung: bool = False
 
 
 class Copy:
@@ -157,7 +158,7 @@ class Copy:
         command += ["--hypothesis-seed", "0", "--timeout", str(TEST_TIMEOUT_S)]
         command += [f"--deselect={test}" for test in deselected]
         log = self._folder / f"pytest-{threading.get_ident()}.log"
-        # A file, because whoever outlives pytest would keep a pipe open.
+        # A file, because a process that outlives pytest would keep a pipe open.
         with log.open("w") as output:
             process = subprocess.Popen(
                 [*command, *targets],
@@ -171,7 +172,7 @@ class Copy:
             in_time = self._wait(process)
         text = log.read_text(errors="replace")
         if not in_time:
-            return Verdict(remark=f"ran over {self._options.stage_timeout_s:g} s")
+            return Verdict(remark=f"ran over {self._options.stage_timeout_s:g} s", hung=True)
         if process.returncode in _PASSED:
             return Verdict()
         if process.returncode == _USAGE:
@@ -180,7 +181,7 @@ class Copy:
         failure = _FAILED.search(summary) if found else None
         if failure is None:
             return Verdict(remark=f"pytest ended with status {process.returncode} and named no test")
-        return Verdict(failed=failure[1])
+        return Verdict(failed=failure[1], hung=_HUNG in text)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for pytest and end what it leaves behind; whether it ended by itself and in time."""
@@ -276,7 +277,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def _rows(caught_by: Mapping[str, str | None]) -> list[str]:
-    """A line for each bug of which it is known what became of it."""
+    """Return a line for each bug with a known outcome."""
     lines = ["| bug | in | what a user would see | caught by |", "|---|---|---|---|"]
     for bug in PLANTED:
         if bug.name in caught_by:

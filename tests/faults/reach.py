@@ -1,7 +1,7 @@
-"""Reach: which worker has heard which, read off the ledgers while they are written.
+"""Reach: the pairs of workers that have exchanged a message, read from the ledgers during the run.
 
-Law: from outside, without a descriptor or a request in any worker. A pair
-that has not been heard of is silent unless the launcher has named it.
+Law: from outside, without a descriptor or a request in any worker. A pair without a message is silent unless
+the launcher has named it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RECORDS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """All pairs of workers, as (who sends, who hears), by pid."""
+    """All pairs of workers, as (sender, receiver), by pid."""
 
     heard: set[Pair]
     # Not heard, but the launcher has said why and what to do.
@@ -49,7 +49,7 @@ class Settled:
 
 
 class Reach:
-    """Who has heard whom so far in one run."""
+    """The pairs with a message so far in one run."""
 
     def __init__(self, run: Traffic) -> None:
         self._run = run
@@ -57,7 +57,7 @@ class Reach:
         self._heard: set[Pair] = set()
 
     def generations(self) -> dict[int, int]:
-        """Those who have joined and run, by pid."""
+        """Return the generations of the running members, by pid."""
         return {
             note["pid"]: note["by"]
             for note in self._run.listener.notes
@@ -65,7 +65,7 @@ class Reach:
         }
 
     def look(self) -> Settled:
-        """What is known of all who are here now."""
+        """Return the state of all pairs of present members."""
         for path in self._run.folder.glob("*.got"):
             self._heard |= set(self._read(path))
         told = {
@@ -100,7 +100,7 @@ class Reach:
             await asyncio.sleep(POLL_S)
 
     def _read(self, path: Path) -> Iterator[Pair]:
-        """The new records of one worker's half of what was delivered."""
+        """Return the new records of one worker's delivered half."""
         with path.open("rb") as file:
             file.seek(self._places.get(path, 0))
             while chunk := file.read(_RECORDS * RECORD.size):

@@ -1,7 +1,6 @@
-"""Results: what the last full run of each row has come to, and the table that is made of it.
+"""Results: the last full run of each row, and the table made of them.
 
-Law: a result is added by a run and by nothing else, with its commit, its date
-and the machine; the table shows what is in the file.
+Law: only a run adds a result, with its commit, its date and the machine; the table shows the file.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ class Results(msgspec.Struct):
 
     @classmethod
     def load(cls) -> Results:
-        """What is there already."""
+        """Load the saved results."""
         return msgspec.json.decode(FILE.read_bytes(), type=cls) if FILE.exists() else cls()
 
     def add(self, row: Row, trial: Trial, seconds: float) -> None:
-        """Replace what was known of that row on that variant, and write the file."""
+        """Replace the result of that row on that variant, and write the file."""
         self.results[f"{row.name}/{trial.variant.name}"] = Result(
             row=row.name,
             variant=trial.variant.name,
@@ -106,7 +105,7 @@ def _cell(result: Result | None) -> str:
 
 
 def _details(result: Result, figures: list[Measured]) -> list[str]:
-    """What was measured, on which variant, how long, when, on what."""
+    """Return the figures, with variant, duration, date, commit and machine."""
     where = f"{result.variant}, {result.count:,} {result.counts}"
     head = f"{where}; {result.seconds:,.0f} s, {result.date}, commit {result.commit}, {result.machine}:"
     lines = [
@@ -116,7 +115,7 @@ def _details(result: Result, figures: list[Measured]) -> list[str]:
 
 
 def _commit() -> str:
-    """What is checked out, and whether the package or the tests differ from it."""
+    """Return the commit, with a mark if the package or the tests differ from it."""
     head = _git("rev-parse", "--short", "HEAD") or "unknown"
     return head + ("-dirty" if _git("status", "--porcelain", "--", "asgi_ipc", "tests") else "")
 
@@ -136,5 +135,5 @@ def _machine() -> str:
     )
 
 
-# Of what runs: a long run does not notice what is checked out meanwhile.
+# The commit of the running code: a checkout during a long run does not change it.
 COMMIT: Final = _commit()

@@ -36,12 +36,12 @@ def test_a_seed_is_the_same_to_the_last_event_each_time() -> None:
 
 
 def _forget_the_dead_at_once(patch: pytest.MonkeyPatch) -> None:
-    """What they have written, and nobody has read yet, is not waited for."""
+    """The worker does not wait for written bytes that are still unread."""
     patch.setattr(PipeReader, "unread_bytes", lambda reader: 0)
 
 
 def _hand_out_write_ends_early(patch: pytest.MonkeyPatch) -> None:
-    """A newcomer gets a member's write end before the member was told of it."""
+    """A newcomer gets a member's write end before the member has the word of it."""
     join, wrote = Relay.join, Relay.wrote
 
     def early_join(relay: Relay, generation: int, now: float) -> None:
@@ -66,7 +66,7 @@ def _members(relay: Relay) -> list[Worker]:
 
 
 def _close_a_leavers_write_end_early(patch: pytest.MonkeyPatch) -> None:
-    """The launcher does not keep it for those who were promised it."""
+    """The launcher does not keep the write end for the members that were promised it."""
 
     def is_promised(relay: Relay, generation: int) -> bool:
         line = relay._lines.get(generation)
@@ -76,7 +76,7 @@ def _close_a_leavers_write_end_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def _close_without_flushing(patch: pytest.MonkeyPatch) -> None:
-    """What was accepted for a leaver is not written before its write end is closed."""
+    """Messages accepted for a leaver are not written before its write end is closed."""
     patch.setattr(PipeWriter, "close_when_empty", PipeWriter.close)
 
 

@@ -1,9 +1,8 @@
-"""Traffic: a server whose workers talk and keep books of it, seen from outside.
+"""Traffic: a server whose workers talk and keep ledgers, seen from outside.
 
-Law: it starts `tests/apps/traffic.py`, whose workers never stop talking, or
-`tests/apps/pressure.py`, whose workers talk when told to; it listens to what
-they note while they live, and asks the oracle when they have ended. It injects
-nothing.
+Law: it starts `tests/apps/traffic.py`, whose workers never stop talking, or `tests/apps/pressure.py`, whose
+workers talk on command. It reads the workers' notes while they live, and asks the oracle when they have
+ended. It injects no fault.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from tests.serving import DEADLINE_S, Server, serving
 
 RESTARTED = "All workers have been restarted"
 
-# Whose workers talk when they are told to.
+# The app whose workers talk on command.
 PRESSURE = "tests.apps.pressure:app"
 
-# The least that all workers together shall say to each other.
+# All workers together must send at least so many messages a second.
 LEAST_RATE = 5_000
 
 
@@ -90,12 +89,12 @@ class Traffic:
     server: Server
     folder: Path
     listener: Listener
-    # To those who obey: the workers of tests/apps/pressure.py.
+    # The strings of the workers of tests/apps/pressure.py.
     strings: Puppets
     began: float = field(default_factory=time.monotonic)
 
     def verdict(self) -> Verdict:
-        """What the ledgers say; the server has ended."""
+        """Return the verdict of the ledgers; the server has ended."""
         return judge(self.folder)
 
     def check_rate(self, trial: Trial, verdict: Verdict, seconds: float) -> None:
@@ -115,7 +114,7 @@ async def traffic(
     deadline_s: float = DEADLINE_S,
     is_awaited: bool = True,
 ) -> AsyncIterator[Traffic]:
-    """`asgi-ipc serve` of that app in the trial's variant, as that user, or as whoever we are.
+    """Run `asgi-ipc serve` of that app in the trial's variant, as that user, or as the present one.
 
     Ready, unless it is not awaited here.
     """
@@ -175,7 +174,7 @@ async def ask_until(server: Server, done: asyncio.Event, failures: list[str], *,
 
 
 async def who(server: Server, pid: int) -> dict[str, object]:
-    """What the worker `pid` says of itself; asked for until it is the one that answers."""
+    """Return the answer of the worker `pid`; ask until this worker answers."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:

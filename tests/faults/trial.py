@@ -1,8 +1,7 @@
-"""Trials: one fault, one way to run the workers, and what was measured of it.
+"""Trials: one fault, one way to run the workers, and the figures measured.
 
-Law: a row says what it does and what must come of it; a trial of it is a
-real server, real faults and figures that were measured. A figure that does
-not hold is written down like any other, and the trial has failed.
+Law: a row names its fault and the promises; a trial of the row has a real server, real faults and measured
+figures. A figure that does not hold is written down like any other, and the trial has failed.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ UVLOOP: Final = Variant("uvloop", ("--loop", "uvloop"))
 ASYNCIO: Final = Variant("asyncio", ("--loop", "asyncio"))
 SMALL: Final = Variant("small", ("--loop", "uvloop", "--max-packet-bytes", "512", "--pipe-bytes", "16384"))
 
-# What runs in no server: simulation and fuzzing.
+# Simulation and fuzzing run in no server.
 PURE: Final = Variant("pure", ())
 
 VARIANTS: Final = {variant.name: variant for variant in (UVLOOP, ASYNCIO, SMALL, PURE)}
 
 
 class NotHereError(Exception):
-    """The machine does not permit what a row needs, so nothing was measured; the text says what."""
+    """The machine lacks something that a row needs, so nothing was measured; the text names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Trial:
     Attributes:
         variant: how the workers run.
         count: how often the fault is injected, or how much of it; each row says what it counts.
-        folder: a new one, for whatever the row writes.
+        folder: a new one, for the row's files.
         full: the figures are those of a long run, not of its short form in the test suite.
     """
 

@@ -27,7 +27,7 @@ from asgi_ipc.wire.batch import (
     join_batch,
 )
 from asgi_ipc.wire.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
-from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import (
     BATCH,
     FRAGMENT_FIRST,
@@ -37,6 +37,7 @@ from asgi_ipc.wire.packet import (
     Packet,
     PacketParser,
 )
+from asgi_ipc.wire.packetizer import Route
 from tests import strategies
 from tests.encoding import encode_message, large
 from tests.strategies import same

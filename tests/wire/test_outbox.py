@@ -19,10 +19,10 @@ from asgi_ipc.wire.outbox import (
     RESERVED_BYTES,
     Budget,
     Outbox,
-    Route,
     Ticket,
 )
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
+from asgi_ipc.wire.packetizer import Route
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import as_bytes, large
 from tests.serving import ROOT
@@ -65,7 +65,8 @@ def write_all(outbox: Outbox) -> list[Packet]:
 _FILL = """
 import sys
 from asgi_ipc.wire.message import LargeMessage, Packer
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.packetizer import Route
 from tests.processes import own_bytes
 
 outbox = Outbox(Route(b"outboxes", 1, 2, 4096), Budget())

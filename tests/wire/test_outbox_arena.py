@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.message import LargeMessage, Packer
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
 from asgi_ipc.wire.packet import PLACED, PacketParser
+from asgi_ipc.wire.packetizer import Route
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 COOKIE = b"outboxes"
@@ -115,7 +116,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=_which)
     def loses_patience(self, which: int) -> None:
-        self.pairs[which].outbox.is_patient = False
+        self.pairs[which].outbox.packets.is_patient = False
 
     @rule(which=_which)
     def dies(self, which: int) -> None:

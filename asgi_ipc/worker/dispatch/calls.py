@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from asgi_ipc.logs import logger
 from asgi_ipc.printable import printable
-from asgi_ipc.worker.dispatch.backpressure import Flow
+from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
-from asgi_ipc.worker.dispatch.delivery import Asked, current_delivery, pid_of_sender, size_bytes_of
+from asgi_ipc.worker.dispatch.delivery import Asked, pid_of_sender, size_bytes_of
 from asgi_ipc.worker.dispatch.registry import Handler
 from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps
 
@@ -34,73 +33,30 @@ MAX_REASON: Final = 1000
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """An async handler under way: what it runs in, and the bytes of data that it holds.
-
-    Attributes:
-        waits: how many verbs it waits in, itself and in tasks that it has started.
-        mark: what these know it by.
-    """
+    """An async handler under way: what it runs in, and the bytes of data that it holds."""
 
     handler: Handler
     context: contextvars.Context
     size_bytes: int
     has_begun: bool = True
-    waits: int = 0
-    is_over: bool = False
-    mark: list[Call | None] | None = None
-
-
-class Backlog:
-    """What waits for a subscriber beyond its bound: as good as handlers in flight.
-
-    Attributes:
-        waits: how many verbs its consumer waits in.
-    """
-
-    __slots__ = ("calls", "size_bytes", "waits")
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.size_bytes = 0
-        self.waits = 0
-
-
-# Which call has started the task that runs here, if that is known; and whose backlog it works off.
-current_call: contextvars.ContextVar[list[Call | None] | None] = contextvars.ContextVar(
-    "asgi_ipc_call", default=None
-)
-current_backlog: contextvars.ContextVar[Backlog | None] = contextvars.ContextVar(
-    "asgi_ipc_backlog", default=None
-)
 
 
 # A call that has suspended, its coroutine, and what that waits for.
 Suspended: TypeAlias = tuple[Call, Coroutine[Any, Any, Any], object]
 
 
-# What is in its first step: in which task, with which data, known by what.
-_Stepping: TypeAlias = tuple[asyncio.Task[Any], Handler, contextvars.Context, Any, "list[Call | None] | None"]
-
-_NOTHING: Final = nullcontext()
-
-
 class Calls:
     """The async handlers under way in one worker.
 
-    `on_room` is called when handlers may start that could not before, and
-    `on_end` when one has ended.
+    `on_end` is called when one has ended.
     """
 
-    def __init__(self, flow: Flow, on_room: Callable[[], None], on_end: Callable[[], None]) -> None:
+    def __init__(self, in_flight: InFlight, on_end: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._flow = flow
-        self._on_room = on_room
+        self._in_flight = in_flight
         self._on_end = on_end
-        # What has suspended; and what is in its first step, in which task and with which data.
+        # What has suspended.
         self._calls: dict[asyncio.Task[Any], Call] = {}
-        self._stepping: _Stepping | None = None
-        # Handlers wait in tasks that they start: from then on each call is marked, which costs a little.
-        self._marks = False
         # Handlers whose lane is not empty.
         self._lanes: set[Handler] = set()
         self.errors = 0
@@ -135,12 +91,10 @@ class Calls:
         """An async handler's first step, in a dispatcher's task; or its place behind its last call."""
         if handler.ordered and handler.running:
             size_bytes = size_bytes_of(data, context)
-            self._count(handler, 1, size_bytes)
+            self._in_flight.add(1, size_bytes)
             handler.lane.append((context, data, size_bytes))
             self._lanes.add(handler)
             return None
-        mark = _marked(context) if self._marks else None
-        self._stepping = (task, handler, context, data, mark)
         try:
             coroutine: Coroutine[Any, Any, Any] = (
                 handler.function(data) if type(data) is not Asked else data.answering(handler)
@@ -154,30 +108,12 @@ class Calls:
         except BaseException as error:  # noqa: BLE001  # the app's own
             self.failed(handler, context, error)
             waits_for = FINISHED
-        finally:
-            self._stepping = None
         if waits_for is FINISHED:
-            if self._calls and task in self._calls:
-                self._end(task)
             return None
-        call = self._calls.get(task) or self._register(task, handler, context, data, mark)
-        return call, coroutine, waits_for
-
-    def _register(
-        self,
-        task: asyncio.Task[Any],
-        handler: Handler,
-        context: contextvars.Context,
-        data: Any,
-        mark: list[Call | None] | None,
-    ) -> Call:
-        """It is in flight: it has suspended, or is about to."""
-        call = self._calls[task] = Call(handler, context, size_bytes_of(data, context), mark=mark)
-        if mark is not None:
-            mark[0] = call
+        call = self._calls[task] = Call(handler, context, size_bytes_of(data, context))
         handler.running = True
-        self._count(handler, 1, call.size_bytes)
-        return call
+        self._in_flight.add(1, call.size_bytes)
+        return call, coroutine, waits_for
 
     async def finish(self, task: asyncio.Task[Any], suspended: Suspended) -> Any:
         """The rest of a call, in its task; its result, if anybody waits for that."""
@@ -199,12 +135,8 @@ class Calls:
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context
     ) -> None:
         """Run what a plain function has given back like any other coroutine."""
-        self._count(handler, 1, 0)
-        call = Call(handler, context, 0)
-        if self._marks:
-            call.mark = _marked(context)
-            call.mark[0] = call
-        self._spawn(call, coroutine, context)
+        self._in_flight.add(1, 0)
+        self._spawn(Call(handler, context, 0), coroutine, context)
 
     def _spawn(
         self, call: Call, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context | None = None
@@ -228,14 +160,8 @@ class Calls:
         """A call in flight is over; whoever waits behind it begins."""
         ended = self._calls.pop(task)
         handler = ended.handler
-        if ended.waits:
-            # A task that it has started, and left, still waits.
-            self._set_exempt(ended, in_verb=False)
-        ended.is_over = True
-        if ended.mark is not None:
-            ended.mark[0] = None
         handler.running = False
-        self._count(handler, -1, -ended.size_bytes)
+        self._in_flight.add(-1, -ended.size_bytes)
         if handler.lane:
             context, _, size_bytes = handler.lane[0]
             call = Call(handler, context, size_bytes, has_begun=False)
@@ -246,9 +172,6 @@ class Calls:
         """An ordered handler's next call, and behind its first step whoever has waited for that."""
         handler = call.handler
         call.has_begun = True
-        if self._marks:
-            call.mark = _marked(call.context)
-            call.mark[0] = call
         _, data, _ = handler.lane.popleft()
         if not handler.lane:
             self._lanes.discard(handler)
@@ -304,80 +227,3 @@ class Calls:
                 name,
                 reason,
             )
-
-    # --- how much is under way
-
-    def _count(self, handler: Handler, calls: int, size_bytes: int) -> None:
-        if self._flow.count(handler, calls, size_bytes):
-            self._on_room()
-
-    def hold(self, backlog: Backlog, calls: int, size_bytes: int) -> None:
-        """Count what waits for a subscriber beyond its bound, or, negative, does not any more."""
-        backlog.calls += calls
-        backlog.size_bytes += size_bytes
-        if self._flow.hold(calls, size_bytes, exempt=bool(backlog.waits)):
-            self._on_room()
-
-    def waiting(self, beside: Backlog | None = None) -> AbstractContextManager[None]:
-        """Around a wait inside a verb: a handler that waits there is not in flight meanwhile.
-
-        Nor is what waits for a subscriber that does; but for `beside`, which is known to be empty.
-        """
-        backlog = current_backlog.get()
-        if backlog is beside:
-            backlog = None
-        call = self._calling() if self._calls or self._stepping is not None else None
-        return _NOTHING if call is None and backlog is None else self._exempt(call, backlog)
-
-    def _calling(self) -> Call | None:
-        """The call that waits here, in its own task or in one that it has started."""
-        task = asyncio.current_task()
-        call = self._calls.get(task) if task is not None else None
-        if call is not None:
-            return call
-        stepping = self._stepping
-        if stepping is not None and stepping[0] is task:
-            return self._register(*stepping)
-        mark = current_call.get()
-        if mark is not None:
-            return mark[0]
-        if current_delivery.get() is not None:
-            self._marks = True
-        return None
-
-    @contextmanager
-    def _exempt(self, call: Call | None, backlog: Backlog | None) -> Iterator[None]:
-        if call is not None:
-            call.waits += 1
-            if call.waits == 1:
-                self._set_exempt(call, in_verb=True)
-        if backlog is not None:
-            backlog.waits += 1
-            if backlog.waits == 1 and backlog.calls:
-                self._move(backlog, exempt=True)
-        try:
-            yield
-        finally:
-            if call is not None:
-                call.waits -= 1
-                if not call.waits and not call.is_over:
-                    self._set_exempt(call, in_verb=False)
-            if backlog is not None:
-                backlog.waits -= 1
-                if not backlog.waits and backlog.calls:
-                    self._move(backlog, exempt=False)
-
-    def _move(self, backlog: Backlog, *, exempt: bool) -> None:
-        if self._flow.move(backlog.calls, backlog.size_bytes, exempt=exempt):
-            self._on_room()
-
-    def _set_exempt(self, call: Call, *, in_verb: bool) -> None:
-        if self._flow.set_exempt(call.handler, call.size_bytes, in_verb=in_verb):
-            self._on_room()
-
-
-def _marked(context: contextvars.Context) -> list[Call | None]:
-    """A mark for a call that is about to run in this context, which is its own."""
-    mark: list[Call | None] = [None]
-    context.run(current_call.set, mark)
-    return mark

@@ -27,7 +27,7 @@ from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.logs import logger
 from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.dispatch.backpressure import Flow
+from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls, Suspended
 from asgi_ipc.worker.dispatch.delivery import Asked
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
@@ -64,8 +64,12 @@ class Dispatcher:
         self._handlers = registry.handlers
         # The package's own messages: what becomes of each, and who handles it with what, if somebody does.
         self.own: dict[str, Callable[[contextvars.Context, Any], tuple[Handler, Any] | None]] = {}
-        self.flow = Flow(on_full, on_room)
-        self.calls = Calls(self.flow, self._room_again, self._check_idle)
+        self._on_full = on_full
+        self._on_room = on_room
+        self.in_flight = InFlight(self._bound_changed)
+        self.calls = Calls(self.in_flight, self._check_idle)
+        # The reader must pause.
+        self.is_full = False
         # What has arrived and waits for its turn: messages, or an announcement in their order.
         self._queue: deque[_Entry | Callable[[], None]] = deque()
         # Somebody takes from the queue now; and how many dispatchers are about to.
@@ -74,8 +78,8 @@ class Dispatcher:
         # How many messages may be handled before another turn of the loop, and whether that is asked for.
         self._left = MESSAGES_PER_TURN
         self._scheduled = False
-        # A turn has ended before the queue did.
-        self._late = False
+        # How many turns have ended before the queue did.
+        self._late = 0
         self._closed = False
         # Whoever waits until nothing does.
         self._idle: asyncio.Event | None = None
@@ -90,11 +94,6 @@ class Dispatcher:
     def handler_errors(self) -> int:
         """Handlers that raised or were cancelled."""
         return self.calls.errors
-
-    @property
-    def is_full(self) -> bool:
-        """Whether more messages must wait in the pipe."""
-        return self.flow.full
 
     # --- in
 
@@ -146,7 +145,7 @@ class Dispatcher:
     def stop(self) -> list[asyncio.Task[Any]]:
         """Cancel the handlers in flight; these. What waits is dropped and counted."""
         self._closed = True
-        self.flow.close()
+        self._tell_reader()
         for entry in self._queue:
             if isinstance(entry, tuple):
                 self.unhandled += sum(isinstance(name, str) for name, _ in entry[1])
@@ -185,9 +184,8 @@ class Dispatcher:
 
     def _turn_is_over(self) -> None:
         """What waits must wait for another turn; for the second time, more shall wait in the pipe."""
-        if self._late:
-            self.flow.set_behind(True)
-        self._late = True
+        self._late += 1
+        self._tell_reader()
         self._schedule()
 
     def _summon(self, dispatchers: int = 1) -> None:
@@ -202,7 +200,7 @@ class Dispatcher:
         assert task is not None
         suspended = self._advance(task)
         if suspended is not None:
-            if self._queue and self._left and not self.flow.blocked:
+            if self._queue and self._left and not self.in_flight.is_blocked:
                 self._summon(min(SUCCESSORS, self._waiting_messages() - self._coming))
             await self.calls.finish(task, suspended)
         else:
@@ -219,14 +217,14 @@ class Dispatcher:
         Without a task up to the first async handler, for which a dispatcher is summoned; in a dispatcher's
         up to the first that suspends.
         """
-        queue, handlers, flow, begin = self._queue, self._handlers, self.flow, self.calls.begin
+        queue, handlers, in_flight, begin = self._queue, self._handlers, self.in_flight, self.calls.begin
         left = begun = self._left
         # Whoever keeps a task for longer than his handler runs shall not come to cancel the next.
         holders = sys.getrefcount(task) if task is not None else 0
         entry: _Entry | None = None
         self._running = True
         try:
-            while queue and left and not flow.blocked:
+            while queue and left and not in_flight.is_blocked:
                 head = queue.popleft()
                 if not isinstance(head, tuple):
                     head()
@@ -272,7 +270,7 @@ class Dispatcher:
                         if task.cancelling() or sys.getrefcount(task) != holders:
                             self._summon()
                             return None
-                    if not left or flow.blocked:
+                    if not left or in_flight.is_blocked:
                         break
                 else:
                     entry = None
@@ -285,8 +283,8 @@ class Dispatcher:
             self._left = left
             self.received += begun - left
             if self._late and not queue:
-                self._late = False
-                flow.set_behind(False)
+                self._late = 0
+                self._tell_reader()
             elif queue and not left:
                 self._turn_is_over()
 
@@ -348,10 +346,16 @@ class Dispatcher:
         if not lanes:
             tell()
 
-    def _room_again(self) -> None:
-        """The bound on what is in flight had been reached."""
-        if self._queue:
+    def _bound_changed(self) -> None:
+        self._tell_reader()
+        if self._queue and not self.in_flight.is_blocked:
             self._schedule()
+
+    def _tell_reader(self) -> None:
+        is_full = self.in_flight.is_blocked or self._late > 1 or self._closed
+        if is_full != self.is_full:
+            self.is_full = is_full
+            (self._on_full if is_full else self._on_room)()
 
     @property
     def is_busy(self) -> bool:

@@ -31,7 +31,6 @@ class Handler:
     is_async: bool
     ordered: bool = False
     running: bool = False
-    in_verb: bool = False
     # (context, data, its bytes)
     lane: deque[tuple[Any, Any, int]] = field(default_factory=deque)
     # How many calls have left the lane, and what is to be called when so many have.
@@ -40,7 +39,7 @@ class Handler:
 
     def fresh(self) -> Handler:
         """The same registration, without any call."""
-        return replace(self, running=False, in_verb=False, lane=deque(), lane_left=0, behind=deque())
+        return replace(self, running=False, lane=deque(), lane_left=0, behind=deque())
 
 
 class Registry:

@@ -12,6 +12,7 @@ import contextvars
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -192,12 +193,9 @@ class Answers:
     async def _say_later(self, question: _Question, message: Encoded) -> None:
         peer = self._outgoing.peers.find(question.asker.generation)
         if peer is not None:
-            try:
-                with self._calls.waiting():
-                    await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-            except DeliveryError:
-                # It has gone, and waits for nothing.
-                pass
+            # An asker that has gone waits for nothing.
+            with suppress(DeliveryError):
+                await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
 
 
 def _text(error: BaseException) -> str:

@@ -5,6 +5,7 @@ Law: a verb checks and hands on; what becomes of a question is in questions.py.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -86,5 +87,5 @@ class Asking(Running):
                         continue
                 outgoing.turn_messages += 1
                 if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-                    await self._yield()
+                    await asyncio.sleep(0)
                 return peer.worker.pid

@@ -14,16 +14,14 @@ from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.standalone import LauncherLink
 
 
 class Claiming:
     """The claims of one worker."""
 
-    def __init__(self, launcher: LauncherLink, calls: Calls) -> None:
+    def __init__(self, launcher: LauncherLink) -> None:
         self._launcher = launcher
-        self._calls = calls
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bool | None]] = {}
@@ -41,8 +39,7 @@ class Claiming:
         try:
             # Behind the entry: in a fleet of one the answer comes inside the call.
             self._launcher.send(Claim(number, scope, key))
-            with self._calls.waiting():
-                first = await decision
+            first = await decision
         except BaseException:
             self.release(number, done=False)
             raise

@@ -75,10 +75,10 @@ class Publishing(Running):
         Args:
             topic: 1 to 254 bytes of UTF-8, no control characters.
             overflow: what happens when `max_messages` wait here:
-                `wait`: nothing is lost. What comes waits as messages for a slow handler do: 1,000 of them
-                (or 64 MiB), then this worker reads no more, for no subscription and no handler, and `publish`
-                waits until its deadline. While the subscriber waits in a verb itself, for an answer that is
-                behind all that, it is 10,000 (or 512 MiB): who asks for each message must keep up;
+                `wait`: nothing is lost. Messages beyond `max_messages` count as handlers in flight: at 10,000
+                (or 256 MiB) this worker reads no more, for no subscription and no handler, and `publish`
+                waits until its deadline. An answer that the subscriber waits for may lie behind these
+                messages, so a subscriber that asks for each message must keep up;
                 `drop_oldest`, `drop_newest`: one is lost, counted (`overflow` of `stats().dropped`) and told
                 with the next message (`.missed`);
                 `close`: the iteration ends, behind what waits, with SubscriptionOverflowError.

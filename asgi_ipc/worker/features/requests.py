@@ -26,7 +26,6 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
-from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.delivery import sender_of
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
@@ -69,9 +68,8 @@ class _Open(NamedTuple):
 class Questions:
     """The asking half of an endpoint."""
 
-    def __init__(self, outgoing: Outgoing, calls: Calls) -> None:
+    def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
-        self._calls = calls
         self._numbers = itertools.count(1)
         # By number and generation of who was asked.
         self._open: dict[tuple[int, int], _Open] = {}
@@ -88,10 +86,9 @@ class Questions:
         answer = self._expect(number, name, peer)
         try:
             async with asyncio.timeout(timeout_s):
-                with self._calls.waiting():
-                    if not self._outgoing.post(peer, message):
-                        await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-                    return await answer
+                if not self._outgoing.post(peer, message):
+                    await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
+                return await answer
         except TimeoutError:
             # It may have come in the very moment in which the time was over.
             if answer.done() and not answer.cancelled():
@@ -110,8 +107,7 @@ class Questions:
         waiters = self._put_to_all(number, members.peers, message)
         try:
             if answers:
-                with self._calls.waiting():
-                    await asyncio.wait(answers.values(), timeout=timeout_s)
+                await asyncio.wait(answers.values(), timeout=timeout_s)
         finally:
             # Before it is said that nobody waits: what is not accepted by now shall not be.
             for waiter in waiters:

@@ -17,7 +17,6 @@ from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.wire.message import check_name
-from asgi_ipc.worker.dispatch.calls import Backlog, current_backlog
 
 if TYPE_CHECKING:
     from asgi_ipc.worker.features.topics import Topics
@@ -79,9 +78,10 @@ class Subscription:
         self._topics: Topics | None = None
         self._overflow = overflow
         self._max_messages = max_messages
-        # Each with its bytes. The last of them, as many as there are in the backlog, are over the bound.
+        # Each with its bytes. The last `_beyond` of them exceed the bound and count as in flight.
         self._queue: deque[Entry] = deque()
-        self._backlog = Backlog()
+        self._beyond = 0
+        self._beyond_bytes = 0
         # Of those within the bound.
         self._waiting_bytes = 0
         # Lost behind the last in the queue.
@@ -129,11 +129,7 @@ class Subscription:
         if self._taken >= YIELD_AFTER_MESSAGES:
             # Before anything is taken: a cancelled wait loses nothing.
             self._taken = 0
-            with topics.waiting():
-                await asyncio.sleep(0)
-        if current_backlog.get() is not self._backlog:
-            # Whatever verbs are used from here on, by this task and by those that it starts.
-            current_backlog.set(self._backlog)
+            await asyncio.sleep(0)
         while not self._queue:
             if self._has_overflowed:
                 raise SubscriptionOverflowError(self.topic, self._max_messages, self._missed)
@@ -144,8 +140,7 @@ class Subscription:
             self._taken = 0
             self._waiter = topics.new_future()
             try:
-                with topics.waiting(self._backlog):
-                    await self._waiter
+                await self._waiter
             finally:
                 self._waiter = None
         self._taken += 1
@@ -154,9 +149,8 @@ class Subscription:
     def _take(self) -> Publication:
         taken, size_bytes = self._queue.popleft()
         self._waiting_bytes -= size_bytes
-        backlog = self._backlog
-        while backlog.calls and not self._is_full():
-            size_bytes = self._queue[-backlog.calls][1]
+        while self._beyond and not self._is_full():
+            size_bytes = self._queue[-self._beyond][1]
             self._waiting_bytes += size_bytes
             self._hold(-1, -size_bytes)
         return taken
@@ -166,9 +160,7 @@ class Subscription:
         self._queue.clear()
         self._waiting_bytes = 0
         self.end()
-        self._hold(-self._backlog.calls, -self._backlog.size_bytes)
-        if current_backlog.get() is self._backlog:
-            current_backlog.set(None)
+        self._hold(-self._beyond, -self._beyond_bytes)
 
     # --- the worker's side
 
@@ -177,7 +169,7 @@ class Subscription:
         if self._has_overflowed:
             self._lose()
             return
-        if self._backlog.calls or self._is_full():
+        if self._beyond or self._is_full():
             match self._overflow:
                 case "wait":
                     self._queue.append(entry)
@@ -208,7 +200,7 @@ class Subscription:
             _let_go(self._waiter)
 
     def _is_full(self) -> bool:
-        waiting = len(self._queue) - self._backlog.calls
+        waiting = len(self._queue) - self._beyond
         return waiting >= self._max_messages or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
 
     def _lose(self) -> None:
@@ -229,9 +221,11 @@ class Subscription:
         assert self._topics is not None
         self._topics.overflowed += 1
 
-    def _hold(self, calls: int, size_bytes: int) -> None:
+    def _hold(self, publications: int, size_bytes: int) -> None:
         assert self._topics is not None
-        self._topics.hold(self._backlog, calls, size_bytes)
+        self._beyond += publications
+        self._beyond_bytes += size_bytes
+        self._topics.in_flight.add(publications, size_bytes)
 
 
 def _let_go(future: asyncio.Future[None]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
-from asgi_ipc.worker.dispatch.calls import Calls
+from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -79,16 +79,15 @@ class Topics:
         overflowed: publications that subscriptions here had no room for.
         unwanted: publications that came when nobody here subscribed to them any more.
         stopped: this worker has been told to stop.
-        waiting, hold: of the calls under way here.
+        in_flight: of all handlers here.
     """
 
-    def __init__(self, outgoing: Outgoing, calls: Calls, me: Peer, max_message_bytes: int) -> None:
+    def __init__(self, outgoing: Outgoing, in_flight: InFlight, me: Peer, max_message_bytes: int) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
         self.new_future = outgoing.loop.create_future
-        self.waiting = calls.waiting
-        self.hold = calls.hold
+        self.in_flight = in_flight
         self._outgoing = outgoing
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
@@ -181,8 +180,7 @@ class Topics:
             listener.waits[wait] = revision
         try:
             async with asyncio.timeout(KNOWN_TIMEOUT_S):
-                with self.waiting():
-                    await wait.future
+                await wait.future
         except TimeoutError:
             self._give_up(missing, revision)
         finally:

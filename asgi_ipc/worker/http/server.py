@@ -33,7 +33,6 @@ from asgi_ipc.worker.http.connections import Connections
 from asgi_ipc.worker.http.shutdown import Shutdown
 from asgi_ipc.worker.ipc import ipc
 from asgi_ipc.worker.runtime import signals
-from asgi_ipc.worker.runtime.guard import Guard
 from asgi_ipc.worker.wrapping import Wrapped
 
 # How often uvicorn's main loop turns.
@@ -56,25 +55,22 @@ class WorkerServer(uvicorn.Server):
         config: uvicorn.Config,
         assignment: Assignment,
         listeners: list[socket.socket],
-        guard: Guard,
         *,
         wraps: bool,
     ) -> None:
         super().__init__(config)
         self._assignment = assignment
         self._lifeline = assignment.lifeline
-        self._guard = guard
         self._wraps = wraps
         self._is_loading = True
         self._connections = Connections(config, self.server_state)
         self._listeners = listeners
         descriptors.register(self)
-        guard.is_serving = self._is_serving
         signal.signal(signal.SIGTERM, self._terminate)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Import the app, start it, serve until told to stop, stop it."""
-        self._assignment.attach(self._stop, self._guard.beat)
+        self._assignment.attach(self._stop)
         with self.reporting_failure():
             self.config.load()
             self._is_loading = False
@@ -145,13 +141,14 @@ class WorkerServer(uvicorn.Server):
         if signal.getsignal(signal.SIGTERM) == self._terminate:  # the app has set none of its own
             signals.reset(signal.SIGTERM)
 
+    def is_serving(self) -> bool:
+        """Whether a client has a connection. From any thread."""
+        return bool(self.server_state.connections)
+
     def _wrap(self) -> None:
         """Put an app that enters the lifespan around what is served, whatever kind of app that is."""
         self.config.loaded_app = Wrapped(self.config.loaded_app, ipc.lifespan, self.config.lifespan)
         self.config.lifespan_class = LifespanOn
-
-    def _is_serving(self) -> bool:
-        return bool(self.server_state.connections)
 
     def _stop(self) -> None:
         if not self._lifeline.is_open and not self.should_exit:

@@ -20,7 +20,8 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox, Route
+from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
 from asgi_ipc.worker.transport.peers import Members, Peer, Peers
@@ -123,7 +124,7 @@ class Outgoing:
         with self._lock:
             self.peers.refuse(peer)
             # It may have closed its end to us by the time it has copied something.
-            peer.outbox.is_patient = False
+            peer.outbox.packets.is_patient = False
             # Another thread that has appended a message in this moment looks for it again then.
             peer.dirty = False
             self._room.refuse(peer)
@@ -160,7 +161,7 @@ class Outgoing:
         with self._lock:
             if peer.leaving:
                 return
-            peer.outbox.copied = serial
+            peer.outbox.packets.copied = serial
             self._turn.touch(peer)
         self._turn.schedule_end()
 
@@ -181,7 +182,7 @@ class Outgoing:
     def hurry(self) -> None:
         """This worker is leaving: wait for nobody's acknowledgement any more."""
         for peer in self.peers.all():
-            peer.outbox.is_patient = False
+            peer.outbox.packets.is_patient = False
             peer.writer.flush()
 
     def unused_arena_bytes(self) -> range:

@@ -52,7 +52,7 @@ class Turn:
             return
         if is_first and not self._end_is_due:
             self.schedule_end()
-        if ((is_first and peer.quiet) or backlog_bytes >= EAGER_BYTES) and not peer.outbox.must_wait:
+        if ((is_first and peer.quiet) or backlog_bytes >= EAGER_BYTES) and not peer.outbox.packets.must_wait:
             peer.writer.flush()
 
     def schedule_end(self) -> None:
@@ -71,5 +71,5 @@ class Turn:
         for peer in dirty:
             waiting = peer.outbox.messages
             peer.quiet = waiting <= QUIET_MESSAGES
-            if waiting or peer.outbox.copied is not None:
+            if waiting or peer.outbox.packets.copied is not None:
                 peer.writer.flush()

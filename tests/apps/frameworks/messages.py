@@ -1,4 +1,4 @@
-"""The messages of all examples: who is here, and a job that takes a while."""
+"""The messages of all examples: a question for the pid, and a job that takes a while."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Fuzzing of the pure protocol: bytes in a pipe to messages, whatever else was written between them.
+"""Fuzzing of the pure protocol: bytes in a pipe to messages, with any other bytes between them.
 
 Law: hypothesis draws a script, shrinks what fails and says it again from its seed; atheris may drive the
 same property (`fuzz_one_input`). An execution is a function of its script.

@@ -1,7 +1,7 @@
-"""Strays and damage: what gets into a pipe, and what happens to a packet, without the forger's right CRC.
+"""Strays and damage: foreign bytes in a pipe, and changes to a packet, without a forger's right CRC.
 
-Law: a stray harms nobody, or is none. It is made of genuine packets as they
-were sent, never of what another change has made of them.
+Law: a stray harms no sender, or it is no stray. It is made of genuine packets as they were sent, never of
+changed ones.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def overwrite(script: Script) -> None:
         place = script.below(len(write))
         content = script.raw(1 + script.below(8))
         script.replace(at, write[:place] + content + write[place + len(content) :])
-        # A guided fuzzer learns the right CRC from the comparison, and may name whom it likes.
+        # A guided fuzzer learns the right CRC from the comparison, and may name any sender.
         script.touched.update(PEERS)
         script.forged.update(PEERS)
 

@@ -1,8 +1,7 @@
 """Forgery: packets with the cookie and a right CRC that no sender wrote.
 
-Law: who writes with the cookie is trusted code, so what he writes may arrive
-in the name that he chose; but nothing that he writes raises, takes memory
-beyond the bounds, or costs anyone else a message.
+Law: a writer with the cookie is trusted code, so its messages may arrive in the name that it chose. But
+nothing that it writes raises, takes memory beyond the bounds, or costs another sender a message.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, H
 from tests.faults.fuzzing.script import Change, Script
 from tests.faults.fuzzing.wire import RECEIVER, SENDERS, STRANGER, forge, head, seal
 
-# What a header's fields are changed to, besides what is near.
+# Values for a header's fields, besides the near ones.
 _NUMBERS: Final = (0, 1, 2, 2**31, 2**63, 2**64 - 1)
 _TOTALS: Final = (0, 1, 100, 1999, 2000, 2001, 2**31, 2**32 - 1)
 _KINDS: Final = (BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED, 0, 6, 255)
@@ -165,7 +164,7 @@ def embed(script: Script) -> None:
 
 
 def replay(script: Script) -> None:
-    """What the same sender wrote at another time."""
+    """Return a packet that the same sender wrote at another time."""
     sender = script.pick(SENDERS)
     shipment = script.pick(script.run.shipments[sender])
     at = script.place()

@@ -1,7 +1,6 @@
-"""The judge: feeds a script to the real parser and reassembler, and says what they did wrong.
+"""The judge: it feeds a script to the real parser and reassembler, and names their mistakes.
 
-Law: everything that was promised is checked after every read, none of it
-against the code's own counters alone.
+Law: every promise is checked after every read, and none against the code's own counters alone.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MAX_PARTIAL_BYTES: Final = len(PEERS) * MAX_MESSAGE_BYTES
 
 
 class Outcome(NamedTuple):
-    """What one execution came to."""
+    """The outcome of one execution."""
 
     # Packets that the reassembler was given, packets that made it deliver messages.
     reached: int
@@ -44,7 +43,7 @@ def execute(script: Script) -> Outcome:
 
 
 class _Receiver:
-    """What an endpoint does with the bytes of its pipe, with its accounts open."""
+    """The reading side of an endpoint, with its accounts open."""
 
     __slots__ = ("chances", "deliveries", "parser", "reached", "reassembler", "scan", "script", "stream")
 
@@ -115,7 +114,7 @@ class _Receiver:
         return unharmed
 
     def _check_senders(self) -> int:
-        """What needs no reference: who was not harmed is owed everything, in order and once."""
+        """Check without the reference: an unharmed sender is owed every message, in order and once."""
         script = self.script
         last = dict.fromkeys(PEERS, -1)
         by_sender: dict[int, list[bytes]] = {sender: [] for sender in PEERS}

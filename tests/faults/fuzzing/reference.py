@@ -1,9 +1,8 @@
-"""The reference: which packets a stream holds and which messages they make, said another way.
+"""The reference: the packets of a stream and their messages, computed in another way.
 
-Law: written from the rules, not from the code. The parser and the
-reassembler go forward and remember; this looks at all of it at once. Only
-MessagePack itself is decoded by the same library, without types, and only
-where no genuine sender wrote the payload.
+Law: written from the rules, not from the code. The parser and the reassembler go forward and remember; this
+file looks at the whole stream at once. It uses the same library only to decode MessagePack, without types,
+and only for payloads of forgers.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _ext: Final = msgspec.msgpack.Ext
 _decode: Final = msgspec.msgpack.Decoder().decode
 _HEADER: Final = struct.Struct("<8sHBxIIQI")
 _TOTAL_BYTES: Final = 4
-# What COPIED and PLACED carry, once or several times.
+# The units that COPIED and PLACED carry, once or several times.
 _SERIAL_BYTES: Final = 8
 _PLACE_BYTES: Final = 16
 _ONE_MESSAGE: Final = b"\xdc\x00\x01"
@@ -41,10 +40,10 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Scan:
-    """What the parser must return."""
+    """The expected result of the parser."""
 
     packets: list[Found]
-    # Where each begins in the stream.
+    # The place of each packet in the stream.
     places: list[int]
     # How many of them are due at each read that emptied the pipe.
     due: list[int]
@@ -88,11 +87,10 @@ def scan(run: Run, stream: bytes, reads: list[tuple[int, bool]]) -> Scan:
 
 
 def completed_by_chance(found: Scan, writes: list[bytes], owners: list[int]) -> set[int]:
-    """Whose packets may be lost because a cut one was completed by the next write's first bytes.
+    """Return the senders that may lose packets because the next write's first bytes completed a cut one.
 
-    When the bytes that were cut off equal those that the next write begins
-    with, the stream holds the one packet whole, and what is left of the other
-    begins without them: nobody can tell from the bytes that they were shared.
+    When the missing bytes equal the first bytes of the next write, the stream holds the cut packet whole, and
+    the next write seems to begin later. The bytes do not show that both shared them.
     """
     harmed: set[int] = set()
     for packet, place in zip(found.packets, found.places, strict=True):
@@ -109,7 +107,7 @@ def completed_by_chance(found: Scan, writes: list[bytes], owners: list[int]) -> 
 
 
 class Delivery(NamedTuple):
-    """What one packet made the receiver deliver."""
+    """The delivery that one packet caused."""
 
     sender: int
     number: int
@@ -118,7 +116,7 @@ class Delivery(NamedTuple):
 
 @dataclass(slots=True)
 class Expectation:
-    """What the reassembler must deliver, drop and hold."""
+    """The expected deliveries, drops and partial bytes of the reassembler."""
 
     deliveries: list[Delivery]
     partial_bytes: int = 0
@@ -126,7 +124,7 @@ class Expectation:
 
 
 def expect(run: Run, packets: list[Found]) -> Expectation:
-    """What comes of the packets that reach the reassembler, in their order."""
+    """Return the expectation for the packets that reach the reassembler, in their order."""
     senders: dict[int, list[tuple[int, Found]]] = {}
     for index, packet in enumerate(packets):
         senders.setdefault(packet.sender, []).append((index, packet))
@@ -181,7 +179,7 @@ def _expect_of_one(
                 excused = packet.number + 1
             continue
         if packet.kind == PLACED:
-            # Nobody's arena is mapped here.
+            # No arena is mapped here.
             places, rest = divmod(len(packet.payload), _PLACE_BYTES)
             if places or rest:
                 drops["corrupt"] += 1 if rest else places
@@ -220,10 +218,9 @@ def _expect_of_one(
 def _pieces(
     own: list[tuple[int, Found]], at: int, total: int, drops: dict[str, int]
 ) -> tuple[list[bytes], int]:
-    """The payloads of a first fragment, which stands before `at`, and of what continues it; and the place
-    behind that.
+    """Return the payloads of the first fragment, before `at`, and its continuations; and the place behind.
 
-    Word of what has been copied may stand between them.
+    Acknowledgements may stand between them.
     """
     number = own[at - 1][1].number
     pieces = [own[at - 1][1].payload[_TOTAL_BYTES:]]
@@ -266,7 +263,7 @@ def _meaning(run: Run, payload: bytes) -> bytes | None:
 
 
 def _has_extension(data: Any) -> bool:
-    """Whether there is an extension type other than the timestamp in it, which nobody can send."""
+    """Return whether the data has an extension type other than the timestamp, which no sender can send."""
     rest = [data]
     while rest:
         each = rest.pop()

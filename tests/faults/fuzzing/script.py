@@ -1,4 +1,4 @@
-"""Scripts: what is written into one pipe, how it is read, and whom the changes in it harm.
+"""Scripts: the writes into one pipe, its reads, and the senders that the changes harm.
 
 Law: `touched` may lose messages, `forged` may seem to have sent what a forger
 wrote in their name. All others are owed every message.
@@ -22,22 +22,22 @@ _bytes = cache(lambda size: st.binary(min_size=size, max_size=size))
 
 
 class Script:
-    """The writes in their order, the reads as (where it ends, drained), and who was harmed."""
+    """The writes in their order, the reads as (end, drained), and the harmed senders."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self._draw = draw
         self.run = self.pick(RUNS)
         self.writes: list[bytes] = []
-        # Whose packet a write is, or was made of; 0: nobody's.
+        # The sender of each write, or of the packet that it was made of; 0: none.
         self.owners: list[int] = []
         # Genuine packets with their senders; changes never reach them.
         self.sources: list[tuple[bytes, int]] = []
-        # What each sender is owed: the deliveries of its packets.
+        # The deliveries owed to each sender.
         self.sent: dict[int, tuple[bytes, ...]] = {}
         self.touched: set[int] = set()
         self.forged: set[int] = set()
         self.reads: list[tuple[int, bool]] = []
-        # Whether a read may say that it emptied the pipe in the middle of a write.
+        # True if a read may say that it emptied the pipe in the middle of a write.
         self.drains_lie = False
         self.changes: list[str] = []
 
@@ -71,15 +71,15 @@ class Script:
         return self._draw(_bytes(size))
 
     def place(self) -> int:
-        """Where to insert a write."""
+        """Return a place to insert a write."""
         return self.below(len(self.writes) + 1)
 
     def source(self) -> tuple[bytes, int]:
-        """A genuine packet, and whose."""
+        """Return a genuine packet and its sender."""
         return self.pick(self.sources)
 
     def target(self) -> int:
-        """Which write to change; -1: what was chosen has no header."""
+        """Return the write to change; -1 if the chosen one has no header."""
         if not self.writes:
             return -1
         at = self.below(len(self.writes))
@@ -99,7 +99,7 @@ class Script:
         self.owners.insert(at, owner)
 
     def replace(self, at: int, write: bytes) -> None:
-        """Change a write; whoever owns it may lose it."""
+        """Change a write; its owner may lose it."""
         self.writes[at] = write
         self.touched.add(self.owners[at])
 

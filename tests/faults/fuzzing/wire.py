@@ -1,9 +1,8 @@
-"""The wire: what genuine senders write, what strays between, and what a forger may know to write.
+"""The wire: the writes of genuine senders, strays, and forgers.
 
-Law: everything here is made once per process, from constants, so an
-execution only chooses and joins. Genuine packets come from the real Outbox;
-forged ones are packed here, by hand, so that no fault in `encode_packet` can
-excuse itself.
+Law: this file makes all data once per process, from constants, so an execution only chooses and joins.
+Genuine packets come from the real Outbox; forged ones are packed here, by hand, so that no fault in
+`encode_packet` can excuse itself.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from asgi_ipc.wire.batch import Message, batch_capacity_bytes
-from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
+from asgi_ipc.wire.packetizer import Route
 from tests.encoding import encode_message, large
 
 RECEIVER: Final = 7
 SENDERS: Final = (11, 12, 2**32 - 1)
-# Whom the receiver knows: it is its own peer, too.
+# The members that the receiver knows, including itself.
 PEERS: Final = frozenset({RECEIVER, *SENDERS})
 STRANGER: Final = 77
 
@@ -59,7 +59,7 @@ def seal(front: bytes, payload: bytes) -> bytes:
 
 
 def forge(cookie: bytes, sender: int, receiver: int, number: int, kind: int, payload: bytes) -> bytes:
-    """A packet that whoever knows the cookie may write."""
+    """Return a packet that any writer with the cookie could write."""
     return seal(head(cookie, HEADER_BYTES + len(payload), kind, sender, receiver, number), payload)
 
 
@@ -84,7 +84,7 @@ class Run:
     forgeries: tuple[tuple[int, bytes], ...]
     # Messages of a forger that are larger than a packet, encoded.
     large_forgeries: tuple[bytes, ...]
-    # What a payload says, for those that genuine senders wrote: not by decoding it.
+    # The meanings of genuine payloads, known without decoding them.
     meanings: dict[bytes, bytes]
 
 
@@ -109,7 +109,7 @@ def _data(rng: random.Random, cookie: bytes, serial: int) -> Any:
         case 6:
             return datetime.datetime(2024, 2, 29, 12, 0, 0, serial, datetime.UTC)
         case 7:
-            # Looks like the beginning of a packet to whoever has lost his place.
+            # Looks like the beginning of a packet to a reader that is out of step.
             return b"%d" % serial + cookie + struct.pack("<HB", 64, BATCH)
         case 8:
             return b"%d" % serial + cookie * 3

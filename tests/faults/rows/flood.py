@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.worker.dispatch.backpressure import MAX_IN_VERBS
+from asgi_ipc.worker.dispatch.backpressure import MAX_IN_FLIGHT
 from tests.faults.oracle import Note
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
 from tests.faults.trial import Figure, Row, Trial, describe, everywhere
@@ -110,8 +110,8 @@ def _check_progress(
     backlog = max(sum(each["outbox_bytes"].values()) for each in measured)
     trial.say("most that waited in one worker's outboxes at the end", f"{backlog / 2**20:.1f} MiB")
     trial.say(
-        "handlers that waited inside a verb at the end, each worker",
-        f"{[each['in_verbs'] for each in measured]} (nothing is read from {MAX_IN_VERBS:,} on)",
+        "handlers in flight at the end, each worker",
+        f"{[each['in_flight'] for each in measured]} (nothing is read from {MAX_IN_FLIGHT:,} on)",
     )
     refused: dict[str, int] = {}
     for each in measured:

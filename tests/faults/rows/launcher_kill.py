@@ -117,7 +117,7 @@ def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
 
 
 def _binds(port: int) -> bool:
-    """Whether a server can listen there at once, as the next one would."""
+    """Return whether a server can listen there at once, as the next one would."""
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

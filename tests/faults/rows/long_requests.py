@@ -134,7 +134,7 @@ async def _restart(server: Server, old: list[int], tally: Tally) -> None:
 
 
 def _went_on(stream: Held, since: float) -> bool:
-    """Whether its worker has spoken and heard messages of others after that."""
+    """Return whether its worker has spoken and heard messages of others after that."""
     return bool(stream.ended_at and stream.ended_at > since) and stream.heard_since(since) > 0
 
 

@@ -1,8 +1,8 @@
-"""A deterministic simulation: the shipped launcher and workers on a kernel, a clock and chance of its own.
+"""A deterministic simulation: the shipped launcher and workers on a simulated kernel, clock and chance.
 
-Law: nothing of the product is rewritten for it. Each process has an event
-loop of its own that is turned by a seeded scheduler; pipes, sockets, signals
-and deaths are the simulated kernel's; what must hold is judged from outside.
+Law: nothing of the product is rewritten for it. Each process has an event loop of its own, and a seeded
+scheduler runs its turns. The simulated kernel makes pipes, sockets, signals and deaths. The checks judge from
+outside.
 """
 
 from tests.faults.simulation.report import Report, simulate

@@ -1,4 +1,4 @@
-"""The command: run many seeds and print the report, or one again and print what has happened.
+"""The command: run many seeds and print the report, or replay one and print its events.
 
 Law: as `simulate`; the exit status says whether all promises have held.
 """

@@ -1,4 +1,4 @@
-"""The app: what the workers say to each other, and how they listen.
+"""The app: the messages of the workers, and their handlers.
 
 Law: it knows only the public API. Every call of a verb and of a handler is
 entered into the ledger; the number in the data makes each message unique.
@@ -54,7 +54,7 @@ class App:
         """Begin to talk."""
         for _ in range(self._traffic.talkers):
             self._talkers.append(asyncio.create_task(self._talk()))
-        # A task that nobody ends: it goes on while the lifespan ends, and is refused then.
+        # No code ends this task: it goes on while the lifespan ends, and the verbs refuse it then.
         self._rambler = asyncio.create_task(self._talk(until_refused=True))
 
     async def finish(self) -> None:

@@ -1,8 +1,7 @@
-"""Checks: what must hold while the fleet lives, when it has settled, and when all is over.
+"""Checks: promises while the fleet lives, after it has settled, and at the end.
 
-Law: as the oracle: from outside, of what the workers and the launcher can be
-seen to do. What messages are owed is the oracle's; here are the members, the
-descriptors, who is told of whom, and the launcher's answers.
+Law: like the oracle, the checks see workers and launcher from outside. The oracle judges messages; this file
+judges members, descriptors, joins and departures, and the launcher's answers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Checks:
-    """Looks at one world; what is wrong is told to `World.fail`."""
+    """Look at one world, and report violations to `World.fail`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -43,9 +42,9 @@ class Checks:
             world.fail(f"w{program.generation} handles a message of w{sender} after its on_leave")
 
     def due_to_hear(self, sender: Program) -> list[Program]:
-        """Who has entered, fully, and must get what `sender` broadcasts now: if that is a member.
+        """Return the workers that must get a broadcast of `sender` now: all that have fully entered.
 
-        Whom the launcher does not answer goes on alone, with a warning.
+        A worker that gets no answer from the launcher goes on alone, with a warning.
         """
         if not sender.is_welcome:
             return []
@@ -126,18 +125,18 @@ class Checks:
         self._leading.discard(program.generation)
 
     def _leaders(self) -> list[int]:
-        """Who runs the leader's task."""
+        """Return the workers that run the leader's task."""
         return [g for g in sorted(self._leading) if self._world.programs[g].process.is_alive]
 
     def _one_leads(self, alive: Iterable[Program]) -> bool:
-        """Whether everybody knows the same leader, and it does what it should."""
+        """Return whether all workers know the same leader, and it runs its task."""
         known = {each.app.ipc.leader for each in alive if each.app is not None}
         return known == {self._world.programs[g].process.pid for g in self._leaders()} and len(known) == 1
 
     # --- settled
 
     def is_settled(self) -> bool:
-        """Whether there are as many workers as there should be, all ready, and none besides."""
+        """Return whether exactly the right number of workers is there, all ready."""
         alive = [each for each in self._world.programs.values() if each.process.is_alive]
         return (
             len(alive) == self._world.fate.size
@@ -148,7 +147,7 @@ class Checks:
         )
 
     def _unsaid(self, program: Program) -> set[int]:
-        """Of whose joining or departure it should have been told, and was not yet."""
+        """Return the workers whose joining or departure this one should have seen, and has not yet."""
         here = program.generation
         gone = {g for g in program.heard_of if not self._world.programs[g].process.is_alive}
         return {g for g in gone if (g, here) not in self._departures} | {
@@ -156,7 +155,7 @@ class Checks:
         }
 
     def arenas_are_empty(self) -> bool:
-        """Whether no living worker has a block that somebody holds or has yet to be told of."""
+        """Return whether no living worker has a block that is held or not yet announced."""
         for program in self._world.programs.values():
             endpoint = program.app.ipc._endpoint if program.app and program.process.is_alive else None
             arena = endpoint.outgoing._budget.arena if endpoint is not None else None
@@ -165,7 +164,7 @@ class Checks:
         return True
 
     def settled(self) -> None:
-        """What must hold then, beyond that."""
+        """Check the further promises of a settled fleet."""
         world = self._world
         alive = {g: each for g, each in world.programs.items() if each.process.is_alive}
         per_worker = 3 if world.plan.bounds.arena_bytes else 2
@@ -195,8 +194,8 @@ class Checks:
         if not world.fate.parent_was_killed:
             world.fail(text)
             return
-        # Without the launcher, a write end that has not come will not come. What it lost before, to those
-        # who died, is no part of this.
+        # Without the launcher, a missing write end will not come. Earlier losses, to workers that died, are
+        # no part of this.
         late = [g for g, lost in program.unsent.items() if lost and g in program.arrived]
         if late or not unsent:
             world.fail(f"{text}, to {late}")
@@ -212,7 +211,7 @@ class Checks:
         """All have ended."""
         world = self._world
         if not world.fate.parent_was_killed:
-            # A second SIGTERM may come when there is nobody left to end.
+            # A second SIGTERM may come when no worker is left.
             allowed = (0,) if world.fate.terminations < 2 else (0, 128 + signal.SIGTERM)
             if world.status not in allowed:
                 world.fail(f"the launcher's exit status is {world.status}")
@@ -228,7 +227,7 @@ def _is_there(program: Program) -> bool:
 
 
 def _knows_all(program: Program, alive: list[Program]) -> bool:
-    """Whether its members are those, and it can write to each."""
+    """Return whether these are its members, and it can write to each."""
     assert program.app is not None
     members = {worker.generation for worker in program.app.ipc.workers}
     return members == {each.generation for each in alive} and len(program.process.fds) > len(alive)

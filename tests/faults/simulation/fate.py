@@ -1,8 +1,7 @@
-"""Fate: who dies in which call, and what else befalls the fleet.
+"""Fate: the process that dies, the call in which it dies, and the other events of a plan.
 
-Law: it strikes where the plan wants it: most seeds name a step of the
-protocol, and whoever reaches that step may die in any call, before it or
-behind it.
+Law: it strikes where the plan says: most seeds name a step of the protocol, and a process that reaches that
+step may die in any call, before the step or after it.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ class Fate:
 
     @property
     def has_terminated(self) -> bool:
-        """Whether the launcher was told to end."""
+        """Return whether the launcher got the signal to end."""
         return self.terminations > 0
 
     @property
     def parent_was_killed(self) -> bool:
-        """Whether the launcher was ended."""
+        """Return whether the launcher was ended."""
         return self._world.parent.status < 0
 
     # --- in calls and between turns
 
     def strikes(self, process: Process) -> bool:
-        """Whether this process dies here."""
+        """Return whether this process dies here."""
         if not process.number:
             return self._parent_dies and self._world.chance.random() < 0.2
         plan = self._plan
@@ -69,7 +68,7 @@ class Fate:
     # --- acts
 
     def perform(self, act: Act) -> None:
-        """Do it, to whom it can be done."""
+        """Carry out an act on a process that allows it."""
         world = self._world
         parent = world.parent
         world.kernel.note("operator", "%s", act.deed)

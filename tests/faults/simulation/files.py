@@ -1,8 +1,8 @@
-"""Files: what a descriptor can name. Pipes counted in pages, socket pairs that carry descriptors.
+"""Files, which descriptors name: pipes counted in pages, socket pairs that carry descriptors.
 
-Law: what Linux does (pipe(7), unix(7)) and nothing of the product. A file
-knows of its holders only how many descriptors name it, those in flight inside
-a socket among them: a write end on its way keeps the reader from seeing EOF.
+Law: the behaviour of Linux (pipe(7), unix(7)) and nothing of the product. A file knows of its holders only
+the number of descriptors that name it, including those in flight inside a socket: a write end on its way
+keeps the reader from seeing EOF.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class File:
         """No descriptor names it any more."""
 
     def is_readable(self) -> bool:
-        """Whether a read would not block."""
+        """Return whether a read would not block."""
         return False
 
     def is_writable(self) -> bool:
-        """Whether poll(2) says that it can be written."""
+        """Return whether poll(2) says that it can be written."""
         return False
 
 
@@ -54,7 +54,7 @@ class _Page:
 
 
 class Pipe:
-    """A pipe of `capacity` pages; who wrote what lies in it is known, for those who watch."""
+    """A pipe of `capacity` pages; for watchers it knows the writer of each unread byte."""
 
     def __init__(self, page_bytes: int, capacity: int) -> None:
         self.page_bytes = page_bytes
@@ -63,7 +63,7 @@ class Pipe:
         self.write_end = WriteEnd(self)
         self._pages: deque[_Page] = deque()
         self._content = bytearray()
-        # Who wrote, and how much of it has not been read.
+        # (writer, unread bytes) of each write.
         self._pieces: deque[tuple[int, int]] = deque()
 
     @property
@@ -73,11 +73,11 @@ class Pipe:
 
     @property
     def has_free_page(self) -> bool:
-        """What poll(2) asks for: a write may fit the last page all the same."""
+        """Return whether poll(2) reports it as writable; a write may fit the last page all the same."""
         return len(self._pages) < self.capacity
 
     def writers(self) -> set[int]:
-        """Whose bytes lie in it unread."""
+        """Return the writers of the unread bytes."""
         return {writer for writer, _ in self._pieces}
 
     def write(self, data: bytes, writer: int) -> None:
@@ -97,7 +97,7 @@ class Pipe:
         self._pieces.append((writer, len(data)))
 
     def read(self, size_bytes: int) -> tuple[bytes, set[int]]:
-        """What read(2) gives, b"" at end of file, and who wrote it."""
+        """Return the result of read(2), b"" at end of file, and the writers of these bytes."""
         if not self._content:
             if self.write_end.holders:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -162,7 +162,7 @@ class Flight:
 
 @dataclass(slots=True)
 class _Segment:
-    """What one send has queued; its files arrive with its first byte."""
+    """The queued bytes and files of one send; the files arrive with the first byte."""
 
     data: bytes
     files: Sequence[File]
@@ -200,7 +200,7 @@ class SocketEnd(File):
         return self.capacity_bytes - self.peer.inbox_bytes
 
     def unread(self) -> bytes:
-        """What a recv would give, if it were large enough; nothing is taken."""
+        """Return the result of a recv that is large enough, and take nothing."""
         return b"".join(segment.data for segment in self._inbox)
 
     def send(self, data: bytes, files: Sequence[File]) -> None:
@@ -218,7 +218,7 @@ class SocketEnd(File):
         self.peer.inbox_bytes += len(data)
 
     def recv(self, size_bytes: int) -> tuple[bytes, list[File]]:
-        """What recvmsg(2) gives: it does not read on past a segment whose files it has taken.
+        """Return the result of recvmsg(2): it does not read past a segment whose files it has taken.
 
         The files are still held; the caller names or releases them.
         """
@@ -245,7 +245,7 @@ class SocketEnd(File):
         return taken, files
 
     def close(self) -> None:
-        # unix_release_sock(): what was not read is thrown away, and the peer is told so.
+        # unix_release_sock(): unread data is dropped, and the peer gets ECONNRESET.
         self.peer._was_reset = bool(self._inbox)
         while self._inbox:
             for file in self._inbox.popleft().files:

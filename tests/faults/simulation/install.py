@@ -1,8 +1,7 @@
 """Installing: the simulated kernel and small bounds in the product's modules, for as long as one seed runs.
 
-Law: only globals that stand for the system, and constants, are replaced; no
-code of the product is. What replaces the code of a method calls it, and looks
-(see probes.py).
+Law: only globals that stand for the system, and constants, are replaced; no code of the product is. A wrapper
+of a method calls the method, and looks (see probes.py).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.wire import arena, batch, outbox
+from asgi_ipc.wire import arena, batch, outbox, packetizer
 from asgi_ipc.worker import descriptors, ipc, lifeline
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
@@ -42,12 +41,12 @@ def installed(
     started: Callable[[Simulated, list[int]], None],
     log: Callable[[logging.LogRecord], None],
 ) -> Iterator[ExitStack]:
-    """The product on `kernel`, with the bounds of `plan`. What is put on the stack ends with it."""
+    """The product on `kernel`, with the bounds of `plan`. The stack ends everything that is put on it."""
     bounds = plan.bounds
     system = Os(kernel)
     sockets = SocketModule(kernel)
     with ExitStack() as stack:
-        # What a dead process was in the midst of generating ends nowhere.
+        # A generator of a dead process never goes on.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
         for module in (descriptors, pipes, lifeline, ipc, launcher, process):
@@ -60,7 +59,7 @@ def installed(
         swap(stack, launcher, Tracker=NoTracker)
         swap(stack, process, make_arena=arena_maker(kernel, bounds.arena_bytes))
         swap(stack, arenas, map_arena=arena_mapper(kernel))
-        swap(stack, outbox, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
+        swap(stack, packetizer, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))

@@ -1,8 +1,7 @@
 """The kernel: processes, their descriptors, their signals, and one clock for all.
 
-Law: virtual time and seeded chance, nothing else decides. Every call goes
-through `enter` and `done`, and in either a process may be killed: `Killed`
-then unwinds what it was doing, and whatever it still calls has no effect.
+Law: only virtual time and seeded chance decide. Every call goes through `enter` and `done`, and either may
+kill a process: `Killed` then unwinds its stack, and its further calls have no effect.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Killed(KeyboardInterrupt):  # no error of anybody's
 
 
 class Process:
-    """One process: its descriptors, and whether it lives. `number` names it for good; a pid comes again."""
+    """One process: its descriptors, and whether it lives. `number` is never reused; a pid may be."""
 
     def __init__(self, pid: int, number: int) -> None:
         self.pid = pid
@@ -39,7 +38,8 @@ class Process:
         self.is_stopped = False
         self.is_reaped = False
         self.status = 0
-        # What its event loop waits for; closing one of these is a bug (see worker/transport/pipes.py).
+        # The descriptors that its event loop watches; closing one of these is a bug (see
+        # worker/transport/pipes.py).
         self.watched: Callable[[int], bool] = lambda fd: False
 
     @property
@@ -55,7 +55,7 @@ class Process:
         return fd
 
     def file(self, fd: int) -> File:
-        """What `fd` names. Raises EBADF."""
+        """Return the file that `fd` names. Raises EBADF."""
         if not self.is_alive:
             raise Killed
         try:
@@ -66,7 +66,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the kernel of one run allows, and how often it is unkind."""
+    """The limits of the kernel of one run, and the chances of its unkind answers."""
 
     page_bytes: int
     pipe_pages: int
@@ -78,13 +78,13 @@ class Limits:
 
 @dataclass(slots=True)
 class Watch:
-    """Who watches what goes through the kernel; each is called after the fact."""
+    """Watchers of the kernel's calls; each is called after the fact."""
 
     wrote: Callable[[Process, WriteEnd, bytes], None]
     read: Callable[[Process, ReadEnd, bytes, set[int]], None]
     ended: Callable[[Process], None]
     signalled: Callable[[Process, int], None]
-    # Whether a process dies in this very call.
+    # Says whether a process dies in this very call.
     strikes: Callable[[Process], bool]
     failed: Callable[[str], None]
 
@@ -134,7 +134,7 @@ class Kernel:
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
     def end(self, process: Process, status: int) -> None:
-        """It is no more; what it had is closed. Its parent has yet to hear of it."""
+        """End a process and close its files. Its parent learns of the end later."""
         if not process.is_alive:
             return
         process.is_alive = False

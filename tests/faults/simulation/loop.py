@@ -1,9 +1,8 @@
 """The loop: asyncio's own, of one process, on the kernel's clock and descriptors, one turn at a time.
 
-Law: a turn is what `BaseEventLoop._run_once` does: see what is ready, then the
-timers that are due, then run what was ready before anything was run. Only
-where it asks the system it asks the kernel; ready descriptors come in any
-order, as from epoll.
+Law: a turn does the same as `BaseEventLoop._run_once`: it takes the ready descriptors, then the due timers,
+then runs the handles that were ready before the turn. It asks the simulated kernel instead of the system;
+ready descriptors come in any order, as from epoll.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class _HasFileno(Protocol):
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """The event loop of one process. `on_error` hears what nobody caught."""
+    """The event loop of one process. `on_error` gets the uncaught exceptions."""
 
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
@@ -107,7 +106,7 @@ class SimLoop(asyncio.BaseEventLoop):
     # --- what the scheduler asks for
 
     def is_due(self) -> bool:
-        """Whether a turn would do something."""
+        """Return whether a turn would do something."""
         if self._ready:
             return True
         if self._scheduled and self._scheduled[0].when() <= self._kernel.now:
@@ -129,7 +128,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._scheduled[0].when() if self._scheduled else None
 
     def is_reading(self, file: File) -> bool:
-        """Whether this loop waits for something to read there."""
+        """Return whether this loop waits for something to read there."""
         return any(self._process.fds.get(fd) is file for fd in self._readers)
 
     def signal(self, number: int) -> bool:

@@ -1,7 +1,7 @@
-"""Memory: arenas of simulated processes, which the one that made them may write and the others read.
+"""Memory: arenas of simulated processes. The maker of an arena may write it, the others may read it.
 
-Law: it lives for as long as a descriptor or a mapping of it does, whoever has
-died; a mapping is its process's own.
+Law: memory lives as long as a descriptor or a mapping of it, whichever process has died; a mapping belongs to
+its process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Memory(File):
 
 
 class Mapped:
-    """What stands for `asgi_ipc.worker.transport.mapping.Mapping`."""
+    """The stand-in for `asgi_ipc.worker.transport.mapping.Mapping`."""
 
     def __init__(self, content: memoryview) -> None:
         self.memory = content
@@ -36,7 +36,7 @@ class Mapped:
 
 
 def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]]:
-    """What stands for `make_arena` in the launcher. 0: there is none to be had."""
+    """Return the stand-in for the launcher's `make_arena`. 0: arenas are not available."""
 
     def make_arena() -> tuple[int, int]:
         if not size_bytes:
@@ -49,7 +49,7 @@ def arena_maker(kernel: Kernel, size_bytes: int) -> Callable[[], tuple[int, int]
 
 
 def arena_mapper(kernel: Kernel) -> Callable[..., Mapped]:
-    """What stands for `map_arena` in a worker."""
+    """Return the stand-in for a worker's `map_arena`."""
 
     def map_arena(arena: Descriptor, *, writable: bool, whose: int) -> Mapped:
         if arena.fd < 0:

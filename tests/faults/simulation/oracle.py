@@ -1,9 +1,8 @@
-"""The oracle: what was offered, accepted, written and delivered, and what of it may be missing.
+"""The oracle: the messages offered, accepted, written and delivered, and those that may be missing.
 
-Law: it stands outside the workers. It believes what a verb returned to the
-app, what a handler was given, and the packets that lie in the kernel's pipes;
-never what a worker knows of itself, but for the counters that are compared
-with its own.
+Law: it stands outside the workers. It believes the results of verbs, the data of handlers, and the packets in
+the kernel's pipes. It never believes a worker's own state; it only compares the worker's counters with its
+own.
 
 For each sender and receiver that has ended:
 - delivered is a beginning of what was accepted, in the order of the calls;
@@ -20,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from tests.faults.simulation.wire import Wire
 
-# Whose calls may start later than the messages behind them: those of an ordered handler.
+# The calls of this ordered handler may start later than those of the messages behind them.
 LANE: Final = "lane"
 
 Fate: TypeAlias = Literal["killed", "left", "drain_timeout", "never joined"]
@@ -72,7 +71,7 @@ class Ledger:
         return offer
 
     def settle(self, offer: Offer, takers: Iterable[int]) -> None:
-        """The verb has returned: these have it, and nobody else."""
+        """Note that the verb has returned: these workers accepted the message, and no others."""
         del self._open[offer.sender, offer.number]
         takers = set(takers)
         for taker in sorted(takers):

@@ -1,4 +1,4 @@
-"""Plans: what a seed sets, does and breaks.
+"""Plans: the settings, acts and faults of a seed.
 
 Law: a plan is data, and the seed alone decides it. Bounds are small, so that
 every limit of the product is reached by some tens of messages.
@@ -24,7 +24,7 @@ STEPS: Final[tuple[Step, ...]] = (
     "acknowledgement",
 )
 
-# What an operator, or the machine, does to the fleet; "stop" is SIGSTOP.
+# Acts of an operator, or of the machine, on the fleet; "stop" is SIGSTOP.
 Deed: TypeAlias = Literal[
     "restart",
     "more",
@@ -71,7 +71,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What the app of each worker says.
+    """The messages of the app in each worker.
 
     Attributes:
         talkers: tasks that send while the worker serves.
@@ -115,12 +115,12 @@ class Plan:
 
     @property
     def has_stops(self) -> bool:
-        """Whether a process stands still for so long that others may lose patience."""
+        """Return whether a process stands still longer than the others may wait."""
         return any(act.deed in ("stop", "stop launcher", "jump") for act in self.acts)
 
 
 def plan(seed: int) -> Plan:
-    """What `seed` stands for."""
+    """Return the plan of a seed."""
     chance = random.Random(seed)
     page_bytes = chance.choice([256, 512, 512, 4096])
     packet_bytes = chance.choice([128, 200, page_bytes])

@@ -1,8 +1,7 @@
-"""Probes: what is seen of the protocol while the product runs.
+"""Probes: observers of the protocol while the product runs.
 
-Law: a probe calls what it stands around, with the same arguments, and only
-looks. What it sees goes to the program of the worker that runs, and nasty
-events are counted by name.
+Law: a probe calls the function that it wraps, with the same arguments, and only looks. Its observations go to
+the program of the running worker, and nasty events are counted by name.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ class Probes:
         return hear
 
     def _look_for_death(self, program: Program, generation: int) -> None:
-        """Somebody has died whose last bytes nobody reads at present."""
+        """Note a death whose last bytes no reader reads at present."""
         end = program.process.fds.get(program.pipe_fd)
         if (
             isinstance(end, ReadEnd)

@@ -1,8 +1,8 @@
-"""The program: what runs in a worker process. worker/main.py without uvicorn, and an app that talks.
+"""The program of a worker process: worker/main.py without uvicorn, and an app that talks.
 
-Law: `boot` and `main` do what worker/main.py does, in its order, with the
-shipped Lifeline, Assignment and IPC; there is no other way into the package.
-What the probes see of this worker is kept here, and decides nothing.
+Law: `boot` and `main` do the same as worker/main.py, in its order, with the shipped Lifeline, Assignment and
+IPC; there is no other way into the package. This file keeps the observations of the probes, and decides
+nothing by them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Program:
         self.has_drained = False
         self.is_clean = True
         self.was_heard_out = False
-        # Whom it was told of, whose write ends it has not got yet, and who may not know it.
+        # The members that it knows, those whose write ends are missing, and those that may not know this
+        # worker.
         self.heard_of: dict[int, Worker] = {}
         self.owed: set[int] = set()
         self.arrived: set[int] = set()
@@ -65,7 +66,7 @@ class Program:
         self.gone: dict[int, str] = {}
         self.tooks_sent = 0
         self.tooks_heard = 0
-        # What was accepted and never left its outbox, by receiver: in all, and at the end of its leave.
+        # Accepted messages that never left its outbox, by receiver: in all, and at the end of its leave.
         self.lost: dict[int, int] = {}
         self.unsent: dict[int, int] = {}
         self.joined: set[int] = set()
@@ -78,7 +79,7 @@ class Program:
         self._may_boot = True
 
     def is_due(self) -> bool:
-        """Whether a turn would do something."""
+        """Return whether a turn would do something."""
         return self.loop.is_due() or (self._may_boot and self._has_handover())
 
     def turn(self) -> None:
@@ -97,7 +98,7 @@ class Program:
             self._stop.set()
 
     def steps(self) -> list[Step]:
-        """Where in the protocol it is."""
+        """The steps of the protocol that this worker is in."""
         steps: list[Step] = []
         if self.assignment is None or self.owed:
             steps.append("handover")
@@ -119,7 +120,7 @@ class Program:
             self.assignment.lifeline.send(Retiring())
 
     def _has_handover(self) -> bool:
-        """Whether a blocking read would get all of it, or the end of file."""
+        """Return whether a blocking read would get all of it, or the end of file."""
         end = self.process.fds[self.lifeline_fd]
         assert isinstance(end, SocketEnd)
         unread = end.unread()
@@ -176,5 +177,5 @@ class Program:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was asked to stop."""
+        """Return whether it was asked to stop."""
         return self._stop.is_set()

@@ -1,4 +1,4 @@
-"""The report: many seeds and the named schedules, in one process or two, and what they have come to.
+"""The report: many seeds and the named schedules, in one process or two, and their results.
 
 Law: a seed is run by itself and judged by itself; the report only adds up.
 """
@@ -34,7 +34,7 @@ MAX_PROCESSES: Final = 2
 
 @dataclass(frozen=True)
 class Report:
-    """What some seeds have come to.
+    """The results of some seeds.
 
     Attributes:
         seeds: how many were run, besides the named schedules.
@@ -93,7 +93,7 @@ def simulate(seeds: range, processes: int = 2) -> Report:
     if processes == 1:
         reports = list(map(_do, jobs))
     else:
-        # Not forked: whoever calls may have threads.
+        # Not forked: the caller may have threads.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(processes, MAX_PROCESSES), mp_context=context) as pool:
             reports = list(pool.map(_do, jobs))
@@ -161,7 +161,7 @@ def _collecting_seldom() -> Iterator[None]:
 
 
 def trace_lines(world: World) -> Iterator[str]:
-    """What has happened, one event a line: the virtual second, who, and what."""
+    """Return the events, one a line: the virtual second, the process, the event."""
     for now, who, what, values in world.kernel.trace:
         yield f"{now:10.6f}  {who:<9} {what % values if values else what}"
 

@@ -1,8 +1,7 @@
-"""Seeds: which plan belongs to which, and the nasty schedules that have a name.
+"""Seeds: the plan of each, and the nasty schedules that have a name.
 
-Law: a named schedule only makes its event likely, by what is set and done and
-when; that it has happened is for a probe to see (see probes.py). So a name
-outlives every change of the product's turns.
+Law: a named schedule only makes its event likely, by settings, acts and times; a probe sees whether it has
+happened (see probes.py). So a name outlives every change of the product's turns.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ def _packet_before_descriptor(plain: Plan) -> Plan:
 
 
 def _leave_crossing_join(plain: Plan) -> Plan:
-    """Some leave while others join, and who leaves has a turn under way when the newcomer is announced.
+    """Some workers leave while others join, and a leaver has a turn under way when the newcomer is announced.
 
-    Turns are as slow as that, and all processes share one processor: at one small read a turn they carry
-    some 50 kB/s, and what they send must fit into the drain timeout.
+    Turns are slow for that, and all processes share one processor: at one small read a turn they carry some
+    50 kB/s, and their messages must fit into the drain timeout.
     """
     traffic = plain.traffic
     return replace(
@@ -66,7 +65,7 @@ def _leave_crossing_join(plain: Plan) -> Plan:
 
 
 def _death_behind_paused_reader(plain: Plan) -> Plan:
-    """Readers pause at one message in flight, handlers are slow, and somebody is killed meanwhile."""
+    """Readers pause at one message in flight, handlers are slow, and a worker is killed meanwhile."""
     return replace(
         plain,
         bounds=replace(plain.bounds, in_flight=1),

@@ -1,4 +1,4 @@
-"""System calls: what stands where the product's modules have `os` and `socket`.
+"""System calls: the stand-ins for `os` and `socket` in the product's modules.
 
 Law: each function has the name, the arguments and the errors of the one that
 it stands for, so that the shipped code runs as it is. A function that is not
@@ -92,7 +92,7 @@ class Socket:
         return self._fd
 
     def setblocking(self, blocking: bool) -> None:
-        # Who reads blocking is not run before there is something to read.
+        # The scheduler runs a blocking reader only when there is something to read.
         pass
 
     def set_inheritable(self, inheritable: bool) -> None:
@@ -115,7 +115,7 @@ class Socket:
         return self.transmit(bytes(data), ())
 
     def receive(self, process: Process, size_bytes: int) -> tuple[bytes, list[File]]:
-        """What has come; the files are held."""
+        """Return the bytes and files that have come; the files are held."""
         chunk, files = self._end(process).recv(size_bytes)
         self._kernel.note(process.name, "receives %d bytes and %d descriptors", len(chunk), len(files))
         return chunk, files
@@ -180,14 +180,14 @@ class SocketModule:
 
 @dataclass(slots=True)
 class Child:
-    """What `subprocess.Popen` gives."""
+    """The stand-in for a `subprocess.Popen`."""
 
     pid: int
     returncode: int | None = None
 
 
 class NoTracker:
-    """What stands where `launcher.launcher` has the resource tracker of `multiprocessing`: nobody uses it."""
+    """The stand-in for the resource tracker of `multiprocessing` in `launcher.launcher`; no test uses it."""
 
     def fds(self) -> tuple[int, int]:
         return -1, -1
@@ -202,7 +202,7 @@ class NoTracker:
 def spawner(
     kernel: Kernel, started: Callable[[Process, list[int]], None]
 ) -> Callable[[list[int], Sequence[int]], Child]:
-    """What stands where `launcher.process` starts a child; `started` gives it a program."""
+    """Return the stand-in for starting a child in `launcher.process`; `started` gives it a program."""
 
     def spawn(fds: list[int], also: Sequence[int]) -> Child:
         parent = kernel.enter()
@@ -214,7 +214,7 @@ def spawner(
 
 
 def unread_bytes(kernel: Kernel) -> Callable[[int], int]:
-    """What stands where `worker.pipes` asks with FIONREAD."""
+    """Return the stand-in for FIONREAD in `worker.transport.pipes`."""
 
     def ask(fd: int) -> int:
         end = kernel.enter().file(fd)

@@ -1,7 +1,7 @@
-"""The wire: which messages lie wholly in a pipe, read off the packets that were written.
+"""The wire: the messages that lie whole in a pipe, derived from the packets that were written.
 
-Law: its own reading of the layout in wire/packet.py and wire/batch.py,
-so that a mistake there is not made here again.
+Law: it reads the layout of wire/packet.py and wire/batch.py with code of its own, so that it does not repeat
+a mistake there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BATCH, _FRAGMENT_FIRST, _FRAGMENT_MORE, _PLACED, _COPIED = 1, 2, 3, 4, 5
 
 @dataclass(slots=True)
 class Wire:
-    """What has been written, by (sender, receiver).
+    """The written bytes, by (sender, receiver).
 
     Attributes:
         whole: messages whose last byte has been written.
@@ -72,5 +72,5 @@ class Wire:
         return total
 
     def is_mid_fragment(self, sender: int) -> bool:
-        """Whether it has begun to write a large message and not ended."""
+        """Return whether a sender has begun to write a large message and not ended it."""
         return any(key[0] == sender for key in self.rest_bytes)

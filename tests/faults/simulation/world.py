@@ -1,8 +1,7 @@
-"""The world: a launcher and its workers on one kernel, whose turns a seeded scheduler deals out.
+"""The world: a launcher and its workers on one kernel; a seeded scheduler deals out their turns.
 
-Law: which process goes on, when time passes and who dies follows from the
-plan alone; two runs of one seed are the same to the last event. A run ends by
-itself: whatever goes on for too long, in time or in turns, is a failure.
+Law: the plan alone decides which process goes on, when time passes and which process dies; two runs of one
+seed are the same to the last event. A run ends by itself: too much time or too many turns is a failure.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from tests.faults.simulation.plan import Plan
 from tests.faults.simulation.probes import Probes
 from tests.faults.simulation.program import Program
 
-# More turns than any run needs by far: somebody spins.
+# More turns than any run needs by far: a process spins.
 MAX_TURNS: Final = 60_000
 
 # A newcomer waits up to 6 s, a verb 5 s, a stop stops for 6 s, and a slot that died twice waits 1 s.
@@ -71,7 +70,7 @@ class World:
         self._dead: list[Process] = []
         self._roll_calls: list[asyncio.Task[None]] = []
 
-    # --- what everybody may do
+    # --- for all parts of the simulation
 
     def fail(self, text: str) -> None:
         """A promise is broken."""
@@ -97,7 +96,7 @@ class World:
         return self.programs[current.number]
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Have something done by nobody's process."""
+        """Run a function outside of any process."""
         self._serial += 1
         heapq.heappush(self._due, (self.kernel.now + seconds, self._serial, callback))
 
@@ -168,7 +167,7 @@ class World:
             self._pass_time()
 
     def _story(self) -> Iterator[tuple[Callable[[], bool], float, str]]:
-        """What is waited for, how long, and what it means if it does not come."""
+        """The awaited condition, the time limit, and the failure if it does not come."""
         last = max((act.when + act.seconds for act in self.plan.acts), default=0.0)
         yield lambda: self.kernel.now >= last or self._is_over(), SETTLE_S, "time stands still"
         yield lambda: self._is_ending() or self.checks.is_settled(), SETTLE_S, "the fleet has not settled"
@@ -198,7 +197,7 @@ class World:
     # --- turns and time
 
     def _choose(self) -> Process | None:
-        """Who goes on; None if nobody has anything to do now."""
+        """Return the process that goes on; None if none has anything to do now."""
         if self._last is not None and self.chance.random() < self.plan.sticky and self._is_due(self._last):
             return self._last
         processes = self.kernel.processes
@@ -244,7 +243,7 @@ class World:
             self.kernel.current = None
 
     def _pass_time(self) -> None:
-        """Nobody has anything to do: on to the next timer."""
+        """Go on to the next timer, since no process has anything to do."""
         times = [self._due[0][0]] if self._due else []
         for process in self.kernel.processes:
             if process.is_alive and not process.is_stopped:
@@ -309,7 +308,7 @@ class World:
         self.checks.logged(record)
 
     def on_error(self, context: dict[str, Any]) -> None:
-        """A callback or a task has raised, and nobody caught it."""
+        """Note an uncaught exception of a callback or a task."""
         self.fail(f"{context.get('message')}: {context.get('exception')!r}")
 
 

@@ -262,48 +262,6 @@ async def test_large_data_in_flight_is_bounded_in_bytes() -> None:
         assert here.flow == ["full", "room"]
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-async def test_a_handler_that_waits_inside_a_verb_is_not_in_flight(ordered: bool) -> None:
-    async with world() as here:
-        verb = asyncio.Event()
-        inside = asyncio.Event()
-
-        async def waits(data: int) -> None:
-            here.started.append(data)
-            with here.dispatcher.calls.waiting():
-                inside.set()
-                await verb.wait()
-
-        here.on("waits", waits, ordered=ordered)
-        here.deliver(*[("waits", number) for number in range(backpressure.MAX_IN_FLIGHT - 1)])
-        await inside.wait()
-        # Whether they wait in the verb or behind one that does: the pipe must be read on.
-        here.deliver(*[("waits", number) for number in range(backpressure.MAX_IN_FLIGHT + 50)])
-        await here.until(lambda: not here.dispatcher._queue)
-        assert not here.dispatcher.is_full
-        verb.set()
-        await here.settle()
-        assert len(here.started) == 2 * backpressure.MAX_IN_FLIGHT + 49
-
-
-async def test_waits_inside_verbs_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "MAX_IN_VERBS", 10)
-    async with world() as here:
-        verb = asyncio.Event()
-
-        async def waits(data: int) -> None:
-            with here.dispatcher.calls.waiting():
-                await verb.wait()
-
-        here.on("waits", waits)
-        here.deliver(*[("waits", number) for number in range(10)])
-        await here.until(lambda: bool(here.flow))
-        assert here.flow == ["full"]
-        verb.set()
-        await here.settle()
-        assert here.flow == ["full", "room"]
-
-
 async def test_a_turn_handles_a_bounded_number_of_messages() -> None:
     async with world() as here:
         here.on("plain", here.started.append)

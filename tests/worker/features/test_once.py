@@ -177,26 +177,6 @@ async def test_a_worker_that_leaves_inside_the_block_holds_it_until_it_has_left_
         await second.leave()
 
 
-async def test_handlers_that_wait_are_not_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_ipc.worker.dispatch.backpressure.MAX_IN_FLIGHT", 2)
-    async with fleet(2) as (_, (a, b)):
-        first = Block(a)
-        assert await first.is_told()
-        told: list[bool] = []
-
-        @b.ipc.receive("job")
-        async def job(data: Any) -> None:
-            async with b.ipc.once("migrate") as mine:
-                told.append(mine)
-
-        for number in range(10):
-            await a.ipc.send(b.pid, "job", number)
-        await a.ipc.send(b.pid, "note", "behind")
-        assert await b.until(1) == ["behind"]
-        await first.leave()
-        await until(lambda: told == [False] * 10)
-
-
 # --- what goes wrong
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from asgi_ipc.worker.dispatch.backpressure import MAX_IN_FLIGHT
 from tests.puppets import Puppets, puppets
 from tests.serving import eventually
 
@@ -100,9 +101,11 @@ async def test_a_leave_that_reaches_its_deadline_is_told_so_and_both_sides_accou
 ) -> None:
     async with puppets(tmp_path, "--loop", loop, "--drain-timeout", "1") as (strings, (a, b)):
         server = strings.server
-        # Handlers that do not end stop the reader; then the pipe fills, and then the outbox, with more
-        # than the leaver reads in the end.
-        sent = await strings.call(a, "post", b, "slow", 10_000, 1000)
+        # Handlers that do not end stop the reader. Then arena, pipe and outbox fill, with more than
+        # the leaver reads in the end.
+        sent = await strings.call(a, "post", b, "slow", MAX_IN_FLIGHT, 5)
+        assert await strings.call(b, "counted", "slow before", sent) == MAX_IN_FLIGHT
+        sent += await strings.call(a, "post", b, "slow", 30_000, 1000)
         server.signal(signal.SIGTTOU)
         leave = (await told_of(strings, a, b))[-1]
         lost = leave[3]

@@ -10,8 +10,9 @@ from threading import Lock
 import pytest
 import uvloop
 
-from asgi_ipc.wire.outbox import Budget, Outbox, Route
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes

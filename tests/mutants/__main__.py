@@ -1,0 +1,187 @@
+"""The command: run a sample of mutants, each against the tests of its room, and report the survivors.
+
+    python -m tests.mutants                       # 300 mutants of all rooms
+    python -m tests.mutants --room fleet --count 100 --seed 2
+    python -m tests.mutants --list                # run nothing, show the sample
+
+Exit status: 0 if at least 85 % of the mutants died and docs/mutants.md has a reason for every other one;
+1 if not; 2 if a room's tests fail without a mutant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.faults.planted import ROOT, Copy, Options, RunError, Verdict
+from tests.mutants.mutations import Mutant, sample
+from tests.mutants.survivors import PAGE, reasons, row
+
+LEAST_SCORE: Final = 0.85
+
+# Bounds one mutant's run: the slowest room takes less than a minute without one, on a slow core.
+RUN_TIMEOUT_S: Final = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Modules that are mutated, and the tests that must notice; both relative to the project."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def files(self) -> list[str]:
+        """The paths of its modules."""
+        found = (sorted(ROOT.glob(f"asgi_ipc/{pattern}")) for pattern in self.modules)
+        return [str(path.relative_to(ROOT)) for paths in found for path in paths]
+
+
+ROOMS: Final = {
+    "fleet": Room(("fleet/*.py",), ("tests/fleet",)),
+    "features": Room(("worker/features/*.py",), ("tests/worker/features", "--ignore-glob=*_live.py")),
+    "typed data": Room(
+        ("worker/dispatch/conversion*.py", "worker/dispatch/misfits.py"),
+        ("tests/worker/dispatch/test_conversion.py",),
+    ),
+    "launcher": Room(
+        ("launcher/options.py", "launcher/listening.py", "launcher/limits.py"),
+        ("tests/launcher/test_options.py", "tests/launcher/test_limits.py", "tests/launcher/test_uds.py"),
+    ),
+}
+
+
+class Run:
+    """Runs mutants in copies of the project, as many at a time as there are copies."""
+
+    def __init__(self, copies: list[Copy]) -> None:
+        self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        for copy in copies:
+            self._copies.put(copy)
+
+    def unchanged(self, room: Room) -> None:
+        """Raise RunError unless the tests of the room pass without a mutant."""
+        copy = self._copies.get()
+        verdict = copy.test(room.tests)
+        if verdict != Verdict():
+            raise RunError(f"without a mutant: {verdict.failed or verdict.remark}")
+        self._copies.put(copy)
+
+    def mutant(self, mutant: Mutant) -> tuple[Verdict, float]:
+        """Run the tests of its room with the mutant; what they said, and the seconds."""
+        copy = self._copies.get()
+        path = copy.root / mutant.module
+        before = path.read_text()
+        began = time.monotonic()
+        try:
+            path.write_text(mutant.code)
+            return copy.test(ROOMS[_room(mutant)].tests), time.monotonic() - began
+        finally:
+            path.write_text(before)
+            self._copies.put(copy)
+
+
+def _room(mutant: Mutant) -> str:
+    return next(name for name, room in ROOMS.items() if mutant.module in room.files())
+
+
+def main() -> int:
+    """As asked for on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutants", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--room", choices=ROOMS, help="only mutants of this room")
+    parser.add_argument("--count", type=int, default=300, metavar="N", help="mutants of all rooms together")
+    parser.add_argument("--seed", type=int, default=14, metavar="N")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time")
+    parser.add_argument("--list", action="store_true", help="run nothing, show the sample")
+    chosen = parser.parse_args()
+    rooms = ROOMS if chosen.room is None else {chosen.room: ROOMS[chosen.room]}
+    files = [file for room in ROOMS.values() for file in room.files()]
+    mutants = [each for each in sample(ROOT, files, chosen.count, chosen.seed) if _room(each) in rooms]
+    if chosen.list:
+        for mutant in mutants:
+            _print(row(mutant.key, ""))
+        return 0
+    # Few examples, and the same every time (tests/strategies.py).
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    # Ended politely like with Ctrl-C, so that no copy stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return report(mutants, run(mutants, rooms, chosen.jobs))
+    except RunError as error:
+        _print(str(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(mutants: list[Mutant], rooms: dict[str, Room], jobs: int) -> list[Verdict]:
+    """What the tests say to each mutant, `jobs` at a time; in the order given."""
+    options = Options(sys.executable, RUN_TIMEOUT_S, threading.Event())
+    with ExitStack() as stack:
+        copies: list[Copy] = []
+        for _ in range(jobs):
+            folder = tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True)
+            copies.append(Copy(ROOT, Path(stack.enter_context(folder)), options))
+            copies[-1].check()
+        runs = Run(copies)
+
+        def attempt(mutant: Mutant) -> Verdict:
+            verdict, seconds = runs.mutant(mutant)
+            _print(
+                f"{verdict.failed or verdict.remark or 'SURVIVED'} ({seconds:.0f} s): {' '.join(mutant.key)}"
+            )
+            return verdict
+
+        for room in rooms.values():
+            runs.unchanged(room)
+        with ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(attempt, mutant) for mutant in mutants]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                options.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def report(mutants: list[Mutant], verdicts: list[Verdict]) -> int:
+    """Print the score of each room and the survivors; the exit status."""
+    survivors = [each for each, verdict in zip(mutants, verdicts, strict=True) if verdict == Verdict()]
+    listed = reasons(PAGE.read_text()).keys()
+    for name in ROOMS:
+        of_room = [each for each in mutants if _room(each) == name]
+        alive = [each for each in survivors if each in of_room]
+        if of_room:
+            _print(f"{name}: {len(of_room) - len(alive)} of {len(of_room)} died")
+    unlisted = [each for each in survivors if each.key not in listed]
+    for mutant in unlisted:
+        _print(row(mutant.key, "NO REASON"))
+    dead = {each.key for each in mutants} - {each.key for each in survivors}
+    for where, change in sorted(listed & dead):
+        _print(f"a test notices it now, so it needs no reason any more: {where}: {change}")
+    score = 1 - len(survivors) / max(len(mutants), 1)
+    hung = sum(verdict.hung for verdict in verdicts)
+    _print(f"{score:.1%} of {len(mutants)} mutants died, {hung} by hanging")
+    _print(f"{len(unlisted)} of {len(survivors)} survivors have no reason in {PAGE.relative_to(ROOT)}")
+    return 1 if unlisted or score < LEAST_SCORE else 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
