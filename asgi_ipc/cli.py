@@ -95,7 +95,7 @@ _OWN: Final[list[click.Parameter]] = [
 ]
 
 
-# What uvicorn says of these is not so here.
+# uvicorn's help for these is not true here.
 _OTHER_HELP: Final = {
     "workers": "Number of worker processes. Defaults to the $WEB_CONCURRENCY environment variable, or 1.",
     "timeout_worker_healthcheck": "As --worker-hang-timeout, if given.",
@@ -103,7 +103,7 @@ _OTHER_HELP: Final = {
 
 
 def _theirs(parameter: click.Parameter) -> click.Parameter:
-    """An option of uvicorn's, with our own help where its help would mislead."""
+    """An option of uvicorn, with our own help where uvicorn's would mislead."""
     if not isinstance(parameter, click.Option) or parameter.name not in _OTHER_HELP:
         return parameter
     parameter = copy.copy(parameter)
@@ -119,7 +119,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
 
 
 class _Commands(click.Group):
-    """The commands; an app in the place of one is what `serve` is for."""
+    """The commands. For an app in place of a command, the error names `serve`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -151,7 +151,7 @@ def _serve(**values: Any) -> None:
     if "headers" in values:
         values["headers"] = [header.split(":", 1) for header in values["headers"]]
     if context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.DEFAULT:
-        # It means something here only if it was given.
+        # uvicorn's default would replace workers.
         values.pop("timeout_worker_healthcheck", None)
     try:
         entry.check(__name__)

@@ -13,6 +13,7 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,17 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def binds(port: int) -> bool:
+    """Whether the next server could listen there at once: nobody does any more."""
+    with socket.socket() as again, suppress(OSError):
+        # As uvicorn binds.
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
+        return True
+    return False
+
+
 def is_tracker(pid: int) -> bool:
     """Whether that process is a resource tracker of `multiprocessing`."""
     with suppress(psutil.NoSuchProcess):
@@ -67,6 +79,11 @@ async def eventually(condition: Callable[[], bool], what: str, deadline_s: float
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise AssertionError(what) from None
+
+
+# What the launcher says.
+STARTED = "Application startup complete"
+RESTARTED = "All workers have been restarted"
 
 
 class Ends:
@@ -171,12 +188,39 @@ class Server:
 
     async def started(self, workers: int) -> list[int]:
         """Wait until that many workers have started; their pids."""
-        await self.said("Application startup complete", workers)
+        await self.said(STARTED, workers)
         return self.workers()
 
     def workers(self) -> list[int]:
         """The pids of the server's workers: its children, but for a resource tracker."""
         return [pid for pid in children(self.pid) if not is_tracker(pid)]
+
+    async def restart(self) -> list[int]:
+        """SIGHUP, and wait until all workers are replaced and the old ones have gone; the pids now."""
+        old = {*self.workers()}
+        done = self.count(RESTARTED)
+        self.signal(signal.SIGHUP)
+        await self.said(RESTARTED, done + 1)
+        await self._comes(lambda: not old & {*self.workers()}, "the old ones have not gone")
+        return self.workers()
+
+    async def more(self, workers: int) -> None:
+        """SIGTTIN, and wait for the word that there are to be so many: equal signals that wait become one."""
+        self.signal(signal.SIGTTIN)
+        await self.said(f"Increasing the number of workers to {workers}")
+
+    async def fewer(self, workers: int) -> None:
+        """SIGTTOU, and wait for the word that there are to be so many."""
+        self.signal(signal.SIGTTOU)
+        await self.said(f"Decreasing the number of workers to {workers}")
+
+    async def kill(self, pid: int) -> list[int]:
+        """Kill that worker, and wait until another one has taken its place; the pids now."""
+        started = self.count(STARTED)
+        os.kill(pid, signal.SIGKILL)
+        await self.said(STARTED, started + 1)
+        await self._comes(lambda: pid not in self.workers(), "it has not gone")
+        return self.workers()
 
     async def get(self, path: str) -> httpx.Response:
         """One request on a connection of its own."""
@@ -210,14 +254,19 @@ class Server:
 async def running(
     command: Sequence[str], *, port: int = 0, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> AsyncIterator[Server]:
-    """Run a program; kill what is left of it, and of what it has started, at the end.
+    """Run a program. If it still runs at the end, it is stopped, and must end with 0.
 
-    `asgi-ipc serve` stops when this process ends without coming to that, too.
+    What is left of it, and of what it has started, is killed; `asgi-ipc serve` stops when this process ends
+    without coming to that, too.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
     child = Child(command, env=env, cwd=cwd)
+    server = Server(child, port)
     try:
-        yield Server(child, port)
+        yield server
+        if child.status is None:
+            status = await server.stop()
+            assert status == 0, f"status {status}:\n{server.text}"
     finally:
         child.close()
 
@@ -252,6 +301,19 @@ async def serving(
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server
+
+
+def run_python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command to its end; its status and what it has said."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
 
 
 class Helper:

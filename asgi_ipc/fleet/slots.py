@@ -21,9 +21,8 @@ BACKOFF_MAX_S: Final = 30.0
 
 STALLED_AFTER_S: Final = 3.5 * BEAT_S
 
-# One Ctrl-C may reach the launcher as two kinds of signal: the terminal's to the
-# whole group, and what a wrapper makes of its own. A person who means "at
-# once" takes longer, or repeats the same.
+# One Ctrl-C may reach the launcher as two kinds of signal: one from the terminal, to the whole group, and one
+# from a wrapper. A person who means "at once" takes longer, or repeats the same signal.
 SAME_STOP_S: Final = 0.5
 
 # When the parent has gone no second signal can come; the test kit itself waits as long.
@@ -47,7 +46,7 @@ class Policy:
         outlive_failed_start: a first start that fails waits for a restart (`--reload`), instead of
             ending the server.
         linger_s: how much longer one may take while others serve on, for its clients to go to them.
-        signals_come_twice: the terminal sends them, and what started the launcher hands them on.
+        signals_come_twice: the terminal sends each signal, and the parent passes it on.
         helpers: the kind of each helper; the first has the slot -1, the second -2.
     """
 

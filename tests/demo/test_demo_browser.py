@@ -91,8 +91,7 @@ async def test_exactly_one_worker_leads_and_another_one_does_when_that_is_killed
 
 async def test_the_page_follows_a_rolling_restart_and_scaling(server: Server, page: Page) -> None:
     before = server.workers()
-    server.signal(signal.SIGHUP)
-    await server.said("All workers have been restarted")
+    await server.restart()
     for pid in before:
         await expect(card(page, pid)).to_have_count(0)
     await expect(page.locator(".worker")).to_have_count(WORKERS)

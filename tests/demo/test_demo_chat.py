@@ -108,10 +108,7 @@ async def test_a_newcomer_knows_what_was_said_before_it_came() -> None:
             async with chatting(server, pid=newcomer) as there:
                 assert there.lines == chat.lines
         # And so do those that come when all who were there go.
-        before = set(server.workers())
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
-        await eventually(lambda: not before & set(server.workers()), "the old ones have ended")
+        await server.restart()
         async with chatting(server) as chat:
             assert chat.texts == texts
 

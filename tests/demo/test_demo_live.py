@@ -195,4 +195,3 @@ async def test_the_terminal_is_greeted_once_with_a_pid_that_is_here() -> None:
         (line,) = await server.said("curl http://127.0.0.1:9/send/")
         assert int(line.split("/")[-2]) in pids
         assert server.count("Open   http://127.0.0.1:9/ ") == 1
-        assert await server.stop() == 0

@@ -17,7 +17,7 @@ import pytest
 from asgi_ipc import Worker, ipc
 from demo.recipes import rate_limit, sessions
 from tests.serving import DEADLINE_S, Server
-from tests.visiting import client, killed, recipe, restarted, visits
+from tests.visiting import client, recipe, visits
 
 BURST = int(rate_limit.BURST)
 
@@ -57,7 +57,7 @@ async def test_a_limit_holds_across_workers_and_a_rolling_restart() -> None:
             assert BURST <= bucket.granted <= bucket.most
             refused = next(each for each in answers if each.status_code == 429)
             assert 1 <= int(refused.headers["retry-after"]) <= math.ceil(1 / rate_limit.RATE)
-        now = await restarted(server)
+        now = await server.restart()
         for address, bucket in buckets.items():
             bucket.add(await ask(server, address, now, BURST))
             assert bucket.granted <= bucket.most
@@ -172,12 +172,12 @@ async def test_a_session_is_found_from_every_worker_and_gone_with_its_own() -> N
             assert {each.status_code for each in both} <= {200, 410}
             os.kill(next(iter(visitors)), signal.SIGSTOP)
             asking = [asyncio.create_task(guess(50, each, cookie)) for each in others]
-            await killed(server, next(iter(visitors)))
+            await server.kill(next(iter(visitors)))
             # Asked before it died, or after.
             async with asyncio.timeout(DEADLINE_S):
                 assert [(await each).status_code for each in asking] == [410, 410]
             cookie = (await others[0].post("/games")).cookies["session"]
-        await restarted(server)
+        await server.restart()
         async with client(server) as visitor:
             assert (await guess(50, visitor, cookie)).status_code == 410
         assert await server.stop() == 0

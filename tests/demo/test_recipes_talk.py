@@ -18,7 +18,7 @@ from asgi_ipc import ipc
 from asgi_ipc.testing.child import is_running
 from demo.recipes import events
 from tests.serving import DEADLINE_S, eventually
-from tests.visiting import client, killed, recipe, restarted, sockets, visits
+from tests.visiting import client, recipe, sockets, visits
 
 
 async def heard(browser: ClientConnection) -> tuple[str, int]:
@@ -54,11 +54,11 @@ async def test_a_room_is_heard_in_all_workers_in_order_and_closes_cleanly_when_t
             here[pids[1]].transport.abort()
             await speaker.send("still")
             assert await heard(here[pids[2]]) == ("still", 0)
-            await killed(server, pids[2])
+            await server.kill(pids[2])
             await speaker.send("all the same")
             assert await heard(speaker) == ("still", 0)
             assert await heard(speaker) == ("all the same", 0)
-            await restarted(server)
+            await server.restart()
             for pid in (pids[0], pids[1]):
                 assert await close_code(there[pid]) == 1012
         async with sockets(server, "/rooms/here", server.workers()[:2]) as again:

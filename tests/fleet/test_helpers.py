@@ -157,5 +157,5 @@ def test_a_helper_joins_through_the_relay_and_leads_never() -> None:
     assert Leads(worker(1)) in words_to_1
     relay.took(1, 2, True, 0.0)
     relay.leave(1)
-    relay.hear(1, Resigned())
+    relay.hear(1, Resigned(), 0.0)
     assert said(relay, 2) == [Leads(worker(1)), Left(1), Leads(None)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -106,8 +105,7 @@ async def restarted_under_load(server: Server, call: Call) -> int:
 
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(ask()) for _ in range(CLIENTS)]
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         done.set()
     return sum(client.result() for client in clients)
 
@@ -140,7 +138,6 @@ async def test_a_channels_consumer_asks_too() -> None:
         async with asyncio.timeout(DEADLINE_S), connect(f"ws://127.0.0.1:{server.port}/workers") as socket:
             await socket.send('"who"')
             assert sorted(json.loads(await socket.recv())) == sorted(pids)
-        assert await server.stop() == 0
 
 
 def _shown() -> dict[str, str]:

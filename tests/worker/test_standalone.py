@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from asgi_ipc import IPC, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
 from tests.apps import alone
-from tests.serving import Server, eventually, free_port, listens, started
+from tests.serving import Server, eventually, free_port, listens, run_python, started
 
 
 def _check_everything(answer: dict[str, object]) -> None:
@@ -203,16 +203,10 @@ async def test_handlers_registered_before_and_directly_behind_the_lifespan_miss_
     assert seen == ["one", "two"]
 
 
-def test_the_package_imports_no_web_framework(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, asgi_ipc;"
-        " print([name for name in ('starlette', 'fastapi', 'uvicorn', 'click') if name in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
+def test_the_package_imports_no_web_framework() -> None:
+    names = ("starlette", "fastapi", "uvicorn", "click")
+    code = f"import sys, asgi_ipc; print([name for name in {names} if name in sys.modules])"
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_an_error_says_what_and_where() -> None:

@@ -19,16 +19,16 @@ class Writer(Protocol):
     """Moves packets from one outbox to its receiver."""
 
     def flush(self) -> None:
-        """Move what the outbox has, now or soon."""
+        """Move the packets of the outbox, now or soon."""
 
     def unread_bytes(self) -> int:
         """How many bytes are under way."""
 
     def close_when_empty(self) -> None:
-        """Move what the outbox has, then close."""
+        """Move the rest of the outbox, then close."""
 
     def close(self) -> None:
-        """Move nothing any more."""
+        """Stop for good."""
 
 
 class NoWriter:

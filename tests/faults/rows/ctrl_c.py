@@ -11,10 +11,11 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.traffic import traffic
+from tests.faults.oracle import Verdict
+from tests.faults.traffic import check_verdict, traffic
 from tests.faults.trial import Row, Trial, as_ms, everywhere
 from tests.processes import of_session
 
@@ -50,10 +51,7 @@ class Tally:
     stops: list[int] = field(default_factory=list)
     unclean: list[str] = field(default_factory=list)
     left_over: int = 0
-    left: int = 0
-    accepted: int = 0
-    lost: int = 0
-    faults: list[str] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -61,15 +59,14 @@ async def ctrl_c(trial: Trial) -> None:
     """Stop a new server so often."""
     tally = Tally()
     for number in range(trial.count):
-        folder = trial.folder / str(number)
-        folder.mkdir()
-        await _round(replace(trial, folder=folder), number, tally)
-        if not (tally.unclean or tally.lost or tally.faults):
-            shutil.rmtree(folder)
+        one = trial.part(str(number))
+        verdict = await _round(one, number, tally)
+        if not (tally.unclean or verdict.faults or verdict.missing):
+            shutil.rmtree(one.folder)
     _check(trial, tally)
 
 
-async def _round(trial: Trial, number: int, tally: Tally) -> None:
+async def _round(trial: Trial, number: int, tally: Tally) -> Verdict:
     async with traffic(trial, workers=WORKERS) as run:
         server = run.server
         for _ in range(1 + number % LARGE_AT_MOST):
@@ -83,28 +80,19 @@ async def _round(trial: Trial, number: int, tally: Tally) -> None:
     verdict = run.verdict()
     tally.stops.append(server.count(r"Received SIG\w+, exiting"))
     tally.unclean += [line for words in UNCLEAN for line in server.found(words)]
-    tally.left += len(verdict.left)
-    tally.accepted += verdict.accepted
-    tally.lost += verdict.accepted - verdict.delivered + verdict.lost
-    tally.faults += verdict.faults
+    tally.verdicts.append(verdict)
+    return verdict
 
 
 def _check(trial: Trial, tally: Tally) -> None:
     rounds = trial.count
     trial.check("exit status 0", f"{tally.statuses.count(0)} of {rounds}", not any(tally.statuses))
     trial.check("one stop each", f"{tally.stops.count(1)} of {rounds}", set(tally.stops) == {1})
-    trial.check(
-        "deaths, tracebacks, time-outs, forced ends", "; ".join(tally.unclean) or 0, not tally.unclean
-    )
-    trial.check(
-        "workers that left, cleanly", f"{tally.left} of {rounds * WORKERS}", tally.left == rounds * WORKERS
-    )
-    trial.check("processes left over", tally.left_over, not tally.left_over)
-    trial.say("messages accepted", f"{tally.accepted:,}")
-    trial.check("lost", tally.lost, not tally.lost)
-    trial.check(
-        "duplicated, reordered, altered, misdelivered", "; ".join(tally.faults) or 0, not tally.faults
-    )
+    trial.none("deaths, tracebacks, time-outs, forced ends", tally.unclean)
+    left = sum(len(verdict.left) for verdict in tally.verdicts)
+    trial.equal("workers that left, cleanly", left, rounds * WORKERS)
+    trial.none("processes left over", tally.left_over)
+    check_verdict(trial, *tally.verdicts, is_lossless=True)
     trial.say("the slowest stop took", as_ms(max(tally.seconds)))
 
 

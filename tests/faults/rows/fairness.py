@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
@@ -44,25 +44,20 @@ async def fairness(trial: Trial) -> None:
     async with traffic(trial, *options, workers=senders + 1, app=PRESSURE) as run:
         run.server.deadline_s += DRAIN_TIMEOUT_S
         receiver, *pids = run.server.workers()
-        await _all(run, pids, "press", receiver)
-        await _all(run, pids, "backlog", receiver, BACKLOG_BYTES)
+        await run.strings.all(pids, "press", receiver)
+        await run.strings.all(pids, "backlog", receiver, BACKLOG_BYTES)
         await run.strings.call(receiver, "listen")
         least_bytes = await _wait_saturated(run, receiver, pids, trial.count)
         heard = {
             sender: _Heard(*each) for sender, each in (await run.strings.call(receiver, "heard")).items()
         }
-        await _all(run, pids, "quiet")
+        await run.strings.all(pids, "quiet")
         status = await run.server.stop()
     trial.check("least that waited in a sender meanwhile", f"{least_bytes:,} bytes", least_bytes > 0)
     _check_fair(trial, list(heard.values()), senders)
     verdict = run.verdict()
-    check_verdict(trial, verdict)
-    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
-    trial.check("exit status", status, status == 0)
-
-
-async def _all(run: Traffic, pids: list[int], command: str, *arguments: Any) -> list[Any]:
-    return await asyncio.gather(*[run.strings.call(pid, command, *arguments) for pid in pids])
+    check_verdict(trial, verdict, is_lossless=True)
+    trial.ended(status)
 
 
 async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds: int) -> int:
@@ -70,7 +65,7 @@ async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds:
     waiting: list[int] = []
     for _ in range(seconds):
         await asyncio.sleep(1)  # the fault: so many seconds of it
-        waiting += [each["outbox_bytes"].get(receiver, 0) for each in await _all(run, pids, "measured")]
+        waiting += [each["outbox_bytes"].get(receiver, 0) for each in await run.strings.all(pids, "measured")]
     return min(waiting)
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from asgi_ipc.worker.dispatch.backpressure import MAX_IN_FLIGHT
 from tests.faults.oracle import Note
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import Figure, Row, Trial, describe, everywhere
+from tests.faults.traffic import PRESSURE, check_verdict, traffic
+from tests.faults.trial import Row, Trial, describe, everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,7 @@ DRAIN_TIMEOUT_S: Final = 60
 async def flood(trial: Trial) -> None:
     """One way after the other."""
     for each in (*FLOODS, STUCK) if trial.full else FLOODS:
-        folder = trial.folder / each.name
-        folder.mkdir()
-        one = Trial(trial.variant, trial.count, folder, trial.full)
-        await _flood(one, each)
-        trial.figures += [
-            Figure(f"{each.name}: {figure.what}", figure.measured, figure.holds) for figure in one.figures
-        ]
+        await _flood(trial.part(each.name, f"{each.name}: "), each)
 
 
 async def _flood(trial: Trial, how: _Flood) -> None:
@@ -67,31 +61,26 @@ async def _flood(trial: Trial, how: _Flood) -> None:
     async with traffic(trial, *options, workers=how.workers, app=PRESSURE) as run:
         run.server.deadline_s += DRAIN_TIMEOUT_S
         pids = run.server.workers()
-        await _all(run, pids, "agree", how.kinds, how.sizes_bytes, how.patience_s)
+        await run.strings.all(pids, "agree", how.kinds, how.sizes_bytes, how.patience_s)
         full = [run.listener.next(partial(_is_full, pid=pid)) for pid in pids]
-        await asyncio.gather(*full, _all(run, pids, "flood", FIRST_MESSAGES))
-        await _all(run, pids, "listen")
+        await asyncio.gather(*full, run.strings.all(pids, "flood", FIRST_MESSAGES))
+        await run.strings.all(pids, "listen")
         await asyncio.sleep(trial.count / 2)  # the fault: so many seconds of it
-        halfway = await _all(run, pids, "measured")
+        halfway = await run.strings.all(pids, "measured")
         await asyncio.sleep(trial.count / 2)
-        measured = await _all(run, pids, "measured")
+        measured = await run.strings.all(pids, "measured")
         # In the middle of it: what is accepted now must still arrive.
         status = await run.server.stop()
     _check_progress(trial, halfway, measured, how.patience_s + STANDSTILL_SLACK_S)
     verdict = run.verdict()
-    check_verdict(trial, verdict)
-    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+    check_verdict(trial, verdict, is_lossless=True)
     late = run.server.count("drain timeout")
-    trial.check("drain timeouts when all stop in the middle of it", late, not late)
-    trial.check("exit status", status, status == 0)
+    trial.none("drain timeouts when all stop in the middle of it", late)
+    trial.ended(status)
 
 
 def _is_full(note: Note, pid: int) -> bool:
     return (note["what"], note["pid"]) == ("full", pid)
-
-
-async def _all(run: Traffic, pids: list[int], command: str, *arguments: Any) -> list[Any]:
-    return await asyncio.gather(*[run.strings.call(pid, command, *arguments) for pid in pids])
 
 
 def _check_progress(
@@ -120,7 +109,7 @@ def _check_progress(
     allowed = {"SendTimeoutError", "WouldBlockError"}
     trial.check("typed errors", describe(refused), refused.keys() <= allowed and bool(refused))
     errors = sum(each["handler_errors"] for each in measured)
-    trial.check("other errors in handlers", errors, not errors)
+    trial.none("other errors in handlers", errors)
 
 
 FLOOD: Final = Row(

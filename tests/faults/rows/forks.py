@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,11 +19,10 @@ from typing import Any, Final
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
 from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
-from tests.serving import eventually
+from tests.serving import binds, eventually
 
 WORKERS: Final = 3
 
@@ -69,7 +67,7 @@ async def forks(trial: Trial) -> None:
             kept |= set(map(psutil.Process, of_session(strings.server.pid)))
             await _end(kept)
         status = await strings.server.ended()
-        trial.check("exit status", status, status == 0)
+        trial.ended(status)
     _report(trial, seen)
 
 
@@ -152,13 +150,11 @@ async def _restart(trial: Trial, strings: Puppets, kept: set[psutil.Process], se
     """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
     server = strings.server
     began = time.monotonic()
-    server.signal(signal.SIGHUP)
-    await server.said(RESTARTED)
-    await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+    await server.restart()
     trial.say("a rolling restart beside children that live on", f"{time.monotonic() - began:.1f} s")
     _look(strings, kept, seen)
     timeouts = server.count("drain timeout")
-    trial.check("leaves that reached the drain timeout", timeouts, not timeouts)
+    trial.none("leaves that reached the drain timeout", timeouts)
 
 
 async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> None:
@@ -170,16 +166,8 @@ async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> No
     await eventually(lambda: not is_running(server.pid), "the launcher has ended")
     alive = len(_running(kept))
     trial.check("children that outlive the server", alive, alive > 0)
-    with socket.socket() as again:
-        # As uvicorn binds; it fails only while somebody listens.
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", server.port))
-            again.listen()
-            refusal = ""
-        except OSError as error:
-            refusal = str(error)
-    trial.check("the port binds again beside them", refusal or "yes", not refusal)
+    is_free = binds(server.port)
+    trial.check("the port binds again beside them", is_free, is_free)
 
 
 def _report(trial: Trial, seen: _Seen) -> None:

@@ -28,7 +28,6 @@ from tests.faults.keeping import (
     nginx,
     raw,
 )
-from tests.faults.traffic import RESTARTED
 from tests.faults.trial import NotHereError, Row, Trial, everywhere
 from tests.serving import Server, eventually, free_port, listens, serving, started
 
@@ -75,7 +74,7 @@ Serve = Callable[[Trial], AbstractAsyncContextManager[Server]]
 
 async def keepalive(trial: Trial) -> None:
     """All kinds of clients at once, and so many restarts; then those that pause too long."""
-    ours, missing = await _restart_under(trial, _ours, _restart_ours)
+    ours, missing = await _restart_under(trial, _ours, Server.restart)
     for what in missing:
         trial.say("not here", what)
     for kind, tally in ours.items():
@@ -101,9 +100,9 @@ async def _ours(trial: Trial) -> AsyncIterator[Server]:
         await server.said(f"All {WORKERS} workers are ready")
         yield server
         status = await server.stop()
-        trial.check("exit status", status, status == 0)
+        trial.ended(status)
         unclean = server.found("died|drain timeout|not stopped in time|giving the restart up|Traceback")
-        trial.check("unclean", unclean or 0, not unclean)
+        trial.none("unclean", unclean)
 
 
 @asynccontextmanager
@@ -120,13 +119,7 @@ async def _uvicorn(trial: Trial) -> AsyncIterator[Server]:
         await server.ended()
 
 
-async def _restart_ours(server: Server, count: int) -> None:
-    """The `count`-th restart, to its end."""
-    server.signal(signal.SIGHUP)
-    await server.said(RESTARTED, count)
-
-
-async def _restart_uvicorn(server: Server, count: int) -> None:
+async def _restart_uvicorn(server: Server) -> None:
     """On a busy machine it may give one up: a worker has 5 s to be ready."""
     done = server.count(GONE) + WORKERS, server.count(GIVEN_UP) + 1
     server.signal(signal.SIGHUP)
@@ -154,7 +147,7 @@ def _kinds(trial: Trial, *, is_direct: bool) -> Iterator[Kind]:
 
 
 async def _restart_under(
-    trial: Trial, serve: Serve, restart: Callable[[Server, int], Awaitable[None]]
+    trial: Trial, serve: Serve, restart: Callable[[Server], Awaitable[object]]
 ) -> tuple[dict[str, Tally], list[str]]:
     """So many restarts under all that is here; what each kind of client has seen, and what is missing."""
     tallies: dict[str, Tally] = {}
@@ -174,8 +167,8 @@ async def _restart_under(
                 tally = tallies[f"{kind}{way}"] = Tally()
                 clients.append(asyncio.create_task(kind.client(port, kind.pause, kind.count, done, tally)))
         try:
-            for count in range(1, trial.count + 1):
-                await restart(server, count)
+            for _ in range(trial.count):
+                await restart(server)
         finally:
             done.set()
             results = await asyncio.gather(*clients, return_exceptions=True)
@@ -207,8 +200,8 @@ async def _too_long(trial: Trial) -> None:
                     asyncio.create_task(kind.client(server.port, kind.pause, kind.count, done, tally))
                 )
         try:
-            for count in range(1, trial.count + 1):
-                await _restart_ours(ours, count)
+            for _ in range(trial.count):
+                await ours.restart()
         finally:
             done.set()
             results = await asyncio.gather(*clients, return_exceptions=True)

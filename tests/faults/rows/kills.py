@@ -168,7 +168,7 @@ async def kills(trial: Trial) -> None:
     _check_moments(trial, verdict, killer.kills)
     _check_removal(trial, verdict, killer.kills)
     _check_losses(trial, verdict, {kill.generation for kill in killer.kills})
-    trial.check("exit status", status, status == 0)
+    trial.ended(status)
 
 
 def _check_moments(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
@@ -250,7 +250,7 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
         f"{witnesses} of {witnesses}, slowest {as_ms(max(delays))}" if not late else "; ".join(late[:5]),
         not late and witnesses > 0,
     )
-    trial.check("told twice", twice or 0, not twice)
+    trial.none("told twice", twice)
 
 
 def _check_losses(trial: Trial, verdict: Verdict, dead: set[int]) -> None:

@@ -11,16 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.oracle import Verdict
-from tests.faults.traffic import Traffic, traffic
-from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.faults.traffic import Traffic, check_verdict, traffic
+from tests.faults.trial import Row, Trial, everywhere
 from tests.processes import of_session
-from tests.serving import watching
+from tests.serving import binds, watching
 
 WORKERS: Final = 4
 
@@ -47,10 +46,7 @@ class Tally:
     ended_s: list[float] = field(default_factory=list)
     orphans: int = 0
     bound: int = 0
-    accepted: int = 0
-    in_doubt: int = 0
-    faults: list[str] = field(default_factory=list)
-    missing: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
     survivors: int = 0
     left: int = 0
     drain_timeouts: int = 0
@@ -60,11 +56,10 @@ async def launcher_kill(trial: Trial) -> None:
     """Kill the launcher of a new server so often."""
     tally = Tally()
     for number in range(trial.count):
-        folder = trial.folder / str(number)
-        folder.mkdir()
-        if await _round(replace(trial, folder=folder), number, tally):
+        one = trial.part(str(number))
+        if await _round(one, number, tally):
             tally.clean += 1
-            shutil.rmtree(folder)
+            shutil.rmtree(one.folder)
     _check(trial, tally)
 
 
@@ -89,7 +84,7 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
             noticed_s = time.monotonic() - killed_at
             ended_s = await ends.last() - killed_at
         orphans = of_session(server.pid)
-        bound = _binds(server.port)
+        bound = binds(server.port)
         await server.ended()
     verdict = run.verdict()
     left = _left_cleanly(run, verdict, survivors)
@@ -100,14 +95,10 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
     tally.bound += bound
     tally.survivors += len(survivors)
     tally.left += left
-    tally.accepted += verdict.accepted
-    tally.in_doubt += verdict.lost + verdict.in_doubt
-    tally.faults += verdict.faults
-    missing = verdict.missing_between(verdict.left)
-    tally.missing += sum(each.messages for each in missing.values())
+    tally.verdicts.append(verdict)
     tally.drain_timeouts += server.count("drain timeout")
     in_time = noticed_s <= NOTICED_S and ended_s <= ENDED_S
-    sound = not verdict.faults and not missing and left == len(survivors)
+    sound = not verdict.faults and not verdict.missing_between(verdict.left) and left == len(survivors)
     return in_time and sound and bound and not orphans and not server.count("drain timeout")
 
 
@@ -116,21 +107,9 @@ def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
     return len({note["pid"] for note in verdict.told("left")} & survivors)
 
 
-def _binds(port: int) -> bool:
-    """Return whether a server can listen there at once, as the next one would."""
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", port))
-            again.listen()
-        except OSError:
-            return False
-        return True
-
-
 def _check(trial: Trial, tally: Tally) -> None:
     rounds = trial.count
-    trial.check("clean", f"{tally.clean} of {rounds}", tally.clean == rounds)
+    trial.equal("clean", tally.clean, rounds)
     wanted = len(range(WITH_A_WORKER, rounds, CYCLE))
     trial.check(
         "of them with a worker killed in the same moment",
@@ -139,22 +118,13 @@ def _check(trial: Trial, tally: Tally) -> None:
     )
     trial.say("of them while a worker joined", len(range(JOINING, rounds, CYCLE)))
     noticed_s, ended_s = max(tally.noticed_s), max(tally.ended_s)
-    trial.check(f"noticed by the last within {NOTICED_S:g} s", as_ms(noticed_s), noticed_s <= NOTICED_S)
-    trial.check(f"the last has ended within {ENDED_S:g} s", as_ms(ended_s), ended_s <= ENDED_S)
-    trial.check("orphans", tally.orphans, not tally.orphans)
-    trial.check("the port binds again", f"{tally.bound} of {rounds}", tally.bound == rounds)
-    trial.check(
-        "survivors that left with all delivered",
-        f"{tally.left} of {tally.survivors}",
-        tally.left == tally.survivors,
-    )
-    trial.check("drain timeouts", tally.drain_timeouts, not tally.drain_timeouts)
-    trial.say("messages accepted", f"{tally.accepted:,}")
-    trial.check("accepted between survivors and missing", tally.missing, not tally.missing)
-    trial.check(
-        "duplicated, reordered, altered, misdelivered", "; ".join(tally.faults) or 0, not tally.faults
-    )
-    trial.say("to the killed workers, counted lost or in doubt", f"{tally.in_doubt:,}")
+    trial.within("noticed by the last", noticed_s, NOTICED_S)
+    trial.within("the last has ended", ended_s, ENDED_S)
+    trial.none("orphans", tally.orphans)
+    trial.equal("the port binds again", tally.bound, rounds)
+    trial.equal("survivors that left with all delivered", tally.left, tally.survivors)
+    trial.none("drain timeouts", tally.drain_timeouts)
+    check_verdict(trial, *tally.verdicts)
 
 
 LAUNCHER_KILL: Final = Row(

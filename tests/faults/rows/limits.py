@@ -14,7 +14,6 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE
@@ -23,10 +22,9 @@ from asgi_ipc.fleet.descriptor_budget import worker_needs
 from tests.faults.ordinary import User, ordinary
 from tests.faults.pages import SMALL_BYTES, pages_used_up
 from tests.faults.reach import Reach, Settled
-from tests.faults.traffic import RESTARTED, Traffic, check_verdict, traffic
+from tests.faults.traffic import Traffic, check_verdict, traffic
 from tests.faults.trial import Row, Trial, describe, everywhere
 from tests.processes import first_free, is_ordinary
-from tests.serving import eventually
 
 WORKERS: Final = 4
 
@@ -60,10 +58,7 @@ async def limits(trial: Trial) -> None:
         parts.append(_hungry_starts)
     trials = []
     for part in parts:
-        folder = trial.folder / part.__name__
-        folder.mkdir()
-        # The figures are the trial's own.
-        trials.append(part(replace(trial, folder=folder)))
+        trials.append(part(trial.part(part.__name__)))
     if trial.full:
         for each in trials:
             await each
@@ -81,9 +76,7 @@ async def _tight_starts(trial: Trial) -> None:
     outcomes: Counter[str] = Counter()
     wrong = []
     for place, descriptors in enumerate(sorted(tried)):
-        folder = trial.folder / str(place)
-        folder.mkdir()
-        one = replace(trial, folder=folder)
+        one = trial.part(str(place))
         outcome = await _start_under(one, ordinary(descriptors), "tests.apps.traffic:app", TALK)
         outcomes[outcome] += 1
         if outcome not in (CLEAR_ERROR, FULL_SERVICE):
@@ -100,9 +93,7 @@ async def _hungry_starts(trial: Trial) -> None:
     outcomes: Counter[str] = Counter()
     wrong = []
     for spare in SPARE:
-        folder = trial.folder / str(spare)
-        folder.mkdir()
-        one = replace(trial, folder=folder)
+        one = trial.part(str(spare))
         env = {**TALK, "HUNGRY_SPARE": str(spare)}
         outcome = await _start_under(one, ordinary(NEEDED + 40), "tests.apps.hungry:app", env)
         outcomes[outcome] += 1
@@ -149,7 +140,7 @@ async def _lowered(trial: Trial) -> None:
         await _lowered_launcher(trial, run, user)
         status = await run.server.stop()
     check_verdict(trial, run.verdict())
-    trial.check("exit status under a limit that was lowered", status, status == 0)
+    trial.ended(status, "exit status under a limit that was lowered")
 
 
 async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
@@ -212,19 +203,15 @@ async def _no_pages(trial: Trial) -> None:
             trial.check(
                 "bytes of a new pipe when the pages are used up", describe(held), given == SMALL_BYTES
             )
-            server.signal(signal.SIGHUP)
-            await server.said(RESTARTED)
-            await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+            await server.restart()
             settled = await reach.settle(WORKERS)
             trial.check("pairs over pipes of 8 KiB", settled, _is_whole(settled))
             status = await server.stop()
     verdict = run.verdict()
     trial.check("warnings of small pipes", f"{before}, then {server.count(SMALL_PIPES)}", not before)
     trial.check("warned once", server.count(SMALL_PIPES), server.count(SMALL_PIPES) == 1)
-    check_verdict(trial, verdict)
-    lost = verdict.accepted - verdict.delivered
-    trial.check("lost over small pipes", lost, not lost)
-    trial.check("exit status with small pipes", status, status == 0)
+    check_verdict(trial, verdict, is_lossless=True)
+    trial.ended(status, "exit status with small pipes")
 
 
 LIMITS: Final = Row(

@@ -6,12 +6,12 @@ Law: the promise of a restart, and nothing else that goes wrong meanwhile.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from typing import Final
 
-from tests.faults.traffic import RESTARTED, ask_until, check_verdict, traffic
+from tests.faults.traffic import ask_until, check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
+from tests.serving import RESTARTED
 
 WORKERS: Final = 4
 
@@ -34,18 +34,16 @@ async def restarts(trial: Trial) -> None:
             asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
             for pause_s in (0.0, SLOW_CLIENT_S)
         ]
-        for count in range(1, trial.count + 1):
-            run.server.signal(signal.SIGHUP)
-            await run.server.said(RESTARTED, count)
+        for _ in range(trial.count):
+            await run.server.restart()
         seconds = time.monotonic() - run.began
         done.set()
         answered = sum([await client for client in clients])
         status = await run.server.stop()
     verdict = run.verdict()
-    trial.check("restarts", run.server.count(RESTARTED), run.server.count(RESTARTED) == trial.count)
-    check_verdict(trial, verdict)
-    lost = verdict.lost + verdict.in_doubt
-    trial.check("lost", lost, verdict.accepted == verdict.delivered and not lost)
+    trial.equal("restarts", run.server.count(RESTARTED), trial.count)
+    check_verdict(trial, verdict, is_lossless=True)
+    trial.none("in doubt", verdict.in_doubt)
     if trial.full:
         run.check_rate(trial, verdict, seconds)
     if trial.count >= 200:
@@ -59,9 +57,9 @@ async def restarts(trial: Trial) -> None:
     trial.say("workers that left", sent_while_leaving)
     left = len(verdict.left)
     expected = WORKERS * (trial.count + 1)
-    trial.check("workers that have left, cleanly", f"{left} of {expected}", left == expected)
-    trial.check("drain timeouts", run.server.count("drain timeout"), not run.server.count("drain timeout"))
-    trial.check("exit status", status, status == 0)
+    trial.equal("workers that have left, cleanly", left, expected)
+    trial.none("drain timeouts", run.server.count("drain timeout"))
+    trial.ended(status)
 
 
 def _sent_while_leaving(leaving: list[dict[str, object]], left: int) -> str:

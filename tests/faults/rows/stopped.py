@@ -72,7 +72,7 @@ async def stopped(trial: Trial) -> None:
     leavers = {generation[pid]: pid for pid in (bystander, *senders)}
     _check_leaves(trial, verdict, leavers)
     _check_counts(trial, run, verdict, generation[target], leavers, senders)
-    trial.check("exit status", status, status == 0)
+    trial.ended(status)
 
 
 # --- the stops
@@ -82,7 +82,7 @@ async def _stop_often(trial: Trial, run: Traffic, vitals: Vitals, target: int, s
     stop_s, watch_s = (STOP_S, WATCH_S) if trial.full else (SHORT_STOP_S, SHORT_WATCH_S)
     idle = await vitals.watch_for(watch_s)
     before_bytes = {pid: own_bytes(pid) for pid in senders}
-    await _all(run, senders, "press", target)
+    await run.strings.all(senders, "press", target)
     reading = await vitals.watch_for(watch_s)
     await _catch_up(run, target, senders)
     filling: list[float] = []
@@ -133,10 +133,6 @@ def _check_senders(trial: Trial, growth_bytes: int, lag: Counter[int]) -> None:
     )
 
 
-async def _all(run: Traffic, pids: list[int], command: str, *arguments: object) -> None:
-    await asyncio.gather(*[run.strings.call(pid, command, *arguments) for pid in pids])
-
-
 async def _watch_until_full(run: Traffic, vitals: Vitals, target: int, senders: list[int]) -> list[float]:
     full = asyncio.Event()
     watched = asyncio.create_task(vitals.watch(full))
@@ -154,7 +150,7 @@ async def _press_until_full(run: Traffic, target: int, senders: list[int]) -> No
         return (note["what"], note["pid"]) == ("refused", pid)
 
     refusals = [run.listener.next(partial(is_refusal, pid=pid)) for pid in senders]
-    await asyncio.gather(*refusals, _all(run, senders, "press", target))
+    await asyncio.gather(*refusals, run.strings.all(senders, "press", target))
 
 
 async def _catch_up(run: Traffic, target: int, senders: list[int]) -> None:
@@ -163,9 +159,9 @@ async def _catch_up(run: Traffic, target: int, senders: list[int]) -> None:
     def is_last(note: Note, pid: int) -> bool:
         return note["what"] == "marked" and bool(note["sender"] == pid)
 
-    await _all(run, senders, "quiet")
+    await run.strings.all(senders, "quiet")
     last = [run.listener.next(partial(is_last, pid=pid)) for pid in senders]
-    await asyncio.gather(*last, _all(run, senders, "mark", target, "last"))
+    await asyncio.gather(*last, run.strings.all(senders, "mark", target, "last"))
 
 
 async def _lag(run: Traffic, pids: list[int]) -> Counter[int]:
