@@ -10,16 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
-import msgspec
 from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.wire.message import check_name
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.features.topics import Topics
+from asgi_ipc.worker.features.publication import Entry, Publication
+from asgi_ipc.worker.features.topics import Topics
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens to a publication for which a subscription has no room."""
@@ -29,26 +27,6 @@ MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
 
 # A subscriber that never finds its queue empty lets others have a turn after so many, as `send` does.
 YIELD_AFTER_MESSAGES: Final = 256
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """What somebody has published.
-
-    Attributes:
-        topic: as it was subscribed to.
-        data: as it was published. All subscribers of one worker are given the same object.
-        sender: the pid of the worker that published it.
-        missed: how many publications this subscription has lost since the one before this.
-    """
-
-    topic: str
-    data: Any
-    sender: int
-    missed: int
-
-
-# With the bytes that it holds, about.
-Entry: TypeAlias = tuple[Publication, int]
 
 
 class Subscription:
