@@ -338,10 +338,14 @@ def of_whatever(data: T) -> T:
 
 
 SAYS_NOTHING = [Any, object, None, Data, Annotated[Any, "x"]]
-NOT_ANNOTATED = [unannotated, of_whatever, print, [].append, len, int, dict, lambda *data: None]
+NOT_ANNOTATED: list[Any] = [unannotated, of_whatever, print, [].append, len, int, dict, lambda *data: None]
 
 
-@pytest.mark.parametrize("function", [*map(annotated, SAYS_NOTHING), *NOT_ANNOTATED], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [*map(annotated, SAYS_NOTHING), *NOT_ANNOTATED],
+    ids=[*map(str, SAYS_NOTHING), *(function.__name__ for function in NOT_ANNOTATED)],
+)
 def test_where_nothing_is_to_be_checked_the_handler_itself_is_called(function: Callable[..., Any]) -> None:
     assert registered(function) is function
 
