@@ -31,7 +31,7 @@ from asgi_ipc.worker.descriptors import Descriptor
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
 
-# Where the kernel can, a descriptor is never inheritable, not even for a moment.
+# With this flag a descriptor is never inheritable, not even for a moment.
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 OnWord = Callable[[ToWorker], None]
@@ -85,7 +85,7 @@ class Lifeline:
         self.loop.add_reader(self._socket.fileno(), self.drain)
 
     def wake(self) -> None:
-        """Have the event loop turn and look here, if there is one. From any thread."""
+        """Wake the event loop, if there is one, to look here. From any thread."""
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 self.loop.call_soon_threadsafe(self.drain)
@@ -152,7 +152,8 @@ class Lifeline:
                 chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
                 arrived = [Descriptor(fd) for fd in fds]
         except ConnectionResetError:
-            # It went with words of ours unread; all of its own have been read before this shows.
+            # The launcher went with words of ours unread; all of its own words have been read before this
+            # shows.
             self.is_open = False
             return
         for fd in fds:
@@ -177,7 +178,7 @@ class Lifeline:
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):
-            # The end of file behind its last words tells the rest.
+            # The end of file comes after its last words.
             self._outgoing.clear()
             return
         del self._outgoing[:sent]
@@ -194,7 +195,7 @@ class Lifeline:
             self.loop.remove_writer(self._socket.fileno())
 
     def _drop_descriptors(self) -> None:
-        """Close those whose word was cut off: a peer that leaves waits until the last write end is closed."""
+        """Close descriptors whose word was cut off: a leaving peer waits for their end."""
         while self._arrived:
             for descriptor in self._arrived.popleft():
                 descriptor.close()
