@@ -37,12 +37,14 @@ from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.answers import Answers
 from asgi_ipc.worker.features.leader import Leading
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
+from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import NoWriter, Peer
@@ -56,9 +58,11 @@ ENTRY_TIMEOUT_S: Final = 6.0
 
 
 class Endpoint:
-    """One worker among its peers. `owner` is the IPC on whose behalf handlers run.
+    """One worker among its peers. `owner` is the lifespan on whose behalf handlers run.
 
     Attributes:
+        messaging: refuses messages from the leave on.
+        replying: takes replies until the leave is over.
         entries: how many times its lifespan is entered now.
         departing, departed: set when its leave begins, and when it is over.
     """
@@ -100,10 +104,16 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
         calls = self.dispatcher.calls
         calls.pid = me.pid
+        self.messaging = Messaging(self.outgoing)
+        self.replying = Messaging(self.outgoing)
         self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, calls)
         self.topics = Topics(
-            self.outgoing, self.dispatcher.in_flight, self._self_peer, settings.max_message_bytes
+            self.outgoing,
+            self.messaging,
+            self.dispatcher.in_flight,
+            self._self_peer,
+            settings.max_message_bytes,
         )
         self.leading = Leading(me, registry, calls, self._context)
         self.claiming = Claiming(self._launcher)
@@ -143,13 +153,22 @@ class Endpoint:
         """Whether its leave has begun and is not over."""
         return self._leave.is_under_way
 
-    @property
-    def reassembly_bytes(self) -> int:
-        """Pieces of large messages that are not complete."""
-        return self.incoming.partial_bytes
+    def stats(self) -> Stats:
+        """The counters now."""
+        dispatcher, heartbeat = self.dispatcher, self.heartbeat
+        return Stats(
+            sent=self.outgoing.sent,
+            received=dispatcher.received,
+            discarded=dispatcher.discarded,
+            handler_errors=dispatcher.handler_errors,
+            dropped=self._dropped(),
+            outbox_bytes=self.outgoing.outbox_bytes(),
+            reassembly_bytes=self.incoming.partial_bytes,
+            loop_lag_s=heartbeat.lag_s,
+            max_loop_lag_s=max(heartbeat.max_lag_s, heartbeat.lag_s),
+        )
 
-    def dropped(self) -> dict[str, int]:
-        """What was dropped so far, by reason; see Stats."""
+    def _dropped(self) -> dict[str, int]:
         counts = {
             **self.incoming.dropped(),
             "lost": self.outgoing.lost,

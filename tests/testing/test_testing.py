@@ -373,7 +373,7 @@ async def test_what_a_handler_registers_is_the_members_alone() -> None:
         assert await a.request(b.pid, "trick") == f"trick at {b.pid}"
         with pytest.raises(NoHandlerError):
             await b.request(a.pid, "trick")
-    assert "trick" not in ipc._registered.handlers
+    assert "trick" not in ipc._own.registry.handlers
 
 
 @pytest.mark.usefixtures("_fresh_chat")
