@@ -11,11 +11,11 @@ import msgspec
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """What somebody has published.
+    """One publication.
 
     Attributes:
-        topic: as it was subscribed to.
-        data: as it was published. All subscribers of one worker are given the same object.
+        topic: the topic of the subscription.
+        data: the data as published. All subscribers of one worker get the same object.
         sender: the pid of the worker that published it.
         missed: how many publications this subscription has lost since the one before this.
     """
@@ -26,7 +26,7 @@ class Publication(msgspec.Struct, frozen=True):
     missed: int
 
 
-# With the bytes that it holds, about.
+# With the bytes that it holds, roughly.
 Entry: TypeAlias = tuple[Publication, int]
 
 
