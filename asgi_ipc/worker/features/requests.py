@@ -8,7 +8,6 @@ waits any more. Whatever answers no open question is discarded and counted.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from collections.abc import Iterable
 from functools import partial
@@ -26,7 +25,7 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
-from asgi_ipc.worker.dispatch.delivery import sender_of
+from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.room import Waiter
@@ -165,11 +164,10 @@ class Questions:
             # Whoever asked may be waiting for room still, and never look at it.
             question.answer.exception()
 
-    def answered(self, context: contextvars.Context, data: Any) -> None:
+    def answered(self, data: Any) -> None:
         """An answer has come. Raises TypeError or ValueError if it is none."""
         number, outcome, value = data
-        sender = sender_of(context)
-        generation = sender.generation if sender is not None else 0
+        generation = current_sender().generation
         question = self._open.get((number, generation))
         if question is None or question.answer.done():
             self.late += 1
