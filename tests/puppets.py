@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class Puppets:
         if status != "ok":
             raise RefusedError(status, value)
         return value
+
+    async def all(self, pids: Iterable[int], command: str, *arguments: Any) -> list[Any]:
+        """Have all of these do something at once; what each returns."""
+        return await asyncio.gather(*[self.call(pid, command, *arguments) for pid in pids])
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def free_port() -> int:
-    """A port that nobody has now. No connection is given it before it is used: those get 32768 and up."""
+    """Return a free port. No connection is given it before it is used: those get 32768 and up."""
     while True:
         # Not the random numbers that hypothesis makes the same in each process.
         port = secrets.choice(PORTS)
@@ -46,9 +47,20 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections there: uvicorn says that it has started some moments before."""
+    """Return whether a server accepts connections there: uvicorn reports its start some moments before."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def binds(port: int) -> bool:
+    """Whether the next server could listen there at once: nobody does any more."""
+    with socket.socket() as again, suppress(OSError):
+        # As uvicorn binds.
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", port))
+        again.listen()
+        return True
+    return False
 
 
 def is_tracker(pid: int) -> bool:
@@ -59,7 +71,7 @@ def is_tracker(pid: int) -> bool:
 
 
 async def eventually(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait for something in another process that no event tells of."""
+    """Wait for something in another process that sends no event."""
     try:
         async with asyncio.timeout(deadline_s):
             # The one place that polls: neither the kernel's tables nor a file has an event to wait for.
@@ -69,6 +81,11 @@ async def eventually(condition: Callable[[], bool], what: str, deadline_s: float
         raise AssertionError(what) from None
 
 
+# What the launcher says.
+STARTED = "Application startup complete"
+RESTARTED = "All workers have been restarted"
+
+
 class Ends:
     """When each of some processes has ended, on the machine's monotonic clock."""
 
@@ -76,7 +93,8 @@ class Ends:
         self._loop = asyncio.get_running_loop()
         self._fds: dict[int, int] = {}
         self._at: dict[int, asyncio.Future[float]] = {}
-        # Opened before anything happens to them: a descriptor means that very process, a pid whoever has it.
+        # Opened before anything happens to them: a descriptor names one process for ever, a pid may be
+        # reused.
         for pid in pids:
             self._at[pid] = self._loop.create_future()
             try:
@@ -136,12 +154,12 @@ class Server:
         # The whole lines, and where the next one begins in the output.
         self._lines: list[str] = []
         self._place = 0
-        # What was looked for: up to which line, and the lines that matched.
+        # By pattern: the line up to which it was searched, and the lines that matched.
         self._found: dict[str, tuple[int, list[str]]] = {}
 
     @property
     def lines(self) -> list[str]:
-        """What it has said so far."""
+        """Return the output so far."""
         new, end, _ = self._child.read(self._place).rpartition(b"\n")
         if end:
             self._place += len(new) + 1
@@ -171,12 +189,39 @@ class Server:
 
     async def started(self, workers: int) -> list[int]:
         """Wait until that many workers have started; their pids."""
-        await self.said("Application startup complete", workers)
+        await self.said(STARTED, workers)
         return self.workers()
 
     def workers(self) -> list[int]:
-        """The pids of the server's workers: its children, but for a resource tracker."""
+        """Return the pids of the server's workers: its children without the resource tracker."""
         return [pid for pid in children(self.pid) if not is_tracker(pid)]
+
+    async def restart(self) -> list[int]:
+        """SIGHUP, and wait until all workers are replaced and the old ones have gone; the pids now."""
+        old = {*self.workers()}
+        done = self.count(RESTARTED)
+        self.signal(signal.SIGHUP)
+        await self.said(RESTARTED, done + 1)
+        await self._comes(lambda: not old & {*self.workers()}, "the old ones have not gone")
+        return self.workers()
+
+    async def more(self, workers: int) -> None:
+        """SIGTTIN, and wait for the word that there are to be so many: equal signals that wait become one."""
+        self.signal(signal.SIGTTIN)
+        await self.said(f"Increasing the number of workers to {workers}")
+
+    async def fewer(self, workers: int) -> None:
+        """SIGTTOU, and wait for the word that there are to be so many."""
+        self.signal(signal.SIGTTOU)
+        await self.said(f"Decreasing the number of workers to {workers}")
+
+    async def kill(self, pid: int) -> list[int]:
+        """Kill that worker, and wait until another one has taken its place; the pids now."""
+        started = self.count(STARTED)
+        os.kill(pid, signal.SIGKILL)
+        await self.said(STARTED, started + 1)
+        await self._comes(lambda: pid not in self.workers(), "it has not gone")
+        return self.workers()
 
     async def get(self, path: str) -> httpx.Response:
         """One request on a connection of its own."""
@@ -210,14 +255,19 @@ class Server:
 async def running(
     command: Sequence[str], *, port: int = 0, env: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> AsyncIterator[Server]:
-    """Run a program; kill what is left of it, and of what it has started, at the end.
+    """Run a program. If it still runs at the end, it is stopped, and must end with 0.
 
-    `asgi-ipc serve` stops when this process ends without coming to that, too.
+    What is left of it, and of what it has started, is killed; `asgi-ipc serve` stops when this process ends
+    without coming to that, too.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
     child = Child(command, env=env, cwd=cwd)
+    server = Server(child, port)
     try:
-        yield Server(child, port)
+        yield server
+        if child.status is None:
+            status = await server.stop()
+            assert status == 0, f"status {status}:\n{server.text}"
     finally:
         child.close()
 
@@ -252,6 +302,19 @@ async def serving(
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server
+
+
+def run_python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command to its end; its status and what it has said."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **env},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
 
 
 class Helper:

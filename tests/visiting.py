@@ -7,8 +7,6 @@ connections are opened until each worker has one.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.serving import DEADLINE_S, Server, eventually, serving
+from tests.serving import DEADLINE_S, Server, serving
 
 # Making one takes longer than a request, and none of these connections uses it.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -86,21 +84,3 @@ async def sockets(
                     else:
                         found[pid] = each
         yield {pid: found[pid] for pid in pids}
-
-
-async def restarted(server: Server) -> list[int]:
-    """Restart all workers, and wait until no old one is left; return the new pids."""
-    old = set(server.workers())
-    server.signal(signal.SIGHUP)
-    await server.said("All workers have been restarted", server.count("All workers have been restarted") + 1)
-    await eventually(lambda: not old & set(server.workers()), "the old ones have gone")
-    return server.workers()
-
-
-async def killed(server: Server, pid: int) -> list[int]:
-    """Kill a worker, and wait until another one has taken its place; return the new pids."""
-    started = server.count("Application startup complete")
-    os.kill(pid, signal.SIGKILL)
-    await server.said("Application startup complete", started + 1)
-    await eventually(lambda: pid not in server.workers(), "it has gone")
-    return server.workers()

@@ -1,8 +1,7 @@
-"""Limits: what the kernel allows, asked for by the launcher.
+"""Limits: the kernel's limits, read by the launcher.
 
-Law: asked when it matters and never kept: whoever may do so can change a
-limit of a running process (prlimit(1)). What is said of it is in
-`fleet/descriptor_budget.py`.
+Law: ask when it matters and keep nothing: an operator can change a limit of a
+running process (prlimit(1)). The sentences stand in `fleet/descriptor_budget.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.logs import server_logger as logger
 
-# What Linux gives a pipe unless its user has used up all pages for pipes: 16 of them (pipe(7)).
+# Linux gives a pipe 16 pages unless its user has used up all pages for pipes (pipe(7)).
 DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptor_limit(pid: int = 0) -> int:
-    """How many descriptors a process may have; where that can't be asked of others, as many as this one."""
+    """How many descriptors a process may have. Where the kernel tells only its own limit, that one."""
     if hasattr(resource, "prlimit"):  # Linux
         with suppress(OSError):
             return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
@@ -30,7 +29,7 @@ def descriptor_limit(pid: int = 0) -> int:
 
 
 def check_descriptors(workers: int) -> None:
-    """Refuse a fleet that can't be whole under the limit of this process, which its workers inherit.
+    """Refuse a fleet that is too large for the limit of this process, which its workers inherit.
 
     Raises LauncherError.
     """
@@ -43,7 +42,7 @@ def check_descriptors(workers: int) -> None:
 
 def _open_descriptors() -> int:
     try:
-        # Less the one by which it is read.
+        # Less the descriptor that reads the folder.
         return len(os.listdir("/dev/fd")) - 1
     except OSError:
         # Not mounted here. 0 to 2 are open in any case.
@@ -72,7 +71,7 @@ def tell_reach(pid: int, to: int, is_reached: bool) -> None:
 
 
 class PipeWatch:
-    """Says it when pipes become smaller than they should be; once, until they are right again."""
+    """Warns when pipes are smaller than they should be; once, until one has the right size again."""
 
     def __init__(self, wanted_bytes: int | None) -> None:
         self._wanted_bytes = wanted_bytes or DEFAULT_PIPE_BYTES

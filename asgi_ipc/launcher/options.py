@@ -1,8 +1,8 @@
-"""Options: what can't be meant by one of uvicorn's is said in one line, before anything has been started.
+"""Options: an option without a meaning is one error in one line, before anything has been started.
 
-Law: an option keeps uvicorn's name and meaning, and is only looked at. A message begins with the option's
-name, which the command turns into `--name`. What needs loading in each worker is loaded here once, the
-app's own code apart: what an import string names is the worker's to load, and to tell of.
+Law: an option keeps uvicorn's name and meaning, and is only looked at. An error begins with the option's
+name, which the command turns into `--name`. Files and modules that each worker will load are loaded here
+once, but none of the app's own code: workers load that, and report its errors.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from asgi_ipc.wire.packet import MIN_PACKET_BYTES
 _INT: Final = 2**31 - 1
 _LONG: Final = 2**63 - 1
 
-# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
+# Less than this could not tell a hang from a busy moment: workers beat at most twice a second.
 MIN_HANG_TIMEOUT_S: Final = 2.0
 MAX_TIMEOUT_S: Final = 86_400.0
 
-# From where on, and up to where, each has a meaning. With 0 `limit_concurrency` refuses every request, and
+# The range in which each has a meaning. With 0 `limit_concurrency` refuses every request, and
 # `limit_max_requests` ends a worker before its first.
 _WHOLE: Final = {
     "port": (0, 65_535),
@@ -48,7 +48,7 @@ _WHOLE: Final = {
     "ws_max_queue": (0, _INT),
     "h11_max_incomplete_event_size": (1, _LONG),
 }
-# uvicorn's command takes the timeouts as whole numbers, and its run() as any: so does this.
+# uvicorn's command takes whole numbers as timeouts, and its run() takes any number; this does the same.
 _SECONDS: Final = (
     "timeout_keep_alive",
     "timeout_graceful_shutdown",
@@ -63,13 +63,13 @@ _NAMED: Final[dict[str, Mapping[str, str | None]]] = {
     "ws": WS_PROTOCOLS,
 }
 
-# A field name of HTTP (RFC 9110, 5.1), and what no field value has in it (5.5).
+# A field name of HTTP (RFC 9110, 5.1), and the characters that no field value has (5.5).
 _FIELD_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE: Final = re.compile(r"[\0\r\n]")
 
 
 def check(theirs: Mapping[str, Any]) -> None:
-    """Raises LauncherError for the first option that can't be meant. Needs `sys.path` to be the workers'."""
+    """Raises LauncherError for the first option without a meaning. `sys.path` must be that of the workers."""
     given = {name: value for name, value in theirs.items() if value is not None}
     for name in _WHOLE.keys() & given.keys():
         check_range(name, given[name], *_WHOLE[name], whole=True)
@@ -94,7 +94,7 @@ def check(theirs: Mapping[str, Any]) -> None:
 
 
 def check_own(own: Settings) -> None:
-    """Raises LauncherError for the first of our own options that has no meaning."""
+    """Raise LauncherError for the first impossible one of our own options."""
     if not isinstance(own.wrap, bool):
         raise LauncherError(f"wrap is True or False, not {own.wrap!r}")
     check_range("drain_timeout", own.drain_timeout, 0.0, MAX_TIMEOUT_S)
@@ -111,19 +111,19 @@ def check_own(own: Settings) -> None:
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:
-    """Raises LauncherError unless the option of that name is a time in which a hang can be told."""
+    """Raise LauncherError unless the option is a time in which a hang can be recognized."""
     check_range(name, seconds, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Raises LauncherError unless it is a number in that range."""
+    """Raise LauncherError unless it is a number in that range."""
     kinds = (int,) if whole else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
         raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")
 
 
 def check_workers(workers: int | None, high: int) -> int:
-    """How many: as given, or as the environment says; 1 unless either does."""
+    """Return the number of workers, given or from the environment; 1 without either."""
     if workers is not None:
         check_range("workers", workers, 1, high, whole=True)
         return workers
@@ -136,8 +136,8 @@ def check_workers(workers: int | None, high: int) -> int:
 
 
 def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
-    """uvicorn's Config, which configures logging and reads files. LauncherError names what it can't use."""
-    # The number of workers is not its business: it would warn that they and `--reload` don't go together.
+    """uvicorn's Config, which configures logging and reads files. LauncherError names the option at fault."""
+    # With the real number of workers it would warn that workers and `--reload` don't go together.
     make = partial(uvicorn.Config, app, workers=1)
     try:
         return make(**given)
@@ -145,13 +145,13 @@ def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
         reason = _in_one_line(error)
         logging.disable()
         try:
-            # Without `reload` none of what goes with it would matter.
+            # `reload` last: without it the options that go with it are not looked at.
             for name in sorted(given, key="reload".__eq__):
                 try:
                     make(**{each: given[each] for each in given if each != name})
                 except Exception:  # noqa: BLE001
                     continue
-                # It is this one without which the others are fine.
+                # Without this option the others are fine.
                 raise LauncherError(f"{name} can't be used: {reason}") from error
         finally:
             logging.disable(logging.NOTSET)
@@ -223,7 +223,7 @@ def _check_descriptor(fd: int) -> None:
 
 
 def _check_tls(given: Mapping[str, Any]) -> None:
-    """Load what every worker will load, as `uvicorn.config.create_ssl_context` does."""
+    """Load the files that every worker will load, as `uvicorn.config.create_ssl_context` does."""
     with _blaming("ssl_version"):
         context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")

@@ -1,9 +1,9 @@
 """The resource tracker of `multiprocessing`, one for all workers, and the sentinel of their parent.
 
 Law: a tracker unlinks what is left when the last write end of its pipe is
-closed (resource_tracker.py), so all workers must have the same, and it must
+closed (resource_tracker.py). So all workers must have the same one, and it must
 live as long as the server. Most servers need none: the pipe is there from the
-start, and its reader is started when somebody has written.
+start, and the tracker starts when a process has written to it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Tracker:
         self._loop = asyncio.get_running_loop()
         self._read_end = self._write_end = -1
         self._process: subprocess.Popen[bytes] | None = None
-        # Readable for workers as soon as nobody holds the other end.
+        # Workers can read from it as soon as no process holds the other end.
         self._sentinel, self._alive = os.pipe()
 
     def fds(self) -> tuple[int, int]:
-        """For a worker that is about to be started: the write end, and the sentinel."""
+        """Return the write end and the sentinel for a new worker."""
         return self._current_write_end(), self._sentinel
 
     def _current_write_end(self) -> int:
         if multiprocess.program_has_tracker():
-            # It may have shared memory of its own, which workers attach to.
+            # The program may have shared memory of its own, to which workers attach.
             return multiprocess.program_tracker()
         if self._write_end < 0:
             self._read_end, self._write_end = os.pipe()
@@ -43,14 +43,14 @@ class Tracker:
         return self._write_end
 
     def reap(self) -> None:
-        """A child has ended. If it was the tracker, the next worker gets another one, as from Python."""
+        """A child has ended. If it was the tracker, the next worker gets a new one, as with Python itself."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
             os.close(self._write_end)
             self._write_end = -1
 
     def close(self) -> None:
-        """The server has ended: let the tracker clean up when the children of workers have ended, too."""
+        """End with the server: the tracker cleans up after the children of workers have ended, too."""
         if self._read_end >= 0 and select.select([self._read_end], [], [], 0)[0]:
             self._start()
         self._stop_listening()
@@ -63,7 +63,7 @@ class Tracker:
             command = multiprocess.tracker_command(self._read_end)
             self._process = start_quietly(command, [self._read_end])
         except OSError as error:
-            # Workers find nobody at the other end, and start trackers of their own.
+            # Workers find no process at the other end, and start trackers of their own.
             logger.error("The resource tracker can't be started: %s", describe_refusal(error))
         self._stop_listening()
 

@@ -23,9 +23,8 @@ from starlette.routing import Route
 
 from asgi_ipc import DeliveryError, NotRunningError, Worker, ipc
 from tests.apps import traffic
-from tests.apps.strings import Commands, obeying
-from tests.apps.traffic import FOLDER, Body, State, body_of, delivered, keeping_books
-from tests.faults.ledger import ACCEPTED, REFUSED
+from tests.apps.strings import by_name, obeying
+from tests.apps.traffic import FOLDER, Body, State, body_of, delivered, keeping_books, offering
 
 # How long a send waits for room; then it is refused, and the next one is tried.
 PATIENCE_S: Final = 0.5
@@ -68,8 +67,7 @@ class Pressure:
     patience_s = PATIENCE_S
 
 
-def _refused(place: int, error: Exception) -> str:
-    State.ledger.sent.settle(place, REFUSED)
+def _refused(error: Exception) -> str:
     name = type(error).__name__
     if not Pressure.refused:
         State.notes.write("full", error=name)
@@ -80,25 +78,21 @@ def _refused(place: int, error: Exception) -> str:
 
 async def send(worker: Worker, name: str, size_bytes: int, timeout_s: float = PATIENCE_S) -> str:
     """Offer one message and wait for room; the name of the error, or nothing."""
-    body, checksum, size = body_of(size_bytes)
-    place = State.ledger.offer(worker.generation, body[1], checksum, size)
     try:
-        await ipc.send(worker, name, body, timeout=timeout_s)
+        with offering(worker.generation, body_of(size_bytes)) as body:
+            await ipc.send(worker, name, body, timeout=timeout_s)
     except (DeliveryError, NotRunningError) as error:
-        return _refused(place, error)
-    State.ledger.sent.settle(place, ACCEPTED)
+        return _refused(error)
     return ""
 
 
 def send_nowait(worker: Worker, name: str, size_bytes: int) -> str:
     """The same without waiting."""
-    body, checksum, size = body_of(size_bytes)
-    place = State.ledger.offer(worker.generation, body[1], checksum, size)
     try:
-        ipc.send_nowait(worker, name, body)
+        with offering(worker.generation, body_of(size_bytes)) as body:
+            ipc.send_nowait(worker, name, body)
     except (DeliveryError, NotRunningError) as error:
-        return _refused(place, error)
-    State.ledger.sent.settle(place, ACCEPTED)
+        return _refused(error)
     return ""
 
 
@@ -198,8 +192,7 @@ async def give(to: int, count: int, size_bytes: int) -> None:
 
 async def held() -> tuple[int, dict[int, int]]:
     """Return the bytes of this worker's arena in use, and the bytes that each generation holds."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     arena = endpoint.outgoing._budget.arena
     return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
 
@@ -251,8 +244,7 @@ async def flood(count: int) -> None:
 
 async def measured() -> dict[str, Any]:
     """Return this worker's own counts."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     stats = ipc.stats()
     now = time.monotonic()
     return {
@@ -273,21 +265,9 @@ async def measured() -> dict[str, Any]:
     }
 
 
-COMMANDS: Commands = {
-    "press": press,
-    "chat": chat,
-    "quiet": quiet,
-    "mark": mark,
-    "backlog": backlog,
-    "listen": listen,
-    "heard": heard,
-    "speak_and_stop": speak_and_stop,
-    "give": give,
-    "held": held,
-    "agree": agree,
-    "flood": flood,
-    "measured": measured,
-}
+COMMANDS = by_name(
+    press, chat, quiet, mark, backlog, listen, heard, speak_and_stop, give, held, agree, flood, measured
+)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from asgi_ipc import Worker, ipc
 from asgi_ipc.worker.heartbeat import HEARTBEAT_S
-from tests.apps.strings import Commands, obeying
+from tests.apps.strings import by_name, obeying
 from tests.processes import links
 
 FOLDER = Path(os.environ["PUPPET_FOLDER"])
@@ -276,32 +276,32 @@ async def thread_send(to: int, data: Any) -> Any:
     return await asyncio.to_thread(ipc.send_nowait, to, "note", data)
 
 
-COMMANDS: Commands = {
-    "send": ipc.send,
-    "broadcast": ipc.broadcast,
-    "babble": babble,
-    "start_method": start_method,
-    "tracker_pipe": tracker_pipe,
-    "broadcast_nowait": broadcast_nowait,
-    "reply": ipc.reply,
-    "received": received,
-    "counted": counted,
-    "round_trips": round_trips,
-    "told": told,
-    "post": post,
-    "members": members,
-    "flood": flood,
-    "sized": sized,
-    "redefine": redefine,
-    "reset": reset,
-    "stats": stats,
-    "outside": outside,
-    "open_gate": open_gate,
-    "since_beat": since_beat,
-    "fork_and_hold": fork_and_hold,
-    "orphan": orphan,
-    "thread_send": thread_send,
-}
+COMMANDS = by_name(
+    ipc.send,
+    ipc.broadcast,
+    babble,
+    start_method,
+    tracker_pipe,
+    broadcast_nowait,
+    ipc.reply,
+    received,
+    counted,
+    round_trips,
+    told,
+    post,
+    members,
+    flood,
+    sized,
+    redefine,
+    reset,
+    stats,
+    outside,
+    open_gate,
+    since_beat,
+    fork_and_hold,
+    orphan,
+    thread_send,
+)
 
 
 @asynccontextmanager

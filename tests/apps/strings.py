@@ -16,6 +16,11 @@ from typing import Any, Final, TypeAlias
 
 Commands: TypeAlias = MutableMapping[str, Callable[..., Awaitable[Any]]]
 
+
+def by_name(*commands: Callable[..., Awaitable[Any]]) -> Commands:
+    return {command.__name__: command for command in commands}
+
+
 # A test may give a worker the largest message to send.
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 

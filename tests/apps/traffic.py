@@ -11,8 +11,8 @@ import os
 import random
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,6 +65,19 @@ def _body() -> tuple[Body, int, int]:
     return body_of(LARGE_BYTES if large else State.random.randrange(0, 300))
 
 
+@contextmanager
+def offering(receiver: int, offer: tuple[Body, int, int]) -> Iterator[Body]:
+    """Keep the books of a message around the verb that sends it."""
+    body, checksum, size = offer
+    place = State.ledger.offer(receiver, body[1], checksum, size)
+    try:
+        yield body
+    except (DeliveryError, NotRunningError):
+        State.ledger.sent.settle(place, REFUSED)
+        raise
+    State.ledger.sent.settle(place, ACCEPTED)
+
+
 def delivered(body: Body) -> None:
     """First thing in a handler: its message is here."""
     sender, sequence, data = body
@@ -79,14 +92,8 @@ def plain(body: Body) -> None:
 @ipc.receive("question")
 async def question(body: Body) -> None:
     delivered(body)
-    answer, checksum, size = _body()
-    place = State.ledger.offer(body[0], answer[1], checksum, size)
-    try:
+    with suppress(DeliveryError, NotRunningError), offering(body[0], _body()) as answer:
         await ipc.reply("plain", answer)
-    except (DeliveryError, NotRunningError):
-        State.ledger.sent.settle(place, REFUSED)
-    else:
-        State.ledger.sent.settle(place, ACCEPTED)
 
 
 @ipc.on_join
@@ -109,18 +116,10 @@ def _note_removals() -> None:
 
 
 async def _send(worker: Worker, call: Callable[[Worker, str, Body], Any], name: str) -> None:
-    body, checksum, size = _body()
-    place = State.ledger.offer(worker.generation, body[1], checksum, size)
-    try:
+    with suppress(DeliveryError), offering(worker.generation, _body()) as body:
         waits = call(worker, name, body)
         if waits is not None:
             await waits
-    except (DeliveryError, NotRunningError) as error:
-        State.ledger.sent.settle(place, REFUSED)
-        if isinstance(error, NotRunningError):
-            raise
-    else:
-        State.ledger.sent.settle(place, ACCEPTED)
 
 
 async def _broadcast(*, wait: bool) -> None:
@@ -178,8 +177,7 @@ async def keeping_books(app: Starlette) -> AsyncIterator[None]:
         State.members = ipc.workers
         State.notes.write("joined", members=[worker.generation for worker in ipc.workers])
         watching = asyncio.create_task(watch_lag())
-        endpoint = ipc._endpoint
-        assert endpoint is not None
+        endpoint = ipc._own.endpoint
         yield
         State.notes.write("leaving")
     watching.cancel()

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from asgi_ipc import Worker, ipc
 from demo.recipes import metrics
 from tests.serving import DEADLINE_S, Server
-from tests.visiting import client, killed, recipe, restarted, visits
+from tests.visiting import client, recipe, visits
 
 Series = tuple[str, frozenset[tuple[str, str]]]
 
@@ -70,10 +70,10 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
             assert (found[HELLO], found[INCOMPLETE]) == (60, 0)
             assert found[requests("GET", "", 404)] >= 3
 
-            # What it counts from here on is known to nobody when it is killed; what was shown stays.
+            # No worker knows its later counts when it is killed; the shown counts stay.
             victim, stalled, other = pids
             await visitors[victim].get("/")
-            survivors = await killed(server, victim)
+            survivors = await server.kill(victim)
             assert (await prometheus.scrape(visitors[stalled]))[HELLO] == 60
 
             os.kill(stalled, signal.SIGSTOP)
@@ -88,7 +88,7 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
             for pid in (stalled, other):
                 await visitors[pid].get("/")
         for round_number in range(2):
-            survivors = await restarted(server)
+            survivors = await server.restart()
             assert (await prometheus.scrape())[HELLO] == 63 + round_number * len(survivors)
             async with visits(server, survivors) as visitors:
                 for visitor in visitors.values():
@@ -117,7 +117,7 @@ async def test_scrapes_while_requests_come_and_workers_are_replaced_never_go_dow
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(load())
             tasks.create_task(scrapes())
-            await restarted(server)
+            await server.restart()
             done.set()
         assert (await Scraper(server).scrape())[HELLO] == sent
         assert await server.stop() == 0

@@ -17,7 +17,7 @@ import pytest
 from asgi_ipc import Worker, ipc
 from demo.recipes import rate_limit, sessions
 from tests.serving import DEADLINE_S, Server
-from tests.visiting import client, killed, recipe, restarted, visits
+from tests.visiting import client, recipe, visits
 
 BURST = int(rate_limit.BURST)
 
@@ -30,7 +30,7 @@ async def ask(server: Server, address: str, pids: Collection[int], count: int) -
 
 
 class Bucket:
-    """What one client may have been granted since it began."""
+    """Return the most that one client may have been granted since it began."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -57,7 +57,7 @@ async def test_a_limit_holds_across_workers_and_a_rolling_restart() -> None:
             assert BURST <= bucket.granted <= bucket.most
             refused = next(each for each in answers if each.status_code == 429)
             assert 1 <= int(refused.headers["retry-after"]) <= math.ceil(1 / rate_limit.RATE)
-        now = await restarted(server)
+        now = await server.restart()
         for address, bucket in buckets.items():
             bucket.add(await ask(server, address, now, BURST))
             assert bucket.granted <= bucket.most
@@ -69,7 +69,7 @@ async def test_a_killed_or_stalled_owner_refuses_nobody() -> None:
     async with recipe("rate_limit") as server:
         pids = server.workers()
         async with AsyncExitStack() as stack:
-            # Of those that are here, and of one that is new: whoever owns the bucket.
+            # Present workers and a new one: any may own the bucket.
             visitors = [await stack.enter_async_context(client(server)) for _ in range(5 * BURST)]
             os.kill(pids[0], signal.SIGSTOP)
             os.kill(pids[1], signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_bucket_fills_with_time_and_the_number_of_buckets_is_bounded(
     monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 2)
     a_while_ago = time.monotonic() - 2 / rate_limit.RATE
     rate_limit.inherit([("a", 0.0, a_while_ago), ("b", 0.5, time.monotonic())])
-    # What was taken here meanwhile is not given back.
+    # Tokens taken here meanwhile are not given back.
     rate_limit.inherit([("b", 5.0, time.monotonic())])
     assert [rate_limit.take_here("a") for _ in range(2)] == [0.0, 0.0]
     assert 0 < rate_limit.take_here("a") <= 1 / rate_limit.RATE
@@ -172,12 +172,12 @@ async def test_a_session_is_found_from_every_worker_and_gone_with_its_own() -> N
             assert {each.status_code for each in both} <= {200, 410}
             os.kill(next(iter(visitors)), signal.SIGSTOP)
             asking = [asyncio.create_task(guess(50, each, cookie)) for each in others]
-            await killed(server, next(iter(visitors)))
+            await server.kill(next(iter(visitors)))
             # Asked before it died, or after.
             async with asyncio.timeout(DEADLINE_S):
                 assert [(await each).status_code for each in asking] == [410, 410]
             cookie = (await others[0].post("/games")).cookies["session"]
-        await restarted(server)
+        await server.restart()
         async with client(server) as visitor:
             assert (await guess(50, visitor, cookie)).status_code == 410
         assert await server.stop() == 0

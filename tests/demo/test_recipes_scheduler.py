@@ -1,11 +1,11 @@
-"""The recipe scheduler: each tick once in the whole server, whoever leads."""
+"""The recipe scheduler: each tick once in the whole server, with any leader."""
 
 from __future__ import annotations
 
 import re
 
 from tests.serving import Server
-from tests.visiting import client, killed, recipe, restarted
+from tests.visiting import client, recipe
 
 TICK = r"tick (\d+) in worker (\d+)"
 
@@ -34,9 +34,9 @@ async def test_each_tick_runs_once_and_goes_on_when_the_leader_dies_or_is_restar
         leader = await ticks_from(server, pids)
         async with client(server) as visitor:
             assert (await visitor.get("/")).json()["leader"] == leader
-        now = set(await killed(server, leader))
+        now = set(await server.kill(leader))
         await ticks_from(server, now)
-        later = set(await restarted(server))
+        later = set(await server.restart())
         assert not later & now
         await ticks_from(server, later)
         numbers = [tick for tick, _ in ticks(server)]
@@ -50,8 +50,7 @@ async def test_a_tick_that_the_dead_leader_has_begun_is_not_repeated() -> None:
     async with recipe("scheduler", RECIPES_PERIOD="1") as server:
         leader = await ticks_from(server, set(server.workers()), count=1)
         begun = ticks(server)[-1][0]
-        now = set(await killed(server, leader))
+        now = set(await server.kill(leader))
         await ticks_from(server, now, count=1)
         assert [tick for tick, _ in ticks(server)].count(begun) == 1
         assert ticks(server)[-1][0] > begun
-        assert await server.stop() == 0

@@ -16,7 +16,7 @@ import pytest
 from asgi_ipc import ipc
 from demo.recipes import cache, database, settings
 from tests.serving import DEADLINE_S
-from tests.visiting import client, killed, recipe, restarted, visits
+from tests.visiting import client, recipe, visits
 
 
 class Slow:
@@ -114,7 +114,7 @@ async def test_what_is_written_in_one_worker_is_read_in_all_and_a_stalled_one_is
                 while await everywhere() != ["3"] * 3:
                     pass
             survivors = pids[:2]
-            now = await killed(server, stalled)
+            now = await server.kill(stalled)
         async with visits(server, now) as visitors:
             assert (await visitors[survivors[0]].put("/items/k", params={"value": "4"})).json() == {
                 "late": []
@@ -149,8 +149,8 @@ async def test_a_change_is_made_everywhere_and_newcomers_have_it_before_their_fi
             for wrong in ({"page_size": 0}, {"log_level": "LOUD"}, {"colour": "red"}):
                 assert (await one.patch("/settings", json=wrong)).status_code == 422
         await server.said("DEBUG:shop:somebody looks", 3)
-        await killed(server, pids[0])
-        now = await restarted(server)
+        await server.kill(pids[0])
+        now = await server.restart()
         assert not set(now) & set(pids)
         seen: set[int] = set()
         async with asyncio.timeout(DEADLINE_S):

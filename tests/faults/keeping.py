@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 
 from tests.faults.trial import NotHereError
-from tests.serving import DEADLINE_S, eventually, free_port, listens
+from tests.serving import DEADLINE_S, eventually, free_port, listens, running
 
 REQUEST: Final = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -149,18 +149,13 @@ async def by_wrk(
         least_ms, most_ms = round(pause.least_s * 1000), round(pause.most_s * 1000)
         script.write_text(f"function delay() return math.random({least_ms}, {most_ms}) end\n")
         command += ["-s", str(script)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    try:
+    async with running(command) as wrk:
         await done.wait()
-        process.send_signal(signal.SIGINT)
-        output = (await process.communicate())[0].decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    (asked,) = re.findall(r"(\d+) requests in", output)
+        wrk.signal(signal.SIGINT)
+        await wrk.ended()
+    (asked,) = re.findall(r"(\d+) requests in", wrk.text)
     tally.answered += int(asked)
-    for what, times in re.findall(r"(connect|read|write|timeout|3xx responses:) (\d+)", output):
+    for what, times in re.findall(r"(connect|read|write|timeout|3xx responses:) (\d+)", wrk.text):
         tally.failed += [f"{what} error" if what in ("connect", "read", "write") else what] * int(times)
 
 
@@ -185,16 +180,9 @@ async def nginx(upstream_port: int, keepalive_s: float, folder: Path) -> AsyncIt
         "proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection '';\n"
         "proxy_next_upstream off; } } }\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"
-    )
-    try:
-        await eventually(lambda: listens(port) or process.returncode is not None, "nginx listens")
+    async with running([program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"]):
+        await eventually(lambda: listens(port), "nginx listens")
         yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def _note(tally: Tally, status: int) -> None:

@@ -93,7 +93,7 @@ _JOINING_AND_LEAVING: Final = (
         line.unacknowledged.remove(of)
         self._in_flight -= 1
 """,
-        "After eight workers have died just as they joined, a worker is told of no newcomer any more.",
+        "After eight workers have died just as they joined, a worker never learns of a newcomer again.",
     ),
     Planted(
         "closed-before-flushed",
@@ -132,7 +132,7 @@ _JOINING_AND_LEAVING: Final = (
             self._pass_marks()
         self._take_packets(self._parser, chunk, drained)
 """,
-        "The last messages that a killed worker had wholly written are dropped by those that had not "
+        "The last messages that a killed worker had wholly written are dropped by workers that had not "
         "read them yet.",
     ),
     Planted(
@@ -211,24 +211,21 @@ _FRAMING: Final = (
 _FLEET: Final = (
     Planted(
         "failed-restart-never-over",
-        "fleet/machine.py",
-        """        self._to_restart.clear()
-        if self._restart_again is not None:
-""",
-        """        if self._restart_again is not None:
-""",
+        "fleet/restart.py",
+        "        self._waiting.clear()\n",
+        "",
         "After a restart that was given up, because the new code can't start, SIGHUP does nothing any more.",
     ),
     Planted(
         "starting-asked-too-late",
-        "fleet/machine.py",
+        "fleet/processes.py",
         "        starting = process.phase is Phase.STARTING\n",
         "        starting = process.phase is Phase.STOPPING\n",
         "A stop during the start waits until every worker has finished importing the app.",
     ),
     Planted(
         "hang-without-a-deadline",
-        "fleet/machine.py",
+        "fleet/processes.py",
         "if self.policy.hang_timeout_s is not None and process.kill_at is None:",
         "if self.policy.hang_timeout_s is not None and not process.stalled:",
         "A worker whose event loop hangs is shown as stalled, but it is not replaced at "

@@ -7,8 +7,8 @@ figures. A figure that does not hold is written down like any other, and the tri
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -29,6 +29,10 @@ SMALL: Final = Variant("small", ("--loop", "uvloop", "--max-packet-bytes", "512"
 PURE: Final = Variant("pure", ())
 
 VARIANTS: Final = {variant.name: variant for variant in (UVLOOP, ASYNCIO, SMALL, PURE)}
+
+
+# Examples of what should not be that are written down.
+SHOWN: Final = 5
 
 
 class NotHereError(Exception):
@@ -56,18 +60,45 @@ class Trial:
         count: how often the fault is injected, or how much of it; each row says what it counts.
         folder: a new one, for the row's files.
         full: the figures are those of a long run, not of its short form in the test suite.
+        prefix: what each figure begins with.
     """
 
     variant: Variant
     count: int
     folder: Path
     full: bool = False
+    prefix: str = ""
     figures: list[Figure] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     def check(self, what: str, measured: object, holds: bool) -> None:
         """Write down a figure, as a person would say it."""
-        self.figures.append(Figure(what, str(measured), holds))
+        self.figures.append(Figure(self.prefix + what, str(measured), holds))
+
+    def none(self, what: str, found: Collection[object] | int) -> None:
+        """There is nothing of the kind; the first of it are written down."""
+        if isinstance(found, int):
+            self.check(what, found, not found)
+        else:
+            self.check(what, list(found)[:SHOWN] or 0, not found)
+
+    def equal(self, what: str, count: int, wanted: int) -> None:
+        """As many as there should be."""
+        self.check(what, f"{count:,} of {wanted:,}", count == wanted)
+
+    def within(self, what: str, seconds: float, most_s: float) -> None:
+        """It took no longer."""
+        self.check(f"{what} within {most_s:g} s", as_ms(seconds), seconds <= most_s)
+
+    def ended(self, status: int, what: str = "exit status") -> None:
+        """The server has ended with 0."""
+        self.check(what, status, status == 0)
+
+    def part(self, name: str, prefix: str = "") -> Trial:
+        """A part of it with a new folder; the figures are those of the whole."""
+        folder = self.folder / name
+        folder.mkdir()
+        return replace(self, folder=folder, prefix=self.prefix + prefix)
 
     def say(self, what: str, measured: object) -> None:
         """Write down what was measured, though nothing is promised of it."""

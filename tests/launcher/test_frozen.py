@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -11,10 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asgi_ipc.testing.child import children, is_running
-from tests.serving import DEADLINE_S, ROOT, Server, eventually, free_port, started
+from tests import serving
+from tests.serving import RESTARTED, ROOT, Server, eventually, free_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,25 +50,17 @@ async def running(
     """The program, ready with two workers, and the pid of its launcher, which is not its own in one file."""
     port = free_port()
     given = {"UNGUARDED": str(port)} if env else {}
-    command = [str(program), "--port", str(port), *arguments]
-    # `started` begins a command with Python; `env` executes this in its place.
-    async with started("-c", _EXEC, *command, port=port, env=given) as server:
+    async with serving.running(
+        [str(program), "--port", str(port), *arguments], port=port, env=given
+    ) as server:
         await server.said("Application startup complete", 2)
         (line, *_) = await server.said("Started parent process")
         yield server, int(line.partition("[")[2].partition("]")[0])
 
 
-_EXEC = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-
-
 async def family(server: Server, path: str = "/") -> list[int]:
     (await server.get(path)).raise_for_status()
     return sorted(children(server.pid))
-
-
-def everything(pid: int) -> list[int]:
-    """A process and all below it."""
-    return [pid, *(each for child in children(pid) for each in everything(child))]
 
 
 async def test_it_serves_with_its_own_arguments_and_no_process_more(program: Path) -> None:
@@ -79,10 +72,10 @@ async def test_it_serves_with_its_own_arguments_and_no_process_more(program: Pat
         assert arguments == ["--port", str(server.port), "--server", "asgi_ipc"]
         assert (await server.get("/members")).json() == sorted(workers)
         # In one file there is one more: the parent that has unpacked it.
-        assert set(everything(server.pid)) == {server.pid, launcher, *workers}
+        below = {child.pid for child in psutil.Process(server.pid).children(recursive=True)}
+        assert {server.pid, *below} == {server.pid, launcher, *workers}
         assert server.count("^above in ") == 3
-        server.signal(signal.SIGTERM)
-        assert await server.ended() == 0
+        assert await server.stop() == 0
         assert server.count("^below in ") == 1
         assert not any(map(is_running, workers))
 
@@ -94,8 +87,7 @@ async def test_it_answers_as_the_same_program_does_under_uvicorn(program: Path) 
             _, arguments = (await server.get("/")).json()
             pool = (await server.get("/pool")).json()
             answers.append((arguments[2:3], pool, server.count("Started server process")))
-            server.signal(signal.SIGTERM)
-            assert await server.ended() == 0
+            assert await server.stop() == 0
             assert not is_running(launcher)
     assert answers == [(["--server"], 42, 2)] * 2
 
@@ -108,13 +100,11 @@ async def test_a_killed_worker_is_replaced_and_all_are_restarted(program: Path) 
         await server.said("Application startup complete", 3)
         assert other in children(launcher)
         os.kill(launcher, signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.said(RESTARTED)
         await eventually(lambda: len(children(launcher)) == 2, "the old ones have gone")
         assert not {victim, other} & {*children(launcher)}
         # The program itself, two, one for the victim, and two more.
         assert server.count("^above in ") == 6
-        server.signal(signal.SIGTERM)
-        assert await server.ended() == 0
 
 
 async def test_a_ctrl_c_that_reaches_all_of_it_is_one_clean_stop(program: Path) -> None:
@@ -127,11 +117,11 @@ async def test_a_ctrl_c_that_reaches_all_of_it_is_one_clean_stop(program: Path) 
 
 
 async def test_no_worker_outlives_its_killed_launcher(program: Path) -> None:
-    async with running(program) as (_, launcher):
+    async with running(program) as (server, launcher):
         workers = children(launcher)
         os.kill(launcher, signal.SIGKILL)
-        async with asyncio.timeout(DEADLINE_S):
-            await eventually(lambda: not any(map(is_running, workers)), "they have left")
+        await eventually(lambda: not any(map(is_running, workers)), "they have left")
+        await server.ended()
 
 
 async def test_what_multiprocessing_starts_is_no_server_where_the_program_forgot_to_say_so(
@@ -144,5 +134,3 @@ async def test_what_multiprocessing_starts_is_no_server_where_the_program_forgot
         # Of the pool's two processes, its worker and the resource tracker, none was a server.
         assert server.count("Started parent process") == 1
         assert children(launcher) == workers
-        server.signal(signal.SIGTERM)
-        assert await server.ended() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +18,7 @@ from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
-from tests.serving import DEADLINE_S, eventually, serving
-
-RESTARTED = "All workers have been restarted"
+from tests.serving import DEADLINE_S, RESTARTED, binds, eventually, serving
 
 
 async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
@@ -43,7 +40,6 @@ async def test_a_killed_worker_is_replaced_in_its_slot_and_removed_everywhere(tm
             assert [slot for _, slot, _ in members] == [0, 1, 2]
             assert [generation for _, _, generation in members] == [1, 4, 3]
             assert b not in [member for member, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(tmp_path: Path) -> None:
@@ -54,7 +50,6 @@ async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(
         await strings.server.said("Application startup complete", 3)
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_one_worker_is_supervised_too(tmp_path: Path) -> None:
@@ -64,7 +59,6 @@ async def test_one_worker_is_supervised_too(tmp_path: Path) -> None:
         (successor,) = strings.server.workers()
         assert successor != only
         assert (await strings.server.get("/")).json() == {"pid": successor, "workers": [successor]}
-        assert await strings.server.stop() == 0
 
 
 async def test_restarts_asked_for_during_a_restart_become_one_more(tmp_path: Path) -> None:
@@ -80,7 +74,6 @@ async def test_restarts_asked_for_during_a_restart_become_one_more(tmp_path: Pat
         assert not {*pids} & {*server.workers()}
         # Two rounds of two workers, and not one start more.
         assert server.count("Started server process") == 6
-        assert await server.stop() == 0
 
 
 async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
@@ -88,20 +81,17 @@ async def test_scaling_is_counted_up_and_down_to_one(tmp_path: Path) -> None:
         server = strings.server
         # One at a time: the kernel merges equal signals that are pending.
         for size in (3, 4, 5):
-            server.signal(signal.SIGTTIN)
-            await server.said(f"Increasing the number of workers to {size}")
+            await server.more(size)
         await server.said("Application startup complete", 5)
         assert len(await strings.call(a, "members", 5)) == 5
         for size in (4, 3, 2, 1):
-            server.signal(signal.SIGTTOU)
-            await server.said(f"Decreasing the number of workers to {size}")
+            await server.fewer(size)
         server.signal(signal.SIGTTOU)
         await server.said("One worker is left")
         assert await strings.call(a, "members", 1) == [(a, 0, 1)]
         await eventually(lambda: server.workers() == [a], "the others have gone")
         assert not is_running(b)
         assert "drain timeout" not in server.text
-        assert await server.stop() == 0
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGINT, signal.SIGTERM)])
@@ -122,8 +112,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         await strings.call(a, "send", b, "block", 60.0)
         strings.server.signal(signal.SIGTERM)
         await strings.server.said("Received SIGTERM, exiting")
-        strings.server.signal(signal.SIGTERM)
-        assert await strings.server.ended() == 128 + signal.SIGTERM
+        assert await strings.server.stop() == 128 + signal.SIGTERM
         assert not any(map(is_running, (a, b)))
 
 
@@ -133,10 +122,7 @@ async def test_a_killed_launcher_leaves_no_orphan_and_a_free_port(tmp_path: Path
         pids = await server.started(3)
         os.kill(server.pid, signal.SIGKILL)
         await eventually(lambda: not any(map(is_running, pids)), "the workers have ended")
-        with socket.socket() as again:
-            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            again.bind(("127.0.0.1", server.port))
-            again.listen()
+        assert binds(server.port)
     verdict = judge(tmp_path)
     assert verdict.faults == []
     assert len(verdict.left) == 3
@@ -159,7 +145,6 @@ async def test_a_blocked_loop_is_told_and_told_again_when_it_turns(tmp_path: Pat
         await strings.call(a, "send", a, "note", "unmoved")
         await strings.call(a, "received", 1)
         await strings.server.said(rf"Worker \[{b}\] responds again")
-        assert await strings.server.stop() == 0
 
 
 async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
@@ -169,7 +154,6 @@ async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
         await strings.server.said("Application startup complete", 3)
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]
-        assert await strings.server.stop() == 0
 
 
 async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -> None:
@@ -181,8 +165,7 @@ async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -
         await asyncio.sleep(STALLED_AFTER_S - since_beat_s + LATE_S / 2)  # the fault is this pause
         strings.server.signal(signal.SIGCONT)
         # What is asked for now is done behind what was due before.
-        strings.server.signal(signal.SIGTTIN)
-        await strings.server.said("Increasing the number of workers to 2")
+        await strings.server.more(2)
         assert not strings.server.found("stalled")
 
 
@@ -194,7 +177,6 @@ async def test_a_worker_that_has_served_its_requests_is_replaced_before_it_stops
         assert (await strings.server.get("/")).status_code == 200
         await eventually(lambda: not is_running(first), "the first has gone")
         assert strings.server.count("died") == 0
-        assert await strings.server.stop() == 0
 
 
 async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_path: Path) -> None:
@@ -214,8 +196,7 @@ async def test_an_open_stream_holds_up_neither_the_fleet_nor_the_signals(tmp_pat
             await eventually(lambda: not is_running(other), "the other old one has gone")
             assert int((await anext(lines)).split()[0]) == holder
             assert not server.count(RESTARTED)
-            server.signal(signal.SIGTTIN)
-            await server.said("Increasing the number of workers to 3")
+            await server.more(3)
             server.signal(signal.SIGTERM)
             await server.said("Received SIGTERM")
             server.signal(signal.SIGTERM)
@@ -256,7 +237,6 @@ async def test_a_reload_replaces_all_workers_and_a_broken_file_keeps_the_old(tmp
         assert (await server.get("/")).json() == [2, 2]
         write("3")
         await server.said(RESTARTED, 2)
-        assert await server.stop() == 0
 
 
 async def test_a_crash_loop_is_slowed_down(tmp_path: Path) -> None:
@@ -278,4 +258,3 @@ async def test_a_crash_loop_is_slowed_down(tmp_path: Path) -> None:
         await server.said("exited with status 9; starting another in 1 s")
         assert server.count("starting another in 0.5 s") == 1
         assert server.count("exited with status 9; starting another.$") == 1
-        assert await server.stop() == 0

@@ -106,7 +106,6 @@ async def test_workers_inherit_what_children_of_multiprocessing_do(by: str) -> N
             "log_level": 0,
         }
         assert (await server.get("/secret")).json() == [False, False]
-        assert await server.stop() == 0
 
 
 @pytest.mark.parametrize(("by", "method"), [("asgi-ipc", "forkserver"), ("uvicorn", "spawn")])
@@ -143,7 +142,6 @@ async def test_a_server_that_needs_no_tracker_has_none() -> None:
         assert (await server.get("/inherited")).status_code == 200
         assert len(children(server.pid)) == 2
         assert len(of_session(server.pid)) == 3
-        assert await server.stop() == 0
 
 
 async def test_a_tracker_that_was_killed_is_replaced_for_the_next_workers() -> None:
@@ -153,8 +151,7 @@ async def test_a_tracker_that_was_killed_is_replaced_for_the_next_workers() -> N
         (killed,) = _trackers(server)
         os.kill(killed, signal.SIGKILL)
         await eventually(lambda: killed not in children(server.pid), "it has been reaped")
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         name, pid = (await server.get("/create")).json()
         os.kill(pid, signal.SIGKILL)
         await server.said(rf"Worker \[{pid}\] died")

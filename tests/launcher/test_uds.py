@@ -52,7 +52,6 @@ async def test_after_a_killed_launcher_the_next_server_takes_the_path_with_its_m
         await second.started(2)
         assert await answers(path)
         assert mode(path) == "660"
-        assert await second.stop() == 0
     assert not path.exists()
 
 
@@ -81,7 +80,6 @@ async def test_the_mode_and_the_owner_are_those_that_were_asked_for(tmp_path: Pa
             found = path.stat()
             assert (mode(path), found.st_uid, found.st_gid) == ("600", *owner)
             await server.started(2)
-            assert await server.stop() == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may give files away")
@@ -106,7 +104,6 @@ async def test_a_live_one_is_refused_with_its_path_and_the_pid_of_its_holder(tmp
             assert second.count(RUNNING) == second.count("Traceback") == 0
         assert path.stat().st_ino == before
         assert await answers(path)
-        assert await first.stop() == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])
@@ -176,7 +173,6 @@ async def test_it_listens_where_it_says_so_and_what_connects_then_is_answered_la
         await server.said(RUNNING)
         # Before any worker is there.
         assert (await server.get("/")).status_code == 200
-        assert await server.stop() == 0
 
 
 @pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
@@ -191,7 +187,6 @@ async def test_both_kinds_of_address_are_served_as_by_uvicorn(command: list[str]
         assert f"{RUNNING} http://{shown}:{port} " in line
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://{shown}:{port}/")).status_code == 200
-        assert await server.stop() == 0
 
 
 @pytest.mark.parametrize("module", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
@@ -207,4 +202,3 @@ async def test_a_socket_that_is_handed_over_is_served_as_by_uvicorn(module: list
         await server.started(2)
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"http://127.0.0.1:{line.split()[1]}/")).status_code == 200
-        assert await server.stop() == 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -72,7 +71,7 @@ async def by_socketio(server: Server, name: str) -> list[int]:
     except ConnectionClosedError as closed:
         if closed.rcvd is None or closed.rcvd.code != CloseCode.SERVICE_RESTART:
             raise
-        # An open WebSocket is told that its worker restarts (1012): its client connects again.
+        # An open WebSocket is closed with 1012 when its worker restarts: its client connects again.
         return await by_socketio(server, name)
 
 
@@ -106,8 +105,7 @@ async def restarted_under_load(server: Server, call: Call) -> int:
 
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(ask()) for _ in range(CLIENTS)]
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         done.set()
     return sum(client.result() for client in clients)
 
@@ -120,7 +118,7 @@ async def test_it_asks_all_workers_restarts_under_load_and_drains_at_a_stop(name
         first = await server.started(WORKERS)
         assert sorted(await call(server, "who")) == sorted(first)
         assert await restarted_under_load(server, call) >= 2 * CLIENTS
-        # What served before is gone, or about to be.
+        # The earlier server is gone, or about to be.
         now = sorted(await call(server, "job"))
         assert len(now) >= WORKERS
         await server.said("job begins", len(now))
@@ -140,7 +138,6 @@ async def test_a_channels_consumer_asks_too() -> None:
         async with asyncio.timeout(DEADLINE_S), connect(f"ws://127.0.0.1:{server.port}/workers") as socket:
             await socket.send('"who"')
             assert sorted(json.loads(await socket.recv())) == sorted(pids)
-        assert await server.stop() == 0
 
 
 def _shown() -> dict[str, str]:

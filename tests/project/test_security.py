@@ -29,7 +29,7 @@ from tests.serving import Server, serving
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
-# Debian's and everybody's "nobody"; any user that is not the server's would do.
+# The user "nobody" of Debian and other systems; any user but the server's would do.
 NOBODY = 65534
 
 INTRUDER = """
@@ -98,7 +98,6 @@ async def test_another_user_can_neither_list_nor_open_nor_signal() -> None:
                 assert set(_each(outcome)) == {"done"}, f"root itself: {what}"
             for what, outcome in as_nobody.items():
                 assert set(_each(outcome)) == {"PermissionError"}, what
-        assert await server.stop() == 0
 
 
 def _each(outcome: Any) -> Iterator[str]:
@@ -113,9 +112,8 @@ async def test_there_is_nothing_to_connect_to_but_the_port() -> None:
         for pid in processes(server):
             unix = [link for link in links(pid).values() if link in names]
             assert unix, "lifelines are Unix sockets"
-            # Neither a path nor an abstract name, which has no permissions at all.
+            # The socket has neither a path nor an abstract name, which would have no permissions at all.
             assert [names[link] for link in unix if names[link]] == []
-        assert await server.stop() == 0
 
 
 @needs_linux
@@ -133,7 +131,6 @@ async def test_nothing_of_ours_is_in_the_environment_or_the_file_system_and_no_s
             assert package.startswith("/"), "a folder"
             assert all(fd.isdecimal() for fd in (lifeline, pipe, arena, listener))
         assert os.listdir(tmp_path) == []
-        assert await server.stop() == 0
 
 
 @needs_linux
@@ -145,7 +142,6 @@ async def test_pipes_belong_to_the_servers_user_alone() -> None:
                 found = os.stat(f"/proc/{pid}/fd/{fd}")
                 assert stat.S_ISFIFO(found.st_mode)
                 assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, os.geteuid())
-        assert await server.stop() == 0
 
 
 NESTED = b"\xdc\x00\x01\x92\xa1n" + b"\x91" * 3000 + b"\x01"

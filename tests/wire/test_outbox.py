@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, Pa
 from asgi_ipc.wire.packetizer import Route
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import as_bytes, large
-from tests.serving import ROOT
+from tests.serving import run_python
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -81,10 +80,7 @@ print(own_bytes() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize("size_bytes", [4_200, 5_000, 16_384, 100_000, 1_048_576])
 def test_a_full_outbox_costs_memory_as_its_bound_says(size_bytes: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _FILL, str(size_bytes)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert int(done.stdout) <= MAX_OUTBOX_BYTES + 10 * 1024 * 1024
+    assert int(run_python("-c", _FILL, str(size_bytes)).stdout) <= MAX_OUTBOX_BYTES + 10 * 1024 * 1024
 
 
 def test_an_outbox_is_full_at_exactly_its_limit() -> None:

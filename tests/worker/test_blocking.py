@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +27,7 @@ from asgi_ipc import (
 )
 from asgi_ipc.testing import fleet
 from tests.inprocess import fleet as inprocess
-from tests.serving import DEADLINE_S, ROOT, serving
+from tests.serving import DEADLINE_S, run_python, serving
 
 
 async def test_every_verb_works_from_a_thread_as_on_the_loop() -> None:
@@ -120,6 +117,10 @@ async def test_a_thousand_calls_from_many_threads_all_arrive_in_the_order_of_eac
 # --- errors
 
 
+async def never(data: object) -> None:
+    await asyncio.Event().wait()
+
+
 VERBS: dict[str, Callable[[IPC], Any]] = {
     "send": lambda own: own.blocking.send(1, "name"),
     "broadcast": lambda own: own.blocking.broadcast("name"),
@@ -155,9 +156,6 @@ async def test_outside_of_the_lifespan_it_says_so(name: str) -> None:
 
 async def test_errors_and_bounds_are_those_of_the_verb() -> None:
     async with fleet(2) as (a, b):
-
-        async def never(data: object) -> None:
-            await asyncio.Event().wait()
 
         def fails(data: object) -> None:
             raise ValueError("wrong")
@@ -205,10 +203,6 @@ async def test_a_full_outbox_is_waited_for_up_to_the_timeout() -> None:
 
 async def test_what_waits_for_a_loop_that_stands_still_has_used_its_time() -> None:
     own = IPC()
-
-    async def never(data: object) -> None:
-        await asyncio.Event().wait()
-
     own.receive("never", never)
     calling = threading.Event()
     took: list[float] = []
@@ -288,7 +282,7 @@ async def test_the_end_of_the_lifespan_ends_what_waits(monkeypatch: pytest.Monke
         with pytest.raises((NotRunningError, RemoteError)):
             own.blocking.request(own.pid, "never", timeout=None)
 
-    monkeypatch.setattr("asgi_ipc.worker.ipc.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
     async with own.lifespan():
         thread = asyncio.create_task(asyncio.to_thread(work))
         await asked.wait()
@@ -392,14 +386,7 @@ thread.join()
 
 
 def test_an_interrupt_ends_the_wait_and_withdraws_the_question() -> None:
-    said = subprocess.run(
-        [sys.executable, "-W", "error", "-c", INTERRUPTED],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
+    said = run_python("-W", "error", "-c", INTERRUPTED)
     assert said.stdout == "interrupted True\n", said.stderr
     assert said.returncode == 0
 
@@ -432,14 +419,7 @@ import os; os._exit(0)
 
 
 def test_a_loop_that_is_closed_without_a_word_is_noticed() -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", ABANDONED],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-        check=False,
-    )
+    said = run_python("-c", ABANDONED)
     assert said.stdout == "False NotRunningError('the event loop is closed')\n", said.stderr
     assert said.stderr == ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import httpx
@@ -71,8 +70,7 @@ async def test_the_apps_folder_may_have_any_name(odd: Path, command: list[str], 
             await server.stop()
             return
         # A worker that starts later has it, too.
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         assert repr(os.fsencode(odd / "bytesapp.py")) in await answered(server)
         assert await server.stop() == 0
         assert server.count("Traceback") == 0
@@ -112,7 +110,6 @@ async def test_run_passes_a_scripts_own_arguments_on(odd: Path) -> None:
     async with started(str(script), ODD_TEXT, port=port) as server:
         answer = await answered(server)
         assert answer.endswith(f"{os.fsencode(script)!r}, {ODD!r}]")
-        assert await server.stop() == 0
 
 
 async def test_an_app_that_fails_there_says_why(odd: Path) -> None:

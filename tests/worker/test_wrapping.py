@@ -20,11 +20,17 @@ from tests.apps import wrapped
 from tests.serving import Server, free_port, serving, started
 
 
-async def drained(server: Server, workers: int = 3) -> None:
-    """Broadcast a job; SIGTERM while it runs: it ends in every worker, and so does the server."""
-    await server.started(workers)
+async def at_work(server: Server, workers: int) -> list[int]:
+    """Broadcast a job, which begins in every worker; their pids."""
+    pids = await server.started(workers)
     assert len((await server.get("/job")).json()) == workers
     await server.said("job begins", workers)
+    return pids
+
+
+async def drained(server: Server, workers: int = 3) -> None:
+    """Broadcast a job; SIGTERM while it runs: it ends in every worker, and so does the server."""
+    await at_work(server, workers)
     assert await server.stop() == 0, server.text
     assert server.count("job ends") == workers, server.text
     assert not server.found("drain timeout|leave cancelled|Traceback|inside of ipc.lifespan"), server.text
@@ -40,9 +46,7 @@ async def test_a_wrapper_written_by_hand_loses_nothing_at_a_stop() -> None:
 
 async def test_a_wrapper_written_by_hand_loses_nothing_when_the_launcher_is_killed() -> None:
     async with serving("tests.apps.wrapped:by_hand", workers=3, env={"JOB_S": "1.5"}) as server:
-        await server.started(3)
-        assert len((await server.get("/job")).json()) == 3
-        await server.said("job begins", 3)
+        await at_work(server, 3)
         server.signal(signal.SIGKILL)
         # All output is read: its workers have ended, too.
         await server.ended()
@@ -52,9 +56,7 @@ async def test_a_wrapper_written_by_hand_loses_nothing_when_the_launcher_is_kill
 
 async def test_an_app_that_never_leaves_the_lifespan_is_left_for_it_and_that_is_said() -> None:
     async with serving("tests.apps.wrapped:staying", workers=2, env={"JOB_S": "1.5"}) as server:
-        await server.started(2)
-        assert len((await server.get("/job")).json()) == 2
-        await server.said("job begins", 2)
+        await at_work(server, 2)
         assert await server.stop() == 0
         assert server.count("job ends") == 2
         assert server.count("has ended inside of ipc.lifespan; leaving it") == 2
@@ -63,9 +65,7 @@ async def test_an_app_that_never_leaves_the_lifespan_is_left_for_it_and_that_is_
 
 async def test_a_cancelled_leave_says_so_and_counts_and_the_others_are_told() -> None:
     async with serving("tests.apps.wrapped:impatient", workers=2, env={"JOB_S": "30"}) as server:
-        pids = await server.started(2)
-        assert len((await server.get("/job")).json()) == 2
-        await server.said("job begins", 2)
+        pids = await at_work(server, 2)
         assert await server.stop() == 0
         assert server.count("job ends") == 0
         counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
@@ -79,9 +79,7 @@ async def test_a_cancelled_leave_says_so_and_counts_and_the_others_are_told() ->
 
 async def test_others_are_told_that_a_leave_was_cancelled() -> None:
     async with serving("tests.apps.wrapped:impatient", workers=2, env={"JOB_S": "30"}) as server:
-        pids = await server.started(2)
-        await server.get("/job")
-        await server.said("job begins", 2)
+        pids = await at_work(server, 2)
         # The one that is scaled down; the other one lives.
         server.signal(signal.SIGTTOU)
         (line,) = await server.said("told that .* has gone")
@@ -198,14 +196,12 @@ async def test_an_app_without_the_lifespan_is_told_all_three_ways() -> None:
         for way in ("lifespan=ipc.lifespan", "async with ipc.lifespan(app)", "ipc.wrap(app)", "--wrap"):
             assert way in line
         assert "(--lifespan off)" in line
-        assert await server.stop() == 0
 
 
 async def test_an_app_that_has_left_before_it_is_ready_is_told_what_to_do() -> None:
     async with serving("tests.apps.wrapped:by_hand_in_vain", workers=1) as server:
         (line,) = await server.said("has left ipc.lifespan before it was ready")
         assert "ipc.wrap(app)" in line
-        assert await server.stop() == 0
     # Wrapped it would join a second time: that is no missing lifespan, and not passed over.
     async with serving("tests.apps.wrapped:by_hand_in_vain", "--wrap", workers=1) as server:
         assert await server.ended() == 3
@@ -225,7 +221,6 @@ async def test_wrap_is_an_option_of_run_too(tmp_path: Path) -> None:
     async with started(str(script), port=port) as server:
         await server.started(2)
         assert (await server.get("/")).json()["workers"] == 2
-        assert await server.stop() == 0
 
 
 # --- without a server: the words of the specification

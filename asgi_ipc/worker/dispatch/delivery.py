@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import Extra
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where a message came from, for `sender` and `reply`. `ipc` handles it."""
+    """What a context knows of its message: the lifespan that handles it, its sender, and its extra."""
 
-    ipc: object
+    owner: object
     sender: Worker
+    extra: Extra | None = None
 
 
 current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar(

@@ -1,8 +1,7 @@
 """Mutual flood: workers that answer each message with four more, from inside their handlers.
 
-Law: outboxes, pipes and handlers in flight are all full, and each waits for
-the other. What must come of it is progress or typed errors, in every worker
-and at any time; and at the end everything that was accepted.
+Law: outboxes, pipes and handlers in flight are all full, and each waits for the other. Every worker must have
+progress or typed errors at any time, and at the end every accepted message must have arrived.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any, Final
 
 from asgi_ipc.worker.dispatch.backpressure import MAX_IN_FLIGHT
 from tests.faults.oracle import Note
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import Figure, Row, Trial, describe, everywhere
+from tests.faults.traffic import PRESSURE, check_verdict, traffic
+from tests.faults.trial import Row, Trial, describe, everywhere
 
 
 @dataclass(frozen=True, slots=True)
 class _Flood:
-    """One way to flood: by how many, with which handlers of tests/apps/pressure.py, in which sizes."""
+    """One way to flood: the number of workers, the handlers of tests/apps/pressure.py, the sizes."""
 
     name: str
     workers: int
@@ -36,30 +35,24 @@ FLOODS: Final = (
     _Flood("2 workers", 2, _BOTH, _MIXED_BYTES, 2.0),
     _Flood("4 workers", 4, _BOTH, _MIXED_BYTES, 2.0),
 )
-# So many that so many handlers wait in each worker, each as long as a send does unless told otherwise,
-# that neither reads any more: only deadlines get them out of it.
+# So many messages that both workers reach the bound of waiting handlers and stop reading. Each handler waits
+# as long as a send does by default; only deadlines end this state.
 STUCK: Final = _Flood("2 workers, all handlers waiting", 2, ("flood",), (512,), 5.0)
 
-# What each says to each other before they answer each other.
+# The messages of each to each other that start the flood.
 FIRST_MESSAGES: Final = 100
 
 # A worker whose sends all wait has nothing to show until their deadline.
 STANDSTILL_SLACK_S: Final = 1.0
 
-# A full outbox from each to each, which are read while everybody writes.
+# A full outbox from each to each; they are read while all workers write.
 DRAIN_TIMEOUT_S: Final = 60
 
 
 async def flood(trial: Trial) -> None:
-    """One way after the other."""
+    """Run one way after the other."""
     for each in (*FLOODS, STUCK) if trial.full else FLOODS:
-        folder = trial.folder / each.name
-        folder.mkdir()
-        one = Trial(trial.variant, trial.count, folder, trial.full)
-        await _flood(one, each)
-        trial.figures += [
-            Figure(f"{each.name}: {figure.what}", figure.measured, figure.holds) for figure in one.figures
-        ]
+        await _flood(trial.part(each.name, f"{each.name}: "), each)
 
 
 async def _flood(trial: Trial, how: _Flood) -> None:
@@ -67,31 +60,26 @@ async def _flood(trial: Trial, how: _Flood) -> None:
     async with traffic(trial, *options, workers=how.workers, app=PRESSURE) as run:
         run.server.deadline_s += DRAIN_TIMEOUT_S
         pids = run.server.workers()
-        await _all(run, pids, "agree", how.kinds, how.sizes_bytes, how.patience_s)
+        await run.strings.all(pids, "agree", how.kinds, how.sizes_bytes, how.patience_s)
         full = [run.listener.next(partial(_is_full, pid=pid)) for pid in pids]
-        await asyncio.gather(*full, _all(run, pids, "flood", FIRST_MESSAGES))
-        await _all(run, pids, "listen")
+        await asyncio.gather(*full, run.strings.all(pids, "flood", FIRST_MESSAGES))
+        await run.strings.all(pids, "listen")
         await asyncio.sleep(trial.count / 2)  # the fault: so many seconds of it
-        halfway = await _all(run, pids, "measured")
+        halfway = await run.strings.all(pids, "measured")
         await asyncio.sleep(trial.count / 2)
-        measured = await _all(run, pids, "measured")
+        measured = await run.strings.all(pids, "measured")
         # In the middle of it: what is accepted now must still arrive.
         status = await run.server.stop()
     _check_progress(trial, halfway, measured, how.patience_s + STANDSTILL_SLACK_S)
     verdict = run.verdict()
-    check_verdict(trial, verdict)
-    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+    check_verdict(trial, verdict, is_lossless=True)
     late = run.server.count("drain timeout")
-    trial.check("drain timeouts when all stop in the middle of it", late, not late)
-    trial.check("exit status", status, status == 0)
+    trial.none("drain timeouts when all stop in the middle of it", late)
+    trial.ended(status)
 
 
 def _is_full(note: Note, pid: int) -> bool:
     return (note["what"], note["pid"]) == ("full", pid)
-
-
-async def _all(run: Traffic, pids: list[int], command: str, *arguments: Any) -> list[Any]:
-    return await asyncio.gather(*[run.strings.call(pid, command, *arguments) for pid in pids])
 
 
 def _check_progress(
@@ -120,7 +108,7 @@ def _check_progress(
     allowed = {"SendTimeoutError", "WouldBlockError"}
     trial.check("typed errors", describe(refused), refused.keys() <= allowed and bool(refused))
     errors = sum(each["handler_errors"] for each in measured)
-    trial.check("other errors in handlers", errors, not errors)
+    trial.none("other errors in handlers", errors)
 
 
 FLOOD: Final = Row(

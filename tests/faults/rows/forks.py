@@ -1,8 +1,7 @@
 """Forked children: workers that have children of every kind are killed, restarted and stopped.
 
-Law: the children live on while their worker goes; what they hold open is read
-from the kernel's tables and compared with all that the launcher holds and all
-that the workers were started with.
+Law: the children live on while their worker goes. Their open files are read from the kernel's tables and
+compared with those of the launcher and those that the workers were started with.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,15 +18,14 @@ from typing import Any, Final
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.traffic import RESTARTED
 from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
 from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
-from tests.serving import eventually
+from tests.serving import binds, eventually
 
 WORKERS: Final = 3
 
-# A survivor has removed the dead one by then, and refuses to send to it.
+# A survivor has removed the dead worker within this time, and refuses to send to it.
 REMOVED_WITHIN_S: Final = 1.0
 
 REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
@@ -36,7 +33,7 @@ REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
 
 @dataclass
 class _Seen:
-    """What was measured, over all rounds."""
+    """The figures of all rounds."""
 
     removed_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
@@ -64,17 +61,17 @@ async def forks(trial: Trial) -> None:
             await _restart(trial, strings, kept, seen)
             await _stop(trial, strings, kept)
         finally:
-            # They hold the server's output open, too, and it is read to its end. The server itself has
-            # ended long ago, unless something has gone wrong.
+            # The children hold the server's output open, too, and the test reads it to its end. The server
+            # itself has ended long ago, unless something has gone wrong.
             kept |= set(map(psutil.Process, of_session(strings.server.pid)))
             await _end(kept)
         status = await strings.server.ended()
-        trial.check("exit status", status, status == 0)
+        trial.ended(status)
     _report(trial, seen)
 
 
 async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> int:
-    """Have that worker's children; how many there are."""
+    """Start that worker's children; return their number."""
     expected: int = await strings.call(worker, "breed")
     there = psutil.Process(worker).children(recursive=True)
     assert len(there) >= expected, f"{len(there)} of {expected} children of {worker}"
@@ -83,7 +80,7 @@ async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> in
 
 
 def _running(kept: set[psutil.Process]) -> set[psutil.Process]:
-    """Those that run, not others of their pids, and not their zombies."""
+    """Return the children that run, without zombies and without later processes of their pids."""
     return {process for process in kept if process.is_running() and is_running(process.pid)}
 
 
@@ -96,7 +93,7 @@ async def _end(kept: set[psutil.Process]) -> None:
 
 
 def _look(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
-    """Compare what every child holds with all that is ours."""
+    """Compare the open files of every child with all files of ours."""
     launcher = strings.server.pid
     workers = strings.server.workers()
     held = links(launcher)
@@ -124,7 +121,7 @@ async def _kill_one(strings: Puppets, kept: set[psutil.Process], seen: _Seen) ->
     orphans = set(psutil.Process(victim).children(recursive=True))
     await strings.call(victim, "reset")
     outliving = [asyncio.create_task(strings.call(pid, "outlive", victim)) for pid in survivors]
-    # Each of them sends by now.
+    # Each of them sends now.
     while {sender for _, sender, _ in await strings.call(victim, "received", len(survivors))} != set(
         survivors
     ):
@@ -152,13 +149,11 @@ async def _restart(trial: Trial, strings: Puppets, kept: set[psutil.Process], se
     """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
     server = strings.server
     began = time.monotonic()
-    server.signal(signal.SIGHUP)
-    await server.said(RESTARTED)
-    await eventually(lambda: len(server.workers()) == WORKERS, "the old workers have gone")
+    await server.restart()
     trial.say("a rolling restart beside children that live on", f"{time.monotonic() - began:.1f} s")
     _look(strings, kept, seen)
     timeouts = server.count("drain timeout")
-    trial.check("leaves that reached the drain timeout", timeouts, not timeouts)
+    trial.none("leaves that reached the drain timeout", timeouts)
 
 
 async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> None:
@@ -170,16 +165,8 @@ async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> No
     await eventually(lambda: not is_running(server.pid), "the launcher has ended")
     alive = len(_running(kept))
     trial.check("children that outlive the server", alive, alive > 0)
-    with socket.socket() as again:
-        # As uvicorn binds; it fails only while somebody listens.
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", server.port))
-            again.listen()
-            refusal = ""
-        except OSError as error:
-            refusal = str(error)
-    trial.check("the port binds again beside them", refusal or "yes", not refusal)
+    is_free = binds(server.port)
+    trial.check("the port binds again beside them", is_free, is_free)
 
 
 def _report(trial: Trial, seen: _Seen) -> None:
@@ -198,7 +185,7 @@ def _report(trial: Trial, seen: _Seen) -> None:
             f"median {as_ms(median)}, longest {as_ms(worst)}",
             worst <= REMOVED_WITHIN_S,
         )
-    trial.check("errors of those who sent to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
+    trial.check("errors of the senders to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
 
 
 FORKS: Final = Row(

@@ -1,9 +1,8 @@
 """The launcher's death under traffic: its workers end by themselves, and cleanly.
 
-Law: nobody tells the workers anything but the end of their lifelines. In every
-fifth round one of them is killed in the same moment, now before the launcher
-and now behind it, so that nobody is left to tell the others of its death; in
-another fifth a rolling restart has begun, and a worker joins.
+Law: only the end of their lifelines tells the workers. In every fifth round one of them is killed in the same
+moment, sometimes before the launcher and sometimes after it, so that no process is left to report its death.
+In another fifth a rolling restart has begun, and a worker joins.
 """
 
 from __future__ import annotations
@@ -11,35 +10,34 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.oracle import Verdict
-from tests.faults.traffic import Traffic, traffic
-from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.faults.traffic import Traffic, check_verdict, traffic
+from tests.faults.trial import Row, Trial, everywhere
 from tests.processes import of_session
-from tests.serving import watching
+from tests.serving import binds, watching
 
 WORKERS: Final = 4
 
-# What is promised: "workers notice within 1 s, drain and exit, within 5 s when no request is open".
+# The promise: "workers notice within 1 s, drain and exit, within 5 s when no request is open".
 NOTICED_S: Final = 1.0
 ENDED_S: Final = 5.0
 
-# Of so many rounds, in which a worker joins and in which one is killed: early enough for a short run.
+# The rounds of each cycle in which a worker joins, and in which one is killed: early enough for a short run.
 CYCLE: Final = 5
 JOINING: Final = 1
 WITH_A_WORKER: Final = 2
 
-# A round's moment: behind so many large messages, so that it is never the same and often within one.
+# A round's moment: after so many large messages, so that the moment differs and is often within a message.
 LARGE_AT_MOST: Final = 5
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all rounds have come to."""
+    """The results of all rounds."""
 
     clean: int = 0
     with_a_worker: int = 0
@@ -47,10 +45,7 @@ class Tally:
     ended_s: list[float] = field(default_factory=list)
     orphans: int = 0
     bound: int = 0
-    accepted: int = 0
-    in_doubt: int = 0
-    faults: list[str] = field(default_factory=list)
-    missing: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
     survivors: int = 0
     left: int = 0
     drain_timeouts: int = 0
@@ -60,16 +55,15 @@ async def launcher_kill(trial: Trial) -> None:
     """Kill the launcher of a new server so often."""
     tally = Tally()
     for number in range(trial.count):
-        folder = trial.folder / str(number)
-        folder.mkdir()
-        if await _round(replace(trial, folder=folder), number, tally):
+        one = trial.part(str(number))
+        if await _round(one, number, tally):
             tally.clean += 1
-            shutil.rmtree(folder)
+            shutil.rmtree(one.folder)
     _check(trial, tally)
 
 
 async def _round(trial: Trial, number: int, tally: Tally) -> bool:
-    """One launcher's death; whether all that is promised of it came true."""
+    """Kill one launcher; return whether all promises held."""
     async with traffic(trial, workers=WORKERS) as run:
         server = run.server
         for _ in range(1 + number % LARGE_AT_MOST):
@@ -85,11 +79,11 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
                 os.kill(pid, signal.SIGKILL)
             survivors = set(pids) - set(victims)
             await server.said("The launcher is gone", len(survivors))
-            # As this test has read the last one's line, so at most that.
+            # The time at which this test read the last line: an upper bound.
             noticed_s = time.monotonic() - killed_at
             ended_s = await ends.last() - killed_at
         orphans = of_session(server.pid)
-        bound = _binds(server.port)
+        bound = binds(server.port)
         await server.ended()
     verdict = run.verdict()
     left = _left_cleanly(run, verdict, survivors)
@@ -100,37 +94,21 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
     tally.bound += bound
     tally.survivors += len(survivors)
     tally.left += left
-    tally.accepted += verdict.accepted
-    tally.in_doubt += verdict.lost + verdict.in_doubt
-    tally.faults += verdict.faults
-    missing = verdict.missing_between(verdict.left)
-    tally.missing += sum(each.messages for each in missing.values())
+    tally.verdicts.append(verdict)
     tally.drain_timeouts += server.count("drain timeout")
     in_time = noticed_s <= NOTICED_S and ended_s <= ENDED_S
-    sound = not verdict.faults and not missing and left == len(survivors)
+    sound = not verdict.faults and not verdict.missing_between(verdict.left) and left == len(survivors)
     return in_time and sound and bound and not orphans and not server.count("drain timeout")
 
 
 def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
-    """How many of the survivors have ended their lifespans."""
+    """Return how many survivors have ended their lifespans."""
     return len({note["pid"] for note in verdict.told("left")} & survivors)
-
-
-def _binds(port: int) -> bool:
-    """Return whether a server can listen there at once, as the next one would."""
-    with socket.socket() as again:
-        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            again.bind(("127.0.0.1", port))
-            again.listen()
-        except OSError:
-            return False
-        return True
 
 
 def _check(trial: Trial, tally: Tally) -> None:
     rounds = trial.count
-    trial.check("clean", f"{tally.clean} of {rounds}", tally.clean == rounds)
+    trial.equal("clean", tally.clean, rounds)
     wanted = len(range(WITH_A_WORKER, rounds, CYCLE))
     trial.check(
         "of them with a worker killed in the same moment",
@@ -139,22 +117,13 @@ def _check(trial: Trial, tally: Tally) -> None:
     )
     trial.say("of them while a worker joined", len(range(JOINING, rounds, CYCLE)))
     noticed_s, ended_s = max(tally.noticed_s), max(tally.ended_s)
-    trial.check(f"noticed by the last within {NOTICED_S:g} s", as_ms(noticed_s), noticed_s <= NOTICED_S)
-    trial.check(f"the last has ended within {ENDED_S:g} s", as_ms(ended_s), ended_s <= ENDED_S)
-    trial.check("orphans", tally.orphans, not tally.orphans)
-    trial.check("the port binds again", f"{tally.bound} of {rounds}", tally.bound == rounds)
-    trial.check(
-        "survivors that left with all delivered",
-        f"{tally.left} of {tally.survivors}",
-        tally.left == tally.survivors,
-    )
-    trial.check("drain timeouts", tally.drain_timeouts, not tally.drain_timeouts)
-    trial.say("messages accepted", f"{tally.accepted:,}")
-    trial.check("accepted between survivors and missing", tally.missing, not tally.missing)
-    trial.check(
-        "duplicated, reordered, altered, misdelivered", "; ".join(tally.faults) or 0, not tally.faults
-    )
-    trial.say("to the killed workers, counted lost or in doubt", f"{tally.in_doubt:,}")
+    trial.within("noticed by the last", noticed_s, NOTICED_S)
+    trial.within("the last has ended", ended_s, ENDED_S)
+    trial.none("orphans", tally.orphans)
+    trial.equal("the port binds again", tally.bound, rounds)
+    trial.equal("survivors that left with all delivered", tally.left, tally.survivors)
+    trial.none("drain timeouts", tally.drain_timeouts)
+    check_verdict(trial, *tally.verdicts)
 
 
 LAUNCHER_KILL: Final = Row(

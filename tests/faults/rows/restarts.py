@@ -6,19 +6,19 @@ Law: the promise of a restart, and nothing else that goes wrong meanwhile.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from typing import Final
 
-from tests.faults.traffic import RESTARTED, ask_until, check_verdict, traffic
+from tests.faults.traffic import ask_until, check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
+from tests.serving import RESTARTED
 
 WORKERS: Final = 4
 
-# Who connects first and sends so much later shall get an answer, too.
+# A client that connects and sends so much later must get an answer, too.
 SLOW_CLIENT_S: Final = 0.05
 
-# Well above the least rate, and something of the machine is left for the restarts themselves.
+# Well above the least rate, and low enough to leave time for the restarts themselves.
 PACED: Final = {"TRAFFIC_PAUSE_S": "0.005"}
 
 # Messages that a full run on uvloop is to see, at least.
@@ -26,7 +26,7 @@ LEAST_MESSAGES: Final = 1_000_000
 
 
 async def restarts(trial: Trial) -> None:
-    """SIGHUP so often, each when the last restart is over; clients ask meanwhile."""
+    """Send SIGHUP so often, each time after the last restart is over; clients ask meanwhile."""
     async with traffic(trial, workers=WORKERS, env=PACED) as run:
         done = asyncio.Event()
         failed: list[str] = []
@@ -34,18 +34,16 @@ async def restarts(trial: Trial) -> None:
             asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
             for pause_s in (0.0, SLOW_CLIENT_S)
         ]
-        for count in range(1, trial.count + 1):
-            run.server.signal(signal.SIGHUP)
-            await run.server.said(RESTARTED, count)
+        for _ in range(trial.count):
+            await run.server.restart()
         seconds = time.monotonic() - run.began
         done.set()
         answered = sum([await client for client in clients])
         status = await run.server.stop()
     verdict = run.verdict()
-    trial.check("restarts", run.server.count(RESTARTED), run.server.count(RESTARTED) == trial.count)
-    check_verdict(trial, verdict)
-    lost = verdict.lost + verdict.in_doubt
-    trial.check("lost", lost, verdict.accepted == verdict.delivered and not lost)
+    trial.equal("restarts", run.server.count(RESTARTED), trial.count)
+    check_verdict(trial, verdict, is_lossless=True)
+    trial.none("in doubt", verdict.in_doubt)
     if trial.full:
         run.check_rate(trial, verdict, seconds)
     if trial.count >= 200:
@@ -59,9 +57,9 @@ async def restarts(trial: Trial) -> None:
     trial.say("workers that left", sent_while_leaving)
     left = len(verdict.left)
     expected = WORKERS * (trial.count + 1)
-    trial.check("workers that have left, cleanly", f"{left} of {expected}", left == expected)
-    trial.check("drain timeouts", run.server.count("drain timeout"), not run.server.count("drain timeout"))
-    trial.check("exit status", status, status == 0)
+    trial.equal("workers that have left, cleanly", left, expected)
+    trial.none("drain timeouts", run.server.count("drain timeout"))
+    trial.ended(status)
 
 
 def _sent_while_leaving(leaving: list[dict[str, object]], left: int) -> str:

@@ -1,7 +1,7 @@
 """A storm of signals: restarts, more and fewer workers, faster than any of it can be done.
 
-Law: the launcher's own log says which signals the kernel has delivered (it
-merges equal ones that are pending); what must come of them is computed here.
+Law: the launcher's own log names the signals that the kernel has delivered (the kernel merges equal pending
+ones); this file computes the expected result.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from tests.faults.traffic import RESTARTED, check_verdict, traffic
+from tests.faults.traffic import check_verdict, traffic
 from tests.faults.trial import Row, Trial, everywhere
 from tests.processes import open_descriptors
-from tests.serving import Server, eventually
+from tests.serving import RESTARTED, Server, eventually
 
 WORKERS: Final = 3
 
@@ -35,7 +35,7 @@ SCALED: Final = re.compile(r"(In|De)creasing the number of workers to (\d+)")
 
 
 def _count(server: Server) -> tuple[int, list[str]]:
-    """How many workers the delivered signals ask for, and where the log has miscounted."""
+    """Return the number of workers that the delivered signals ask for, and the log's miscounts."""
     size = WORKERS
     wrong = []
     for line in server.found(SCALED.pattern):
@@ -48,7 +48,7 @@ def _count(server: Server) -> tuple[int, list[str]]:
 
 
 async def storm(trial: Trial) -> None:
-    """So many random signals, then quiet, then the count; then SIGTERM behind some more."""
+    """Send so many random signals, wait for quiet, count; then send SIGTERM after some more."""
     chance = random.Random(trial.count)
     async with traffic(trial, workers=WORKERS, env={"TRAFFIC_PAUSE_S": "0.02"}) as run:
         server = run.server
@@ -60,7 +60,7 @@ async def storm(trial: Trial) -> None:
             server.signal(chance.choice([signal.SIGHUP, *most, signal.SIGTTOU]))
             sent += 1
             await asyncio.sleep(PAUSE_S)  # the rate of the storm
-        # Whatever is under way ends in a restart that is complete: this one.
+        # This restart is complete, whatever was under way before.
         begun = server.count(BEGUN)
         server.signal(signal.SIGHUP)
         await server.said(BEGUN, begun + 1)
@@ -72,7 +72,7 @@ async def storm(trial: Trial) -> None:
         )
         trial.check("the log counts right", wrong or "yes", not wrong)
         found = len(server.workers())
-        trial.check("workers at the end", f"{found} of {size}", found == size)
+        trial.equal("workers at the end", found, size)
         # Two for each worker: its pipe and its lifeline. They are closed a moment after it is reaped.
         due = before + 2 * (size - WORKERS)
         with suppress(AssertionError):
@@ -85,14 +85,13 @@ async def storm(trial: Trial) -> None:
         status = await server.ended()
         seconds = time.monotonic() - began
     trial.check(f"SIGTERM ends it within {STOP_WITHIN_S:g} s", f"{seconds:.1f} s", seconds < STOP_WITHIN_S)
-    trial.check("exit status", status, status == 0)
+    trial.ended(status)
     verdict = run.verdict()
-    check_verdict(trial, verdict)
-    trial.check("lost", verdict.accepted - verdict.delivered, verdict.accepted == verdict.delivered)
+    check_verdict(trial, verdict, is_lossless=True)
 
 
 def _is_quiet(server: Server) -> bool:
-    """Every restart that was begun is over, and there is no process too many or too few."""
+    """Return whether every restart is over, with exactly the right number of processes."""
     size, _ = _count(server)
     return server.count(BEGUN) == server.count(RESTARTED) and len(server.workers()) == size
 

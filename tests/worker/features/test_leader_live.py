@@ -14,8 +14,8 @@ import pytest
 
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import Note
-from tests.faults.traffic import RESTARTED, Listener
-from tests.serving import DEADLINE_S, Server, eventually, serving
+from tests.faults.traffic import Listener
+from tests.serving import DEADLINE_S, RESTARTED, Server, eventually, serving
 
 LOOPS = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 

@@ -41,15 +41,13 @@ async def test_a_killed_worker_is_told_as_killed_with_what_was_lost_to_it(loop: 
             news = await strings.call(survivor, "told", "join", successor)
             assert [each[:2] for each in news[-2:]] == [("leave", c), ("join", successor)]
         assert (await strings.call(a, "stats"))["dropped"] == {"lost": lost}
-        assert await strings.server.stop() == 0
 
 
 @LOOPS
 async def test_a_restart_replaces_and_scaling_down_leaves(loop: str, tmp_path: Path) -> None:
     async with puppets(tmp_path, "--loop", loop, workers=2) as (strings, (a, b)):
         server = strings.server
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
+        await server.restart()
         await eventually(lambda: not {a, b} & set(server.workers()), "the old ones have ended")
         c, d = (pid for pid, _, _ in await strings.call(server.workers()[0], "members", 2))
         # c has joined before both of them left, d at least before b did.
@@ -64,7 +62,6 @@ async def test_a_restart_replaces_and_scaling_down_leaves(loop: str, tmp_path: P
         server.signal(signal.SIGTTOU)
         for survivor in (c, d):
             assert await told_of(strings, survivor, e) == [("join", e), ("leave", e, "left", 0)]
-        assert await server.stop() == 0
 
 
 async def test_a_worker_that_is_not_wanted_any_more_is_never_told_as_killed(tmp_path: Path) -> None:
@@ -84,7 +81,6 @@ async def test_a_worker_that_is_not_wanted_any_more_is_never_told_as_killed(tmp_
         # The last one has joined and gone, so word of all that went before has come.
         news = await strings.call(a, "told", "leave", b)
         assert {each[2:] for each in news if each[0] == "leave"} == {("left", 0)}
-        assert await server.stop() == 0
 
 
 async def test_a_worker_whose_loop_stands_still_is_told_as_stalled(tmp_path: Path) -> None:
@@ -92,7 +88,6 @@ async def test_a_worker_whose_loop_stands_still_is_told_as_stalled(tmp_path: Pat
         await strings.call(a, "send", b, "block", 60)
         for survivor in (a, c):
             assert (await told_of(strings, survivor, b))[-1] == ("leave", b, "stalled", 0)
-        assert await strings.server.stop() == 0
 
 
 @LOOPS
@@ -119,4 +114,3 @@ async def test_a_leave_that_reaches_its_deadline_is_told_so_and_both_sides_accou
         # What is written between the leaver's last read and its close is in doubt: at most what a pipe holds.
         assert sent - 64 <= lost + unhandled + cancelled <= sent
         await server.said(f"reached its drain timeout with 0 messages not sent and {unhandled} not handled")
-        assert await server.stop() == 0

@@ -22,7 +22,7 @@ from uvicorn.main import main as uvicorn_command
 
 from asgi_ipc.testing.child import is_running
 from tests.faults.keeping import Pause, Tally, raw
-from tests.serving import DEADLINE_S, Server, eventually, free_port, listens, serving, started
+from tests.serving import DEADLINE_S, RESTARTED, Server, eventually, free_port, listens, serving, started
 
 APP = "tests.apps.kept:app"
 
@@ -41,8 +41,6 @@ UPGRADE = (
     "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 )
-
-RESTARTED = "All workers have been restarted"
 
 
 class Kept:
@@ -178,7 +176,6 @@ async def test_a_worker_that_waits_for_idle_connections_holds_up_no_other_slot_a
             assert all(connection.says_close for connection in connections)
         # Each of the two is over when the last worker from before it has gone.
         await server.said(RESTARTED, 2)
-        assert await server.stop() == 0
 
 
 async def test_whoever_is_scaled_away_or_recycled_lets_its_clients_go_too() -> None:
@@ -186,8 +183,7 @@ async def test_whoever_is_scaled_away_or_recycled_lets_its_clients_go_too() -> N
         await server.said("All 2 workers are ready")
         async with kept(server, 20) as connections:
             pids = [await connection.ask() for connection in connections]
-            server.signal(signal.SIGTTOU)
-            await server.said("Decreasing the number of workers to 1")
+            await server.fewer(1)
             while len({await each.ask() for each in connections if not each.says_close}) > 1:
                 pass
             for connection, pid in zip(connections, pids, strict=True):
