@@ -47,7 +47,8 @@ from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import NoWriter, Peer
+from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.pipes import PipeWriter
 
 # Smaller data in handlers is not counted, unless it is text or bytes: a thousand of them are 4 MiB.
 LARGE_BYTES: Final = 4096
@@ -307,7 +308,7 @@ class Endpoint:
         arrived = write_end.fd >= 0
         self._launcher.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or not arrived or not isinstance(peer.writer, NoWriter) or self._leave.is_over:
+        if peer is None or not arrived or isinstance(peer.writer, PipeWriter) or self._leave.is_over:
             # A leaver waits until the last of its write ends is closed.
             write_end.close()
             arena.close()

@@ -1,4 +1,4 @@
-"""Deliveries: what a context knows of the message that is handled in it: its sender and its size.
+"""Deliveries: the data of a context on its message: its sender, its size, its extra.
 
 Law: data in a context, and nothing that runs. Handlers, and the tasks and
 threads that they start, find it there.
@@ -16,7 +16,7 @@ from asgi_ipc.wire.message import Extra
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a context knows of its message: the lifespan that handles it, its sender, and its extra."""
+    """The data of a context on its message: the lifespan that handles it, its sender, and its extra."""
 
     owner: object
     sender: Worker

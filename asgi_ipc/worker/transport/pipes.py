@@ -19,6 +19,7 @@ from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker.descriptors import Descriptor
+from asgi_ipc.worker.transport.peers import Writer
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
@@ -119,7 +120,7 @@ class PipeReader:
         self._on_bytes(chunk, drained)
 
 
-class PipeWriter:
+class PipeWriter(Writer):
     """Owns the write end of one peer's pipe and empties that peer's outbox into it.
 
     `on_written()` is called for each packet: there may be room for messages that
