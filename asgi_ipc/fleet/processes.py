@@ -88,6 +88,7 @@ class Processes(dict[int, Process]):
         self.actions: list[Action] = []
         # The newest generation.
         self.newest = 0
+        self.told_failure: str | None = None
 
     def workers(self) -> list[int]:
         """The generations of the workers, oldest first."""
@@ -167,6 +168,12 @@ class Processes(dict[int, Process]):
             process.phase = Phase.STOPPING
             self.log("error", f"{process.name} has been stalled for {hang_s:g} s; replacing it.")
             self.do(KillProcess(generation))
+
+    def tell_failure(self, process: Process) -> None:
+        """Log why it could not start; the same reason only once, however many workers have it."""
+        if process.failure is not None and process.failure != self.told_failure:
+            self.told_failure = process.failure
+            self.log("error", process.failure)
 
     # --- what they are told
 
