@@ -12,7 +12,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
@@ -68,23 +68,79 @@ class Blocking:
             lambda here, left_s: _done(here.endpoint.replying.send(here.addressee, name, data, left_s)),
         )
 
-    def request(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> Any:
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+    ) -> T: ...
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any:
         """As `await ipc.request(...)`."""
         return self._wait(
             "request",
             timeout,
-            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s),
+            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s, reply_type),
         )
 
+    @overload
     def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[T]: ...
+    @overload
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
+
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
         """As `await ipc.gather(...)`."""
         return self._wait(
             "gather",
             timeout,
             lambda here, left_s: here.endpoint_here.questions.ask_all(
-                name, data, left_s, include_self=include_self
+                name, data, left_s, reply_type, include_self=include_self
             ),
         )
 

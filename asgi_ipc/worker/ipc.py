@@ -25,6 +25,7 @@ from asgi_ipc.worker.wrapping import Wrapped
 
 F = TypeVar("F", bound=Callable[[Any], Any])
 W = TypeVar("W", bound=Callable[[Worker], Any])
+R = TypeVar("R")
 T = TypeVar("T", bound=Callable[[], Coroutine[Any, Any, Any]])
 L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
@@ -69,8 +70,13 @@ class IPC:
 
         It survives `await`, and tasks and threads that the handler starts.
         """
-        sender = self._here.sender
+        sender = self.sender_worker
         return sender.pid if sender is not None else None
+
+    @property
+    def sender_worker(self) -> Worker | None:
+        """As `sender`, but that very incarnation of the worker."""
+        return self._here.sender
 
     @property
     def pid(self) -> int:
@@ -279,8 +285,35 @@ class IPC:
 
     # --- questions
 
+    @overload
     async def request(
-        self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
     ) -> Any:
         """Ask one worker: what its handler of that name gives back.
 
@@ -290,22 +323,52 @@ class IPC:
 
         Args:
             pid, name, data: as of `send`; what the handler gives back may be what `data` may be.
+            reply_type: the type of the answer, checked and converted as a handler's data is; None: anything.
             timeout: seconds for all of it, the wait for room included; None: as long as it takes.
 
         Raises:
             NoHandlerError: that worker has none of this name.
-            InvalidDataError: `data` is not what its handler there is annotated with.
+            InvalidDataError: `data` is not what its handler there is annotated with, or the answer is no
+                `reply_type`.
+            TypeError: `reply_type` is nothing that an answer can become.
             RemoteError: its handler raised, was cancelled, or gave back what a message can't carry.
             RequestTimeoutError: no answer in time.
             UnknownWorkerError: no such member now.
             WorkerGoneError: it died, or left without an answer; told at once.
             Others: as `send`, before anything is sent.
         """
-        return await self._here.endpoint_here.questions.ask(pid, name, data, timeout)
+        return await self._here.endpoint_here.questions.ask(pid, name, data, timeout, reply_type)
+
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[R]: ...
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
 
     async def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
         """Ask all members at once, this one among them: a dict of pid -> answer, of those that came in time.
 
         It raises nothing for one that is slow, fails or goes: that costs its own row only, which is in
@@ -313,10 +376,12 @@ class IPC:
         WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the
         order of the slots.
 
+        `reply_type` is as of `request`: an answer that does not fit is that row's InvalidDataError.
+
         Raises as `send` for what is no message, before anything is sent.
         """
         questions = self._here.endpoint_here.questions
-        return await questions.ask_all(name, data, timeout, include_self=include_self)
+        return await questions.ask_all(name, data, timeout, reply_type, include_self=include_self)
 
     # --- topics
 
@@ -347,8 +412,8 @@ class IPC:
     ) -> Subscription:
         """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`, to be iterated.
 
-        Each message is a Publication: `.topic`, `.data`, `.sender` (a pid) and `.missed` (how many this
-        subscription has lost since the one before).
+        Each message is a Publication: `.topic`, `.data`, `.worker` (the publisher; `.sender` is its pid)
+        and `.missed` (how many this subscription has lost since the one before).
 
         Once it is entered, it gets every publication that this worker accepts from then on, and every one
         that another member accepts that knew of it; what was under way to this worker already may come, too.
@@ -388,8 +453,13 @@ class IPC:
 
         Raises NotRunningError outside the lifespan.
         """
-        leader = self._here.endpoint.leading.leader
+        leader = self.leader_worker
         return leader.pid if leader is not None else None
+
+    @property
+    def leader_worker(self) -> Worker | None:
+        """As `leader`, but that very incarnation of the worker."""
+        return self._here.endpoint.leading.leader
 
     @property
     def is_leader(self) -> bool:
@@ -399,24 +469,24 @@ class IPC:
         """
         return self._here.endpoint.leading.is_mine
 
-    async def run_once(self, key: str) -> bool:
-        """True for the first that asks of all workers, for as long as the server runs; False for all others.
+    async def claim(self, key: str) -> bool:
+        """Claim a key: True for the first call in all workers, False for all others while the server runs.
 
-        So also after a restart, and if the first has died since. Only a call that was cancelled, so that
-        nobody knows of its True, does not count.
+        A restart or the death of the first worker changes nothing. Only a cancelled call does not count,
+        since nobody has seen its True.
 
         Args:
             key: 1 to 254 bytes of UTF-8, no control characters. Those of `once` are others.
 
         Raises:
-            LauncherError: there are 10,000 keys of `run_once` and `once`; those are still decided.
+            TooManyKeysError: there are 10,000 keys of `claim` and `once`; these are still decided.
             InvalidNameError: not a key.
             NotRunningError: outside the lifespan, on another event loop, or the launcher is gone.
         """
         return await self._here.endpoint_here.claiming.claim(key)
 
     @asynccontextmanager
-    async def once(self, key: str, *, scope: Literal["restart", "fleet"] = "restart") -> AsyncIterator[bool]:
+    async def once(self, key: str, *, per: Literal["restart", "server"] = "restart") -> AsyncIterator[bool]:
         """`async with ipc.once(key) as first:` True in one worker, whose block runs while the others wait.
 
         They get False once it has left the block. If it left it with an exception, or died inside, the one
@@ -424,15 +494,15 @@ class IPC:
         as long as the block.
 
         Args:
-            key: as of `run_once`.
-            scope: `restart`: a rolling restart does it once more, in the first of its workers; one that
-                replaces a dead worker belongs to the last restart. `fleet`: for as long as the server runs.
+            key: as of `claim`.
+            per: `restart`: a rolling restart does it once more, in the first of its workers; one that
+                replaces a dead worker belongs to the last restart. `server`: for as long as the server runs.
 
         Raises:
-            ValueError: there is no such scope.
-            Others: as `run_once`.
+            ValueError: `per` is something else.
+            Others: as `claim`.
         """
-        async with self._here.endpoint_here.claiming.once(key, scope) as first:
+        async with self._here.endpoint_here.claiming.once(key, per) as first:
             yield first
 
     # --- life
@@ -451,8 +521,11 @@ class IPC:
         It may be entered several times on one event loop (by an app and a router of it, say); this leaves
         when the last one exits.
 
-        Raises LauncherError if it is entered on another event loop already, or is ending; and under
-        `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
+        Raises:
+            WrongLoopError: it is entered on another event loop already or, under `asgi-ipc serve`, this is
+                not the server's event loop.
+            SecondIPCError: under `asgi-ipc serve`, another IPC() was entered in this worker.
+            LifespanError: it is ending or, under `asgi-ipc serve`, this worker has left.
         """
         here = self._here
         if here is not self._own:

@@ -589,10 +589,10 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
     relay.gone(1, "killed")
     said(relay, 2)
     relay.hear(1, Resigned(), 0.0)
-    relay.hear(1, Claim(1, "fleet", "key"), 0.0)
+    relay.hear(1, Claim(1, "server", "key"), 0.0)
     relay.hear(1, Release(1, True), 0.0)
     assert said(relay, 2) == []
-    relay.hear(2, Claim(1, "fleet", "key"), 0.0)
+    relay.hear(2, Claim(1, "server", "key"), 0.0)
     assert said(relay, 2) == [Decided(1, True)]
 
 
@@ -602,7 +602,7 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
 def test_answers_go_to_who_asked_and_those_who_wait_are_answered_when_the_first_is_done_or_gone() -> None:
     relay = a_fleet(3)
     for member in (1, 2, 3):
-        relay.hear(member, Claim(7, "fleet", "migrate"), 0.0)
+        relay.hear(member, Claim(7, "server", "migrate"), 0.0)
     assert said(relay, 1) == [Decided(7, True)]
     assert said(relay, 2) == said(relay, 3) == []
     relay.gone(1, "killed")

@@ -13,7 +13,7 @@ import pytest
 
 from asgi_ipc import (
     DeliveryError,
-    LauncherError,
+    LifespanError,
     NotRunningError,
     SendTimeoutError,
     UnknownWorkerError,
@@ -535,7 +535,7 @@ async def test_a_worker_that_has_left_cannot_join_again() -> None:
         assert member.ipc.slot == 0
         assert member.ipc.worker == member.worker
         assert member.ipc.pid == member.pid
-    with pytest.raises(LauncherError, match="has left the fleet"):
+    with pytest.raises(LifespanError, match="has left the fleet"):
         async with launcher.joined(member):
             raise AssertionError("joined twice")
     launcher.close()

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import check_name
 
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ class Publication(msgspec.Struct, frozen=True):
     Attributes:
         topic: as it was subscribed to.
         data: as it was published. All subscribers of one worker are given the same object.
-        sender: the pid of the worker that published it.
+        worker: the worker that published it.
         missed: how many publications this subscription has lost since the one before this.
     """
 
     topic: str
     data: Any
-    sender: int
+    worker: Worker
     missed: int
+
+    @property
+    def sender(self) -> int:
+        """The pid of the worker that published it."""
+        return self.worker.pid
 
 
 # With the bytes that it holds, about.

@@ -153,7 +153,7 @@ class Topics:
             self._correct(sender.generation)
             return
         # All of them share it, but those that have lost something before.
-        entry = Publication(topic, content, sender.pid, 0), size_bytes_of(content, context)
+        entry = Publication(topic, content, sender, 0), size_bytes_of(content, context)
         for subscription in subscriptions:
             subscription.put(entry)
 
