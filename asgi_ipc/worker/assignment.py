@@ -54,12 +54,12 @@ class Assignment:
 
     @property
     def was_joined(self) -> bool:
-        """Whether an `ipc.lifespan` has been entered in this process."""
+        """Return whether an `ipc.lifespan` has been entered in this process."""
         return self._endpoint is not None
 
     @property
     def has_left(self) -> bool:
-        """Whether it has left, or is about to."""
+        """Return whether it has left, or is about to."""
         return self._endpoint is not None and self._endpoint.departing.is_set()
 
     @property
@@ -69,7 +69,7 @@ class Assignment:
 
     @property
     def drains(self) -> bool:
-        """Whether the endpoint is in its leave, which has a time of its own."""
+        """Return whether the endpoint is in its leave, which has a time limit of its own."""
         return self._endpoint is not None and self._endpoint.drains
 
     def signalled(self) -> None:
@@ -130,7 +130,7 @@ class Assignment:
         await endpoint.departed.wait()
 
     def close(self) -> None:
-        """For a process that has had several: hang up, stop beating, close what no endpoint has closed."""
+        """Hang up, stop beating, and close the descriptors that no endpoint has closed."""
         if self._heartbeat is not None:
             self._heartbeat.close()
         self.lifeline.close()

@@ -131,7 +131,7 @@ class WorkerServer(uvicorn.Server):
         return leaving
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting; let those who may be about to ask do so; then finish as uvicorn does."""
+        """Stop accepting; give new connections time for a request; then finish as uvicorn does."""
         for server in self.servers:
             server.close()
         # By now for whichever reason it stops: SIGTERM does not pass the assignment.
@@ -183,7 +183,7 @@ class WorkerServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def telling_failure(self) -> Iterator[None]:
-        """What keeps the app from starting goes to the launcher, with at most one traceback."""
+        """Send the reason why the app can't start to the launcher, with at most one traceback."""
         captured = _CapturedErrors()
         logger.awake().addFilter(captured)
         try:
@@ -210,7 +210,7 @@ class WorkerServer(uvicorn.Server):
 
 
 def check_imports(config: uvicorn.Config) -> None:
-    """Have an option's import string that names nothing told of, as any failed start, and exit."""
+    """Report an option's import string that names nothing, as any failed start, and exit."""
     for name in ("loop", "http", "ws"):
         value = getattr(config, name)
         if not isinstance(value, str) or ":" not in value:

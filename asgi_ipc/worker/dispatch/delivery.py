@@ -1,4 +1,4 @@
-"""Deliveries: what a context knows of the message that runs in it: who sent it, its size, what is wanted.
+"""Deliveries: the data of a context on its message: its sender, its size, and the wanted result.
 
 Law: data in a context, and nothing that runs. Handlers, and the tasks and
 threads that they start, find it there.
@@ -18,7 +18,7 @@ from asgi_ipc.worker.dispatch.registry import Handler
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a context knows of its message: the lifespan that handles it, its sender, and its extra."""
+    """The data of a context on its message: the lifespan that handles it, its sender, and its extra."""
 
     owner: object
     sender: Worker
@@ -31,19 +31,19 @@ current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextV
 
 
 def sender_of(context: contextvars.Context) -> Worker | None:
-    """Whose message runs in that context."""
+    """Return the sender of the message that runs in a context."""
     delivery = context.get(current_delivery)
     return delivery.sender if delivery is not None else None
 
 
 def pid_of_sender(context: contextvars.Context) -> int:
-    """Its pid; 0: nobody's message runs there."""
+    """Return its pid; 0 if no message runs there."""
     sender = sender_of(context)
     return sender.pid if sender is not None else 0
 
 
 class Asked:
-    """A question's data, in place of data: its handler's result is wanted."""
+    """The data of a question: its handler's result is wanted."""
 
     __slots__ = ("answering", "data")
 
@@ -52,13 +52,13 @@ class Asked:
         self.answering = answering
 
 
-# How large each message is that came here, in bytes, where they are large; of other data than text and bytes
-# that can't be seen any more.
+# The size of each large message of a packet, in bytes; for data other than text and bytes it can't be seen
+# later.
 large_bytes: contextvars.ContextVar[int] = contextvars.ContextVar("asgi_ipc_large_bytes", default=0)
 
 
 def size_bytes_of(data: Any, context: contextvars.Context) -> int:
-    """What data holds in memory, about: small data counts as nothing, unless it is text or bytes."""
+    """Return the memory of data, roughly: small data is not counted, unless it is text or bytes."""
     if type(data) is Asked:
         data = data.data
     return len(data) if type(data) is str or type(data) is bytes else context.get(large_bytes, 0)

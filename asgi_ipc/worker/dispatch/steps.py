@@ -14,7 +14,7 @@ from typing import Any, Final
 
 
 class Finished:
-    """What `first_step` gives back for a coroutine that has ended without suspending."""
+    """The result of `first_step` for a coroutine that has ended without suspending."""
 
 
 FINISHED: Final = Finished()
@@ -34,7 +34,7 @@ def further_steps(
 ) -> Generator[Any, Any, Any]:
     """Await what a suspended coroutine still has to do, in the task that this runs in; its result.
 
-    What is thrown into the task, a cancellation for one, reaches the coroutine.
+    An exception thrown into the task, such as a cancellation, reaches the coroutine.
     """
     while True:
         step: Callable[[Any], Any]

@@ -1,10 +1,9 @@
 """Signals: what a worker does with each, and what its children see of that.
 
-Law: nothing is ignored by SIG_IGN, which an exec would hand on to every
-program that the app starts; a handler that does nothing is reset by it
-(execve(2)). The main thread has the mask that the starter of the server had,
-because children inherit the mask of the thread that starts them. What this
-process relies on and the starter has blocked is received by another thread.
+Law: nothing is ignored by SIG_IGN, which an exec would hand on to every program that the app starts; a
+handler that does nothing is reset by it (execve(2)). The main thread has the mask that the starter of the
+server had, because children inherit the mask of the thread that starts them. Another thread receives the
+signals that this process relies on and the starter has blocked.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _QUIET: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 # Ignored by every Python, which resets them in the children that it starts (subprocess, restore_signals).
 _PYTHONS: Final = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ")}
 
-# Those that have the handler that does nothing.
+# The signals with the handler that does nothing.
 _quiet: Final[set[int]] = set()
 
 
