@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from asgi_ipc.wire.message import check_name
@@ -19,9 +18,9 @@ from asgi_ipc.worker.dispatch.conversion import converting
 Function: TypeAlias = Callable[..., Any]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Handler:
-    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`).
+    """One registration.
 
     For data that does not fit, `function` raises ConversionError and does not call the app's function.
     """
@@ -30,16 +29,6 @@ class Handler:
     function: Function
     is_async: bool
     ordered: bool = False
-    running: bool = False
-    # (context, data, its bytes)
-    lane: deque[tuple[Any, Any, int]] = field(default_factory=deque)
-    # The number of calls that have left the lane, and the callbacks for such numbers.
-    lane_left: int = 0
-    behind: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
-
-    def fresh(self) -> Handler:
-        """Return the same registration, without any call."""
-        return replace(self, running=False, lane=deque(), lane_left=0, behind=deque())
 
 
 class Registry:
@@ -59,10 +48,10 @@ class Registry:
     def copy(self) -> Registry:
         """Return the same registrations for another worker."""
         copied = Registry()
-        copied.handlers = {name: handler.fresh() for name, handler in self.handlers.items()}
-        copied.on_join = [watcher.fresh() for watcher in self.on_join]
-        copied.on_leave = [watcher.fresh() for watcher in self.on_leave]
-        copied.leader_tasks = [task.fresh() for task in self.leader_tasks]
+        copied.handlers = self.handlers.copy()
+        copied.on_join = self.on_join.copy()
+        copied.on_leave = self.on_leave.copy()
+        copied.leader_tasks = self.leader_tasks.copy()
         return copied
 
     def receive(

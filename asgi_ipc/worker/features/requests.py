@@ -8,7 +8,6 @@ counted.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from collections.abc import Iterable
 from functools import partial
@@ -29,7 +28,7 @@ from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.dispatch.annotation import Function
 from asgi_ipc.worker.dispatch.conversion import answer_converter
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
-from asgi_ipc.worker.dispatch.delivery import sender_of
+from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
@@ -183,11 +182,10 @@ class Questions:
             # The asker may still wait for room, and never read this exception.
             question.answer.exception()
 
-    def answered(self, context: contextvars.Context, data: Any) -> None:
+    def answered(self, data: Any) -> None:
         """Take an answer. Raises TypeError or ValueError for anything else."""
         number, outcome, value = data
-        sender = sender_of(context)
-        generation = sender.generation if sender is not None else 0
+        generation = current_sender().generation
         question = self._open.get((number, generation))
         if question is None or question.answer.done():
             self.late += 1

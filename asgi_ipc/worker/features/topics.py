@@ -8,7 +8,6 @@ peer everything until it reports its topics: it discards the surplus, but a miss
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -16,7 +15,7 @@ from typing import Any, Final
 from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
-from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
+from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_bytes_of
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -140,19 +139,17 @@ class Topics:
                 audience = _with(audience, peer)
         return audience
 
-    def published(self, context: contextvars.Context, data: Any) -> None:
+    def published(self, data: Any) -> None:
         """Give a publication to the subscriptions; it has no handler."""
         topic, content = data
-        sender = sender_of(context)
-        if sender is None:
-            raise TypeError("published by nobody")
+        sender = current_sender()
         subscriptions = self._here.get(topic)
         if subscriptions is None:
             self.unwanted += 1
             self._correct(sender.generation)
             return
         # All share the same object, except subscriptions that have lost something before.
-        entry = Publication(topic, content, sender, 0), size_bytes_of(content, context)
+        entry = Publication(topic, content, sender, 0), size_bytes_of(content, large_bytes.get())
         for subscription in subscriptions:
             subscription.put(entry)
 
@@ -275,10 +272,11 @@ class Topics:
         head = (revision, int(listener.has_all))
         self._outgoing.say(listener.peer, self._outgoing.wrap(TOPICS, head, [added, dropped]))
 
-    def answered(self, context: contextvars.Context, data: Any) -> None:
+    def answered(self, data: Any) -> None:
         """Take a member's acknowledgement of this worker's changes."""
         (known,) = data
-        listener = self._listener_of(context)
+        peer = self._sender()
+        listener = self._listeners.get(peer) if peer is not None else None
         if listener is None:
             return
         listener.known = int(known)
@@ -289,13 +287,9 @@ class Topics:
             wait.one_less()
         self._tell(listener)
 
-    def _listener_of(self, context: contextvars.Context) -> _Listener | None:
-        peer = self._peer_of(context)
-        return self._listeners.get(peer) if peer is not None else None
-
-    def _peer_of(self, context: contextvars.Context) -> Peer | None:
-        sender = sender_of(context)
-        return self._outgoing.peers.find(sender.generation) if sender is not None else None
+    def _sender(self) -> Peer | None:
+        """The member whose message is handled here, unless it is forgotten."""
+        return self._outgoing.peers.find(current_sender().generation)
 
     # --- reports of others
 
@@ -305,10 +299,10 @@ class Topics:
         # A full report may have come before, if the launcher was slow.
         self._unheard = tuple(peer for peer in found if peer is not None and peer not in self._heard)
 
-    def told(self, context: contextvars.Context, data: Any) -> None:
+    def told(self, data: Any) -> None:
         """Take a member's report. Raises TypeError or ValueError for anything else."""
         revision, has_all, (added, dropped) = data
-        peer = self._peer_of(context)
+        peer = self._sender()
         if peer is None or peer.leaving:
             return
         self._want(peer, added)
