@@ -19,8 +19,8 @@ from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 
 # An app that has said that its shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or
 # never.
@@ -37,8 +37,10 @@ class Assignment:
         arena: Descriptor,
         me: Worker,
         settings: Settings,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.lifeline = lifeline
+        self._on_beat = on_beat
         self.me = me
         self.settings = settings
         self._pipe = pipe
@@ -143,7 +145,7 @@ class Assignment:
             self._endpoint.topics.stop()
 
     def _beat(self) -> None:
-        self.lifeline.turn()
+        self._on_beat()
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:

@@ -41,8 +41,8 @@ from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming

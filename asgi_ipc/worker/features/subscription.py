@@ -10,17 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
-import msgspec
 from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
-from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import check_name
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.features.topics import Topics
+from asgi_ipc.worker.features.publication import Entry, Publication
+from asgi_ipc.worker.features.topics import Topics
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """The fate of a publication for which a subscription has no room."""
@@ -30,31 +27,6 @@ MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
 
 # A subscriber that never finds its queue empty lets others have a turn after so many, as `send` does.
 YIELD_AFTER_MESSAGES: Final = 256
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """One publication.
-
-    Attributes:
-        topic: the topic of the subscription.
-        data: the data as published. All subscribers of one worker get the same object.
-        worker: the worker that published it.
-        missed: how many publications this subscription has lost since the one before this.
-    """
-
-    topic: str
-    data: Any
-    worker: Worker
-    missed: int
-
-    @property
-    def sender(self) -> int:
-        """The pid of the worker that published it."""
-        return self.worker.pid
-
-
-# With the bytes that it holds, roughly.
-Entry: TypeAlias = tuple[Publication, int]
 
 
 class Subscription:

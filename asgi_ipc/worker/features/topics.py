@@ -17,7 +17,7 @@ from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_bytes_of
 from asgi_ipc.worker.features.messaging import Messaging
-from asgi_ipc.worker.features.subscription import Publication, Subscription
+from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
 
@@ -93,7 +93,7 @@ class Topics:
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
         # Here: subscriptions by topic, and the number of the change with which each topic began.
-        self._here: dict[str, dict[Subscription, None]] = {}
+        self._here: dict[str, dict[Subscriber, None]] = {}
         self._revisions: dict[str, int] = {}
         self._revision = 0
         self._listeners: dict[Peer, _Listener] = {}
@@ -162,7 +162,7 @@ class Topics:
 
     # --- subscribing
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscriber) -> None:
         """Add a subscription: it gets publications of this worker now, and of others as soon as they know."""
         topic = subscription.topic
         if topic in self._here:
@@ -173,7 +173,7 @@ class Topics:
         self._has_changed(topic)
         self._revisions[topic] = self._revision
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: Subscriber) -> None:
         """Remove a subscription."""
         topic = subscription.topic
         subscriptions = self._here.get(topic, {})
@@ -226,7 +226,7 @@ class Topics:
         for subscription in self._all():
             subscription.end()
 
-    def _all(self) -> list[Subscription]:
+    def _all(self) -> list[Subscriber]:
         return [each for subscriptions in self._here.values() for each in subscriptions]
 
     # --- reports to others
