@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
 from asgi_ipc.fleet import words
@@ -21,12 +22,12 @@ from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.process import READ_BYTES, make_arena
 from asgi_ipc.worker import assignment
-from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.ipc import IPC
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.lifespan import Lifespan
 from asgi_ipc.worker.transport.pipes import unread_bytes
 
 # The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
@@ -34,35 +35,46 @@ from asgi_ipc.worker.transport.pipes import unread_bytes
 FIRST_PID: Final = 10_000_001
 
 
-class MemberIPC(IPC):
-    """An IPC whose pid is that of its member, also before and after its lifespan."""
+# Which IPC a member's lifespan acts for in this context.
+_acting: ContextVar[tuple[IPC, Lifespan] | None] = ContextVar("asgi_ipc_acting", default=None)
 
-    def __init__(self, pid: int) -> None:
-        super().__init__()
-        self._pid = pid
 
-    @property
-    def pid(self) -> int:
-        """By which the others address it; no process has it."""
-        return self._pid
+def let_act(like: IPC) -> None:
+    """Have that IPC look for the member that acts for it."""
+
+    def find() -> Lifespan | None:
+        acting = _acting.get()
+        return acting[1] if acting is not None and acting[0] is like else None
+
+    like._stand_in = find
+
+
+@contextmanager
+def acting_for(like: IPC | None, member: Lifespan) -> Iterator[None]:
+    """Inside, that member acts for `like`."""
+    token = _acting.set((like, member) if like is not None else None)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 class Member:
     """One worker: its IPC, and both ends of its pipe and lifeline.
 
-    `played` is the IPC for which this one stands in what it runs: it begins with the registrations of that.
+    It begins with the registrations of `like`, and acts for that IPC in what it runs.
     Raises OSError if the kernel refuses a descriptor; nothing is left open then.
     """
 
     def __init__(
-        self, generation: int, slot: int, run: Settings, has_arena: bool = True, played: IPC | None = None
+        self, generation: int, slot: int, run: Settings, has_arena: bool = True, like: IPC | None = None
     ) -> None:
         self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
-        self.ipc = MemberIPC(self.worker.pid)
-        self._acting: Acting | None = None
-        if played is not None:
-            self.ipc._registered = played._registered.copy()
-            self._acting = Acting(played, self.ipc)
+        self.ipc = IPC()
+        self.lifespan = self.ipc._own = Lifespan(self.worker.pid)
+        self._like = like
+        if like is not None:
+            self.lifespan.registry = like._own.registry.copy()
         with ExitStack() as on_failure:
             read_end, self.write_end = os.pipe()
             on_failure.callback(os.close, read_end)
@@ -78,7 +90,7 @@ class Member:
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
         self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
-        self._lifespan: AbstractAsyncContextManager[None] | None = None
+        self._entered: AbstractAsyncContextManager[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -88,40 +100,36 @@ class Member:
     @property
     def endpoint(self) -> Endpoint:
         """Its endpoint, while it takes part."""
-        endpoint = self.ipc._endpoint
-        assert endpoint is not None
-        return endpoint
+        return self.lifespan.endpoint
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing waits to be sent or handled here, and no word to be read."""
-        endpoint = self.ipc._endpoint
         lines = (self.line.fileno(), self.assignment.lifeline.fileno())
-        return (endpoint is None or endpoint.is_settled) and not any(
+        return (not self.lifespan.is_entered or self.endpoint.is_settled) and not any(
             unread_bytes(line) for line in lines if line >= 0
         )
 
     async def enter(self) -> None:
         """Enter its lifespan; dispatch has begun then."""
-        lifespan = self.ipc.lifespan()
-        # What its endpoint runs inherits this; and the assignment is looked at before the first await, so
-        # members that join at the same time, each in a task, don't mix.
-        token = acting.set(self._acting)
-        assignment.current = self.assignment
-        try:
-            await lifespan.__aenter__()
-        finally:
-            assignment.current = None
-            acting.reset(token)
-        self._lifespan = lifespan
+        entered = self.ipc.lifespan()
+        # Handlers, tasks and threads of the endpoint inherit this context. The assignment is read before the
+        # first await, so members that join at the same time, each in a task, don't mix.
+        with acting_for(self._like, self.lifespan):
+            assignment.current = self.assignment
+            try:
+                await entered.__aenter__()
+            finally:
+                assignment.current = None
+        self._entered = entered
         # Dispatch begins in the turn after.
         await asyncio.sleep(0)
 
     async def leave(self) -> None:
         """End its lifespan, if it is in it."""
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
-            await lifespan.__aexit__(None, None, None)
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            await entered.__aexit__(None, None, None)
 
     def close_write_end(self) -> None:
         """Close the launcher's copy of its pipe's write end, and of its arena."""

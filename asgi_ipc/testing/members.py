@@ -18,7 +18,6 @@ from asgi_ipc import IPC, LauncherError, NotRunningError
 from asgi_ipc.entry import NEEDS_UNIX
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
-from asgi_ipc.worker.acting import Acting, acting
 
 if TYPE_CHECKING:
     from asgi_ipc.testing.inprocess import Launcher, Member
@@ -96,7 +95,9 @@ class Members(tuple[IPC, ...]):
         """
         victim = self._member(member)
         endpoint = victim.endpoint
-        member._sending = member._replying = None
+        victim.lifespan.messaging = None
+        endpoint.messaging.close()
+        endpoint.replying.close()
         tasks = self._launcher.kill(victim)
 
         async def end() -> None:
@@ -143,11 +144,10 @@ class Members(tuple[IPC, ...]):
             raise ValueError("fleet(..., like=ipc) says whom a member shall act as")
         if member not in self._by_ipc:
             raise ValueError("that is no member of this fleet")
-        token = acting.set(Acting(self._like, member))
-        try:
+        from asgi_ipc.testing.inprocess import acting_for
+
+        with acting_for(self._like, self._by_ipc[member].lifespan):
             yield member
-        finally:
-            acting.reset(token)
 
     # --- in between
 
@@ -155,7 +155,7 @@ class Members(tuple[IPC, ...]):
         member = self._by_ipc.get(ipc)
         if member is None:
             raise ValueError("that is no member of this fleet")
-        if member.worker.generation not in self._launcher.members or ipc._sending is None:
+        if member.worker.generation not in self._launcher.members or ipc._own.messaging is None:
             raise NotRunningError(f"worker {member.pid} has gone")
         return member
 
@@ -168,7 +168,7 @@ class Members(tuple[IPC, ...]):
 
     async def _end(self) -> None:
         """Everybody leaves at the same time, as when a server stops."""
-        there = [ipc for ipc, member in self._by_ipc.items() if ipc._sending is not None]
+        there = [ipc for ipc, member in self._by_ipc.items() if ipc._own.messaging is not None]
         await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings.values())
 
 
@@ -202,11 +202,11 @@ async def fleet(
         raise LauncherError(NEEDS_UNIX)
     if not 1 <= size <= MAX_MEMBERS:
         raise LauncherError(f"a fleet in one process has 1 to {MAX_MEMBERS} members, not {size!r}")
-    if like is not None and like._endpoint is not None:
+    if like is not None and like._own.is_entered:
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
     # Imported here: whoever has pytest loads its plugin, and with it this package, in every test run.
     from asgi_ipc.launcher.options import check_own
-    from asgi_ipc.testing.inprocess import Launcher, Member
+    from asgi_ipc.testing.inprocess import Launcher, Member, let_act
 
     run = Settings(
         cookie=secrets.token_bytes(COOKIE_BYTES),
@@ -215,7 +215,9 @@ async def fleet(
         max_packet_bytes=PIPE_BUF if max_packet_bytes is None else max_packet_bytes,
     )
     check_own(run)
-    launcher = Launcher(partial(Member, run=run, played=like))
+    if like is not None:
+        let_act(like)
+    launcher = Launcher(partial(Member, run=run, like=like))
     try:
         members = [launcher.new(slot) for slot in range(size)]
         there = Members(launcher, like, members)

@@ -11,17 +11,15 @@ import concurrent.futures
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
+from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.features.requests import Gathered
-from asgi_ipc.worker.running import no_timeout
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.ipc import IPC
+from asgi_ipc.worker.lifespan import Lifespan
 
 T = TypeVar("T")
 
@@ -41,12 +39,14 @@ class Blocking:
     for another second or two. The timeout begins with the call.
     """
 
-    def __init__(self, ipc: IPC) -> None:
-        self._ipc = ipc
+    def __init__(self, here: Callable[[], Lifespan]) -> None:
+        self._here = here
 
     def send(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """As `await ipc.send(...)`."""
-        self._wait("send", timeout, lambda left_s: self._ipc.send(pid, name, data, timeout=left_s))
+        self._wait(
+            "send", timeout, lambda here, left_s: _done(here.endpoint.messaging.send(pid, name, data, left_s))
+        )
 
     def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
@@ -55,17 +55,25 @@ class Blocking:
         return self._wait(
             "broadcast",
             timeout,
-            lambda left_s: self._ipc.broadcast(name, data, include_self=include_self, timeout=left_s),
+            lambda here, left_s: here.endpoint.messaging.broadcast(
+                name, data, include_self=include_self, timeout=left_s
+            ),
         )
 
     def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """As `await ipc.reply(...)`."""
-        self._wait("reply", timeout, lambda left_s: self._ipc.reply(name, data, timeout=left_s))
+        self._wait(
+            "reply",
+            timeout,
+            lambda here, left_s: _done(here.endpoint.replying.send(here.addressee, name, data, left_s)),
+        )
 
     def request(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> Any:
         """As `await ipc.request(...)`."""
         return self._wait(
-            "request", timeout, lambda left_s: self._ipc.request(pid, name, data, timeout=left_s)
+            "request",
+            timeout,
+            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s),
         )
 
     def gather(
@@ -75,31 +83,38 @@ class Blocking:
         return self._wait(
             "gather",
             timeout,
-            lambda left_s: self._ipc.gather(name, data, timeout=left_s, include_self=include_self),
+            lambda here, left_s: here.endpoint_here.questions.ask_all(
+                name, data, left_s, include_self=include_self
+            ),
         )
 
     def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
         """As `await ipc.send_any(...)`."""
-        return self._wait("send_any", timeout, lambda left_s: self._ipc.send_any(name, data, timeout=left_s))
+        return self._wait(
+            "send_any",
+            timeout,
+            lambda here, left_s: here.endpoint.messaging.send_any(name, data, timeout=left_s),
+        )
 
     def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
         """As `await ipc.publish(...)`."""
-        return self._wait("publish", timeout, lambda left_s: self._ipc.publish(topic, data, timeout=left_s))
+        return self._wait(
+            "publish", timeout, lambda here, left_s: here.endpoint.topics.publish(topic, data, left_s)
+        )
 
     # --- waiting
 
     def _wait(
-        self, name: str, timeout: float | None, verb: Callable[[float | None], Coroutine[Any, Any, T]]
+        self, name: str, timeout: float | None, verb: Callable[[Lifespan, float | None], Awaitable[T]]
     ) -> T:
         """The result of a verb that runs on the event loop, with what is left of `timeout` when it begins."""
-        outgoing = self._ipc._entered().outgoing
+        outgoing = self._here().endpoint.outgoing
         if threading.get_ident() == outgoing.thread:
             raise NotRunningError(
                 f"ipc.blocking.{name}() would block the event loop that it waits for; "
                 f"here use `await ipc.{name}()`"
             )
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         # Taken by the loop when it begins, or by this thread when it gives up: nothing is sent after that.
         first = threading.Lock()
@@ -107,7 +122,8 @@ class Blocking:
         async def begin() -> T:
             if not first.acquire(blocking=False):
                 raise asyncio.CancelledError
-            return await verb(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            return await verb(self._here(), left_s)
 
         coroutine = begin()
         try:
@@ -134,3 +150,8 @@ class Blocking:
             # Nobody waits any more, if this was interrupted.
             if not outgoing.loop.is_closed():
                 future.cancel()
+
+
+async def _done(waits: Awaitable[None] | None) -> None:
+    if waits is not None:
+        await waits

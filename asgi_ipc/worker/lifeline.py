@@ -1,9 +1,8 @@
 """The worker's end of its lifeline: words in and out, and the launcher's death.
 
-Law: one owner of the socket. Words are handed on in the order in which they
-came, each with its descriptor; end of file counts only behind the last word.
-A thread may sleep on the socket for its hang-up; all that it ever says is where
-a loop stands that can't say so itself.
+Law: one owner of the socket. Words are handed on in the order of arrival, each with its descriptors; end of
+file counts only behind the last word. A thread may sleep on the socket for its hang-up; it only ever reports
+the place where a blocked loop stands.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ from asgi_ipc.worker.runtime.stall import StallWatch, stack_of_main_thread
 # A handover with a long sys.path is a few KiB; a read brings at most one descriptor.
 READ_BYTES: Final = 64 * 1024
 
-# After the launcher's death, and after the end of the last request, a process has this long to end by
-# itself: an orphan's drain (4 s, see endpoint.py) and a bit; out within the promised 5 s. A loop that does
-# not turn has this long, too, whatever request is open.
+# After the launcher's death, and after the end of the last request, a process has this long to end by itself:
+# an orphan's drain (4 s, see leave.py) and a bit, within the promised 5 s. A loop that does not turn has this
+# long, too, with any open request.
 GUARD_GRACE_S: Final = 4.5
 
-# How often the guard looks whether a request is open and the loop turns.
+# The guard looks so often whether a request is open and the loop turns.
 GUARD_STEP_S: Final = 0.05
 
 # The exit status of a process that the guard had to end.
 GUARD_EXIT_STATUS: Final = 70
 
-# Where the kernel can, a descriptor is never inheritable, not even for a moment.
+# With this flag a descriptor is never inheritable, not even for a moment.
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 OnWord = Callable[[ToWorker], None]
@@ -73,14 +72,14 @@ class Lifeline:
         self._bodies: deque[bytes] = deque()
         self._arrived: deque[tuple[Descriptor, Descriptor]] = deque()
         self._outgoing = bytearray()
-        # Of the event loop, which may come back to it from a finalizer; the guard only tries.
+        # The event loop takes it, and may come back to it from a finalizer; the guard only tries.
         self._speaking = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_word: OnWord | None = None
         self._on_eof: list[Callable[[], None]] = []
         self._turns = 0
         self.is_open = True
-        # Whether a request is open: asked by the guard, on its thread.
+        # Says whether a request is open; the guard calls it on its thread.
         self.is_serving: Callable[[], bool] = lambda: False
 
     def fileno(self) -> int:
@@ -107,7 +106,7 @@ class Lifeline:
         self._loop.add_reader(self._socket.fileno(), self.drain)
 
     def wake(self) -> None:
-        """Have the event loop turn and look here, if there is one. From any thread."""
+        """Wake the event loop, if there is one, to look here. From any thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 self._loop.call_soon_threadsafe(self.drain)
@@ -119,7 +118,7 @@ class Lifeline:
             callback()
 
     def drain(self) -> None:
-        """Hand on every word that has been written so far."""
+        """Hand on every word that was written so far."""
         while self.is_open:
             try:
                 self._receive()
@@ -136,7 +135,7 @@ class Lifeline:
         return self._arrived.popleft() if self._arrived else (Descriptor(), Descriptor())
 
     def send(self, word: ToLauncher) -> None:
-        """Say a word to the launcher; what it is too busy to read waits."""
+        """Say a word to the launcher. It waits here while the launcher is too busy to read."""
         if not self.is_open:
             return
         with self._speaking:
@@ -162,7 +161,8 @@ class Lifeline:
                 chunk, fds, flags, _ = socket.recv_fds(self._socket, READ_BYTES, 4, _CLOEXEC)
                 arrived = [Descriptor(fd) for fd in fds]
         except ConnectionResetError:
-            # It went with words of ours unread; all of its own have been read before this shows.
+            # The launcher went with words of ours unread; all of its own words have been read before this
+            # shows.
             self.is_open = False
             return
         for fd in fds:
@@ -187,7 +187,7 @@ class Lifeline:
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):
-            # The end of file behind its last words tells the rest.
+            # The end of file comes after its last words.
             self._outgoing.clear()
             return
         del self._outgoing[:sent]
@@ -204,7 +204,7 @@ class Lifeline:
             self._loop.remove_writer(self._socket.fileno())
 
     def _drop_descriptors(self) -> None:
-        """Close those whose word was cut off: a peer that leaves waits until the last write end is closed."""
+        """Close descriptors whose word was cut off: a leaving peer waits for their end."""
         while self._arrived:
             for descriptor in self._arrived.popleft():
                 descriptor.close()
@@ -219,7 +219,7 @@ class Lifeline:
     # --- the guard
 
     def turn(self) -> None:
-        """Called by the event loop now and then: it turns."""
+        """Note that the event loop turns; the loop calls this at intervals."""
         self._turns += 1
 
     def guard(self, beat_s: float | None = None) -> None:
@@ -244,7 +244,7 @@ class Lifeline:
                     continue
                 return
             if self._socket.fileno() != fd:
-                # Closed here, and the number may be somebody else's by now.
+                # Closed here, and the number may name another file now.
                 return
             if ready:
                 break
@@ -270,7 +270,7 @@ class Lifeline:
         exiting.end(GUARD_EXIT_STATUS, "after the launcher's end", self._loop, exiting.ORPHAN_REPORT_S)
 
     def _tell_where_it_stands(self) -> None:
-        """Said by the guard, beside the loop, which sends the rest if not all of it goes out at once."""
+        """Send a word from the guard, beside the loop; the loop sends the part that is left."""
         word = encode_word(Stuck(stack_of_main_thread()))
         if not self._speaking.acquire(blocking=False):
             return

@@ -1,8 +1,7 @@
 """Wrapping: an ASGI app around another one, which enters the lifespan for it.
 
-Law: the ASGI specification's words, and no framework's. What the app says and
-is told passes through unchanged; where it has no lifespan, this speaks in its
-place.
+Law: the ASGI specification's words, and no framework's. All messages between server and app pass through
+unchanged. For an app without a lifespan, this wrapper answers in its place.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ class _Life:
         self._receive = receive
         self._send = send
         self._is_member = False
-        # What the server has said.
+        # The messages that the server has sent.
         self._told_to_start = self._told_to_stop = False
-        # What the app has said: that its startup is complete, or has failed, or what belongs elsewhere.
+        # The messages that the app has sent: startup complete, startup failed, or something out of place.
         self._is_complete = self._has_failed = self._is_confused = False
 
     async def run(self, app: Callable[..., Awaitable[None]], scope: Event, mode: Mode) -> None:
@@ -82,7 +81,7 @@ class _Life:
             await app(scope, self._receive_for_app, self._send_for_app)
         except Exception:
             if self._is_member:
-                # The server serves on (uvicorn does), and nobody else would tell.
+                # The server serves on (uvicorn does), and no other code would log this.
                 logger.exception("the app's lifespan has ended before the server")
             elif self._is_complete or self._has_failed or mode == "on":
                 raise

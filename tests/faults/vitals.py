@@ -1,4 +1,4 @@
-"""Vitals: how quickly workers answer and what they weigh, seen from outside.
+"""Vitals: the response times and the memory of workers, seen from outside.
 
 Law: a light hand. It asks each worker some fifty times a second over a
 connection that it keeps, and asks psutil; a worker's own word is not needed.
@@ -25,7 +25,7 @@ _REQUEST: Final = b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"
 
 @dataclass(slots=True)
 class Vitals:
-    """What was seen of some workers, over one connection to each."""
+    """Measurements of some workers, over one connection to each."""
 
     connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]]
     # The largest that each has been.
@@ -73,7 +73,7 @@ async def watching(server: Server, pids: Collection[int]) -> AsyncIterator[Vital
     opened: list[asyncio.StreamWriter] = []
     try:
         async with asyncio.timeout(DEADLINE_S):
-            # Which worker accepts a connection is the kernel's choice.
+            # The kernel chooses the worker that accepts a connection.
             while kept.keys() != set(pids):
                 connection = await asyncio.open_connection("127.0.0.1", server.port)
                 opened.append(connection[1])

@@ -1,4 +1,4 @@
-"""What the source promises beyond the laws that `make lint` checks with ruff and `.importlinter`."""
+"""Promises of the source beyond the laws that `make lint` checks with ruff and `.importlinter`."""
 
 from __future__ import annotations
 

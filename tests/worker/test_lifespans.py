@@ -388,7 +388,7 @@ async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(
 
     with caplog.at_level(logging.WARNING, "asgi_ipc"):
         task = asyncio.create_task(live())
-        while own._endpoint is None or not own._endpoint.departing.is_set():  # noqa: ASYNC110
+        while not own._own.is_entered or not own._own.endpoint.departing.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
@@ -416,7 +416,7 @@ def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(
                     await own.send(own.pid, "endless")
 
         task = asyncio.create_task(live())
-        while own._endpoint is None or not own._endpoint.departing.is_set():  # noqa: ASYNC110
+        while not own._own.is_entered or not own._own.endpoint.departing.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0)
         for _ in range(5):
             await asyncio.sleep(0)

@@ -1,9 +1,8 @@
-"""Conversion: a handler gets data of the type that it is annotated with, or is not called.
+"""Conversion: a handler gets data of the type in its annotation, or is not called.
 
-Law: an annotation is looked at once, when its handler is registered. Without
-something to check, the handler itself is called, at no cost. msgspec decides
-what fits, and Pydantic for its models; Pydantic is found among the loaded
-modules, never imported.
+Law: an annotation is read once, when its handler is registered. Without something to check, the handler
+itself is called, at no cost. msgspec checks the data, and Pydantic checks its models; Pydantic is found among
+the loaded modules, never imported.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from asgi_ipc.worker.dispatch.annotation import Function, UncheckedError
 # The types of data that arrives.
 _ARRIVING: Final = (str, bytes, int, float, bool, type(None), datetime.datetime, list, dict)
 
-# Data of such a type fits, whatever is in it.
+# Data of such a type always fits.
 _BARE: Final = frozenset({str, bytes, int, float, bool, datetime.datetime, list, dict})
 
 # msgspec takes text for base64 where one of these is expected, unless they are declared native.
@@ -102,7 +101,7 @@ def _is_anything(expected: Any) -> bool:
 
 
 def _is_for_pydantic(expected: Any) -> bool:
-    """Whether it is, or a list, dict or union in it has, a type that Pydantic checks."""
+    """Return whether Pydantic checks this type, or a type in its lists, dicts and unions."""
     if hasattr(expected, "__pydantic_validator__"):
         return True
     extras = getattr(expected, "__metadata__", ())

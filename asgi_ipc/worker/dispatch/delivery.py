@@ -18,9 +18,9 @@ from asgi_ipc.worker.dispatch.registry import Handler
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a handler's context knows of its message: the IPC that handles it, its sender, and its extra."""
+    """What a context knows of its message: the lifespan that handles it, its sender, and its extra."""
 
-    ipc: object
+    owner: object
     sender: Worker
     extra: Extra | None = None
 

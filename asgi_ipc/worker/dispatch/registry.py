@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -65,6 +65,37 @@ class Registry:
         copied.leader_tasks = [task.fresh() for task in self.leader_tasks]
         return copied
 
+    def receive(
+        self, name: str | Mapping[str, Function | None], *handler: Function | None, ordered: bool
+    ) -> Callable[[Any], Any] | None:
+        """Register one handler or several, or return the decorator that does; see `IPC.receive`."""
+        if isinstance(name, Mapping):
+            if handler:
+                raise TypeError("receive() takes a mapping, or a name and a handler")
+            for key in name:
+                check_name(key)
+            for key, function in name.items():
+                self.set(key, function, ordered)
+            return None
+        if callable(name):
+            # As a decorator without its parentheses; or what is handled by what, the wrong way round.
+            shown = getattr(name, "__name__", "name")
+            raise TypeError(
+                f'receive() takes a name first: @ipc.receive("{shown}"), or receive("{shown}", {shown})'
+            )
+        if len(handler) > 1:
+            raise TypeError("receive() takes a name and one handler")
+        if handler:
+            self.set(name, handler[0], ordered)
+            return None
+        check_name(name)
+
+        def register(function: Any) -> Any:
+            self.set(name, function, ordered)
+            return function
+
+        return register
+
     def set(self, name: str, function: Function | None, ordered: bool) -> None:
         """Register, replace, or (None) delete the handler of `name`. What it takes is checked (typed.py)."""
         check_name(name)
@@ -75,8 +106,16 @@ class Registry:
         _check_takes(function, f"handler {name!r}", "a handler takes one, the data", "data")
         self.handlers[name] = Handler(name, converting(name, function), _is_async(function), ordered)
 
+    def watch_joins(self, callback: Function) -> None:
+        """Have `callback(worker)` called when a worker joins."""
+        self._watch(self.on_join, "on_join", callback, "worker")
+
+    def watch_leaves(self, callback: Function) -> None:
+        """Have `callback(worker, reason, lost)` called when a worker has gone."""
+        self._watch(self.on_leave, "on_leave", callback, "worker", "reason", "lost")
+
     @staticmethod
-    def watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
+    def _watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
         """Have `function` told, once however often it is registered. `parameters`: what it is given."""
         _check_callable(function, "callback")
         count = "one" if len(parameters) == 1 else str(len(parameters))

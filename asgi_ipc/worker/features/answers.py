@@ -1,8 +1,8 @@
-"""Answers: what others have asked this worker, until they have been told.
+"""Answers: the questions of others to this worker, until they are answered.
 
-Law: a question runs like any other message of its name, in its order and
-context; what its handler gives back, or raises, goes to the very worker that
-asked. Who does not wait any more is not answered, and its handler is cancelled.
+Law: a question runs like any other message of its name, in its order and context. The result or the exception
+of its handler goes to the very worker that asked. If that worker no longer waits, the handler is cancelled
+and no answer is sent.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
-# The end of a traceback says where it happened; in characters.
+# In characters; the end of a traceback shows the place of the error.
 MAX_TRACEBACK: Final = 16 * 1024
 MAX_TEXT: Final = 4 * 1024
 
 
 class _Question:
-    """One that has come: who asked it, and who runs it."""
+    """A question: its asker, and the task that runs it."""
 
     __slots__ = ("asker", "context", "is_withdrawn", "number", "task")
 
@@ -51,13 +51,13 @@ class Answers:
         self._handlers = registry.handlers
         self._outgoing = outgoing
         self._calls = calls
-        # Async ones, until they have ended, by their asker and number.
+        # Async questions until they have ended, by asker and number.
         self._open: dict[tuple[int, int], _Question] = {}
 
-    # --- what comes
+    # --- arriving messages
 
     def asked(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
-        """A question has come: who handles it, with what. Raises TypeError or ValueError if it is none."""
+        """Take a question; return its handler and data. Raises TypeError or ValueError for anything else."""
         number, name, content = data
         asker = sender_of(context)
         if asker is None or type(number) is not int:
@@ -72,7 +72,7 @@ class Answers:
         return handler, Asked(content, partial(self._await, question, content))
 
     def withdrawn(self, context: contextvars.Context, data: Any) -> None:
-        """Nobody waits for that answer any more. Raises TypeError or ValueError for anything else."""
+        """Withdraw a question that has no asker any more. Raises TypeError or ValueError for other data."""
         (number,) = data
         asker = sender_of(context)
         question = self._open.get((asker.generation, number)) if asker is not None else None
@@ -80,7 +80,7 @@ class Answers:
             self._withdraw(question)
 
     def gone(self, worker: Worker) -> None:
-        """That worker is dead: whatever it has asked, nobody waits for."""
+        """Withdraw all questions of a dead worker."""
         for question in [each for each in self._open.values() if each.asker is worker]:
             self._withdraw(question)
 
@@ -90,13 +90,13 @@ class Answers:
         if question.task is not None:
             question.task.cancel()
 
-    # --- who handles it
+    # --- handlers
 
     def _refuse(self, question: _Question, _: object) -> Awaitable[None] | None:
         return self._say(question, NO_HANDLER, None)
 
     def _call(self, question: _Question, handler: Handler, content: Any) -> Awaitable[None] | None:
-        """A plain handler. What is given back is a coroutine if the answer must wait."""
+        """Call a plain handler. Returns a coroutine if the answer must wait."""
         try:
             result = handler.function(content)
         except (KeyboardInterrupt, SystemExit):
@@ -110,7 +110,7 @@ class Answers:
         return self._say(question, ANSWERED, result)
 
     async def _finish(self, question: _Question, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """What a plain handler has given back; in its task, which a withdrawal may have overtaken."""
+        """Await the coroutine of a plain handler, unless the question has been withdrawn meanwhile."""
         if question.is_withdrawn:
             coroutine.close()
             del self._open[question.asker.generation, question.number]
@@ -118,7 +118,7 @@ class Answers:
         await self._answer(question, lambda: coroutine)
 
     async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
-        """An async handler."""
+        """Await an async handler."""
         if question.is_withdrawn:
             del self._open[question.asker.generation, question.number]
             return
@@ -144,7 +144,7 @@ class Answers:
         finally:
             self._open.pop((question.asker.generation, question.number), None)
 
-    # --- what is said
+    # --- answers
 
     def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
         if isinstance(error, ConversionError):
@@ -153,7 +153,7 @@ class Answers:
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
         said = [(module + kind.__qualname__)[:MAX_TEXT], _text(error)[:MAX_TEXT], trace]
-        # Where messages must be small, better the name of the error alone than nothing.
+        # If messages must be small, the name of the error alone is better than nothing.
         return self._say_as_much(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
 
     def _say_misfit(self, question: _Question, misfit: ConversionError) -> Awaitable[None] | None:
@@ -162,7 +162,7 @@ class Answers:
         return self._say_as_much(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
 
     def _say_as_much(self, question: _Question, outcome: int, *said: list[str]) -> Awaitable[None] | None:
-        """The first of these that is not too large."""
+        """Send the first of these that is not too large."""
         for each in said:
             try:
                 return self._post(question, self._outgoing.wrap(ANSWER, (question.number, outcome), each))
@@ -175,7 +175,7 @@ class Answers:
         try:
             message = self._outgoing.wrap(ANSWER, (question.number, outcome), value)
         except (TypeError, ValueError, OverflowError, IPCError) as error:
-            # `value` is what the handler gave back; what is said instead can be carried.
+            # `value` is the handler's result; a message can carry the error in its place.
             return self._say_error(question, error)
         return self._post(question, message)
 
@@ -206,5 +206,5 @@ def _text(error: BaseException) -> str:
 
 
 def _printable(text: str) -> str:
-    """What UTF-8 can carry."""
+    """Return `text` in a form that UTF-8 can carry."""
     return text.encode(errors="backslashreplace").decode()

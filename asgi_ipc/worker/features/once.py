@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
@@ -26,7 +28,27 @@ class Claiming:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bool | None]] = {}
 
-    async def first(self, scope: Scope, key: str) -> int:
+    async def claim(self, key: str) -> bool:
+        """Whether this call is the first that claims the key."""
+        return bool(await self._first("run_once", key))
+
+    @asynccontextmanager
+    async def once(self, key: str, scope: Scope) -> AsyncIterator[bool]:
+        """True inside for the first; for all others False, once the first is done."""
+        if scope not in ("restart", "fleet"):
+            raise ValueError(f"the scope of a key is 'restart' or 'fleet', not {scope!r}")
+        number = await self._first(scope, key)
+        if not number:
+            yield False
+            return
+        done = False
+        try:
+            yield True
+            done = True
+        finally:
+            self._release(number, done=done)
+
+    async def _first(self, scope: Scope, key: str) -> int:
         """Wait until it is decided: the claim's number, to release it by; 0: another one was first.
 
         Raises LauncherError if there is no room for another key, NotRunningError if nobody decides any more.
@@ -41,7 +63,7 @@ class Claiming:
             self._launcher.send(Claim(number, scope, key))
             first = await decision
         except BaseException:
-            self.release(number, done=False)
+            self._release(number, done=False)
             raise
         finally:
             del self._waiting[number]
@@ -51,7 +73,7 @@ class Claiming:
             )
         return number if first else 0
 
-    def release(self, number: int, *, done: bool) -> None:
+    def _release(self, number: int, *, done: bool) -> None:
         """The first is done, or gives up."""
         self._launcher.send(Release(number, done))
 

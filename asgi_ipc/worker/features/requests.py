@@ -27,6 +27,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
 from asgi_ipc.worker.dispatch.delivery import sender_of
+from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.room import Waiter
@@ -79,6 +80,7 @@ class Questions:
 
     async def ask(self, to: int | Worker, name: str, data: Any, timeout_s: float | None) -> Any:
         """The answer of one worker. Raises what stands for it if there is none."""
+        check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
         message = self._outgoing.wrap(ASK, (number, name), data)
@@ -99,6 +101,7 @@ class Questions:
 
     async def ask_all(self, name: str, data: Any, timeout_s: float | None, *, include_self: bool) -> Gathered:
         """The answers of all members, as far as they come in time."""
+        check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
         message = self._outgoing.wrap(ASK, (number, name), data)

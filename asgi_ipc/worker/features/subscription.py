@@ -67,7 +67,7 @@ class Subscription:
         max_messages: int,
         until_stop: bool,
     ) -> None:
-        check_name(topic)
+        check_name(topic, "topic")
         if overflow not in get_args(Overflow):
             raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
         if type(max_messages) is not int or max_messages < 1:

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from asgi_ipc.logs import logger
-from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
+from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.subscription import Publication, Subscription
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
@@ -82,13 +83,16 @@ class Topics:
         in_flight: of all handlers here.
     """
 
-    def __init__(self, outgoing: Outgoing, in_flight: InFlight, me: Peer, max_message_bytes: int) -> None:
+    def __init__(
+        self, outgoing: Outgoing, messaging: Messaging, in_flight: InFlight, me: Peer, max_message_bytes: int
+    ) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
         self.new_future = outgoing.loop.create_future
         self.in_flight = in_flight
         self._outgoing = outgoing
+        self._messaging = messaging
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
         # Here: subscriptions by topic, and the number of the change with which each topic began.
@@ -105,11 +109,27 @@ class Topics:
 
     # --- publishing
 
+    async def publish(self, topic: str, data: Any, timeout: float | None) -> tuple[int, ...]:
+        """Send one message to all who subscribe to a topic; the pids that took it."""
+        messaging = self._messaging
+        if messaging.must_check(timeout):
+            await messaging.check(timeout)
+        audience = self.audience(topic)
+        message = self._outgoing.wrap(PUBLISH, (topic,), data)
+        took, full = messaging.post_to_each(audience, message)
+        return await messaging.all_of(took, full, message, timeout) if full else tuple(took)
+
+    def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
+        """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
+        self._messaging.check_nowait()
+        audience = self.audience(topic)
+        return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
+
     def audience(self, topic: str) -> Members:
         """Who is to get what is published there. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
-            check_name(topic)
+            check_name(topic, "topic")
             audience = _NOBODY
         unheard = self._unheard
         return self._and_unheard(audience, unheard) if unheard else audience

@@ -12,12 +12,13 @@ from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
+from asgi_ipc.worker.transport.peers import Writer
 
 # Packets moved before the loop gets its turn back: as much as one read of a pipe.
 BURST_PACKETS: Final = 16
 
 
-class LoopbackWriter:
+class LoopbackWriter(Writer):
     """Moves packets from the outbox to `on_packet`, in turns of their own.
 
     Starts paused; `resume` when messages may be dispatched.
@@ -40,28 +41,21 @@ class LoopbackWriter:
         self._handle: asyncio.Handle | None = None
 
     def flush(self) -> None:
-        """Move what the outbox has, from the next turn on."""
+        """Move the packets of the outbox, from the next turn on."""
         if not self._paused and self._handle is None:
             self._handle = self._loop.call_soon(self._move)
 
-    def unread_bytes(self) -> int:
-        """Nothing is under way here."""
-        return 0
-
     def pause(self) -> None:
-        """Leave what comes in the outbox, so that the sender feels it."""
+        """Leave the packets in the outbox, so that the sender feels it."""
         self._paused = True
 
     def resume(self) -> None:
-        """Move whatever there is to move."""
+        """Move packets again."""
         self._paused = False
         self.flush()
 
-    def close_when_empty(self) -> None:
-        """Nothing to do: a worker reads to its end."""
-
     def close(self) -> None:
-        """Move nothing any more."""
+        """Stop for good."""
         self._paused = True
         if self._handle is not None:
             self._handle.cancel()

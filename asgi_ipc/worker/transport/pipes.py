@@ -1,9 +1,9 @@
 """Pipes: the only os.read and os.write on message pipes; one owner per descriptor.
 
-Law: what is read and written is decided elsewhere; this file only moves bytes
-when the kernel lets it. A callback is removed before its descriptor is
-closed, never after (a number that is used again would get the old callback).
-Every callback writes or reads a bounded amount and yields.
+Law: this file only moves bytes when the kernel lets it; other files decide
+which. A callback is removed before its descriptor is closed, never after (the
+next descriptor of that number would get the old callback). Every callback
+writes or reads a bounded amount and yields.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker.descriptors import Descriptor
+from asgi_ipc.worker.transport.peers import Writer
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
     import termios
 
-# One read per wake-up; 64 KiB stays in the cache and is all that a pipe of
-# the default size holds.
+# One read per wake-up; 64 KiB stays in the cache and is the size of a default pipe.
 READ_BYTES: Final = 64 * 1024
 
-# What the largest pipe holds, and as much again as may be written meanwhile.
+# The content of the largest pipe, and as much again, written meanwhile.
 MAX_REST_BYTES: Final = 2 * 1024 * 1024
 
 # Packets written before the loop gets its turn back.
@@ -38,13 +38,13 @@ BURST_PACKETS: Final = 64
 # short burst leaves room for them.
 BURST_AFTER_WAIT_PACKETS: Final = 4
 
-# Who finds the free page taken tries again after a short random pause:
+# A writer that finds the free page taken tries again after a short random pause:
 # waiting level-triggered again starves some writers almost wholly.
 RETRY_S: Final = (0.0005, 0.002)
 
 
 def unread_bytes(fd: int) -> int:
-    """How many bytes lie in the pipe now."""
+    """Return how many bytes lie in the pipe now."""
     size = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, size)
     return size[0]
@@ -53,8 +53,8 @@ def unread_bytes(fd: int) -> int:
 class PipeReader:
     """Owns the read end of this worker's pipe.
 
-    `on_bytes(chunk, drained)` is called for what arrives; `drained` says that
-    the pipe was empty behind it. `on_eof()` is called once, when no write end
+    `on_bytes(chunk, drained)` gets the bytes that arrive; `drained` says that
+    the read emptied the pipe. `on_eof()` is called once, when no write end
     is left; the descriptor is closed by then.
     """
 
@@ -74,7 +74,7 @@ class PipeReader:
 
     @property
     def is_open(self) -> bool:
-        """Whether there may still be something to read."""
+        """Return whether there may still be something to read."""
         return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:
@@ -88,13 +88,13 @@ class PipeReader:
             self._loop.add_reader(self._pipe.fd, self._readable)
 
     def pause(self) -> None:
-        """Leave what comes in the pipe, so that the senders feel it."""
+        """Leave the bytes in the pipe, so that the senders feel it."""
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._pipe.fd)
 
     def read_rest(self) -> None:
-        """Read what lies in the pipe, at once and for the last time; senders may not stop meanwhile."""
+        """Read the pipe empty, at once and for the last time; bounded, since senders may go on writing."""
         self.pause()
         until = self.read_bytes + MAX_REST_BYTES
         while self._pipe.fd >= 0 and self.read_bytes < until and self.unread_bytes():
@@ -120,10 +120,10 @@ class PipeReader:
         self._on_bytes(chunk, drained)
 
 
-class PipeWriter:
+class PipeWriter(Writer):
     """Owns the write end of one peer's pipe and empties that peer's outbox into it.
 
-    `on_written()` is called for each packet: there may be room for those who
+    `on_written()` is called for each packet: there may be room for messages that
     wait. `on_broken()` is called once, when the peer has closed its end.
     """
 
@@ -143,14 +143,14 @@ class PipeWriter:
         self._on_written = on_written
         self._on_broken = on_broken
         self._waiting = False
-        # It has had to wait since its outbox was empty: others may be waiting for the same pipe.
+        # True if it has waited since its outbox was last empty: others may wait for the same pipe.
         self._contended = False
         self._again: asyncio.Handle | None = None
         self._closing = False
 
     @property
     def is_open(self) -> bool:
-        """Whether this still owns a write end."""
+        """Return whether this still owns a write end."""
         return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:
@@ -158,7 +158,7 @@ class PipeWriter:
         return unread_bytes(self._pipe.fd) if self._pipe.fd >= 0 else 0
 
     def flush(self) -> None:
-        """Write what the outbox has, unless a wait for room is under way."""
+        """Write the packets of the outbox, unless a wait for room is under way."""
         if self._pipe.fd >= 0 and not self._waiting and self._again is None:
             if self._wrote_fresh():
                 self._on_written()
@@ -167,7 +167,7 @@ class PipeWriter:
             self._write(BURST_PACKETS)
 
     def _wrote_fresh(self) -> bool:
-        """Write all that the outbox has if that is one packet, which nobody has counted yet."""
+        """Write everything that the outbox has, if that is one packet of messages not counted yet."""
         outbox = self._outbox
         with self._lock:
             found = outbox.fresh_packet()
@@ -177,13 +177,13 @@ class PipeWriter:
             try:
                 os.write(self._pipe.fd, packet)
             except OSError:
-                # It is tried again where that is seen to.
+                # `_write` tries again and handles the error.
                 return False
             outbox.fresh_written(messages)
         return True
 
     def close_when_empty(self) -> None:
-        """Write what is in the outbox, then close."""
+        """Write the rest of the outbox, then close."""
         self._closing = True
         self.flush()
 

@@ -63,7 +63,7 @@ async def led(
             await living
 
         living = asyncio.create_task(life())
-        await until(lambda: leader.ipc._sending is not None)
+        await until(lambda: leader.lifespan.messaging is not None)
         async with launcher.joined(other):
             try:
                 yield launcher, leader, other, leave
