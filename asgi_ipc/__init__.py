@@ -26,8 +26,9 @@ from asgi_ipc.errors import (
     WouldBlockError,
 )
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.worker.features.publication import Publication
 from asgi_ipc.worker.features.requests import Gathered
-from asgi_ipc.worker.features.subscription import Publication, Subscription
+from asgi_ipc.worker.features.subscription import Subscription
 from asgi_ipc.worker.ipc import IPC, ipc
 from asgi_ipc.worker.stats import Stats
 

@@ -1,9 +1,8 @@
 """In process: several workers in one process and loop, and the launcher's side of them.
 
-Law: everything but the processes is the product's: pipes, arenas, socket
-pairs, descriptors over SCM_RIGHTS, `Relay` for who is told what. So a test
-chooses the order of events. What ends by the kernel's doing when a process
-dies is closed here.
+Law: everything except the processes is the product's: pipes, arenas, socket pairs, descriptors over
+SCM_RIGHTS, `Relay` for the words. So a test chooses the order of events. This file closes the descriptors
+that the kernel closes when a process dies.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.lifespan import Lifespan
 from asgi_ipc.worker.transport.pipes import unread_bytes
 
-# The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
-# mistake, meets nobody.
+# The kernel's pids are below 4194304 (PID_MAX_LIMIT, proc(5)): a signal to one of these, sent by mistake,
+# reaches no process.
 FIRST_PID: Final = 10_000_001
 
 
-# Which IPC a member's lifespan acts for in this context.
+# The IPC for which a member's lifespan acts in this context.
 _acting: ContextVar[tuple[IPC, Lifespan] | None] = ContextVar("asgi_ipc_acting", default=None)
 
 
 def let_act(like: IPC) -> None:
-    """Have that IPC look for the member that acts for it."""
+    """Let that IPC look for the member that acts for it."""
 
     def find() -> Lifespan | None:
         acting = _acting.get()
@@ -94,7 +93,7 @@ class Member:
 
     @property
     def pid(self) -> int:
-        """By which the others address it; no process has it."""
+        """The pid by which the others address it; no process has it."""
         return self.worker.pid
 
     @property
@@ -104,7 +103,7 @@ class Member:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing waits to be sent or handled here, and no word to be read."""
+        """Return whether no message waits to be sent or handled here, and no word to be read."""
         lines = (self.line.fileno(), self.assignment.lifeline.fileno())
         return (not self.lifespan.is_entered or self.endpoint.is_settled) and not any(
             unread_bytes(line) for line in lines if line >= 0
@@ -139,7 +138,7 @@ class Member:
         self.write_end = self.arena = -1
 
     def close(self) -> None:
-        """Close what is left of it."""
+        """Close the remaining descriptors of a member."""
         self.close_write_end()
         self.line.close()
         self.assignment.close()
@@ -149,29 +148,29 @@ M = TypeVar("M", bound=Member)
 
 
 class Launcher(Generic[M]):
-    """The launcher's side: who is told of whom, and given whose pipe.
+    """The launcher's side: the words to the members, and their pipes.
 
     `start(generation, slot)` makes a member that has not joined.
     """
 
     def __init__(self, start: Callable[[int, int], M]) -> None:
         self.relay = Relay()
-        # Those that have not ended, by generation.
+        # The members that have not ended, by generation.
         self.members: dict[int, M] = {}
         self._start = start
         self._loop = asyncio.get_running_loop()
         self._generations = 0
         self._timer: asyncio.TimerHandle | None = None
         self._ever: list[M] = []
-        # What ran in killed leaders and has not ended, for here its process is there still; and who is to be
-        # told of the next leader then.
+        # Tasks of killed leaders that have not ended, since the process is still there; and the members that
+        # wait for the word of the next leader.
         self._unended: set[asyncio.Task[None]] = set()
         self._untold: set[int] = set()
 
-    # --- what happens
+    # --- events
 
     def new(self, slot: int = 0, restart_round: int = 0) -> M:
-        """A worker that has been started, in that restart round, and has not joined."""
+        """Make a worker as just started, in that restart round; it has not joined."""
         self._generations += 1
         member = self._start(self._generations, slot)
         self.members[member.worker.generation] = member
@@ -182,10 +181,10 @@ class Launcher(Generic[M]):
         return member
 
     def kill(self, member: M) -> list[asyncio.Task[None]]:
-        """Its process ends: the kernel closes what it had, and the launcher tells the others.
+        """End a member's process: close its descriptors, as the kernel would, and tell the others.
 
-        Its lifespan ends when it is told to; there is nothing left for it to wait for. Returns what ran there
-        because it led, and has been cancelled: nobody is told of the next leader before that has ended.
+        Its lifespan can end at any time, since it has nothing to wait for. Returns the cancelled leader
+        tasks: the word of the next leader comes after they have ended.
         """
         endpoint = member.endpoint
         for peer in endpoint.outgoing.peers.all():
@@ -201,7 +200,7 @@ class Launcher(Generic[M]):
         return tasks
 
     def ended(self, *tasks: asyncio.Task[None]) -> None:
-        """These have ended, or are not waited for any more."""
+        """Note that these tasks have ended, or are no longer waited for."""
         if not self._unended.isdisjoint(tasks):
             self._unended.difference_update(tasks)
             while self._untold and not self._unended:
@@ -209,7 +208,7 @@ class Launcher(Generic[M]):
             self.pump()
 
     def bury(self, member: M, reason: str) -> None:
-        """Its process has been reaped: the others are told why it has gone."""
+        """Note that a process has been reaped: the others get the reason."""
         self._loop.remove_reader(member.line)
         member.line.close()
         member.close_write_end()
@@ -218,7 +217,7 @@ class Launcher(Generic[M]):
         self.pump()
 
     def close(self) -> None:
-        """Close what is left of everybody."""
+        """Close the remaining descriptors of all members."""
         self._unended.clear()
         self._wait_for(None)
         for member in self._ever:
@@ -228,7 +227,7 @@ class Launcher(Generic[M]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is under way between the members, nor to be handled by one."""
+        """Return whether nothing is under way between the members, nor waits for a handler."""
         waits = self._unended or self.relay.pending()
         return not waits and all(member.is_settled for member in self.members.values())
 
@@ -254,7 +253,7 @@ class Launcher(Generic[M]):
         self._wait_for(self.relay.next_deadline())
 
     def _said_to(self, generation: int, word: words.ToWorker) -> words.ToWorker:
-        """The relay's word; but nobody leads as long as something runs that only the leader may do."""
+        """Return the relay's next word; a word of a new leader waits while old leader tasks run."""
         if not self._unended or not isinstance(word, words.Leads):
             return word
         self._untold.add(generation)

@@ -1,7 +1,7 @@
-"""Members: a fleet in one process, for tests of what workers say to each other.
+"""Members: a fleet in one process, for tests of the messages between workers.
 
-Law: what a test may do to a fleet, in users' words. How it is done is
-`inprocess`, which is imported only when there are pipes to make.
+Law: the actions of a test on a fleet, in users' words. `inprocess` carries them out; it is imported only when
+there are pipes to make.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from asgi_ipc.wire.packet import COOKIE_BYTES
 if TYPE_CHECKING:
     from asgi_ipc.testing.inprocess import Launcher, Member
 
-# Every member holds a pipe to every other, and its arena: these need 576 descriptors (Python 3.11), and the
-# usual limit is 1,024.
+# Every member holds a pipe to every other one, and its arena: so many need 576 descriptors (Python 3.11), and
+# the usual limit is 1,024.
 MAX_MEMBERS: Final = 16
 
-# Turns of the loop in which nothing may happen before all counts as settled: what a handler has
-# left to a task of its own goes on in the next.
+# Turns of the loop without any event before the fleet counts as settled: a task of a handler goes on in the
+# next turn.
 QUIET_TURNS: Final = 5
 
-# How many turns of the loop are looked at one by one; somebody who takes longer waits for a clock.
+# So many turns of the loop are checked one by one; a longer wait uses a clock.
 BUSY_TURNS: Final = 1_000
 PAUSE_S: Final = 0.001
 
-# Why a worker goes that is not killed.
+# The reasons of a leave that is no kill.
 Reason: TypeAlias = Literal["left", "replaced", "stalled", "drain_timeout", "cancelled"]
 
 
 class Members(tuple[IPC, ...]):
-    """The IPCs of a fleet's members as they were at its start, and what may happen to them.
+    """The IPCs of a fleet's members as they were at its start, and the actions on them.
 
     Made by `fleet`.
     """
@@ -47,7 +47,7 @@ class Members(tuple[IPC, ...]):
     _launcher: Launcher[Member]
     _like: IPC | None
     _by_ipc: dict[IPC, Member]
-    # Of those that were killed: what is left of them on this loop.
+    # The tasks of killed members that are left on this loop.
     _endings: dict[IPC, asyncio.Task[None]]
 
     def __new__(cls, launcher: Launcher[Member], like: IPC | None, members: Sequence[Member]) -> Members:
@@ -59,7 +59,7 @@ class Members(tuple[IPC, ...]):
         return made
 
     async def add(self) -> IPC:
-        """Have one more worker join, in the lowest free slot: its IPC, a member.
+        """Let one more worker join, in the lowest free slot; return its IPC, a member.
 
         Raises LauncherError if there are 16 already.
         """
@@ -73,7 +73,7 @@ class Members(tuple[IPC, ...]):
         return newcomer.ipc
 
     async def leave(self, member: IPC, reason: Reason = "left") -> None:
-        """Have a worker leave: it delivers and handles what there is, then the others are told `reason`.
+        """Let a worker leave: it delivers and handles its remaining messages, then the others get `reason`.
 
         Returns when it has left; takes at most the drain timeout.
 
@@ -86,10 +86,11 @@ class Members(tuple[IPC, ...]):
         leaver.close()
 
     def kill(self, member: IPC) -> None:
-        """Have a worker die at once, as by SIGKILL: the others are told that it was `killed`.
+        """Let a worker die at once, as by SIGKILL: the others get the reason `killed`.
 
-        What is in its pipe is lost. Its handlers and leader tasks are cancelled, since there is no process to
-        end with them; another member leads when its leader tasks have ended, or after the drain timeout.
+        The messages in its pipe are lost. Its handlers and leader tasks are cancelled, since no process of
+        its own ends with them. Another member leads when its leader tasks have ended, or after the drain
+        timeout.
 
         Raises NotRunningError if it has gone already.
         """
@@ -111,10 +112,10 @@ class Members(tuple[IPC, ...]):
         self._endings[member] = asyncio.create_task(end())
 
     async def settled(self, *, timeout: float = 5.0) -> None:
-        """Wait until all that has been sent so far is handled, everywhere, and all that this has led to.
+        """Wait until all messages sent so far, and all that they have led to, are handled in every member.
 
-        Joins, departures and deaths are told by then, too. Tasks and threads that handlers have
-        started are not waited for, but for what they do without waiting.
+        The callbacks of joins, departures and deaths have been called then, too. It does not wait for tasks
+        and threads that handlers have started, except for their work up to the first wait.
 
         Raises TimeoutError after `timeout` seconds, for instance when a handler waits for something else.
         """
@@ -133,12 +134,12 @@ class Members(tuple[IPC, ...]):
 
     @contextmanager
     def acting(self, member: IPC) -> Iterator[IPC]:
-        """Inside, the IPC that was given to `fleet` as `like` acts as that member, as it does in handlers.
+        """Inside, the IPC given to `fleet` as `like` acts as that member, as it does in handlers.
 
-        For what is no handler: a route of the app, say, that a test calls. Tasks and threads that are started
+        For code outside handlers, such as a route of the app that a test calls. Tasks and threads started
         inside inherit it. Entering the lifespan of `like` inside does nothing: the member has joined.
 
-        Raises ValueError without `like`, or if that is no member of this fleet.
+        Raises ValueError without `like`, or for an IPC that is no member of this fleet.
         """
         if self._like is None:
             raise ValueError("fleet(..., like=ipc) says whom a member shall act as")
@@ -149,7 +150,7 @@ class Members(tuple[IPC, ...]):
         with acting_for(self._like, self._by_ipc[member].lifespan):
             yield member
 
-    # --- in between
+    # --- inside
 
     def _member(self, ipc: IPC) -> Member:
         member = self._by_ipc.get(ipc)
@@ -167,7 +168,7 @@ class Members(tuple[IPC, ...]):
         return member.is_settled if ending is None else ending.done()
 
     async def _end(self) -> None:
-        """Everybody leaves at the same time, as when a server stops."""
+        """Let all members leave at the same time, as when a server stops."""
         there = [ipc for ipc, member in self._by_ipc.items() if ipc._own.messaging is not None]
         await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings.values())
 
@@ -183,14 +184,14 @@ async def fleet(
 ) -> AsyncIterator[Members]:
     """A fleet of `size` members in this process and on this loop: `async with fleet(3) as (a, b, c):`.
 
-    Each is an IPC that has joined, with a `pid` (of no process), a slot and handlers of its own; they are
-    connected by real pipes, and what is sent takes the same way as between processes. At the end all
-    leave at the same time and every descriptor is closed.
+    Each is an IPC that has joined, with a `pid` (of no process), a slot and handlers of its own. Real pipes
+    connect them, and messages take the same way as between processes. At the end all leave at the same time
+    and every descriptor is closed.
 
     Args:
         size: 1 to 16.
-        like: an IPC that is not running, such as an app's `ipc`: every member begins with its
-            registrations of now, and inside of what a member runs that IPC acts as the member.
+        like: an IPC that is not running, such as an app's `ipc`: every member begins with a copy of its
+            registrations, and inside the code of a member that IPC acts as the member.
         drain_timeout: seconds that a leave may take, as of `asgi-ipc serve`.
         max_message_bytes: as of `asgi-ipc serve`.
         max_packet_bytes: as of `asgi-ipc serve`; None: the system's PIPE_BUF.
@@ -204,7 +205,7 @@ async def fleet(
         raise LauncherError(f"a fleet in one process has 1 to {MAX_MEMBERS} members, not {size!r}")
     if like is not None and like._own.is_entered:
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
-    # Imported here: whoever has pytest loads its plugin, and with it this package, in every test run.
+    # Imported here: pytest loads the plugin, and with it this package, in every test run.
     from asgi_ipc.launcher.options import check_own
     from asgi_ipc.testing.inprocess import Launcher, Member, let_act
 

@@ -19,8 +19,8 @@ from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 
 # An app that has said that its shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or
 # never.
@@ -37,8 +37,10 @@ class Assignment:
         arena: Descriptor,
         me: Worker,
         settings: Settings,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.lifeline = lifeline
+        self._on_beat = on_beat
         self.me = me
         self.settings = settings
         self._pipe = pipe
@@ -54,12 +56,12 @@ class Assignment:
 
     @property
     def was_joined(self) -> bool:
-        """Whether an `ipc.lifespan` has been entered in this process."""
+        """Return whether an `ipc.lifespan` has been entered in this process."""
         return self._endpoint is not None
 
     @property
     def has_left(self) -> bool:
-        """Whether it has left, or is about to."""
+        """Return whether it has left, or is about to."""
         return self._endpoint is not None and self._endpoint.departing.is_set()
 
     @property
@@ -69,7 +71,7 @@ class Assignment:
 
     @property
     def drains(self) -> bool:
-        """Whether the endpoint is in its leave, which has a time of its own."""
+        """Return whether the endpoint is in its leave, which has a time limit of its own."""
         return self._endpoint is not None and self._endpoint.drains
 
     def signalled(self) -> None:
@@ -133,7 +135,7 @@ class Assignment:
         await endpoint.departed.wait()
 
     def close(self) -> None:
-        """For a process that has had several: hang up, stop beating, close what no endpoint has closed."""
+        """Hang up, stop beating, and close the descriptors that no endpoint has closed."""
         if self._heartbeat is not None:
             self._heartbeat.close()
         self.lifeline.close()
@@ -146,7 +148,7 @@ class Assignment:
             self._endpoint.topics.stop()
 
     def _beat(self) -> None:
-        self.lifeline.turn()
+        self._on_beat()
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:

@@ -23,8 +23,9 @@ from asgi_ipc.worker.lifespan import Lifespan
 
 T = TypeVar("T")
 
-# How often a thread that waits looks at its event loop: one that is closed, rather than ended in order, tells
-# nobody. And how late a loop may be that turns: one that waits for this very thread never ends a verb itself.
+# A waiting thread checks its event loop so often: a loop that is closed, and not ended in order, reports
+# nothing. And how late a loop may be that turns: one that waits for this very thread never ends a verb
+# itself.
 LOOK_S: Final = 1.0
 
 
@@ -147,7 +148,7 @@ class Blocking:
         except concurrent.futures.CancelledError:
             raise NotRunningError("ipc.lifespan has ended") from None
         finally:
-            # Nobody waits any more, if this was interrupted.
+            # If this was interrupted, no thread waits any more.
             if not outgoing.loop.is_closed():
                 future.cancel()
 

@@ -41,8 +41,8 @@ from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
@@ -118,14 +118,12 @@ class Endpoint:
         )
         self.leading = Leading(me, registry, calls, self._context)
         self.claiming = Claiming(self._launcher)
-        self.dispatcher.own = {
-            ASK: self._answers.asked,
-            ANSWER: self.questions.answered,
-            WITHDRAW: self._answers.withdrawn,
-            PUBLISH: self.topics.published,
-            TOPICS: self.topics.told,
-            KNOWN: self.topics.answered,
-        }
+        self.dispatcher.receive(ASK, self._answers.asked)
+        self.dispatcher.receive(ANSWER, self.questions.answered)
+        self.dispatcher.receive(WITHDRAW, self._answers.withdrawn)
+        self.dispatcher.receive(PUBLISH, self.topics.published)
+        self.dispatcher.receive(TOPICS, self.topics.told)
+        self.dispatcher.receive(KNOWN, self.topics.answered)
         self._leave = Leave(
             self._launcher,
             self.leading,
@@ -343,14 +341,14 @@ class Endpoint:
         # After its last answers and questions, which wait for their handlers.
         self.dispatcher.behind(partial(self._answers.gone, worker))
         self.dispatcher.behind(partial(self.questions.gone, worker))
-        self._tell(self._registry.on_leave, (worker, reason, peer.lost), behind=worker.pid)
+        self._tell(self._registry.on_leave, (worker, reason, peer.lost), worker.pid)
 
-    def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
+    def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], pid: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
         if news[0].kind != WORKER:
             return
         announce = self.dispatcher.announce
-        tell = partial(announce, tuple(watchers), news, self._context, behind)
+        tell = partial(announce, tuple(watchers), news, self._context, pid)
         if self._begun:
             tell()
         else:

@@ -49,7 +49,7 @@ class IPC:
 
     def __init__(self) -> None:
         self._own = Lifespan()
-        # The test kit's seam: which member of its fleet acts for this IPC in this context.
+        # The test kit's seam: the member of its fleet that acts for this IPC in this context.
         self._stand_in: Callable[[], Lifespan | None] | None = None
         self.blocking = Blocking(lambda: self._here)
 
@@ -89,13 +89,14 @@ class IPC:
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
+        """The present members, including this one, by slot. Raises NotRunningError outside the lifespan."""
         return self._here.endpoint.outgoing.peers.workers
 
     def stats(self) -> Stats:
-        """What this worker has sent, received and dropped so far, and what waits now.
+        """Return the messages sent, received and dropped so far, and those that wait now.
 
-        After the lifespan: as it was at its end, with what a leave had to drop at its deadline.
+        After the lifespan: the figures of its end, with the messages that a leave had to drop at its
+        deadline.
 
         Raises NotRunningError before the lifespan.
         """
@@ -113,17 +114,16 @@ class IPC:
     def receive(
         self, name: str | Mapping[str, Function | None], /, *handler: Function | None, ordered: bool = False
     ) -> Callable[[F], F] | None:
-        """Register what handles the messages of a name: `@receive(name)`, `receive(name, handler)`,
-        or `receive({name: handler, ...})`.
+        """Register a handler: `@receive(name)`, `receive(name, handler)`, or `receive({name: handler, ...})`.
 
-        A handler is a plain or an async function of one argument, the data; what it gives back answers
-        `request` and `gather`.
-        Registering replaces; `None` deletes. Handlers start in the order of
-        arrival. A plain handler runs on the event loop, so it must not block.
+        A handler is a plain or an async function of one argument, the data; its result answers `request` and
+        `gather`. Registering replaces; `None` deletes. Handlers start in the order of arrival. A plain
+        handler runs on the event loop, so it must not block.
 
         If its parameter is annotated (a dataclass, msgspec.Struct, TypedDict, Pydantic model, built-in type,
-        or lists, dicts and unions of them), the data arrives as that. What does not fit never gets there: it
-        is counted (`invalid_data` of `stats().dropped`), and a question is answered with InvalidDataError.
+        or lists, dicts and unions of them), the data arrives as that type. Data that does not fit never
+        reaches the handler: it is counted (`invalid_data` of `stats().dropped`), and answers a question with
+        InvalidDataError.
 
         Args:
             name: 1 to 254 bytes of UTF-8, no control characters.
@@ -131,18 +131,18 @@ class IPC:
 
         Raises:
             InvalidNameError: not a name.
-            TypeError: not callable with one argument, or annotated with what no message can carry.
+            TypeError: not callable with one argument, or annotated with a type that no message can carry.
         """
         return self._here.registry.receive(name, *handler, ordered=ordered)
 
     def on_join(self, callback: W) -> W:
-        """Have `callback(worker)` called for every worker that joins from now on; usable as a decorator.
+        """Call `callback(worker)` for every worker that joins from now on; usable as a decorator.
 
         It is called once this worker can address the newcomer, and before the newcomer's first
         message is handled. The members that are here already are in `ipc.workers`.
 
         Args:
-            callback: a plain or an async function. What it raises is logged and counted.
+            callback: a plain or an async function. Its exceptions are logged and counted.
 
         Raises TypeError if it is not callable with one argument.
         """
@@ -150,20 +150,20 @@ class IPC:
         return callback
 
     def on_leave(self, callback: L) -> L:
-        """Have `callback(worker, reason, lost)` called when a worker has gone; usable as a decorator.
+        """Call `callback(worker, reason, lost)` for every worker that has gone; usable as a decorator.
 
-        It is called once for each, after the last of its messages has been given to its handler;
-        until then, but not addressed any more, it may still be heard.
+        It is called once for each, after the last message of that worker has gone to its handler. Until then
+        that worker can't be addressed any more, but its messages may still arrive.
 
         Args:
             callback: a plain or an async function of
-                `worker`: who has gone;
+                `worker`: the worker that has gone;
                 `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
                 `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
                 replaced), `drain_timeout` (it left with something not delivered or not handled), or
                 `cancelled` (the same, since its app cancelled the end of its lifespan);
-                `lost`: how many messages that this worker had accepted for it never left here.
-                What it raises is logged and counted.
+                `lost`: how many messages that this worker had accepted for it never left here. Its exceptions
+                    are logged and counted.
 
         Raises TypeError if it is not callable with three arguments.
         """
@@ -171,17 +171,17 @@ class IPC:
         return callback
 
     def leader_task(self, function: T) -> T:
-        """Have an async function of no arguments run in one worker of all, the leader; usable as a decorator.
+        """Run an async function without arguments in one worker only, the leader; usable as a decorator.
 
         It starts when its worker is appointed, in the turn after `ipc.lifespan` has entered at the earliest;
         registered later, at once in the leader. At the end of the leader's lifespan it is cancelled and
-        awaited, while every verb still works, and only then another worker is appointed, which is told within
-        a second, also when the leader was killed. So it never runs twice at once. If it has not ended
-        by the drain deadline, its worker leads until its process has ended.
+        awaited, while every verb still works. Only then another worker is appointed, within a second, also
+        when the leader was killed. So it never runs twice at once. If it has not ended at the drain deadline,
+        its worker leads until its process has ended.
 
-        If it raises, that is logged and counted, and it is started again after 0.5 s, then 1 s, up to 30 s;
-        one that has run for longer than that begins anew. If it returns, it is done until another worker
-        leads. Registering a function again has no effect.
+        If it raises, that is logged and counted, and it starts again after 0.5 s, then 1 s, up to 30 s. After
+        a run longer than that the pauses begin again with the shortest. If it returns, it is done until
+        another worker leads. Registering a function again has no effect.
 
         Raises TypeError if it is not an async function, or needs an argument.
         """
@@ -203,15 +203,16 @@ class IPC:
             data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them;
                 tuples arrive as lists, bytearrays and memoryviews as bytes. Dataclasses, msgspec.Structs
                 and Pydantic models arrive as dicts of their fields, or as what the handler is annotated
-                with; in them, what msgspec makes text of (UUID, Decimal, Enum, date...) may be, too.
-            timeout: seconds to wait for room in that worker's outbox; None: as long as it takes.
+                with; their fields may have types that msgspec turns into text (UUID, Decimal, Enum, date...),
+                too.
+            timeout: seconds to wait for room in that worker's outbox; None: without limit.
 
         Raises:
             UnknownWorkerError: no such member now.
             SendTimeoutError: it reads too slowly; nothing was sent.
-            WorkerGoneError: it went while this was waiting; nothing was sent.
+            WorkerGoneError: it went while this call waited; nothing was sent.
             MessageTooLargeError, InvalidNameError: not a message.
-            TypeError, ValueError, OverflowError: `data` is nothing that a message can carry.
+            TypeError, ValueError, OverflowError: a message can't carry `data`.
             NotRunningError: outside the lifespan, or on another event loop.
         """
         messaging = self._own.messaging or self._here.endpoint.messaging
@@ -230,13 +231,12 @@ class IPC:
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
     ) -> tuple[int, ...]:
-        """Send one message to all members, this one among them; return the pids that took it.
+        """Send one message to all members, including this one; return the pids that took it.
 
-        Every outbox with room gets it at once; the full ones are waited for,
-        together, up to `timeout` seconds. It raises nothing for slow or
-        vanished members: who is not in the result did not get it.
+        Every outbox with room gets it at once; for the full ones it waits, together, up to `timeout` seconds.
+        It raises nothing for slow or vanished members: a member that is not in the result did not get it.
 
-        Raises as `send`, but for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
+        Raises as `send`, except for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
         messaging = self._own.messaging or self._here.endpoint.messaging
         return await messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
@@ -250,9 +250,9 @@ class IPC:
         return messaging.broadcast_nowait(name, data, include_self=include_self)
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
-        """Send one message to the sender of the message being handled, that very incarnation.
+        """Send one message to the sender of the message being handled, to that very incarnation.
 
-        Raises OutsideHandlerError where no message is being handled, and else as `send`.
+        Raises OutsideHandlerError outside a handler, and otherwise as `send`.
         """
         here = self._here
         waits = here.endpoint.replying.send(here.addressee, name, data, timeout)
@@ -268,12 +268,13 @@ class IPC:
         here.endpoint.replying.send_nowait(here.addressee, name, data)
 
     async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
-        """Send one message to exactly one member, the one with the least work waiting; its pid.
+        """Send one message to exactly one member, the one with the least work waiting; return its pid.
 
-        What counts is what this worker can see: its outbox for that member, and what that one has not read.
-        Equals take turns. If it goes before the message was accepted, another one gets it.
+        Only the figures that this worker can see count: its outbox for a member, and the bytes that the
+        member has not read. Equals take turns. If the member goes before the message is accepted, another one
+        gets it.
 
-        Raises as `send`; UnknownWorkerError and WorkerGoneError only if nobody is left.
+        Raises as `send`; UnknownWorkerError and WorkerGoneError only if no member is left.
         """
         return await self._here.endpoint.messaging.send_any(name, data, timeout=timeout)
 
@@ -282,23 +283,23 @@ class IPC:
     async def request(
         self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
     ) -> Any:
-        """Ask one worker: what its handler of that name gives back.
+        """Ask one worker; return the result of its handler of that name.
 
-        A question runs there like a message of its name, in its order; `sender` and `reply` work as ever.
+        A question runs there like a message of its name, in its order; `sender` and `reply` work as usual.
         Cancelling this, or its timeout, cancels an async handler there that has not finished; an answer that
         comes later is discarded and counted (`late_answer` of `stats().dropped`).
 
         Args:
-            pid, name, data: as of `send`; what the handler gives back may be what `data` may be.
-            timeout: seconds for all of it, the wait for room included; None: as long as it takes.
+            pid, name, data: as of `send`; the handler's result may have the same types as `data`.
+            timeout: seconds for the whole question, including the wait for room; None: without limit.
 
         Raises:
-            NoHandlerError: that worker has none of this name.
-            InvalidDataError: `data` is not what its handler there is annotated with.
-            RemoteError: its handler raised, was cancelled, or gave back what a message can't carry.
+            NoHandlerError: that worker has no handler of this name.
+            InvalidDataError: `data` does not fit the annotation of the handler there.
+            RemoteError: its handler raised, was cancelled, or returned data that a message can't carry.
             RequestTimeoutError: no answer in time.
             UnknownWorkerError: no such member now.
-            WorkerGoneError: it died, or left without an answer; told at once.
+            WorkerGoneError: it died, or left without an answer; raised at once.
             Others: as `send`, before anything is sent.
         """
         return await self._here.endpoint_here.questions.ask(pid, name, data, timeout)
@@ -306,14 +307,14 @@ class IPC:
     async def gather(
         self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
     ) -> Gathered:
-        """Ask all members at once, this one among them: a dict of pid -> answer, of those that came in time.
+        """Ask all members at once, including this one; return a dict of pid -> answer, of those in time.
 
-        It raises nothing for one that is slow, fails or goes: that costs its own row only, which is in
-        `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
-        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the
-        order of the slots.
+        It raises nothing for a member that is slow, fails or goes: this costs only that member's row, which
+        is in `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
+        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the order
+        of the slots.
 
-        Raises as `send` for what is no message, before anything is sent.
+        Raises as `send` for data that is no message, before anything is sent.
         """
         questions = self._here.endpoint_here.questions
         return await questions.ask_all(name, data, timeout, include_self=include_self)
@@ -321,22 +322,22 @@ class IPC:
     # --- topics
 
     async def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
-        """Send one message to all who subscribe to a topic; return the pids of the workers that took it.
+        """Send one message to all subscribers of a topic; return the pids of the workers that took it.
 
-        Workers without a subscriber are sent nothing. Publications of one worker arrive in the order in which
-        they were accepted, in each subscription. Outboxes that are full are waited for as in `broadcast`, and
-        it raises nothing for slow or vanished members.
+        Workers without a subscriber get nothing. Publications of one worker arrive in each subscription in
+        the order in which they were accepted. It waits for full outboxes as `broadcast` does, and raises
+        nothing for slow or vanished members.
 
         Args:
             topic: 1 to 254 bytes of UTF-8, no control characters.
             data, timeout: as of `send`.
 
-        Raises as `broadcast`; InvalidNameError for what can't be a topic.
+        Raises as `broadcast`; InvalidNameError for an invalid topic.
         """
         return await self._here.endpoint.topics.publish(topic, data, timeout)
 
     def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
-        """As `publish`, without waiting; if one outbox is full, to nobody: WouldBlockError.
+        """As `publish`, without waiting; if one outbox is full, it sends to none: WouldBlockError.
 
         May be called from any thread of the worker.
         """
@@ -345,32 +346,32 @@ class IPC:
     def subscribe(
         self, topic: str, *, overflow: Overflow = "wait", max_messages: int = 1000, until_stop: bool = False
     ) -> Subscription:
-        """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`, to be iterated.
+        """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`; iterate `messages`.
 
         Each message is a Publication: `.topic`, `.data`, `.sender` (a pid) and `.missed` (how many this
         subscription has lost since the one before).
 
         Once it is entered, it gets every publication that this worker accepts from then on, and every one
-        that another member accepts that knew of it; what was under way to this worker already may come, too.
-        Entering waits until all members know, which takes one round trip; for one that does not answer it
-        waits for a second at most, logs that, and does not wait for it again until it has answered. A worker
-        that joins later publishes nothing before it knows.
+        that another member accepts after it knows of the subscription; publications under way to this worker
+        may come, too. Entering waits until all members know, which takes one round trip. For a member that
+        does not answer it waits for a second at most, logs that, and does not wait for it again until it has
+        answered. A worker that joins later publishes nothing before it knows.
 
         Args:
             topic: 1 to 254 bytes of UTF-8, no control characters.
-            overflow: what happens when `max_messages` wait here:
+            overflow: the action when `max_messages` wait here:
                 `wait`: nothing is lost. Messages beyond `max_messages` count as handlers in flight: at 10,000
                 (or 256 MiB) this worker reads no more, for no subscription and no handler, and `publish`
-                waits until its deadline. An answer that the subscriber waits for may lie behind these
+                waits until its deadline. An answer for which the subscriber waits may lie behind these
                 messages, so a subscriber that asks for each message must keep up;
-                `drop_oldest`, `drop_newest`: one is lost, counted (`overflow` of `stats().dropped`) and told
-                with the next message (`.missed`);
-                `close`: the iteration ends, behind what waits, with SubscriptionOverflowError.
-            max_messages: at least 1; and no more than 32 MiB.
-            until_stop: end the iteration when this worker is told to stop, rather than with the lifespan:
-                for streaming responses, which a stop or a restart would wait for.
+                `drop_oldest`, `drop_newest`: one is lost and counted (`overflow` of `stats().dropped`), and
+                    the next message says so (`.missed`);
+                `close`: the iteration ends with SubscriptionOverflowError, after the messages that wait.
+            max_messages: at least 1; the bytes of waiting messages are at most 32 MiB.
+            until_stop: end the iteration when this worker begins to stop, and not with the lifespan: for
+                streaming responses; a stop or a restart would wait for them.
 
-        Raises InvalidNameError or ValueError here, and NotRunningError when it is entered.
+        Raises InvalidNameError or ValueError at once, and NotRunningError when it is entered.
         """
         return Subscription(
             lambda: self._here.endpoint_here.topics,
@@ -384,7 +385,7 @@ class IPC:
 
     @property
     def leader(self) -> int | None:
-        """The pid of the worker that leads; None for the moment in which nobody does.
+        """The leader's pid; None for the moment without a leader.
 
         Raises NotRunningError outside the lifespan.
         """
@@ -393,23 +394,23 @@ class IPC:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this worker leads; False from the moment in which it begins to resign.
+        """True if this worker leads; False from the moment in which it begins to resign.
 
         Raises NotRunningError outside the lifespan.
         """
         return self._here.endpoint.leading.is_mine
 
     async def run_once(self, key: str) -> bool:
-        """True for the first that asks of all workers, for as long as the server runs; False for all others.
+        """Return True for the first claim of all workers, as long as the server runs; False for all others.
 
-        So also after a restart, and if the first has died since. Only a call that was cancelled, so that
-        nobody knows of its True, does not count.
+        This holds after a restart, too, and after the death of the first. Only a cancelled call, whose True
+        no code has seen, does not count.
 
         Args:
-            key: 1 to 254 bytes of UTF-8, no control characters. Those of `once` are others.
+            key: 1 to 254 bytes of UTF-8, no control characters. `once` has keys of its own.
 
         Raises:
-            LauncherError: there are 10,000 keys of `run_once` and `once`; those are still decided.
+            LauncherError: there are 10,000 keys of `run_once` and `once` already; these still get answers.
             InvalidNameError: not a key.
             NotRunningError: outside the lifespan, on another event loop, or the launcher is gone.
         """
@@ -417,11 +418,11 @@ class IPC:
 
     @asynccontextmanager
     async def once(self, key: str, *, scope: Literal["restart", "fleet"] = "restart") -> AsyncIterator[bool]:
-        """`async with ipc.once(key) as first:` True in one worker, whose block runs while the others wait.
+        """`async with ipc.once(key) as first:` True in one worker; its block runs while the others wait.
 
-        They get False once it has left the block. If it left it with an exception, or died inside, the one
-        that has waited longest is the first. Without `async with asyncio.timeout(...)` around, that may take
-        as long as the block.
+        The others get False after that worker has left the block. If it leaves with an exception, or dies
+        inside, the worker that has waited longest is the first. Without `async with asyncio.timeout(...)`
+        around, the wait may take as long as the block.
 
         Args:
             key: as of `run_once`.
@@ -442,14 +443,14 @@ class IPC:
         """Take part in the fleet: `Starlette(lifespan=ipc.lifespan)`, or `async with ipc.lifespan(app):`
         inside your own lifespan, innermost, since handlers run until it has ended.
 
-        Inside, what any member broadcasts reaches this worker. At the end,
-        what runs in the leader only is cancelled, what others have sent is handled and what was accepted
-        here is sent, all of it for at most the drain timeout.
+        Inside, every broadcast of a member reaches this worker. At the end, leader tasks are cancelled,
+        messages of others are handled and messages accepted here are sent, all of it within the drain
+        timeout.
 
-        Without the launcher this is a fleet of one: the same verbs, to itself.
+        Without the launcher this is a fleet of one: the same verbs send to itself.
 
-        It may be entered several times on one event loop (by an app and a router of it, say); this leaves
-        when the last one exits.
+        It may be entered several times on one event loop (by an app and its router, say); the last exit
+        leaves.
 
         Raises LauncherError if it is entered on another event loop already, or is ending; and under
         `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
@@ -463,15 +464,15 @@ class IPC:
             yield
 
     def wrap(self, app: Callable[..., Awaitable[None]]) -> Wrapped:
-        """An ASGI app around another one, which takes part in the fleet: `app = ipc.wrap(app)`.
+        """Return an ASGI app around another one that takes part in the fleet: `app = ipc.wrap(app)`.
 
         For an app whose lifespan is not yours to write, or that has none, such as Django's. It enters
         `ipc.lifespan` when the app's own startup is complete, and leaves it before the app's own shutdown
-        begins: so handlers find what the app has set up. Startup code that uses verbs itself
+        begins, so handlers find everything that the app has set up. Startup code that uses verbs itself
         enters `ipc.lifespan` on its own, which is counted.
 
-        An exception of the app's that comes before it has received `lifespan.startup` means that it has no
-        lifespan; a later one means that its startup has failed.
+        An exception of the app before it has received `lifespan.startup` means that it has no lifespan; a
+        later one means that its startup has failed.
 
         Args:
             app: an ASGI 3 application.

@@ -1,7 +1,7 @@
 """The lifespan: how an IPC enters the fleet and leaves it, and what it is before and after.
 
-Law: one endpoint at a time, on one event loop. What an app registers is kept
-from one lifespan to the next; nothing else is.
+Law: one endpoint at a time, on one event loop. Only the registrations of the app are kept from one lifespan
+to the next.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Lifespan:
 
     @property
     def is_entered(self) -> bool:
-        """Whether there is an endpoint: from the first entry on until the leave is over."""
+        """Return whether there is an endpoint: from the first entry until the end of the leave."""
         return self._endpoint is not None
 
     @property
@@ -125,7 +125,7 @@ class Lifespan:
         here = assignment.current
         if here is not None:
             return here.open(self.registry, self, self._leave)
-        # Nobody else waits for it to leave: as long as after the launcher's death.
+        # No launcher waits for the leave: it takes as long as after the launcher's death.
         settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
         return Endpoint(Worker(os.getpid(), 0, 1), settings, self.registry, self)
 
@@ -156,5 +156,5 @@ class Lifespan:
             endpoint.departed.set()
 
     def abandon(self) -> None:
-        """In a forked child: this process is nobody's worker."""
+        """Forget the endpoint in a forked child: it is no worker."""
         self._endpoint = self.messaging = self._last_stats = None

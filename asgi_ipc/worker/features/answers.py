@@ -1,8 +1,9 @@
-"""Answers: the questions of others to this worker, until they are answered.
+"""Answers: the questions that others have asked this worker, until they are answered.
 
-Law: a question runs like any other message of its name, in its order and context. The result or the exception
-of its handler goes to the very worker that asked. If that worker no longer waits, the handler is cancelled
-and no answer is sent.
+Law: a question runs like any other message of its name, in its order and
+context. What its handler returns or raises goes to the worker that asked. A
+question that nobody waits for any more is not answered, and its handler is
+cancelled.
 """
 
 from __future__ import annotations
@@ -11,37 +12,40 @@ import asyncio
 import contextvars
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.wire.message import ANSWER, Encoded
+from asgi_ipc.wire.message import ANSWER, Encoded, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
-from asgi_ipc.worker.dispatch.delivery import Asked, sender_of
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.delivery import current_sender
+from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
-# In characters; the end of a traceback shows the place of the error.
+# In characters. The end of a traceback says where it happened.
 MAX_TRACEBACK: Final = 16 * 1024
 MAX_TEXT: Final = 4 * 1024
 
 
 class _Question:
-    """A question: its asker, and the task that runs it."""
+    """A question that has come: who asked it, and the task that runs its handler."""
 
-    __slots__ = ("asker", "context", "is_withdrawn", "number", "task")
+    __slots__ = ("asker", "is_withdrawn", "number", "task")
 
-    def __init__(self, asker: Worker, number: int, context: contextvars.Context) -> None:
+    def __init__(self, asker: Worker, number: int) -> None:
         self.asker = asker
         self.number = number
-        self.context = context
         self.task: asyncio.Task[Any] | None = None
         self.is_withdrawn = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The asker's generation and the number that the asker has given it."""
+        return self.asker.generation, self.number
 
 
 class Answers:
@@ -51,36 +55,36 @@ class Answers:
         self._handlers = registry.handlers
         self._outgoing = outgoing
         self._calls = calls
-        # Async questions until they have ended, by asker and number.
+        # Questions to async handlers that have not ended.
         self._open: dict[tuple[int, int], _Question] = {}
 
-    # --- arriving messages
+    # --- the package's own messages
 
-    def asked(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
-        """Take a question; return its handler and data. Raises TypeError or ValueError for anything else."""
+    def asked(self, data: Any) -> None:
+        """Handle a question. Raises TypeError or ValueError if it is malformed."""
         number, name, content = data
-        asker = sender_of(context)
-        if asker is None or type(number) is not int:
-            raise TypeError("no question")
-        question = _Question(asker, number, context)
+        check_name(name)
+        if type(number) is not int:
+            raise TypeError("a question's number is an int")
+        question = _Question(current_sender(), number)
         handler = self._handlers.get(name)
         if handler is None:
-            return Handler(name, partial(self._refuse, question), is_async=False), None
-        if not handler.is_async:
-            return Handler(name, partial(self._call, question, handler), is_async=False), content
-        self._open[asker.generation, number] = question
-        return handler, Asked(content, partial(self._await, question, content))
+            refused = Handler(name, self.asked, is_async=False)
+            self._send_soon(question, refused, self._encoded(question, NO_HANDLER, None))
+        elif handler.is_async:
+            self._begin(question, handler, handler.function, content)
+        else:
+            self._call(question, handler, content)
 
-    def withdrawn(self, context: contextvars.Context, data: Any) -> None:
-        """Withdraw a question that has no asker any more. Raises TypeError or ValueError for other data."""
+    def withdrawn(self, data: Any) -> None:
+        """Handle the word that nobody waits for an answer any more. Raises as `asked`."""
         (number,) = data
-        asker = sender_of(context)
-        question = self._open.get((asker.generation, number)) if asker is not None else None
+        question = self._open.get((current_sender().generation, number))
         if question is not None:
             self._withdraw(question)
 
     def gone(self, worker: Worker) -> None:
-        """Withdraw all questions of a dead worker."""
+        """Withdraw the questions of a worker that is dead."""
         for question in [each for each in self._open.values() if each.asker is worker]:
             self._withdraw(question)
 
@@ -92,105 +96,91 @@ class Answers:
 
     # --- handlers
 
-    def _refuse(self, question: _Question, _: object) -> Awaitable[None] | None:
-        return self._say(question, NO_HANDLER, None)
-
-    def _call(self, question: _Question, handler: Handler, content: Any) -> Awaitable[None] | None:
-        """Call a plain handler. Returns a coroutine if the answer must wait."""
+    def _call(self, question: _Question, handler: Handler, content: Any) -> None:
+        """Call a plain handler."""
         try:
             result = handler.function(content)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # the app's own
-            self._calls.failed(handler, question.context, error)
-            return self._say_error(question, error)
-        if inspect.iscoroutine(result):
-            self._open[question.asker.generation, question.number] = question
-            return self._finish(question, result)
-        return self._say(question, ANSWERED, result)
+            self._calls.failed(handler, contextvars.copy_context(), error)
+            self._send_soon(question, handler, self._failure(question, error))
+        else:
+            if inspect.iscoroutine(result):
+                self._open[question.key] = question
+                answering = self._answer(question, lambda _: result, None)
+                self._calls.adopt(handler, answering, contextvars.copy_context())
+            else:
+                self._send_soon(question, handler, self._encoded(question, ANSWERED, result))
 
-    async def _finish(self, question: _Question, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Await the coroutine of a plain handler, unless the question has been withdrawn meanwhile."""
-        if question.is_withdrawn:
-            coroutine.close()
-            del self._open[question.asker.generation, question.number]
-            return
-        await self._answer(question, lambda: coroutine)
+    def _begin(self, question: _Question, handler: Handler, function: Function, content: Any) -> None:
+        """Call an async handler, in its order."""
+        self._open[question.key] = question
+        answer = partial(self._answer, question, function)
+        self._calls.begin(handler, answer, contextvars.copy_context(), content)
 
-    async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
-        """Await an async handler."""
-        if question.is_withdrawn:
-            del self._open[question.asker.generation, question.number]
-            return
-        await self._answer(question, partial(handler.function, content))
-
-    async def _answer(self, question: _Question, begin: Callable[[], Awaitable[Any]]) -> None:
+    async def _answer(self, question: _Question, function: Function, content: Any) -> None:
+        """Run an async handler, in its task, and send its answer."""
         question.task = asyncio.current_task()
         try:
-            result = await begin()
+            # A question may have waited in its handler's lane.
+            if not question.is_withdrawn:
+                await self._send(question, self._encoded(question, ANSWERED, await function(content)))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
             if question.is_withdrawn and isinstance(error, asyncio.CancelledError):
                 return
-            saying = self._say_error(question, error)
-            if saying is not None:
-                await saying
+            await self._send(question, self._failure(question, error))
             raise
-        else:
-            saying = self._say(question, ANSWERED, result)
-            if saying is not None:
-                await saying
         finally:
-            self._open.pop((question.asker.generation, question.number), None)
+            self._open.pop(question.key, None)
 
     # --- answers
 
-    def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
+    def _encoded(self, question: _Question, outcome: int, value: Any) -> Encoded | None:
+        """An answer; if `value` can't be carried, the error that says so."""
+        try:
+            return self._outgoing.wrap(ANSWER, (question.number, outcome), value)
+        except (TypeError, ValueError, OverflowError, IPCError) as error:
+            return self._failure(question, error)
+
+    def _failure(self, question: _Question, error: BaseException) -> Encoded | None:
+        """An answer that names an error; None if even that is too large. Small messages leave out details."""
         if isinstance(error, ConversionError):
-            return self._say_misfit(question, error)
+            texts = (error.field, error.expected, error.reason)
+            said = [_printable(text)[:MAX_TEXT] for text in texts]
+            return self._first_that_fits(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
         said = [(module + kind.__qualname__)[:MAX_TEXT], _text(error)[:MAX_TEXT], trace]
-        # If messages must be small, the name of the error alone is better than nothing.
-        return self._say_as_much(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
+        return self._first_that_fits(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
 
-    def _say_misfit(self, question: _Question, misfit: ConversionError) -> Awaitable[None] | None:
-        told = (misfit.field, misfit.expected, misfit.reason)
-        said = [_printable(text)[:MAX_TEXT] for text in told]
-        return self._say_as_much(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
-
-    def _say_as_much(self, question: _Question, outcome: int, *said: list[str]) -> Awaitable[None] | None:
-        """Send the first of these that is not too large."""
-        for each in said:
-            try:
-                return self._post(question, self._outgoing.wrap(ANSWER, (question.number, outcome), each))
-            except MessageTooLargeError:
-                continue
+    def _first_that_fits(self, question: _Question, outcome: int, *versions: list[str]) -> Encoded | None:
+        for version in versions:
+            with suppress(MessageTooLargeError):
+                return self._outgoing.wrap(ANSWER, (question.number, outcome), version)
         return None
 
-    def _say(self, question: _Question, outcome: int, value: Any) -> Awaitable[None] | None:
-        """Answer; a coroutine if there is no room now."""
-        try:
-            message = self._outgoing.wrap(ANSWER, (question.number, outcome), value)
-        except (TypeError, ValueError, OverflowError, IPCError) as error:
-            # `value` is the handler's result; a message can carry the error in its place.
-            return self._say_error(question, error)
-        return self._post(question, message)
-
-    def _post(self, question: _Question, message: Encoded) -> Awaitable[None] | None:
-        if question.is_withdrawn:
-            return None
+    def _posted(self, question: _Question, message: Encoded) -> bool:
+        """Whether there is nothing left to do; False: there is no room now."""
         peer = self._outgoing.peers.find(question.asker.generation)
+        if question.is_withdrawn or peer is None:
+            return True
         try:
-            if peer is None or self._outgoing.post(peer, message):
-                return None
+            return self._outgoing.post(peer, message)
         except DeliveryError:
-            return None
-        return self._say_later(question, message)
+            return True
 
-    async def _say_later(self, question: _Question, message: Encoded) -> None:
+    def _send_soon(self, question: _Question, handler: Handler, message: Encoded | None) -> None:
+        """Send an answer; if there is no room now, in a task that counts as the handler's."""
+        if message is not None and not self._posted(question, message):
+            self._calls.adopt(handler, self._send(question, message), contextvars.copy_context())
+
+    async def _send(self, question: _Question, message: Encoded | None) -> None:
+        if message is None or self._posted(question, message):
+            return
         peer = self._outgoing.peers.find(question.asker.generation)
         if peer is not None:
             # An asker that has gone waits for nothing.
@@ -206,5 +196,5 @@ def _text(error: BaseException) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return `text` in a form that UTF-8 can carry."""
+    """What UTF-8 can carry."""
     return text.encode(errors="backslashreplace").decode()

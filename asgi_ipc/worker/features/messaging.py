@@ -65,7 +65,7 @@ class Messaging:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages are accepted."""
+        """Return whether messages are accepted."""
         return self._thread != 0
 
     # --- verbs

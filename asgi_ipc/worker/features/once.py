@@ -1,8 +1,7 @@
-"""Claiming: what this worker has asked for to be the first at, until it is answered and over.
+"""Claiming: the claims of this worker to keys, until they are answered and over.
 
-Law: every claim that was made and is not over is taken back, however its wait
-ends: by an answer that nobody looks at any more, too. Or nobody would ever be
-first again.
+Law: every claim that is not over is taken back, however its wait ends, also if no task reads its answer.
+Otherwise no worker would ever be first again.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Claiming:
         self._waiting: dict[int, asyncio.Future[bool | None]] = {}
 
     async def claim(self, key: str) -> bool:
-        """Whether this call is the first that claims the key."""
+        """Return whether this call is the first that claims the key."""
         return bool(await self._first("run_once", key))
 
     @asynccontextmanager
@@ -49,9 +48,10 @@ class Claiming:
             self._release(number, done=done)
 
     async def _first(self, scope: Scope, key: str) -> int:
-        """Wait until it is decided: the claim's number, to release it by; 0: another one was first.
+        """Wait for the decision; return the claim's number, to release it by, or 0 if another one was first.
 
-        Raises LauncherError if there is no room for another key, NotRunningError if nobody decides any more.
+        Raises LauncherError if there is no room for another key, NotRunningError if there is no launcher to
+        decide.
         """
         check_name(key, "key")
         if not self._launcher.is_open:
@@ -59,7 +59,7 @@ class Claiming:
         number = next(self._numbers)
         decision = self._waiting[number] = self._loop.create_future()
         try:
-            # Behind the entry: in a fleet of one the answer comes inside the call.
+            # After the entry: in a fleet of one the answer comes inside the call.
             self._launcher.send(Claim(number, scope, key))
             first = await decision
         except BaseException:
@@ -74,19 +74,19 @@ class Claiming:
         return number if first else 0
 
     def _release(self, number: int, *, done: bool) -> None:
-        """The first is done, or gives up."""
+        """Tell the launcher that the first is done, or gives up."""
         self._launcher.send(Release(number, done))
 
     def decided(self, number: int, first: bool | None) -> None:
-        """The launcher's answer; it has heard by now, or will, if nobody waits for it any more."""
+        """Take the launcher's answer. If no task waits for it, the claim is released elsewhere."""
         decision = self._waiting.get(number)
         if decision is not None and not decision.done():
             decision.set_result(first)
 
     def close(self, reason: str) -> None:
-        """There will be no answer."""
+        """End all waits: no answer will come."""
         for decision in self._waiting.values():
             if not decision.done():
                 decision.set_exception(NotRunningError(reason))
-                # Whoever asked may have been cancelled in this very moment.
+                # The asking task may have been cancelled in this moment.
                 decision.exception()

@@ -442,6 +442,18 @@ async def test_large_data_waits_up_to_a_bound_of_bytes(monkeypatch: pytest.Monke
         assert [(await anext(oldest)).data[0] for _ in range(2)] == [8, 9]
 
 
+async def test_answers_and_no_deadline_let_go_who_waits_for_members_to_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Nobody gives up.
+    monkeypatch.setattr(topics, "KNOWN_TIMEOUT_S", None)
+    async with fleet(3) as (_, (a, *_)):
+        subscribed = [a.ipc.subscribe(topic) for topic in ("one", "one", "two")]
+        entering = [asyncio.create_task(each.__aenter__()) for each in subscribed]
+        _, waiting = await asyncio.wait(entering, timeout=DEADLINE_S)
+        assert not waiting
+
+
 async def test_what_waits_for_a_subscriber_that_asks_does_not_keep_its_answer_from_coming() -> None:
     async with fleet(2) as (_, (a, b)):
         a.ipc.receive("double", lambda data: data * 2)
