@@ -74,18 +74,22 @@ class Messaging:
         """Send one message; see `IPC.send`."""
         if self.must_check(timeout):
             return self._send_checked(to, name, data, timeout)
-        refused = self._outgoing.send(to, name, data)
+        outgoing = self._outgoing
+        refused = outgoing.send(to, name, data)
         if refused is not None:
             return self._accepted(*refused, timeout)
-        self._outgoing.turn_messages += 1
+        outgoing.turn_messages += 1
+        if outgoing.turn_messages >= MESSAGES_PER_TURN or outgoing.turn_bytes >= BYTES_PER_TURN:
+            return self.rest()
         return None
 
     async def _send_checked(self, to: int | Worker, name: str, data: Data, timeout: float | None) -> None:
-        await self.check(timeout)
+        self.check(timeout)
         refused = self._outgoing.send(to, name, data)
         if refused is not None:
             await self._accepted(*refused, timeout)
         self._outgoing.turn_messages += 1
+        await self.rest()
 
     def send_nowait(self, to: int | Worker, name: str, data: Data) -> None:
         """Send one message, or raise WouldBlockError."""
@@ -99,11 +103,14 @@ class Messaging:
     ) -> tuple[int, ...]:
         """Send one message to all members; the pids that took it."""
         if self.must_check(timeout):
-            await self.check(timeout)
+            self.check(timeout)
         message = self._outgoing.pack(name, data)
         members = self._outgoing.peers.members(include_self=include_self)
         took, full = self.post_to_each(members, message)
-        return await self.all_of(took, full, message, timeout) if full else tuple(took)
+        if full:
+            return await self.all_of(took, full, message, timeout)
+        await self.rest()
+        return tuple(took)
 
     def broadcast_nowait(self, name: str, data: Data, *, include_self: bool) -> tuple[int, ...]:
         """Send one message to all members, or raise WouldBlockError and send it to none."""
@@ -115,7 +122,7 @@ class Messaging:
 
     async def send_any(self, name: str, data: Data, *, timeout: float | None) -> int:
         """Send one message to the least busy member; its pid."""
-        await self.check(timeout)
+        self.check(timeout)
         outgoing = self._outgoing
         message = outgoing.pack(name, data)
         deadline = None if timeout is None else outgoing.loop.time() + timeout
@@ -127,6 +134,7 @@ class Messaging:
                     left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
                     await self._accepted(peer, message, left_s)
                 outgoing.turn_messages += 1
+                await self.rest()
                 return peer.worker.pid
 
     def post_to_each(self, members: Members, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
@@ -144,24 +152,24 @@ class Messaging:
         """
         outgoing = self._outgoing
         return (
-            not 0 < outgoing.turn_messages < MESSAGES_PER_TURN
-            or outgoing.turn_bytes >= BYTES_PER_TURN
+            not outgoing.turn_messages
             or get_ident() != self._thread
             or (timeout is not None and not timeout >= 0)
         )
 
-    async def check(self, timeout: float | None) -> None:
-        """Check a verb's timeout and its loop; let others have a turn if this one has sent enough.
-
-        Raises ValueError or NotRunningError.
-        """
+    def check(self, timeout: float | None) -> None:
+        """Check a verb's timeout and its loop. Raises ValueError or NotRunningError."""
         self.check_here()
         check_timeout(timeout)
+
+    async def rest(self) -> None:
+        """Let others have a turn if this one has sent enough.
+
+        A verb rests behind its message, since messages are accepted in the order of the calls.
+        """
         outgoing = self._outgoing
         if outgoing.turn_messages >= MESSAGES_PER_TURN or outgoing.turn_bytes >= BYTES_PER_TURN:
             await asyncio.sleep(0)
-            # The lifespan may have begun to end in that turn.
-            self.check_here()
 
     def check_here(self) -> None:
         """Raise NotRunningError unless messages are accepted, and from the event loop that this runs on."""

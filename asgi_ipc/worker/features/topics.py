@@ -111,11 +111,14 @@ class Topics:
         """Send one message to all subscribers of a topic; return the pids that took it."""
         messaging = self._messaging
         if messaging.must_check(timeout):
-            await messaging.check(timeout)
+            messaging.check(timeout)
         audience = self.audience(topic)
         message = self._outgoing.wrap(PUBLISH, (topic,), data)
         took, full = messaging.post_to_each(audience, message)
-        return await messaging.all_of(took, full, message, timeout) if full else tuple(took)
+        if full:
+            return await messaging.all_of(took, full, message, timeout)
+        await messaging.rest()
+        return tuple(took)
 
     def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
         """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
