@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, overload
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.features.messaging import check_timeout
+from asgi_ipc.worker.features.messaging import Sent, check_timeout
 from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.lifespan import Lifespan
 
@@ -56,8 +56,8 @@ class Blocking:
         return self._wait(
             "broadcast",
             timeout,
-            lambda here, left_s: here.endpoint.messaging.broadcast(
-                name, data, include_self=include_self, timeout=left_s
+            lambda here, left_s: _all(
+                here.endpoint.messaging.broadcast(name, data, include_self=include_self, timeout=left_s)
             ),
         )
 
@@ -156,7 +156,7 @@ class Blocking:
     def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
         """As `await ipc.publish(...)`."""
         return self._wait(
-            "publish", timeout, lambda here, left_s: here.endpoint.topics.publish(topic, data, left_s)
+            "publish", timeout, lambda here, left_s: _all(here.endpoint.topics.publish(topic, data, left_s))
         )
 
     # --- waiting
@@ -209,6 +209,11 @@ class Blocking:
                 future.cancel()
 
 
-async def _done(waits: Awaitable[None] | None) -> None:
+async def _done(waits: Awaitable[object] | None) -> None:
     if waits is not None:
         await waits
+
+
+async def _all(sent: Sent) -> tuple[int, ...]:
+    took, late = sent
+    return took if late is None else (*took, *await late)

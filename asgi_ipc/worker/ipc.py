@@ -221,7 +221,7 @@ class IPC:
             TypeError, ValueError, OverflowError: a message can't carry `data`.
             NotRunningError: outside the lifespan, or on another event loop.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         waits = messaging.send(pid, name, data, timeout)
         if waits is not None:
             await waits
@@ -231,7 +231,7 @@ class IPC:
 
         May be called from any thread of the worker.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         messaging.send_nowait(pid, name, data)
 
     async def broadcast(
@@ -244,15 +244,16 @@ class IPC:
 
         Raises as `send`, except for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
-        return await messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
+        messaging = self._own.messaging or self._here.open_messaging
+        took, late = messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
+        return took if late is None else (*took, *await late)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
         """Send one message to all members or, if one outbox is full, to none: WouldBlockError.
 
         Returns the pids. May be called from any thread of the worker.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         return messaging.broadcast_nowait(name, data, include_self=include_self)
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
@@ -399,7 +400,8 @@ class IPC:
 
         Raises as `broadcast`; InvalidNameError for an invalid topic.
         """
-        return await self._here.endpoint.topics.publish(topic, data, timeout)
+        took, late = self._here.endpoint.topics.publish(topic, data, timeout)
+        return took if late is None else (*took, *await late)
 
     def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
         """As `publish`, without waiting; if one outbox is full, it sends to none: WouldBlockError.

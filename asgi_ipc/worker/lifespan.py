@@ -56,6 +56,13 @@ class Lifespan:
         return self._endpoint
 
     @property
+    def open_messaging(self) -> Messaging:
+        """What sends messages now. Raises NotRunningError outside the lifespan, and while it ends."""
+        messaging = self.endpoint.messaging
+        messaging.check_open()
+        return messaging
+
+    @property
     def endpoint_here(self) -> Endpoint:
         """The endpoint, for an awaited verb. Raises NotRunningError on another loop, and while it ends."""
         endpoint = self.endpoint
