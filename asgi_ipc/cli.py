@@ -16,13 +16,12 @@ import uvicorn
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc import NEEDS_UNIX, __version__, places
+from asgi_ipc import __version__, entry
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF
-from asgi_ipc.frozen import become_worker
 
 if sys.platform == "win32":
-    raise SystemExit(NEEDS_UNIX)
+    raise SystemExit(entry.NEEDS_UNIX)
 
 from asgi_ipc.launcher.serve import serve
 
@@ -96,7 +95,7 @@ _OWN: Final[list[click.Parameter]] = [
 ]
 
 
-# What uvicorn says of these is not so here.
+# uvicorn's help for these is not true here.
 _OTHER_HELP: Final = {
     "workers": "Number of worker processes. Defaults to the $WEB_CONCURRENCY environment variable, or 1.",
     "timeout_worker_healthcheck": "As --worker-hang-timeout, if given.",
@@ -104,7 +103,7 @@ _OTHER_HELP: Final = {
 
 
 def _theirs(parameter: click.Parameter) -> click.Parameter:
-    """An option of uvicorn's, with our own help where its help would mislead."""
+    """An option of uvicorn, with our own help where uvicorn's would mislead."""
     if not isinstance(parameter, click.Option) or parameter.name not in _OTHER_HELP:
         return parameter
     parameter = copy.copy(parameter)
@@ -120,7 +119,7 @@ def _version(context: click.Context, parameter: click.Parameter, value: bool) ->
 
 
 class _Commands(click.Group):
-    """The commands; an app in the place of one is what `serve` is for."""
+    """The commands. For an app in place of a command, the error names `serve`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -143,7 +142,7 @@ def main() -> None:
 def _serve(**values: Any) -> None:
     app = values.pop("app")
     workers = values.pop("workers")
-    become_worker()
+    entry.become_worker()
     context = click.get_current_context()
     # As uvicorn's own command does: absent means uvicorn's default.
     for name in ("log_config", "reload_dirs", "reload_includes", "reload_excludes"):
@@ -152,10 +151,10 @@ def _serve(**values: Any) -> None:
     if "headers" in values:
         values["headers"] = [header.split(":", 1) for header in values["headers"]]
     if context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.DEFAULT:
-        # It means something here only if it was given.
+        # uvicorn's default would replace workers.
         values.pop("timeout_worker_healthcheck", None)
     try:
-        places.check(__name__)
+        entry.check(__name__)
         status = serve(app, workers=workers, options=values, argv=[sys.argv[0], *context.obj])
     except LauncherError as error:
         name, _, rest = str(error).partition(" ")

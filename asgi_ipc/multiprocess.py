@@ -1,10 +1,10 @@
 """Workers as children of `multiprocessing`, which has not started them: they get what its children get.
 
-Law: every private name of `multiprocessing` stands in this file, and is used
-as spawn.py does it: `get_preparation_data` and `prepare`, and `spawn_main` for
-tracker and parent. Tried with Python 3.11.7, 3.12.1 and 3.13.0. If a later one
-lacks a name, no worker starts, with an AttributeError; a tracker whose words
-change is its own module's, since both ends of the pipe are.
+Law: every private name of the standard library stands in this file, tried with Python 3.11.7, 3.12.1 and
+3.13.0. Workers are prepared as spawn.py prepares its children (`get_preparation_data`, `prepare`,
+`spawn_main`): if a later Python lacks a name, no worker starts, with an AttributeError. Both ends of the
+tracker's pipe belong to its own module, so its protocol may change. `argument_of_child` and
+`is_importing_main` only look: without their names one warning and one error are missing.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ def program_tracker() -> int:
     fd = resource_tracker.getfd()
     assert fd is not None
     return fd
+
+
+def is_importing_main() -> bool:
+    """Whether this is a child of `multiprocessing` that imports the program's main module just now.
+
+    `multiprocessing` asks the same before a child may start a child.
+    """
+    return getattr(current_process(), "_inheriting", False)
 
 
 def interpreter_flags() -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_ipc.wire.message import Encoded, LargeMessage, Packer
+from asgi_ipc.wire.message import Encoded, Extra, LargeMessage, Packer
 
 
 def as_bytes(message: Encoded) -> bytes:
@@ -19,9 +19,9 @@ def large(encoded: bytes) -> LargeMessage:
     return LargeMessage(b"", encoded, len(encoded))
 
 
-def encode_message(name: str, data: Any, max_message_bytes: int) -> bytes:
+def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | None = None) -> bytes:
     """Return one message, in one piece."""
-    return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data))
+    return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data, extra))
 
 
 def encode_unchecked(name: str, data: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What the fleet hears, and what it answers: its events and its actions.
+"""Events and actions: the input of the fleet, and its output.
 
 Law: frozen data, no behaviour.
 """
@@ -28,8 +28,8 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class StarterGone:
-    """Who started the server, and was to stop it, has ended: one stop, with nobody left to insist."""
+class ParentGone:
+    """The process that started the server, and was to stop it, has ended. No second signal will come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFailed:
-    """It says why it can't start; its exit follows."""
+    """It can't start, for this reason; its exit follows."""
 
     generation: int
     reason: str
@@ -71,7 +71,7 @@ class WorkerFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRetiring:
-    """It has done all that it may do, and serves on until it is replaced."""
+    """It has served as many requests as it may, and serves on until it is replaced."""
 
     generation: int
 
@@ -126,7 +126,7 @@ class Tick:
 Event: TypeAlias = (
     Begin
     | StopRequested
-    | StarterGone
+    | ParentGone
     | RestartRequested
     | ScaleRequested
     | WorkerStarted
@@ -146,8 +146,8 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start a process; WorkerStarted, or WorkerFailed and WorkerExited, answer it.
+class StartProcess:
+    """Start a process. The answer is WorkerStarted, or WorkerFailed and WorkerExited.
 
     `round`: how many restarts have begun so far.
     """
@@ -158,11 +158,11 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopProcess:
     """Ask it to finish and exit.
 
-    `starting`: it may not listen to its lifeline yet. `relieved`: others serve on. Whoever was relieved may
-    be asked once more without, when nobody serves on any longer.
+    `starting`: it may not listen to its lifeline yet. `relieved`: others serve on. A second stop without
+    `relieved` says that nobody serves on any longer.
     """
 
     generation: int
@@ -171,7 +171,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class KillProcess:
     """End it at once."""
 
     generation: int
@@ -208,4 +208,4 @@ class Exit:
     status: int
 
 
-Action: TypeAlias = Start | Stop | Kill | Stalled | Buried | Log | Exit
+Action: TypeAlias = StartProcess | StopProcess | KillProcess | Stalled | Buried | Log | Exit

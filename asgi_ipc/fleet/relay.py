@@ -1,9 +1,8 @@
 """The relay: which lifeline is told what, and when a write end may be handed out.
 
 Law: nothing in this file asks the kernel or the clock. It decides for the
-launcher: who joins, who has answered, who leaves, whose descriptor goes
-where. All words pass through here, so that every worker hears them in one
-order.
+launcher who joins and leaves, and which descriptor goes to whom. All words
+pass through here, so that every worker hears them in one order.
 
 The rules that keep messages whole:
 - C's welcome is written before M hears of C. So C knows M when M's first
@@ -11,33 +10,36 @@ The rules that keep messages whole:
 - M hears of C, with C's write end, before C is given M's write end. So M
   knows C when C's first packet arrives.
 - A leaver's write end still goes to everyone who was promised it: they may
-  have accepted messages for it. The launcher closes its own only then.
-- Nobody is given the write end of a process that has ended.
+  have accepted messages for it. The launcher closes its own copy after that.
+- The write end of a process that has ended goes to nobody.
 
-Who leads, and who is first at a key, is decided in leadership.py and
-claims.py; here it is told, in the same order as everything else.
+leadership.py and claims.py decide who leads and who is first at a key; the
+relay tells it, in the same order as everything else.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from asgi_ipc.fleet.claims import Claims, Decision
 from asgi_ipc.fleet.leadership import Leadership
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.words import (
     Claim,
     Decided,
     Entered,
     Gone,
+    Join,
     Joined,
     Leads,
+    Leaving,
     Left,
     Release,
     Resigned,
     Stop,
+    Took,
     ToRelay,
     ToWorker,
     Welcome,
@@ -67,17 +69,24 @@ class Item:
     write_end_of: int | None = None
 
 
+class Reach(NamedTuple):
+    """Whether a worker can send to the process of that generation now."""
+
+    of: int
+    is_reached: bool
+
+
 @dataclass(slots=True)
 class _Line:
     """What the relay knows of one lifeline and the worker at its end."""
 
     worker: Worker
     queue: deque[Item] = field(default_factory=deque)
-    # The first of the queue has been written in part.
+    # The first word of the queue has been written in part.
     begun: bool = False
-    # Whose write ends have been written to it and not been acknowledged yet.
+    # The write ends that it was sent and has not acknowledged.
     unacknowledged: list[int] = field(default_factory=list)
-    # Whose write ends it had no descriptor for when they came last.
+    # The write ends for which it had no descriptor to spare.
     refused: set[int] = field(default_factory=set)
     joined: bool = False
     # Its welcome has been written, whole.
@@ -87,7 +96,7 @@ class _Line:
     # Members whose answer this newcomer still waits for; None once it has entered.
     awaited: set[int] | None = None
     missing: set[int] = field(default_factory=set)
-    # Who has answered, and will tell it of subscriptions.
+    # Members that have answered, and will tell it of their subscriptions.
     telling: set[int] = field(default_factory=set)
     entry_deadline: float = 0.0
 
@@ -98,7 +107,7 @@ class Relay:
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
         self._in_flight = 0
-        # How often a generation's write end is still to be handed out, or may yet be refused.
+        # How many times each write end is still to be handed out, or may yet be refused.
         self._promised: dict[int, int] = {}
         # (when, to whom, whose): refused for want of descriptors.
         self._retries: list[tuple[float, int, int]] = []
@@ -113,12 +122,12 @@ class Relay:
         self._claims.born(worker.generation, restart_round)
 
     def tell(self, generation: int, word: ToWorker) -> None:
-        """Queue a word of somebody else's (a stop) behind what waits there."""
+        """Queue a word that others decided (a stop, a handover) behind the words that wait there."""
         line = self._lines.get(generation)
         if line is not None:
             line.queue.append(Item(word))
         if isinstance(word, Stop):
-            # When all are stopped, nobody shall begin in each what only the leader does, to end it at once.
+            # When all are stopped, each next leader would begin its tasks only to end them at once.
             self._leadership.leaving(generation)
 
     def join(self, generation: int, now: float) -> None:
@@ -142,7 +151,7 @@ class Relay:
         self._enter_if_complete(newcomer)
 
     def took(self, by: int, of: int, arrived: bool, now: float, *, subscribes: bool = False) -> bool | None:
-        """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell its owner to what.
+        """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell the owner its topics.
 
         False: now it can't be reached by the first; True: now it can again; None: that is no news.
         """
@@ -174,11 +183,18 @@ class Relay:
         self._leadership.leaving(generation)
         self._tell_members(Left(generation), but=generation)
 
-    def hear(self, generation: int, word: ToRelay) -> None:
-        """A worker says what concerns nobody but the relay."""
+    def hear(self, generation: int, word: ToRelay, now: float) -> Reach | None:
+        """A worker says a word about its membership. Returns news of whom it can send to, if any."""
         if generation not in self._lines:
-            return
+            return None
         match word:
+            case Join():
+                self.join(generation, now)
+            case Took(of, arrived, subscribes):
+                is_reached = self.took(generation, of, arrived, now, subscribes=subscribes)
+                return None if is_reached is None else Reach(of, is_reached)
+            case Leaving():
+                self.leave(generation)
             case Resigned():
                 if self._leadership.resigned(generation):
                     self._tell_members(self._leads())
@@ -186,9 +202,10 @@ class Relay:
                 self._answer(self._claims.claim(generation, number, scope, key))
             case Release(number, done):
                 self._answer(self._claims.release(generation, number, done))
+        return None
 
     def gone(self, generation: int, reason: str) -> None:
-        """A process has ended: nobody is given what would go to it or from it."""
+        """A process has ended: its write end goes to nobody any more, and nothing goes to it."""
         line = self._lines.pop(generation, None)
         if line is None:
             return
@@ -200,7 +217,7 @@ class Relay:
                 self._promise(item.write_end_of, -1)
         self._promised.pop(generation, None)
         for to, other in self._lines.items():
-            # What has been written in part must be written to its end, or what follows is garbage.
+            # A word that was written in part must be written to its end, or the next one is garbage.
             kept = [
                 item
                 for place, item in enumerate(other.queue)
@@ -208,7 +225,7 @@ class Relay:
             ]
             for item in other.queue:
                 if isinstance(item.word, Joined) and item.write_end_of == generation:
-                    # It would have been given this one's write end after that word.
+                    # The dead process would have got this one's write end after that word.
                     self._promise(to, -1)
             other.queue = deque(kept)
         for _, to, of in self._retries:
@@ -243,7 +260,7 @@ class Relay:
                     self._enter_if_complete(other)
 
     def tick(self, now: float) -> None:
-        """Let newcomers in whose time is up, and offer refused write ends again."""
+        """Let newcomers in when their time is up, and offer refused write ends again."""
         for line in self._lines.values():
             if line.awaited is not None and now >= line.entry_deadline:
                 line.missing |= line.awaited
@@ -267,7 +284,7 @@ class Relay:
         return [generation for generation in self._lines if self.next_item(generation) is not None]
 
     def next_item(self, generation: int) -> Item | None:
-        """What goes onto that lifeline next, or None: nothing, or not now."""
+        """The next word for that lifeline; None: there is none, or not now."""
         line = self._lines.get(generation)
         if line is None or not line.queue:
             return None
@@ -281,11 +298,11 @@ class Relay:
         return item
 
     def began(self, generation: int) -> None:
-        """What `next_item` gave has been written in part; the rest of it comes next."""
+        """The word of `next_item` has been written in part; its rest comes next."""
         self._lines[generation].begun = True
 
     def wrote(self, generation: int) -> None:
-        """What `next_item` gave has been written, whole."""
+        """The word of `next_item` has been written, whole."""
         line = self._lines[generation]
         line.begun = False
         item = line.queue.popleft()
@@ -296,7 +313,7 @@ class Relay:
         line.unacknowledged.append(item.write_end_of)
         self._in_flight += 1
         if isinstance(item.word, Joined):
-            # This one knows the newcomer now, so the newcomer may write to it.
+            # This member knows the newcomer now, so the newcomer may write to it.
             newcomer = self._lines.get(item.write_end_of)
             if newcomer is not None:
                 newcomer.queue.append(Item(WriteEnd(generation), generation))
@@ -337,5 +354,6 @@ class Relay:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
             line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
-            if self._leadership.entered(line.worker.generation):
+            # Only a worker runs what the leader does.
+            if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
                 self._tell_members(self._leads())

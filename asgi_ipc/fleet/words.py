@@ -19,8 +19,8 @@ from asgi_ipc.printable import printable
 
 _LENGTH: Final = struct.Struct("<I")
 
-# The longest word is a handover or the traceback of a failed start; this is
-# far above both and keeps a broken peer from growing the buffer.
+# The longest word is a handover or the traceback of a failed start. This is
+# far above both, and keeps a broken peer from growing the buffer.
 MAX_WORD_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -61,11 +61,19 @@ class Interpreter(msgspec.Struct, frozen=True):
     signal_mask: list[int] = []
 
 
-class Handover(_Word, frozen=True):
+class Helper(msgspec.Struct, frozen=True):
+    """A process of another kind than "worker", and the module that it runs (`worker/helper.py`)."""
+
+    kind: str
+    module: str
+
+
+class Handover(_Word, frozen=True, omit_defaults=True):
     """First of all: what a newborn process is given before it imports anything of the app.
 
     Attributes:
         uvicorn: the arguments of its Config, as `encodable` makes them.
+        helper: set in a process that is no worker.
     """
 
     slot: int
@@ -74,6 +82,7 @@ class Handover(_Word, frozen=True):
     interpreter: Interpreter
     uvicorn: dict[str, Any]
     kin: Kin | None = None
+    helper: Helper | None = None
 
 
 class Welcome(_Word, frozen=True):
@@ -98,9 +107,9 @@ class Entered(_Word, frozen=True):
     """All members know you, but for those that are missing, which have not answered.
 
     Attributes:
-        missing: their pids.
-        telling: the generations of those who subscribe to something, and will say to what; and of those
-            that are missing, who may.
+        missing: the pids of those.
+        telling: the generations of the members that will say to what they subscribe, and of the missing,
+            which may.
     """
 
     missing: list[int]
@@ -121,13 +130,13 @@ class Gone(_Word, frozen=True):
 
 
 class Leads(_Word, frozen=True):
-    """That member leads from here on; None: nobody does."""
+    """That member leads from here on; None: no member does."""
 
     leader: Worker | None
 
 
 class Decided(_Word, frozen=True):
-    """The answer to that claim: you are the first, or it is done; None: there is no room for another key."""
+    """The answer to that claim: you are the first (True), it is done (False), or no room for a key (None)."""
 
     number: int
     first: bool | None
@@ -137,8 +146,8 @@ class Stop(_Word, frozen=True):
     """Finish your requests, leave, and exit.
 
     Attributes:
-        relieved: other workers serve on, so clients may be given the time to go there. A second word
-            without it takes that time back.
+        relieved: other workers serve on, so clients may get the time to go there. A second Stop without
+            it takes that time back.
     """
 
     relieved: bool = False
@@ -168,7 +177,7 @@ class Leaving(_Word, frozen=True):
 
 
 class Resigned(_Word, frozen=True):
-    """Nothing runs here that only the leader may do, nor will it."""
+    """None of the leader's tasks runs here, and none will."""
 
 
 class Claim(_Word, frozen=True):
@@ -180,7 +189,7 @@ class Claim(_Word, frozen=True):
 
 
 class Release(_Word, frozen=True):
-    """That claim is over: done, or, being the first or waiting for that, given up."""
+    """That claim is over: its work is done, or it is given up."""
 
     number: int
     done: bool
@@ -224,8 +233,9 @@ class Stuck(_Word, frozen=True):
 
 
 ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
-ToRelay: TypeAlias = Resigned | Claim | Release
-ToLauncher: TypeAlias = Join | Took | Leaving | ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
+# What a worker says about its membership, which the relay hears; the rest is about its process.
+ToRelay: TypeAlias = Join | Took | Leaving | Resigned | Claim | Release
+ToLauncher: TypeAlias = ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
 
 # The only extension on a lifeline: a text that is no UTF-8. Messages have none.
 _TEXT: Final = 1
@@ -272,9 +282,9 @@ def encode_word(word: ToWorker | ToLauncher) -> bytes:
 
 
 class WordError(Exception):
-    """The other side of the lifeline says what is no word. It is our own code: a bug, not bad input.
+    """The other side of the lifeline sent bytes that are no word. It is our own code: a bug, not bad input.
 
-    All the same its text, which quotes what was said, may stand in a log.
+    Its text quotes those bytes and may stand in a log, so it is made printable.
     """
 
     def __init__(self, text: str) -> None:

@@ -1,8 +1,8 @@
-"""The launcher: one loop. Next event, to the fleet or the relay, then the actions.
+"""The launcher: one loop. It takes the next event, asks the fleet or the relay, and does what they say.
 
 Law: nothing is decided here. A signal, a word, a child's end only enqueues
-an event; one loop takes them in order, asks `Fleet` and `Relay` what to do,
-and does it. Only time in which this loop itself ran counts against a worker.
+an event; one loop takes the events in order. Only time in which this loop
+itself ran counts against a worker.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from asgi_ipc import multiprocess
@@ -26,16 +25,12 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
-    Kill,
+    KillProcess,
     LauncherSlept,
     Log,
-    RestartRequested,
-    ScaleRequested,
     Stalled,
-    Start,
-    StarterGone,
-    Stop,
-    StopRequested,
+    StartProcess,
+    StopProcess,
     Tick,
     WorkerBeat,
     WorkerDrained,
@@ -47,12 +42,12 @@ from asgi_ipc.fleet.events import (
     WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.launcher import parent_watch
 from asgi_ipc.launcher.limits import PipeWatch, describe_refusal, tell_reach
+from asgi_ipc.launcher.operator import Operator
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.logs import server_logger as logger
@@ -77,6 +72,7 @@ class Run:
         sockets: the listening sockets, bound already.
         settings, interpreter, uvicorn: the same for all in the handover.
         changes: what asks for a restart besides signals (`--reload`), as lines for the log.
+        helpers: the processes of other kinds (docs/decisions/0025). No option starts one.
     """
 
     policy: Policy
@@ -85,6 +81,7 @@ class Run:
     interpreter: words.Interpreter
     uvicorn: dict[str, Any]
     changes: Callable[[], AsyncIterator[str]] | None = None
+    helpers: tuple[words.Helper, ...] = ()
 
 
 class Launcher:
@@ -92,7 +89,7 @@ class Launcher:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._fleet = Fleet(run.policy)
+        self._fleet = Fleet(replace(run.policy, helpers=tuple(helper.kind for helper in run.helpers)))
         self._relay = Relay()
         self._processes: dict[int, WorkerProcess] = {}
         self._events: deque[Event] = deque()
@@ -103,24 +100,15 @@ class Launcher:
     async def run(self) -> int:
         """Start the workers and keep them until a signal or their failure ends it."""
         self._loop = asyncio.get_running_loop()
-        self._listen_to_signals()
+        operator = Operator(self._post, self._reap, self._run.changes, self._run.settings.stop_at_eof)
         self._tracker = Tracker()
-        starter = self._run.settings.stop_at_eof
-        if starter is not None:
-            self._loop.add_reader(starter, self._hear_starter, starter)
-        watching = asyncio.create_task(self._watch()) if self._run.changes is not None else None
         self._post(Begin())
         try:
             while self._status is None:
                 await self._turn()
         finally:
-            if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
-            self._stop_listening()
+            await operator.close()
             self._tracker.close()
-            if starter is not None:
-                self._loop.remove_reader(starter)
         return self._status
 
     # --- the loop
@@ -133,16 +121,16 @@ class Launcher:
                 await self._wake.wait()
         except TimeoutError:
             pass
-        # Here and nowhere else: what the last turn has written may have made room for more.
+        # Here and nowhere else: the last turn may have made room for more words.
         self._wake.clear()
         now = self._loop.time()
         is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:
-            # The time was ours.
+            # The launcher lost that time, not the workers.
             self._handle(LauncherSlept(now - deadline), now)
         if is_due:
-            # What the workers have said counts before they are judged: a select that was interrupted until
-            # its time was over (SIGSTOP, SIGCONT: signal(7)) has told of no lifeline.
+            # Hear the workers before they are judged: a select that was interrupted until its time was over
+            # (SIGSTOP, SIGCONT: signal(7)) has reported no lifeline.
             for generation in list(self._processes):
                 self._read_lifeline(generation)
         while self._events:
@@ -170,14 +158,14 @@ class Launcher:
 
     def _perform(self, action: Action) -> None:
         match action:
-            case Start(generation, slot, restart_round):
+            case StartProcess(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case Stop(generation, starting, relieved):
+            case StopProcess(generation, starting, relieved):
                 self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
-            case Kill(generation):
+            case KillProcess(generation):
                 if generation in self._processes:
                     self._processes[generation].signal(signal.SIGKILL)
             case Stalled(generation, is_stalled):
@@ -195,10 +183,13 @@ class Launcher:
 
     def _start(self, generation: int, slot: int, restart_round: int) -> None:
         run = self._run
+        # The first helper has the slot -1.
+        helper = run.helpers[-slot - 1] if slot < 0 else None
+        sockets = run.sockets if helper is None else ()
         try:
             kin = words.Kin(multiprocess.for_children(), f"SpawnProcess-{generation}", *self._tracker.fds())
             inherited = (kin.tracker_fd, kin.sentinel_fd)
-            process = WorkerProcess(generation, run.sockets, run.settings.pipe_bytes, inherited)
+            process = WorkerProcess(generation, sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
             self._post(
                 WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
@@ -207,9 +198,11 @@ class Launcher:
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
-        self._relay.connect(Worker(process.pid, slot, generation), restart_round)
+        kind = WORKER if helper is None else helper.kind
+        self._relay.connect(Worker(process.pid, slot, generation, kind), restart_round)
         self._relay.tell(
-            generation, words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin)
+            generation,
+            words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),
         )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
         self._post(WorkerStarted(generation, process.pid))
@@ -237,7 +230,7 @@ class Launcher:
                 by_pid[pid].reaped(os.waitstatus_to_exitcode(status))
 
     def _bury(self, generation: int, status: int) -> None:
-        # What it has said before its end counts before its end.
+        # Its last words count before its end.
         self._read_lifeline(generation)
         self._forget_lifeline(generation)
         self._post(WorkerExited(generation, status, describe_status(status)))
@@ -258,23 +251,11 @@ class Launcher:
         for word in said:
             self._hear(generation, word)
         if ended:
-            # Its process is about to end; its reaping is what counts.
+            # Its process is about to end, and is reaped then.
             self._loop.remove_reader(process.lifeline)
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
-        relay = self._relay
-        now = self._loop.time()
         match word:
-            case words.Join():
-                relay.join(generation, now)
-            case words.Took(of, arrived, subscribes):
-                news = relay.took(generation, of, arrived, now, subscribes=subscribes)
-                if news is not None:
-                    tell_reach(self._processes[generation].pid, self._processes[of].pid, news)
-            case words.Leaving():
-                relay.leave(generation)
-            case words.Resigned() | words.Claim() | words.Release():
-                relay.hear(generation, word)
             case words.Drained(clean, unsent, unhandled, cancelled):
                 self._post(WorkerDrained(generation, clean, unsent, unhandled, cancelled))
             case words.Ready():
@@ -288,11 +269,15 @@ class Launcher:
             case words.Stuck(stack):
                 self._post(WorkerStuck(generation, printable_lines(f"\n{stack}")))
             case _:
-                assert_never(word)
+                reach = self._relay.hear(generation, word, self._loop.time())
+                if reach is not None:
+                    tell_reach(
+                        self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached
+                    )
         self._wake.set()
 
     def _write_lifeline(self, generation: int) -> None:
-        """Write what the relay has for that worker, as far as the kernel takes it."""
+        """Write the relay's words for that worker, as far as the kernel takes them."""
         process = self._processes.get(generation)
         if process is None or process.lifeline.fileno() < 0:
             return
@@ -310,7 +295,7 @@ class Launcher:
                     self._loop.add_writer(process.lifeline, self._write_lifeline, generation)
                 return
             except OSError:
-                # It has closed its end: it is dead or about to be, and reaped soon.
+                # It has closed its end: it is dead or about to die, and reaped soon.
                 return
             self._relay.wrote(generation)
             self._wake.set()
@@ -319,64 +304,3 @@ class Launcher:
         process = self._processes[generation]
         self._loop.remove_reader(process.lifeline)
         self._loop.remove_writer(process.lifeline)
-
-    # --- what asks from outside
-
-    def _listen_to_signals(self) -> None:
-        self._handlers_before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
-            self._loop.add_signal_handler(number, partial(self._signalled, number))
-        # The starter may have blocked them; this does not concern workers and their children.
-        self._mask_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-    def _stop_listening(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
-        for number, handler in self._handlers_before.items():
-            self._loop.remove_signal_handler(number)
-            if handler is not None:  # None: it was no handler of Python's
-                signal.signal(number, handler)
-
-    def _signalled(self, number: int) -> None:
-        name = signal.Signals(number).name
-        match number:
-            case signal.SIGINT | signal.SIGTERM:
-                self._post(StopRequested(number, name))
-            case signal.SIGHUP:
-                self._post(RestartRequested(f"Received {name}"))
-            case signal.SIGTTIN:
-                self._post(ScaleRequested(1))
-            case signal.SIGTTOU:
-                self._post(ScaleRequested(-1))
-            case signal.SIGCHLD:
-                self._reap()
-            case _:
-                logger.debug("Received %s, which means nothing here.", name)
-
-    def _hear_starter(self, fd: int) -> None:
-        if parent_watch.has_gone(fd):
-            self._loop.remove_reader(fd)
-            self._post(StarterGone())
-
-    async def _watch(self) -> None:
-        assert self._run.changes is not None
-        try:
-            async for text in self._run.changes():
-                self._post(RestartRequested(text))
-        except (OSError, RuntimeError):
-            # The server goes on; who edits must know that nothing watches any more.
-            logger.exception("Files are not watched any more; restart with SIGHUP.")
-
-
-_SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-    # Harmless under uvicorn, so harmless here; the default of most is to end the process.
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-)

@@ -1,8 +1,7 @@
 """Limits: what the kernel allows, asked for by the launcher.
 
-Law: asked when it matters and never kept: whoever may do so can change a
-limit of a running process (prlimit(1)). What is said of it is in
-`fleet/descriptor_budget.py`.
+Law: ask when it matters and keep nothing: an operator can change a limit of a
+running process (prlimit(1)). The sentences stand in `fleet/descriptor_budget.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptor_limit(pid: int = 0) -> int:
-    """How many descriptors a process may have; where that can't be asked of others, as many as this one."""
+    """How many descriptors a process may have. Where the kernel tells only its own limit, that one."""
     if hasattr(resource, "prlimit"):  # Linux
         with suppress(OSError):
             return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
@@ -30,7 +29,7 @@ def descriptor_limit(pid: int = 0) -> int:
 
 
 def check_descriptors(workers: int) -> None:
-    """Refuse a fleet that can't be whole under the limit of this process, which its workers inherit.
+    """Refuse a fleet that is too large for the limit of this process, which its workers inherit.
 
     Raises LauncherError.
     """
@@ -72,7 +71,7 @@ def tell_reach(pid: int, to: int, is_reached: bool) -> None:
 
 
 class PipeWatch:
-    """Says it when pipes become smaller than they should be; once, until they are right again."""
+    """Warns when pipes are smaller than they should be; once, until one has the right size again."""
 
     def __init__(self, wanted_bytes: int | None) -> None:
         self._wanted_bytes = wanted_bytes or DEFAULT_PIPE_BYTES

@@ -1,8 +1,8 @@
 """Listening: the socket that all workers accept from, and the file that a Unix socket has.
 
-Law: a server says where it runs only when it listens there: two may bind one port for a moment, but only
-one listens. A socket file that nobody accepts at is what a killed server leaves behind, and is replaced;
-no other file is ever removed, and at the end none but our own.
+Law: a server logs its address only when it listens there: two may bind one port for a moment, but only one
+listens. A killed server leaves a socket file at which nobody accepts; that file is replaced. No other file is
+ever removed, and at the end only our own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import uvicorn
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.logs import server_logger as logger
 
-# Two servers at one path look and bind one after the other, each within a millisecond. Whoever holds the lock
-# for longer means something else by it.
+# Two servers at one path look and bind one after the other, each within a millisecond. A lock that is held
+# for longer has another purpose.
 FOLDER_LOCK_S: Final = 1.0
 _FOLDER_LOCK_STEP_S: Final = 0.01
 
@@ -58,7 +58,7 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening, and remove the socket's file if it is still this socket's."""
-        # First: as long as the socket is open no other file can have the number of its own.
+        # Before the close: as long as the socket is open no other file can have its inode number.
         if self._path is not None and self._file is not None:
             with suppress(OSError):
                 if _number(self._path) == self._file:
@@ -77,7 +77,7 @@ class Listener:
                 bound = config.bind_socket()
                 self._file = _number(config.uds)
                 try:
-                    # Nobody can connect yet, whatever the mode has been until here.
+                    # Nobody can connect yet, whatever the mode is.
                     if owner != (-1, -1):
                         _give(config.uds, owner)
                     mode = left_mode if mode is None else mode
@@ -123,7 +123,7 @@ def parse_owner(given: str) -> tuple[int, int]:
 
 
 class _Held(logging.Filter):
-    """Holds back what uvicorn says while it binds: that it runs, or why it can't."""
+    """Holds back the lines that uvicorn logs while it binds: that it runs, or why it can't."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,11 +179,11 @@ def _number(path: str) -> tuple[int, int]:
 
 @contextmanager
 def _one_at_a_time(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder, which leaves no file behind; without it where there is none to be had."""
+    """Hold the lock of a folder, which leaves no file behind; where there is no lock, go on without."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        # It may be only searched; or it is not there, which binding tells of.
+        # It can't be read; or it is not there, and binding reports that.
         yield
         return
     try:
@@ -219,7 +219,7 @@ def _make_room(path: str, where: _Where) -> int | None:
 
 
 def _holder(path: str) -> str | None:
-    """The process that accepts there, in words; None if nobody does."""
+    """The process that accepts there, in words; None: no process does."""
     with socket.socket(socket.AF_UNIX) as client:
         # A full backlog would make it wait.
         client.setblocking(False)
@@ -228,7 +228,7 @@ def _holder(path: str) -> str | None:
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except BlockingIOError:
-            # Somebody does, and is busy.
+            # One does, and is busy.
             return ""
         if not hasattr(socket, "SO_PEERCRED"):
             return ""
@@ -237,7 +237,7 @@ def _holder(path: str) -> str | None:
 
 
 def _exists(pid: int) -> bool:
-    """It is the last that has called listen(2), perhaps a worker that has gone since."""
+    """Whether the process that called listen(2) last is still there; it may have been a worker."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

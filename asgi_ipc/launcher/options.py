@@ -1,8 +1,8 @@
-"""Options: what can't be meant by one of uvicorn's is said in one line, before anything has been started.
+"""Options: an option without a meaning is one error in one line, before anything has been started.
 
-Law: an option keeps uvicorn's name and meaning, and is only looked at. A message begins with the option's
-name, which the command turns into `--name`. What needs loading in each worker is loaded here once, the
-app's own code apart: what an import string names is the worker's to load, and to tell of.
+Law: an option keeps uvicorn's name and meaning, and is only looked at. An error begins with the option's
+name, which the command turns into `--name`. Files and modules that each worker will load are loaded here
+once, but none of the app's own code: workers load that, and report its errors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LONG: Final = 2**63 - 1
 MIN_HANG_TIMEOUT_S: Final = 2.0
 MAX_TIMEOUT_S: Final = 86_400.0
 
-# From where on, and up to where, each has a meaning. With 0 `limit_concurrency` refuses every request, and
+# The range in which each has a meaning. With 0 `limit_concurrency` refuses every request, and
 # `limit_max_requests` ends a worker before its first.
 _WHOLE: Final = {
     "port": (0, 65_535),
@@ -69,7 +69,7 @@ _NOT_IN_A_VALUE: Final = re.compile(r"[\0\r\n]")
 
 
 def check(theirs: Mapping[str, Any]) -> None:
-    """Raises LauncherError for the first option that can't be meant. Needs `sys.path` to be the workers'."""
+    """Raises LauncherError for the first option without a meaning. `sys.path` must be that of the workers."""
     given = {name: value for name, value in theirs.items() if value is not None}
     for name in _WHOLE.keys() & given.keys():
         check_range(name, given[name], *_WHOLE[name], whole=True)
@@ -136,8 +136,8 @@ def check_workers(workers: int | None, high: int) -> int:
 
 
 def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
-    """uvicorn's Config, which configures logging and reads files. LauncherError names what it can't use."""
-    # The number of workers is not its business: it would warn that they and `--reload` don't go together.
+    """uvicorn's Config, which configures logging and reads files. LauncherError names the option at fault."""
+    # With the real number of workers it would warn that workers and `--reload` don't go together.
     make = partial(uvicorn.Config, app, workers=1)
     try:
         return make(**given)
@@ -145,13 +145,13 @@ def configured(app: str, given: Mapping[str, Any]) -> uvicorn.Config:
         reason = _in_one_line(error)
         logging.disable()
         try:
-            # Without `reload` none of what goes with it would matter.
+            # `reload` last: without it the options that go with it are not looked at.
             for name in sorted(given, key="reload".__eq__):
                 try:
                     make(**{each: given[each] for each in given if each != name})
                 except Exception:  # noqa: BLE001
                     continue
-                # It is this one without which the others are fine.
+                # Without this option the others are fine.
                 raise LauncherError(f"{name} can't be used: {reason}") from error
         finally:
             logging.disable(logging.NOTSET)

@@ -1,9 +1,9 @@
 """One child: its pipe, its lifeline, how it is started, signalled and reaped.
 
-Law: everything that the child gets is in `pass_fds` and on its lifeline;
-nothing is pickled, and nothing of ours is in the environment. The parent
-keeps the write end of the child's pipe, to hand it round, and never the read
-end: a second reader would hide the child's death from the senders.
+Law: the child gets everything through `pass_fds` and its lifeline; nothing is
+pickled, and nothing of ours is in the environment. The parent keeps the write
+end of the child's pipe, to hand it to others, and never the read end: a second
+reader would hide the child's death from the senders.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Final
 if sys.platform == "linux":
     import fcntl
 
-import asgi_ipc
 from asgi_ipc import frozen, multiprocess
 from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.words import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.wire.arena import ARENA_BYTES
 
-# The child's first lines. sys.path is the launcher's only after the handover,
-# so the folder of this package is given here; the child then runs `main`.
+# The child's first lines. It has the launcher's sys.path only after the handover, so its command names the
+# folder in which this package lies.
+_SITE: Final = Path(__file__).parents[2]
 _BOOT: Final = (
     "import sys; sys.path[0] = sys.argv.pop(1); from asgi_ipc.worker.main import main; main(sys.argv[1:])"
 )
@@ -163,11 +163,11 @@ class WorkerProcess:
         return self._status
 
     def reaped(self, status: int) -> None:
-        """It has been reaped by whoever reaps all children."""
+        """It has been reaped together with all other children."""
         self._status = self._popen.returncode = status
 
     def close_write_end(self) -> None:
-        """Close this copy of the write end of its pipe, and of its arena: nobody is given them any more."""
+        """Close the launcher's copy of the write end and of the arena: nobody will get them any more."""
         if self.write_end >= 0:
             fd, self.write_end = self.write_end, -1
             os.close(fd)
@@ -176,7 +176,7 @@ class WorkerProcess:
             os.close(fd)
 
     def close(self) -> None:
-        """Close what the parent holds of it."""
+        """Close everything that the parent holds of it."""
         self.close_write_end()
         self.lifeline.close()
 
@@ -197,14 +197,13 @@ def start_quietly(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]
 def _command(fds: list[int]) -> list[str]:
     if frozen.IS_FROZEN:
         return frozen.command(fds)
-    package_parent = str(Path(asgi_ipc.__file__).parent.parent)
-    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, package_parent, *map(str, fds)]
+    return [sys.executable, *multiprocess.interpreter_flags(), "-c", _BOOT, str(_SITE), *map(str, fds)]
 
 
 def make_arena() -> tuple[int, int]:
     """Shared memory for a worker: a descriptor of its own, and one for the others that can only be read.
 
-    (-1, -1) where there is no such thing, or none is to be had: then everything travels in packets.
+    (-1, -1) where the system has none, or refuses it: then everything travels in packets.
     """
     if sys.platform != "linux":
         return -1, -1
@@ -213,7 +212,7 @@ def make_arena() -> tuple[int, int]:
             own = os.memfd_create("asgi-ipc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             on_failure.callback(os.close, own)
             os.ftruncate(own, ARENA_BYTES)
-            # Nobody can cut it under a reader, who would die of it (memfd_create(2), SIGBUS).
+            # Nobody can cut it under a reader, which would die of SIGBUS (memfd_create(2)).
             fcntl.fcntl(own, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             others = os.open(f"/proc/self/fd/{own}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:

@@ -1,8 +1,8 @@
 """Serve: from options to a running launcher.
 
 Law: every option that is not our own is uvicorn's, by its name, and passes
-through untouched. What is wrong with an option is one clear message, before
-anything has been started.
+through untouched. A wrong option is one clear error, before anything has been
+started.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from asgi_ipc import frozen
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
-from asgi_ipc.fleet.words import Interpreter, encodable
-from asgi_ipc.launcher import parent_watch
+from asgi_ipc.fleet.words import Helper, Interpreter, encodable
 from asgi_ipc.launcher.launcher import Launcher, Run
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
+from asgi_ipc.launcher.operator import check_parent
 from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
 from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.wire.packet import COOKIE_BYTES
@@ -47,19 +47,25 @@ MAX_WORKERS: Final = 512
 # its exit timeout, and this for the app's own shutdown.
 SHUTDOWN_MARGIN_S: Final = 10.0
 
-# What only the parent needs; workers don't watch files and don't have workers.
+# Only the parent needs these: workers watch no files.
 _PARENT_ONLY: Final = frozenset(
     {"reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "app_dir"}
 )
 
 
 def serve(
-    app: str, *, workers: int | None, options: Mapping[str, Any], argv: Sequence[str] | None = None
+    app: str,
+    *,
+    workers: int | None,
+    options: Mapping[str, Any],
+    argv: Sequence[str] | None = None,
+    helpers: tuple[Helper, ...] = (),
 ) -> int:
     """Serve until stopped; the exit status. Raises LauncherError for what is wrong from the start.
 
     Args:
         argv: what workers find in `sys.argv`; None: this process's own.
+        helpers: processes of other kinds that run beside the workers.
     """
     if threading.current_thread() is not threading.main_thread():
         raise LauncherError("serve on the main thread: only it gets signals")
@@ -67,7 +73,7 @@ def serve(
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
-        parent_watch.take(own.stop_at_eof)
+        check_parent(own.stop_at_eof)
     mode = None if own.uds_mode is None else parse_mode(own.uds_mode)
     owner = (-1, -1) if own.uds_owner is None else parse_owner(own.uds_owner)
     config, count = _configure(app, workers, theirs)
@@ -78,7 +84,7 @@ def serve(
     try:
         listener = Listener(config, mode, owner)
     except LauncherError as error:
-        # As uvicorn: where the server's own lines go.
+        # As uvicorn does, among the server's own lines.
         logger.error("%s", error)
         return STARTUP_FAILURE
     try:
@@ -88,7 +94,8 @@ def serve(
             signal_mask=sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         )
         changes = partial(_changes, config) if config.should_reload else None
-        run = Run(_policy(config, own, count), [listener.socket], own, interpreter, for_workers, changes)
+        policy = _policy(config, own, count)
+        run = Run(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
         logger.info("Started parent process [%d]", os.getpid())
         status = asyncio.run(_launch(run))
         logger.info("Stopping parent process [%d]", os.getpid())
@@ -134,7 +141,7 @@ def _configure(app: str, workers: int | None, theirs: dict[str, Any]) -> tuple[u
 
 
 def _with_our_logger(log_config: Any, log_level: str | int | None) -> Any:
-    """uvicorn's own logging configuration, with a logger for the messages' side beside uvicorn's."""
+    """uvicorn's own logging configuration, with the package's logger beside uvicorn's."""
     if log_config is not LOGGING_CONFIG:
         return log_config
     log_config = copy.deepcopy(LOGGING_CONFIG)
@@ -168,8 +175,7 @@ def _policy(config: uvicorn.Config, own: Settings, count: int) -> Policy:
         hang_timeout_s=own.worker_hang_timeout,
         stop_timeout_s=None if graceful_s is None else graceful_s + leave_s + SHUTDOWN_MARGIN_S,
         outlive_failed_start=config.should_reload,
-        # A response that is sent for as long as it may; its connection idle as long as that may be; one
-        # more request on it.
+        # The longest response, then its connection idle for as long as it may be, then one more request.
         linger_s=config.timeout_keep_alive + 2 * (graceful_s or 0),
         # A program in one file has a parent that unpacks it, waits, and hands on each signal.
         signals_come_twice=frozen.IS_FROZEN,

@@ -1,9 +1,9 @@
 """The resource tracker of `multiprocessing`, one for all workers, and the sentinel of their parent.
 
 Law: a tracker unlinks what is left when the last write end of its pipe is
-closed (resource_tracker.py), so all workers must have the same, and it must
+closed (resource_tracker.py). So all workers must have the same one, and it must
 live as long as the server. Most servers need none: the pipe is there from the
-start, and its reader is started when somebody has written.
+start, and the tracker starts when a process has written to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tracker:
         self._loop = asyncio.get_running_loop()
         self._read_end = self._write_end = -1
         self._process: subprocess.Popen[bytes] | None = None
-        # Readable for workers as soon as nobody holds the other end.
+        # Workers can read from it as soon as no process holds the other end.
         self._sentinel, self._alive = os.pipe()
 
     def fds(self) -> tuple[int, int]:
@@ -35,7 +35,7 @@ class Tracker:
 
     def _current_write_end(self) -> int:
         if multiprocess.program_has_tracker():
-            # It may have shared memory of its own, which workers attach to.
+            # The program may have shared memory of its own, to which workers attach.
             return multiprocess.program_tracker()
         if self._write_end < 0:
             self._read_end, self._write_end = os.pipe()
@@ -43,7 +43,7 @@ class Tracker:
         return self._write_end
 
     def reap(self) -> None:
-        """A child has ended. If it was the tracker, the next worker gets another one, as from Python."""
+        """A child has ended. If it was the tracker, the next worker gets a new one, as with Python itself."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
             os.close(self._write_end)
@@ -63,7 +63,7 @@ class Tracker:
             command = multiprocess.tracker_command(self._read_end)
             self._process = start_quietly(command, [self._read_end])
         except OSError as error:
-            # Workers find nobody at the other end, and start trackers of their own.
+            # Workers find no process at the other end, and start trackers of their own.
             logger.error("The resource tracker can't be started: %s", describe_refusal(error))
         self._stop_listening()
 

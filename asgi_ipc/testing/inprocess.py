@@ -267,21 +267,8 @@ class Launcher(Generic[M]):
             self._loop.remove_reader(member.line)
             return
         for body in parser.feed(chunk):
-            self._hear(member.worker.generation, words.decode_for_launcher(body))
+            word = words.decode_for_launcher(body)
+            # Its other words are about its process: there is none.
+            if isinstance(word, words.ToRelay):
+                self.relay.hear(member.worker.generation, word, self._loop.time())
         self.pump()
-
-    def _hear(self, generation: int, word: words.ToLauncher) -> None:
-        """As the launcher's, for as much of it as there is without processes."""
-        now = self._loop.time()
-        match word:
-            case words.Join():
-                self.relay.join(generation, now)
-            case words.Took(of, arrived, subscribes):
-                self.relay.took(generation, of, arrived, now, subscribes=subscribes)
-            case words.Leaving():
-                self.relay.leave(generation)
-            case words.Resigned() | words.Claim() | words.Release():
-                self.relay.hear(generation, word)
-            case _:
-                # What it says of its process: there is none.
-                pass

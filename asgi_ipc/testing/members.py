@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from asgi_ipc import IPC, NEEDS_UNIX, LauncherError, NotRunningError
+from asgi_ipc import IPC, LauncherError, NotRunningError
+from asgi_ipc.entry import NEEDS_UNIX
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
 from asgi_ipc.worker.acting import Acting, acting

@@ -3,10 +3,10 @@
 Law: nothing in this file asks the kernel or the clock, and no size on the wire makes it allocate memory: a
 first fragment's total is only a limit.
 
-A message is the MessagePack array [name, data]. A batch is a MessagePack
-array of messages, so one decode reads all that share a packet; its messages
-are encoded one by one, when each is accepted. A message that exceeds one
-packet travels alone, in fragments.
+A message is the MessagePack array [name, data] or [name, data, extra]. A batch
+is a MessagePack array of messages, so one decode reads all that share a
+packet; its messages are encoded one by one, when each is accepted. A message
+that exceeds one packet travels alone, in fragments.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, is_there, read_block
+from asgi_ipc.wire.message import Extra, read_extra, refuse_extension
 from asgi_ipc.wire.packet import (
     BATCH,
     COPIED,
@@ -28,6 +29,24 @@ from asgi_ipc.wire.packet import (
 )
 
 Message: TypeAlias = tuple[str, Any]
+
+
+class MessageWithExtra(tuple[str, Any]):
+    """A message that carries `extra`. Its name and data are read as those of any other."""
+
+    extra: Extra
+
+
+_NO_EXTRA: Final = msgspec.Raw()
+
+
+class _Raw(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A message as it is read when one of its batch carries extra."""
+
+    name: str
+    data: Any
+    extra: msgspec.Raw = _NO_EXTRA
+
 
 # MessagePack's 16-bit array header, which every batch carries; its count is far above what fits a packet.
 _BATCH_HEADER: Final = struct.Struct(">BH")
@@ -44,11 +63,8 @@ _TOTAL: Final = struct.Struct("<I")
 TOTAL_BYTES: Final = _TOTAL.size
 
 
-def _refuse_extension(code: int, data: memoryview) -> Any:
-    raise ValueError(f"no message carries the extension type {code}")
-
-
-_decode = msgspec.msgpack.Decoder(list[Message], ext_hook=_refuse_extension).decode
+_decode = msgspec.msgpack.Decoder(list[Message], ext_hook=refuse_extension).decode
+_decode_raw = msgspec.msgpack.Decoder(list[_Raw], ext_hook=refuse_extension).decode
 
 
 def join_batch(messages: list[bytes]) -> bytes:
@@ -84,6 +100,7 @@ class Reassembler:
             than ACKNOWLEDGED_BYTES is owed until `pay` is called.
         copied: (sender, serial), the acknowledgements of places in this worker's own arena.
         each_bytes: the average size of the messages of the last `accept`; 0: they are small.
+        has_extra: whether one of those messages carries extra.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -94,6 +111,7 @@ class Reassembler:
         self.fetched: dict[int, int] = {}
         self.copied: list[tuple[int, int]] = []
         self.each_bytes = 0
+        self.has_extra = False
 
     def attach(self, sender: int, memory: memoryview) -> None:
         """Read a sender's arena through this mapping from now on."""
@@ -118,6 +136,7 @@ class Reassembler:
             stream.is_skipping = True
         stream.next_number = packet.number + 1
         self.each_bytes = 0
+        self.has_extra = False
         if packet.kind == BATCH:
             if stream.pieces:
                 self._drop_partial(stream)
@@ -220,10 +239,35 @@ class Reassembler:
     def _decode(self, payload: bytes | memoryview) -> list[Message]:
         try:
             return _decode(payload)
+        except msgspec.ValidationError:
+            # That is how a message of three parts shows, so that those of two cost nothing.
+            return self._decode_with_extra(payload)
         except (msgspec.DecodeError, RecursionError, ValueError):
             # ValueError: a timestamp that no datetime can hold, or text that is no UTF-8.
             self._drop("corrupt")
             return []
+
+    def _decode_with_extra(self, payload: bytes | memoryview) -> list[Message]:
+        try:
+            raw_messages = _decode_raw(payload)
+        except (msgspec.DecodeError, RecursionError, ValueError):
+            self._drop("corrupt")
+            return []
+        messages: list[Message] = []
+        for raw in raw_messages:
+            message: Message = (raw.name, raw.data)
+            if raw.extra is not _NO_EXTRA:
+                try:
+                    extra = read_extra(raw.extra)
+                except (msgspec.DecodeError, RecursionError, ValueError):
+                    # It costs no other message.
+                    self._drop("corrupt")
+                    continue
+                message = MessageWithExtra(message)
+                message.extra = extra
+                self.has_extra = True
+            messages.append(message)
+        return messages
 
     def _drop_partial(self, stream: _Stream) -> None:
         if stream.total_bytes:

@@ -1,8 +1,8 @@
 """Messages: a name and data, checked and encoded.
 
-Law: nothing in this file asks the kernel or the clock. A message is the MessagePack array [name, data]. Data
-that a receiver could not get back unchanged is refused here, in the sender, before anything is sent. Typed
-data travels as its fields, and a receiver makes the type of them again (plain.py).
+Law: nothing in this file asks the kernel or the clock. A message is the MessagePack array [name, data] or
+[name, data, extra]. Data that a receiver could not get back unchanged is refused here, in the sender, before
+anything is sent. Typed data travels as its fields, and a receiver makes the type of them again (plain.py).
 """
 
 from __future__ import annotations
@@ -59,6 +59,13 @@ MAX_CHARACTER_BYTES: Final = 4
 
 # Names found valid are remembered, up to this many.
 MAX_KNOWN_NAMES: Final = 1024
+
+# The third part of a message, if it has one: a map for the package itself, by keys that it gives out.
+Extra: TypeAlias = dict[str, Any]
+
+# Some features at once, with a few keys each. A trace context has up to 600 bytes.
+MAX_EXTRA_KEYS: Final = 16
+MAX_EXTRA_BYTES: Final = 1024
 
 # MessagePack's array of two, and its headers for bytes and text of up to 4 GiB.
 _ARRAY2: Final = b"\x92"
@@ -132,7 +139,7 @@ class Packer:
         self.short_bytes = self._small_bytes - _AROUND_BYTES
         self.short_characters = self.short_bytes // MAX_CHARACTER_BYTES
 
-    def pack(self, name: str, data: Any) -> Encoded:
+    def pack(self, name: str, data: Any, extra: Extra | None = None) -> Encoded:
         """Encode one message. May be called from any thread.
 
         Raises:
@@ -145,30 +152,28 @@ class Packer:
             self._learn(name)
         kind = type(data)
         if kind is bytes or kind is str:
-            if len(data) > self._small_bytes:
+            if len(data) > self._small_bytes and not extra:
                 return self._large(name, data)
         elif kind not in _PLAIN:
             data = _carriable(data)
+        return self._encode((name, data, _sealed(extra)) if extra else (name, data))
+
+    def wrap(self, name: str, head: tuple[int | str, ...], data: Any, extra: Extra | None = None) -> Encoded:
+        """Encode one of the package's own messages: `head`, then `data`. Raises as `pack`."""
+        if type(data) not in _PLAIN:
+            data = _carriable(data)
+        content = (*head, data)
+        return self._encode((name, content, _sealed(extra)) if extra else (name, content))
+
+    def _encode(self, message: tuple[Any, ...]) -> Encoded:
         try:
-            encoded = encode((name, data))
+            encoded = encode(message)
         except BufferError as error:
             raise ValueError(f"a message can't carry this memoryview: {error}") from error
         if len(encoded) <= self._small_bytes:
             return encoded
         # A copy of exactly its size: the encoder grows its result by half at a time and cuts it, and on the
         # heap the cuts add up. 32 MiB of messages of 5,000 bytes held 49 MiB; copied, 36.
-        return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
-
-    def wrap(self, name: str, head: tuple[int | str, ...], data: Any) -> Encoded:
-        """Encode one of the package's own messages: `head`, then `data`. Raises as `pack`."""
-        if type(data) not in _PLAIN:
-            data = _carriable(data)
-        try:
-            encoded = encode((name, (*head, data)))
-        except BufferError as error:
-            raise ValueError(f"a message can't carry this memoryview: {error}") from error
-        if len(encoded) <= self._small_bytes:
-            return encoded
         return self._checked(LargeMessage(b"", bytes(memoryview(encoded)), len(encoded)))
 
     def _large(self, name: str, data: bytes | str) -> LargeMessage:
@@ -223,6 +228,35 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _sealed(extra: Extra) -> msgspec.Raw:
+    """`extra`, encoded. Raises TypeError or ValueError for what `read_extra` would not give back."""
+    if any(type(key) is not str for key in extra):
+        raise TypeError("the keys of a message's extra are text")
+    encoded = encode(_carriable(extra))
+    if len(extra) > MAX_EXTRA_KEYS or len(encoded) > MAX_EXTRA_BYTES:
+        raise ValueError(f"a message's extra has {len(extra)} keys and {len(encoded)} bytes: too large")
+    return msgspec.Raw(encoded)
+
+
+def refuse_extension(code: int, data: memoryview) -> Any:
+    """No message carries an extension type, but for the timestamp."""
+    raise ValueError(f"no message carries the extension type {code}")
+
+
+_read_extra = msgspec.msgpack.Decoder(Extra, ext_hook=refuse_extension).decode
+
+
+def read_extra(encoded: msgspec.Raw) -> Extra:
+    """The extra of a message. Raises msgspec.DecodeError or ValueError for anything else."""
+    size_bytes = len(memoryview(encoded))
+    if size_bytes > MAX_EXTRA_BYTES:
+        raise ValueError(f"extra of {size_bytes} bytes")
+    extra = _read_extra(encoded)
+    if len(extra) > MAX_EXTRA_KEYS:
+        raise ValueError(f"extra of {len(extra)} keys")
+    return extra
 
 
 class _TypedError(TypeError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
 from asgi_ipc.wire.batch import (
@@ -54,15 +54,10 @@ class Route:
     max_packet_bytes: int
 
 
-class Cargo(NamedTuple):
-    """What a packet finishes: a number of small messages, their bytes, and large messages."""
+# What a packet finishes: a number of small messages, their bytes, and large messages.
+Cargo: TypeAlias = tuple[int, int, tuple[LargeMessage, ...]]
 
-    messages: int
-    size_bytes: int
-    large: tuple[LargeMessage, ...] = ()
-
-
-_NOTHING: Final = Cargo(0, 0)
+_NOTHING: Final[Cargo] = (0, 0, ())
 
 
 class Packetizer:
@@ -152,7 +147,7 @@ class Packetizer:
                 large += (each,)
         self.backlog.clear()
         self._packet, self._cargo, self._written_bytes = None, _NOTHING, 0
-        return Cargo(messages, size_bytes, large)
+        return messages, size_bytes, large
 
     def _cut(self) -> bytes | None:
         if self.copied is not None:
@@ -170,7 +165,7 @@ class Packetizer:
         if isinstance(head, LargeMessage):
             return self._next_fragment(head)
         run = take_run(self.backlog, self._capacity_bytes)
-        self._cargo = Cargo(len(run.messages), run.size_bytes)
+        self._cargo = (len(run.messages), run.size_bytes, ())
         return self._encode(self._number, BATCH, join_batch(run.messages))
 
     def _next_fragment(self, message: LargeMessage) -> bytes:
@@ -183,7 +178,7 @@ class Packetizer:
         else:
             self.backlog.popleft()
             self._written_bytes = 0
-            self._cargo = Cargo(0, 0, (message,))
+            self._cargo = (0, 0, (message,))
         if start:
             return self._encode(self._number, FRAGMENT_MORE, piece)
         return self._encode(self._number, FRAGMENT_FIRST, first_fragment(message.size_bytes, piece))
@@ -221,7 +216,7 @@ class Packetizer:
             else:
                 large.append(head)
         if places:
-            self._cargo = Cargo(messages, size_bytes, tuple(large))
+            self._cargo = (messages, size_bytes, tuple(large))
         return b"".join(places)
 
     def _place_run(self, arena: Arena, run: Run) -> bytes | None:

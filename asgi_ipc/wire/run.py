@@ -40,21 +40,24 @@ Backlog: TypeAlias = deque[Run | LargeMessage]
 
 def take_run(backlog: Backlog, limit_bytes: int) -> Run:
     """Take small messages of up to so many bytes, but at least one, from the front of `backlog`, a run."""
-    taken = Run([], 0)
+    taken: Run | None = None
     while backlog:
         run = backlog[0]
         if not isinstance(run, Run):
             break
-        if run.size_bytes > limit_bytes and len(run.messages) > 1:
-            backlog.popleft()
-            backlog.extendleft(reversed(run.cut(limit_bytes)))
-            continue
-        if taken.messages and taken.size_bytes + run.size_bytes > limit_bytes:
-            break
+        size_bytes = run.size_bytes if taken is None else taken.size_bytes + run.size_bytes
+        if size_bytes > limit_bytes:
+            if run.size_bytes > limit_bytes and len(run.messages) > 1:
+                backlog.popleft()
+                backlog.extendleft(reversed(run.cut(limit_bytes)))
+                continue
+            if taken is not None:
+                break
         backlog.popleft()
-        if taken.messages:
-            taken.messages += run.messages
-            taken.size_bytes += run.size_bytes
-        else:
+        if taken is None:
             taken = run
+        else:
+            taken.messages += run.messages
+            taken.size_bytes = size_bytes
+    assert taken is not None
     return taken

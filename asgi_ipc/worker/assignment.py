@@ -1,4 +1,4 @@
-"""The assignment: what the launcher gave this process, for whoever enters the lifespan.
+"""The assignment: what the launcher gave this process, until a lifespan takes it.
 
 Law: one per worker process, made by `worker/main.py` before the app is
 imported; `current` is None in a process that no launcher started.
@@ -22,13 +22,13 @@ from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
 
-# An app that has said that its shutdown is complete returns in the next turns of the loop; who is inside of
-# `ipc.lifespan` after that would be so for ever.
+# An app that has said that its shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or
+# never.
 RETURN_GRACE_S: Final = 0.5
 
 
 class Assignment:
-    """This process's lifeline, pipe and name, and the endpoint that has taken them."""
+    """This process's lifeline, pipe, arena and name, and the endpoint that takes them."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Assignment:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
         self._heartbeat: Heartbeat | None = None
-        # The launcher's last word: told to stop while other workers serve on.
+        # The launcher's last Stop said that other workers serve on.
         self._relieved = False
 
     @property
@@ -64,7 +64,7 @@ class Assignment:
 
     @property
     def is_relieved(self) -> bool:
-        """Whether this worker stops while others serve on, as far as anybody knows."""
+        """Whether this worker stops while others serve on, as far as the launcher has said."""
         return self._relieved and self.lifeline.is_open
 
     @property
@@ -73,11 +73,11 @@ class Assignment:
         return self._endpoint is not None and self._endpoint.drains
 
     def signalled(self) -> None:
-        """Somebody else has told this process to stop, and may have told all."""
+        """A signal has told this process to stop, and may have told all workers."""
         self._relieved = False
 
     def attach(self, on_stop: Callable[[], None]) -> None:
-        """Listen to the launcher on the running loop, and beat; `on_stop` when it says stop, or is gone."""
+        """Listen to the launcher on the running loop, and beat. `on_stop`: it says stop, or has gone."""
         self._on_stop = on_stop
         self._loop = asyncio.get_running_loop()
         self.lifeline.attach(self._on_word)
@@ -141,7 +141,7 @@ class Assignment:
         self._arena.close()
 
     def stop_streams(self) -> None:
-        """This worker stops: end what shall not hold that up."""
+        """This worker stops: end the streams that must not delay that."""
         if self._endpoint is not None:
             self._endpoint.topics.stop()
 
@@ -150,6 +150,7 @@ class Assignment:
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:
+        """Stop is for the process, which may have no endpoint yet. Every other word is for the endpoint."""
         if isinstance(word, Stop):
             self._relieved = word.relieved
             if self._on_stop is not None:

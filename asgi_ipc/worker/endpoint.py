@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
     Decided,
@@ -30,7 +30,7 @@ from asgi_ipc.fleet.words import (
     WriteEnd,
 )
 from asgi_ipc.logs import logger
-from asgi_ipc.wire.batch import Message
+from asgi_ipc.wire.batch import Message, MessageWithExtra
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
@@ -87,15 +87,14 @@ class Endpoint:
         self.heartbeat = heartbeat or Heartbeat(lambda: None)
         self._owns_heartbeat = heartbeat is None
         self.heartbeat.also(self._on_heartbeat)
-        run = settings.cookie, settings.max_packet_bytes, settings.max_message_bytes
-        self.outgoing = Outgoing(me, *run)
+        self.outgoing = Outgoing(me, settings)
         self._self_peer = self.outgoing.add(me, self._context_of(me))
         self.incoming = Incoming(
             self._self_peer,
             self.outgoing,
             pipe or Descriptor(),
             arena or Descriptor(),
-            *run,
+            settings,
             self._deliver,
             self._launcher.drain,
         )
@@ -231,12 +230,20 @@ class Endpoint:
         context.run(current_delivery.set, Delivery(self._owner, worker))
         return context
 
-    def _deliver(self, peer: Peer, messages: list[Message], each_bytes: int) -> None:
+    def _deliver(self, peer: Peer, messages: list[Message], each_bytes: int, has_extra: bool) -> None:
         context = peer.context
         if each_bytes >= LARGE_BYTES:
             context = context.copy()
             context.run(large_bytes.set, each_bytes)
-        self.dispatcher.accept(context, messages)
+        if not has_extra:
+            self.dispatcher.accept(context, messages)
+            return
+        for message in messages:
+            own = context
+            if isinstance(message, MessageWithExtra):
+                own = context.copy()
+                own.run(current_delivery.set, Delivery(self._owner, peer.worker, message.extra))
+            self.dispatcher.accept(own, [message])
 
     def _on_heartbeat(self) -> None:
         if not self._leave.is_over:
@@ -320,6 +327,8 @@ class Endpoint:
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
+        if news[0].kind != WORKER:
+            return
         announce = self.dispatcher.announce
         tell = partial(announce, tuple(watchers), news, self._context, behind)
         if self._begun:

@@ -1,7 +1,7 @@
 """The worker's end of its lifeline: words in and out, and the launcher's death.
 
-Law: one owner of the socket. Words are handed on in the order in which they
-came, each with its descriptor; end of file counts only behind the last word.
+Law: one owner of the socket. Words are handed on in the order of arrival, each
+with its descriptors; end of file counts only behind the last word.
 A thread may sleep on the socket for its hang-up; all that it ever says is where
 a loop stands that can't say so itself.
 """
@@ -119,7 +119,7 @@ class Lifeline:
             callback()
 
     def drain(self) -> None:
-        """Hand on every word that has been written so far."""
+        """Hand on every word that was written so far."""
         while self.is_open:
             try:
                 self._receive()
@@ -136,7 +136,7 @@ class Lifeline:
         return self._arrived.popleft() if self._arrived else (Descriptor(), Descriptor())
 
     def send(self, word: ToLauncher) -> None:
-        """Say a word to the launcher; what it is too busy to read waits."""
+        """Say a word to the launcher. It waits here while the launcher is too busy to read."""
         if not self.is_open:
             return
         with self._speaking:

@@ -28,10 +28,10 @@ from uvicorn.lifespan.on import LifespanOn
 
 from asgi_ipc import multiprocess
 from asgi_ipc.fleet import descriptor_budget
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.words import Failed, Kin, Ready, Retiring
 from asgi_ipc.logs import server_logger as logger
-from asgi_ipc.worker import assignment, descriptors
+from asgi_ipc.worker import assignment, descriptors, helper
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.http.connections import Connections
@@ -253,8 +253,9 @@ def main(arguments: list[str]) -> None:
     lifeline.guard(handover.settings.beat_s)
     if handover.kin is not None:
         _be_child(handover.kin)
-    me = Worker(os.getpid(), handover.slot, handover.generation)
-    assignment.current = Assignment(lifeline, pipe, arena, me, handover.settings)
+    kind = WORKER if handover.helper is None else handover.helper.kind
+    me = Worker(os.getpid(), handover.slot, handover.generation, kind)
+    here = assignment.current = Assignment(lifeline, pipe, arena, me, handover.settings)
     try:
         config = uvicorn.Config(**handover.uvicorn)
     except Exception as error:  # noqa: BLE001  # what the options name has changed since the launcher looked
@@ -262,7 +263,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(STARTUP_FAILURE) from None
     with descriptors.changing_hands:
         sockets = [socket.socket(fileno=listener.release()) for listener in listeners]
-        server = WorkerServer(config, assignment.current, sockets, handover.settings.wrap)
+        server = WorkerServer(config, here, sockets, handover.settings.wrap)
     signals.receive(handover.interpreter.signal_mask, lifeline.wake)
     with server.telling_failure():
         check_imports(config)
@@ -271,5 +272,8 @@ def main(arguments: list[str]) -> None:
         asyncio.Runner(loop_factory=loop_factory) as runner,
         exiting.bounded(handover.settings.exit_timeout, runner),
     ):
-        runner.run(server.serve(sockets))
+        if handover.helper is None:
+            runner.run(server.serve(sockets))
+        else:
+            runner.run(helper.serve(here, handover.helper.module))
     exiting.tell_children()

@@ -15,7 +15,7 @@ from typing import Protocol
 from asgi_ipc import multiprocess
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
-from asgi_ipc.fleet.words import Claim, Join, Release, Resigned, ToLauncher, ToWorker
+from asgi_ipc.fleet.words import ToLauncher, ToRelay, ToWorker
 from asgi_ipc.logs import server_logger
 from asgi_ipc.worker.descriptors import Descriptor
 
@@ -55,11 +55,8 @@ class LocalRelay:
 
     def send(self, word: ToLauncher) -> None:
         """Pass a word to the relay, and its answers to `on_word`. One member waits for nobody's answer."""
-        match word:
-            case Join():
-                self._relay.join(self._me, 0.0)
-            case Resigned() | Claim() | Release():
-                self._relay.hear(self._me, word)
+        if isinstance(word, ToRelay):
+            self._relay.hear(self._me, word, 0.0)
         while (item := self._relay.next_item(self._me)) is not None:
             self._relay.wrote(self._me)
             self._on_word(item.word)

@@ -211,24 +211,21 @@ _FRAMING: Final = (
 _FLEET: Final = (
     Planted(
         "failed-restart-never-over",
-        "fleet/machine.py",
-        """        self._to_restart.clear()
-        if self._restart_again is not None:
-""",
-        """        if self._restart_again is not None:
-""",
+        "fleet/restart.py",
+        "        self._waiting.clear()\n",
+        "",
         "After a restart that was given up, because the new code can't start, SIGHUP does nothing any more.",
     ),
     Planted(
         "starting-asked-too-late",
-        "fleet/machine.py",
+        "fleet/processes.py",
         "        starting = process.phase is Phase.STARTING\n",
         "        starting = process.phase is Phase.STOPPING\n",
         "A stop during the start waits until every worker has finished importing the app.",
     ),
     Planted(
         "hang-without-a-deadline",
-        "fleet/machine.py",
+        "fleet/processes.py",
         "if self.policy.hang_timeout_s is not None and process.kill_at is None:",
         "if self.policy.hang_timeout_s is not None and not process.stalled:",
         "A worker whose event loop hangs is shown as stalled, but it is not replaced at "

@@ -15,15 +15,15 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
-    Kill,
+    KillProcess,
     LauncherSlept,
     Log,
+    ParentGone,
     RestartRequested,
     ScaleRequested,
     Stalled,
-    Start,
-    StarterGone,
-    Stop,
+    StartProcess,
+    StopProcess,
     StopRequested,
     Tick,
     WorkerBeat,
@@ -36,6 +36,7 @@ from asgi_ipc.fleet.events import (
     WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.processes import Phase
 from asgi_ipc.fleet.settings import beat_s
 from asgi_ipc.fleet.slots import (
     BACKOFF_MAX_S,
@@ -43,7 +44,6 @@ from asgi_ipc.fleet.slots import (
     SAME_STOP_S,
     STALLED_AFTER_S,
     UNATTENDED_STOP_S,
-    Phase,
     Policy,
     backoff_s,
 )
@@ -72,7 +72,7 @@ class Desk:
         for event in events:
             answer = self.fleet.handle(event, self.now)
             self.actions += answer
-            for start in of(Start, answer):
+            for start in of(StartProcess, answer):
                 self.fleet.handle(WorkerStarted(start.generation, 1000 + start.generation), self.now)
         return self.actions
 
@@ -100,9 +100,9 @@ def of(kind: type[A], actions: list[Action]) -> list[A]:
     return [action for action in actions if isinstance(action, kind)]
 
 
-def starts(actions: list[Action]) -> list[Start]:
+def starts(actions: list[Action]) -> list[StartProcess]:
     """What is started, but not in which restart round."""
-    return of(Start, deeds(actions))
+    return of(StartProcess, deeds(actions))
 
 
 def deeds(actions: list[Action]) -> list[Action]:
@@ -112,9 +112,9 @@ def deeds(actions: list[Action]) -> list[Action]:
 
 def _bare(action: Action) -> Action:
     match action:
-        case Start():
+        case StartProcess():
             return replace(action, round=0)
-        case Stop():
+        case StopProcess():
             return replace(action, relieved=False)
         case _:
             return action
@@ -140,7 +140,7 @@ def a_fleet(workers: int, **policy: Any) -> Desk:
 
 def test_the_fleet_begins_with_one_process_for_each_slot() -> None:
     desk = a_start(3)
-    assert desk.actions == [Start(1, 0), Start(2, 1), Start(3, 2)]
+    assert desk.actions == [StartProcess(1, 0), StartProcess(2, 1), StartProcess(3, 2)]
     assert desk.fleet.size == 3
     assert desk.fleet.generations == {g: (g - 1, Phase.STARTING) for g in (1, 2, 3)}
 
@@ -157,8 +157,8 @@ def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason()
     desk = a_start(3)
     assert deeds(desk.dies(2, 3, "no module named demo")) == [
         Buried(2, "killed"),
-        Stop(1, True),
-        Stop(3, True),
+        StopProcess(1, True),
+        StopProcess(3, True),
     ]
     assert desk.texts.count("no module named demo") == 1
     desk.dies(1, 3, "no module named demo")
@@ -171,32 +171,32 @@ def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason()
 def test_a_first_start_that_fails_stops_those_that_are_ready_too() -> None:
     desk = a_start(2)
     desk.ready(1)
-    assert Stop(1, False) in desk.dies(2, 3)
+    assert StopProcess(1, False) in desk.dies(2, 3)
     assert desk.dies(1, 0)[-1] == Exit(3)
 
 
 def test_a_kill_during_the_first_start_says_nothing_about_the_app() -> None:
     desk = a_start(2)
-    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), Start(3, 0)]
+    assert deeds(desk.dies(1, -9)) == [Buried(1, "killed"), StartProcess(3, 0)]
 
 
 def test_a_worker_that_was_ready_once_may_die_before_the_others_are() -> None:
     desk = a_start(2)
     desk.ready(1)
-    assert deeds(desk.dies(1, 1)) == [Buried(1, "killed"), Start(3, 0)]
+    assert deeds(desk.dies(1, 1)) == [Buried(1, "killed"), StartProcess(3, 0)]
 
 
 def test_once_every_slot_was_ready_no_failure_ends_the_server() -> None:
     desk = a_fleet(2)
     desk.hear(MORE)
-    assert deeds(desk.dies(3, 3, "broken now")) == [Buried(3, "killed"), Start(4, 2)]
+    assert deeds(desk.dies(3, 3, "broken now")) == [Buried(3, "killed"), StartProcess(4, 2)]
 
 
 def test_a_slot_that_was_never_ready_does_not_count_once_it_is_scaled_away() -> None:
     desk = a_start(2)
     desk.ready(1)
     desk.hear(FEWER, MORE)
-    assert deeds(desk.dies(3, 3)) == [Buried(3, "killed"), Start(4, 1)]
+    assert deeds(desk.dies(3, 3)) == [Buried(3, "killed"), StartProcess(4, 1)]
 
 
 def test_with_reload_a_first_start_that_fails_waits_for_a_change() -> None:
@@ -206,8 +206,8 @@ def test_with_reload_a_first_start_that_fails_waits_for_a_change() -> None:
     assert "syntax error" not in desk.texts
     assert desk.fleet.next_deadline() is None
     assert desk.later(3600) == []
-    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
-    assert deeds(desk.ready(3)) == [Start(4, 1)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(3, 0)]
+    assert deeds(desk.ready(3)) == [StartProcess(4, 1)]
     desk.ready(4)
     assert set(desk.phases) == {3, 4}
 
@@ -219,7 +219,7 @@ def test_with_reload_a_change_that_is_as_bad_is_told_again_and_waits_again() -> 
     desk.hear(HUP)
     assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed")]
     assert "syntax error" in desk.texts
-    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
 
 
 def test_a_stop_with_nothing_running_ends_at_once() -> None:
@@ -233,11 +233,11 @@ def test_a_stop_with_nothing_running_ends_at_once() -> None:
 
 def test_a_restart_takes_one_slot_after_another_and_the_new_is_ready_before_the_old_is_stopped() -> None:
     desk = a_fleet(3)
-    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
-    assert deeds(desk.ready(4)) == [Stop(1, False), Start(5, 1)]
-    assert deeds(desk.ready(5)) == [Stop(2, False), Start(6, 2)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
+    assert deeds(desk.ready(4)) == [StopProcess(1, False), StartProcess(5, 1)]
+    assert deeds(desk.ready(5)) == [StopProcess(2, False), StartProcess(6, 2)]
     assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
-    assert deeds(desk.ready(6)) == [Stop(3, False)]
+    assert deeds(desk.ready(6)) == [StopProcess(3, False)]
     assert desk.texts == ["All 3 workers are ready."]
     assert {g for g, phase in desk.phases.items() if phase is Phase.READY} == {4, 5, 6}
 
@@ -247,19 +247,19 @@ def test_further_restarts_during_one_merge_into_one_more() -> None:
     desk.hear(HUP)
     assert deeds(desk.hear(HUP, HUP, HUP)) == []
     desk.ready(3)
-    assert deeds(desk.ready(4)) == [Stop(2, False), Start(5, 0)]
+    assert deeds(desk.ready(4)) == [StopProcess(2, False), StartProcess(5, 0)]
     desk.ready(5)
-    assert deeds(desk.ready(6)) == [Stop(4, False)]
+    assert deeds(desk.ready(6)) == [StopProcess(4, False)]
     assert desk.fleet.size == 2
 
 
 def test_a_restart_that_comes_during_the_one_more_is_not_forgotten() -> None:
     desk = a_fleet(1)
     desk.hear(HUP, HUP)
-    assert deeds(desk.ready(2)) == [Stop(1, False), Start(3, 0)]
+    assert deeds(desk.ready(2)) == [StopProcess(1, False), StartProcess(3, 0)]
     desk.hear(HUP)
-    assert deeds(desk.ready(3)) == [Stop(2, False), Start(4, 0)]
-    assert deeds(desk.ready(4)) == [Stop(3, False)]
+    assert deeds(desk.ready(3)) == [StopProcess(2, False), StartProcess(4, 0)]
+    assert deeds(desk.ready(4)) == [StopProcess(3, False)]
 
 
 def test_a_replacement_that_cannot_start_leaves_the_old_and_ends_the_restart_with_the_reason() -> None:
@@ -270,24 +270,24 @@ def test_a_replacement_that_cannot_start_leaves_the_old_and_ends_the_restart_wit
     assert "keeping worker [1001]" in desk.texts[1]
     assert desk.phases == {1: Phase.READY, 2: Phase.READY}
     assert desk.fleet.next_deadline() == 1000.0 + EARLY_DEATH_S + STALLED_AFTER_S
-    assert deeds(desk.hear(HUP)) == [Start(4, 0)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
 
 
 def test_a_restart_that_was_asked_for_meanwhile_follows_one_that_was_given_up() -> None:
     desk = a_fleet(2)
     desk.hear(HUP, HUP)
-    assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed"), Start(4, 0)]
+    assert deeds(desk.dies(3, 3, "syntax error")) == [Buried(3, "killed"), StartProcess(4, 0)]
     desk.dies(4, 3, "syntax error")
     assert "syntax error" in desk.texts
 
 
 def test_a_restart_asked_for_during_the_start_replaces_each_slot_in_turn() -> None:
     desk = a_start(2)
-    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(3, 0)]
     # The first two have the old code: that they are ready finishes nothing.
     assert deeds(desk.ready(1, 2)) == []
-    assert deeds(desk.ready(3)) == [Stop(1, False), Start(4, 1)]
-    assert deeds(desk.ready(4)) == [Stop(2, False)]
+    assert deeds(desk.ready(3)) == [StopProcess(1, False), StartProcess(4, 1)]
+    assert deeds(desk.ready(4)) == [StopProcess(2, False)]
     assert desk.texts == ["All 2 workers are ready."]
 
 
@@ -306,7 +306,7 @@ def test_a_restart_that_comes_while_old_workers_leave_begins_at_once_and_each_sa
     desk = a_fleet(1)
     desk.hear(HUP)
     desk.ready(2)
-    assert deeds(desk.hear(HUP)) == [Start(3, 0)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(3, 0)]
     desk.ready(3)
     desk.dies(2, 0)
     assert desk.texts == []
@@ -362,7 +362,7 @@ def test_a_restart_that_a_slot_without_a_worker_ends_says_that_it_is_given_up() 
     desk.dies(3)
     desk.dies(4)
     desk.hear(HUP)
-    assert starts(desk.actions) == [Start(5, 0)]
+    assert starts(desk.actions) == [StartProcess(5, 0)]
     desk.dies(5)
     assert "giving the restart up" not in " ".join(desk.texts)
     assert not starts(desk.dies(6))
@@ -382,16 +382,16 @@ def test_a_replacement_takes_over_when_the_old_one_dies_first() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)
     assert deeds(desk.dies(1, -11)) == [Buried(1, "killed")]
-    assert deeds(desk.ready(3)) == [Start(4, 1)]
-    assert deeds(desk.ready(4)) == [Stop(2, False)]
+    assert deeds(desk.ready(3)) == [StartProcess(4, 1)]
+    assert deeds(desk.ready(4)) == [StopProcess(2, False)]
 
 
 def test_a_restart_waits_for_no_slot_that_is_scaled_away() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)
     desk.ready(3)
-    assert deeds(desk.hear(FEWER)) == [Stop(2, False), Stop(4, True)]
-    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+    assert deeds(desk.hear(FEWER)) == [StopProcess(2, False), StopProcess(4, True)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
 
 
 def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
@@ -400,8 +400,8 @@ def test_a_slot_that_waits_for_another_try_is_started_by_a_restart() -> None:
         desk.dies(generation)
     desk.dies(4)
     assert set(desk.phases) == {2}
-    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
-    assert deeds(desk.ready(5)) == [Start(6, 1)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
+    assert deeds(desk.ready(5)) == [StartProcess(6, 1)]
     assert deeds(desk.later(60.0)) == [Stalled(2, True), Stalled(5, True)]
 
 
@@ -409,10 +409,10 @@ def test_a_restart_is_given_up_when_a_slot_without_a_worker_cannot_be_started() 
     desk = a_fleet(2)
     for generation in (1, 3, 4):
         desk.dies(generation)
-    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
-    assert starts(desk.dies(5)) == [Start(6, 0)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
+    assert starts(desk.dies(5)) == [StartProcess(6, 0)]
     assert starts(desk.dies(6)) == []
-    assert starts(desk.hear(HUP)) == [Start(7, 0)]
+    assert starts(desk.hear(HUP)) == [StartProcess(7, 0)]
 
 
 # --- scaling
@@ -420,24 +420,24 @@ def test_a_restart_is_given_up_when_a_slot_without_a_worker_cannot_be_started() 
 
 def test_workers_are_added_and_taken_away_one_by_one_down_to_one() -> None:
     desk = a_fleet(2)
-    assert deeds(desk.hear(MORE, MORE)) == [Start(3, 2), Start(4, 3)]
-    assert deeds(desk.hear(FEWER, FEWER)) == [Stop(4, True), Stop(3, True)]
-    assert deeds(desk.hear(FEWER)) == [Stop(2, False)]
+    assert deeds(desk.hear(MORE, MORE)) == [StartProcess(3, 2), StartProcess(4, 3)]
+    assert deeds(desk.hear(FEWER, FEWER)) == [StopProcess(4, True), StopProcess(3, True)]
+    assert deeds(desk.hear(FEWER)) == [StopProcess(2, False)]
     assert deeds(desk.hear(FEWER, FEWER)) == []
     assert desk.fleet.size == 1
     assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
-    assert deeds(desk.hear(MORE)) == [Start(5, 1)]
+    assert deeds(desk.hear(MORE)) == [StartProcess(5, 1)]
 
 
 def test_each_change_of_size_counts_during_a_restart() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)
-    assert deeds(desk.hear(MORE, MORE)) == [Start(4, 2), Start(5, 3)]
-    assert deeds(desk.hear(FEWER)) == [Stop(5, True)]
+    assert deeds(desk.hear(MORE, MORE)) == [StartProcess(4, 2), StartProcess(5, 3)]
+    assert deeds(desk.hear(FEWER)) == [StopProcess(5, True)]
     desk.ready(4)
-    assert deeds(desk.ready(3)) == [Stop(1, False), Start(6, 1)]
+    assert deeds(desk.ready(3)) == [StopProcess(1, False), StartProcess(6, 1)]
     # What was started after the request has the new code.
-    assert deeds(desk.ready(6)) == [Stop(2, False)]
+    assert deeds(desk.ready(6)) == [StopProcess(2, False)]
     assert desk.fleet.size == 3
 
 
@@ -445,8 +445,8 @@ def test_the_last_slot_may_go_while_it_is_restarted_and_the_fleet_can_be_restart
     desk = a_fleet(3)
     desk.hear(HUP)
     desk.hear(FEWER, FEWER)
-    assert deeds(desk.ready(4)) == [Stop(1, False)]
-    assert deeds(desk.hear(HUP)) == [Start(5, 0)]
+    assert deeds(desk.ready(4)) == [StopProcess(1, False)]
+    assert deeds(desk.hear(HUP)) == [StartProcess(5, 0)]
 
 
 def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
@@ -473,7 +473,7 @@ def test_a_slot_that_keeps_dying_waits_longer_and_longer() -> None:
         desk.dies(generation)
         if generation == 1:
             # That one had lived; its death is not early.
-            assert starts(desk.actions) == [Start(3, 0)]
+            assert starts(desk.actions) == [StartProcess(3, 0)]
             generation = 3
             desk.dies(generation)
         if delay_s:
@@ -491,14 +491,14 @@ def test_a_death_within_a_second_of_ready_is_early_and_one_after_that_starts_ane
     desk.dies(1)
     desk.ready(2)
     desk.now += EARLY_DEATH_S - 0.001
-    assert starts(desk.dies(2)) == [Start(3, 0)]
+    assert starts(desk.dies(2)) == [StartProcess(3, 0)]
     desk.ready(3)
     assert starts(desk.dies(3)) == []
-    assert starts(desk.later(0.5)) == [Start(4, 0)]
+    assert starts(desk.later(0.5)) == [StartProcess(4, 0)]
     desk.ready(4)
     desk.now += EARLY_DEATH_S
-    assert starts(desk.dies(4)) == [Start(5, 0)]
-    assert starts(desk.dies(5)) == [Start(6, 0)]
+    assert starts(desk.dies(4)) == [StartProcess(5, 0)]
+    assert starts(desk.dies(5)) == [StartProcess(6, 0)]
     assert starts(desk.dies(6)) == []
 
 
@@ -506,9 +506,9 @@ def test_the_back_off_of_one_slot_holds_up_no_other_and_no_signal() -> None:
     desk = a_fleet(2)
     for generation in (1, 3, 4):
         desk.dies(generation)
-    assert starts(desk.dies(2)) == [Start(5, 1)]
-    assert starts(desk.hear(MORE)) == [Start(6, 2)]
-    assert of(Stop, desk.hear(TERM)) == [Stop(5, True), Stop(6, True)]
+    assert starts(desk.dies(2)) == [StartProcess(5, 1)]
+    assert starts(desk.hear(MORE)) == [StartProcess(6, 2)]
+    assert of(StopProcess, desk.hear(TERM)) == [StopProcess(5, True), StopProcess(6, True)]
 
 
 # --- retiring
@@ -516,12 +516,12 @@ def test_the_back_off_of_one_slot_holds_up_no_other_and_no_signal() -> None:
 
 def test_a_worker_that_retires_is_replaced_before_it_stops_and_without_back_off() -> None:
     desk = a_fleet(2)
-    assert deeds(desk.hear(WorkerRetiring(1))) == [Start(3, 0)]
+    assert deeds(desk.hear(WorkerRetiring(1))) == [StartProcess(3, 0)]
     assert deeds(desk.hear(WorkerRetiring(1))) == []
-    assert deeds(desk.ready(3)) == [Stop(1, False)]
+    assert deeds(desk.ready(3)) == [StopProcess(1, False)]
     assert deeds(desk.hear(WorkerRetiring(1))) == []
     assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
-    assert deeds(desk.hear(WorkerRetiring(3))) == [Start(4, 0)]
+    assert deeds(desk.hear(WorkerRetiring(3))) == [StartProcess(4, 0)]
 
 
 def test_a_retiring_worker_serves_on_while_its_replacement_fails_and_is_tried_again() -> None:
@@ -530,15 +530,15 @@ def test_a_retiring_worker_serves_on_while_its_replacement_fails_and_is_tried_ag
     for generation, delay_s in ((2, 0.5), (3, 1.0), (4, 2.0)):
         assert deeds(desk.dies(generation, 3, "no database")) == [Buried(generation, "killed")]
         desk.hear(WorkerBeat(1))
-        assert deeds(desk.later(delay_s)) == [Start(generation + 1, 0)]
-    assert deeds(desk.ready(5)) == [Stop(1, False)]
+        assert deeds(desk.later(delay_s)) == [StartProcess(generation + 1, 0)]
+    assert deeds(desk.ready(5)) == [StopProcess(1, False)]
 
 
 def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> None:
     desk = a_fleet(1)
     desk.hear(WorkerRetiring(1))
     desk.dies(2, 3)
-    assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), Start(3, 0)]
+    assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), StartProcess(3, 0)]
     assert deeds(desk.later(0.5)) == []
     assert set(desk.phases) == {3}
 
@@ -547,64 +547,65 @@ def test_a_worker_that_asks_again_for_its_replacement_gets_one() -> None:
     desk = a_fleet(1)
     desk.hear(WorkerRetiring(1))
     desk.dies(2, 3)
-    assert deeds(desk.hear(WorkerRetiring(1))) == [Start(3, 0)]
+    assert deeds(desk.hear(WorkerRetiring(1))) == [StartProcess(3, 0)]
     assert deeds(desk.later(0.5)) == []
 
 
 def test_workers_that_retire_at_the_same_time_are_replaced_one_after_the_other() -> None:
     desk = a_fleet(3)
-    assert starts(desk.hear(WorkerRetiring(2))) == [Start(4, 1)]
+    assert starts(desk.hear(WorkerRetiring(2))) == [StartProcess(4, 1)]
     desk.now += 1.0
     assert starts(desk.hear(WorkerRetiring(3), WorkerRetiring(1))) == []
-    assert starts(desk.ready(4)) == [Start(5, 0)]
+    assert starts(desk.ready(4)) == [StartProcess(5, 0)]
     # The first of them again comes behind those that have waited longer.
     desk.now += 1.0
     assert starts(desk.hear(WorkerRetiring(4))) == []
-    assert starts(desk.ready(5)) == [Start(6, 2)]
-    assert starts(desk.ready(6)) == [Start(7, 1)]
+    assert starts(desk.ready(5)) == [StartProcess(6, 2)]
+    assert starts(desk.ready(6)) == [StartProcess(7, 1)]
 
 
 def test_a_death_is_replaced_at_once_while_a_retiring_worker_is_replaced() -> None:
     desk = a_fleet(3)
     desk.hear(WorkerRetiring(1), WorkerRetiring(2))
-    assert starts(desk.dies(3)) == [Start(5, 2)]
-    assert starts(desk.dies(2)) == [Start(6, 1)]
+    assert starts(desk.dies(3)) == [StartProcess(5, 2)]
+    assert starts(desk.dies(2)) == [StartProcess(6, 1)]
     assert starts(desk.ready(4)) == []
 
 
 def test_a_replacement_that_fails_lets_the_next_in_line_begin() -> None:
     desk = a_fleet(2)
     desk.hear(WorkerRetiring(1), WorkerRetiring(2))
-    assert starts(desk.dies(3, 3, "no database")) == [Start(4, 1)]
+    assert starts(desk.dies(3, 3, "no database")) == [StartProcess(4, 1)]
     desk.hear(WorkerBeat(1), WorkerBeat(2))
     # Its time for another try has come, but it is not alone.
     assert starts(desk.later(0.5)) == []
-    assert starts(desk.ready(4)) == [Start(5, 0)]
+    assert starts(desk.ready(4)) == [StartProcess(5, 0)]
 
 
 def test_a_retiring_worker_waits_for_the_end_of_a_restart() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)
     assert starts(desk.hear(WorkerRetiring(2))) == []
-    assert starts(desk.ready(3)) == [Start(4, 1)]
+    assert starts(desk.ready(3)) == [StartProcess(4, 1)]
     assert starts(desk.hear(WorkerRetiring(3))) == []
-    assert starts(desk.ready(4)) == [Start(5, 0)]
+    assert starts(desk.ready(4)) == [StartProcess(5, 0)]
 
 
 def test_whoever_is_replaced_or_scaled_away_is_relieved_and_a_full_stop_takes_that_back() -> None:
     desk = a_fleet(3, stop_timeout_s=10.0, linger_s=5.0)
     began = desk.now
     desk.hear(WorkerRetiring(1))
-    assert of(Stop, desk.ready(4)) == [Stop(1, False, relieved=True)]
+    assert of(StopProcess, desk.ready(4)) == [StopProcess(1, False, relieved=True)]
     desk.hear(HUP)
-    assert of(Stop, desk.ready(5)) == [Stop(4, False, relieved=True)]
-    assert of(Stop, desk.hear(FEWER)) == [Stop(3, False, relieved=True)]
+    assert of(StopProcess, desk.ready(5)) == [StopProcess(4, False, relieved=True)]
+    assert of(StopProcess, desk.hear(FEWER)) == [StopProcess(3, False, relieved=True)]
     desk.now += 1.0
-    assert of(Stop, desk.hear(TERM)) == [Stop(g, False) for g in (1, 2, 3, 4, 5)] + [Stop(6, True)]
+    running = [StopProcess(generation, False) for generation in (1, 2, 3, 4, 5)]
+    assert of(StopProcess, desk.hear(TERM)) == [*running, StopProcess(6, True)]
     # The time of those that had less has not become more.
     assert desk.fleet.next_deadline() == began + 11.0
     desk.now += SAME_STOP_S
-    assert of(Stop, desk.hear(TERM)) == []
+    assert of(StopProcess, desk.hear(TERM)) == []
 
 
 def test_whoever_is_relieved_may_take_longer() -> None:
@@ -612,16 +613,16 @@ def test_whoever_is_relieved_may_take_longer() -> None:
     desk.hear(HUP)
     desk.ready(2)
     desk.hear(WorkerBeat(2))
-    assert of(Kill, desk.later(14.9)) == []
+    assert of(KillProcess, desk.later(14.9)) == []
     desk.hear(WorkerBeat(2))
-    assert of(Kill, desk.later(0.1)) == [Kill(1)]
+    assert of(KillProcess, desk.later(0.1)) == [KillProcess(1)]
 
 
 def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:
     desk = a_fleet(1)
     desk.hear(WorkerRetiring(1))
-    assert deeds(desk.hear(HUP)) == [Stop(2, True), Start(3, 0)]
-    assert deeds(desk.ready(3)) == [Stop(1, False)]
+    assert deeds(desk.hear(HUP)) == [StopProcess(2, True), StartProcess(3, 0)]
+    assert deeds(desk.ready(3)) == [StopProcess(1, False)]
     assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
 
 
@@ -669,9 +670,9 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_replaced_as_stalled() ->
     assert deeds(desk.later(6.25)) == [Stalled(2, True)]
     desk.hear(WorkerBeat(2))
     assert desk.fleet.next_deadline() == 1000.0 + EARLY_DEATH_S + 10.0
-    assert deeds(desk.later(0.25)) == [Kill(1)]
+    assert deeds(desk.later(0.25)) == [KillProcess(1)]
     assert deeds(desk.later(0.25)) == []
-    assert deeds(desk.dies(1, -9)) == [Buried(1, "stalled"), Start(3, 0)]
+    assert deeds(desk.dies(1, -9)) == [Buried(1, "stalled"), StartProcess(3, 0)]
 
 
 def test_a_signal_that_what_started_the_launcher_hands_on_is_the_same_stop() -> None:
@@ -680,7 +681,7 @@ def test_a_signal_that_what_started_the_launcher_hands_on_is_the_same_stop() -> 
     desk.now += SAME_STOP_S / 2
     assert deeds(desk.hear(INT)) == []
     desk.now += SAME_STOP_S / 2
-    assert deeds(desk.hear(INT)) == [Kill(1), Kill(2)]
+    assert deeds(desk.hear(INT)) == [KillProcess(1), KillProcess(2)]
 
 
 def test_a_limit_shorter_than_a_stall_counts() -> None:
@@ -689,7 +690,7 @@ def test_a_limit_shorter_than_a_stall_counts() -> None:
     # Four beats to a limit, as to the shortest that beats once a second.
     assert (beat_s(2.0), desk.fleet.policy.stalled_after_s) == (0.5, 1.75)
     assert deeds(desk.later(0.25)) == [Stalled(1, True)]
-    assert deeds(desk.later(0.25)) == [Kill(1)]
+    assert deeds(desk.later(0.25)) == [KillProcess(1)]
 
 
 def test_hang_is_judged_from_ready_on_and_not_while_a_worker_stops() -> None:
@@ -715,7 +716,7 @@ def test_time_in_which_the_launcher_slept_is_no_time_to_stop_in_either() -> None
     desk.hear(TERM)
     desk.now += 60.0
     assert deeds(desk.hear(LauncherSlept(60.0), Tick())) == []
-    assert deeds(desk.later(5.0)) == [Kill(1)]
+    assert deeds(desk.later(5.0)) == [KillProcess(1)]
 
 
 # --- stop
@@ -724,7 +725,7 @@ def test_time_in_which_the_launcher_slept_is_no_time_to_stop_in_either() -> None
 def test_a_stop_asks_all_and_ends_with_0_when_the_last_is_gone() -> None:
     desk = a_fleet(2)
     desk.hear(MORE)
-    assert deeds(desk.hear(TERM)) == [Stop(1, False), Stop(2, False), Stop(3, True)]
+    assert deeds(desk.hear(TERM)) == [StopProcess(1, False), StopProcess(2, False), StopProcess(3, True)]
     assert deeds(desk.hear(HUP, MORE, FEWER, WorkerRetiring(1), WorkerReady(3), Tick())) == []
     assert deeds(desk.dies(1, 0)) == [Buried(1, "left")]
     assert deeds(desk.dies(3, 0)) == [Buried(3, "left")]
@@ -737,7 +738,7 @@ def test_a_second_stop_kills_all_and_ends_with_128_and_the_signal() -> None:
         desk.hear(TERM)
         desk.dies(1, 0)
         desk.now += SAME_STOP_S
-        assert deeds(desk.hear(signal)) == [Kill(2)]
+        assert deeds(desk.hear(signal)) == [KillProcess(2)]
         assert desk.dies(2, -9)[-1] == Exit(128 + signal.signal)
 
 
@@ -748,7 +749,7 @@ def test_another_kind_of_signal_in_the_same_moment_is_the_same_stop() -> None:
         desk.now += SAME_STOP_S / 2
         assert deeds(desk.hear(second)) == []
         # The same once more is a person who is in a hurry.
-        assert deeds(desk.hear(first)) == [Kill(1), Kill(2)]
+        assert deeds(desk.hear(first)) == [KillProcess(1), KillProcess(2)]
         assert desk.dies(1, -9) == [Buried(1, "killed")]
         assert desk.dies(2, -9)[-1] == Exit(128 + first.signal)
 
@@ -762,7 +763,7 @@ def test_a_worker_killed_by_the_second_stop_was_killed() -> None:
 def test_a_stop_during_a_restart_stops_the_old_and_the_new() -> None:
     desk = a_fleet(2)
     desk.hear(HUP, HUP)
-    assert deeds(desk.hear(TERM)) == [Stop(1, False), Stop(2, False), Stop(3, True)]
+    assert deeds(desk.hear(TERM)) == [StopProcess(1, False), StopProcess(2, False), StopProcess(3, True)]
     for generation in (1, 2, 3):
         desk.dies(generation, 0)
     assert desk.actions[-1] == Exit(0)
@@ -784,7 +785,7 @@ def test_a_worker_that_does_not_stop_in_time_is_killed() -> None:
     desk.dies(1, 0)
     assert desk.fleet.next_deadline() == desk.now + 5.0
     assert deeds(desk.later(4.75)) == []
-    assert deeds(desk.later(0.25)) == [Kill(2)]
+    assert deeds(desk.later(0.25)) == [KillProcess(2)]
     assert desk.fleet.next_deadline() is None
     assert deeds(desk.later(60.0)) == []
     assert deeds(desk.dies(2, -9)) == [Buried(2, "killed"), Exit(0)]
@@ -799,12 +800,12 @@ def test_without_a_limit_a_stop_may_take_any_time() -> None:
 
 def test_when_the_starter_has_gone_that_is_one_stop_and_has_an_end() -> None:
     desk = a_fleet(2)
-    assert deeds(desk.hear(StarterGone())) == [Stop(1, False), Stop(2, False)]
+    assert deeds(desk.hear(ParentGone())) == [StopProcess(1, False), StopProcess(2, False)]
     # Who ends the starter may signal the whole group.
     assert deeds(desk.hear(TERM)) == []
     desk.dies(1, 0)
     assert deeds(desk.later(UNATTENDED_STOP_S - 0.25)) == []
-    assert deeds(desk.later(0.25)) == [Kill(2)]
+    assert deeds(desk.later(0.25)) == [KillProcess(2)]
     assert desk.dies(2, -9)[-1] == Exit(0)
 
 
@@ -812,15 +813,15 @@ def test_a_starter_that_goes_behind_a_stop_does_not_hurry_it() -> None:
     desk = a_fleet(2, stop_timeout_s=5.0)
     desk.hear(TERM)
     desk.now += SAME_STOP_S
-    assert deeds(desk.hear(StarterGone())) == []
+    assert deeds(desk.hear(ParentGone())) == []
     assert desk.fleet.next_deadline() == desk.now - SAME_STOP_S + 5.0
 
 
 def test_without_a_starter_a_second_stop_still_kills() -> None:
     desk = a_fleet(1)
-    desk.hear(StarterGone())
+    desk.hear(ParentGone())
     desk.now += SAME_STOP_S
-    assert deeds(desk.hear(INT)) == [Kill(1)]
+    assert deeds(desk.hear(INT)) == [KillProcess(1)]
     assert desk.dies(1, -9)[-1] == Exit(130)
 
 
@@ -938,24 +939,24 @@ def test_a_tick_at_the_deadline_has_something_to_do_whatever_the_rounding(
 
 def test_a_process_belongs_to_the_restart_round_in_which_it_is_started() -> None:
     desk = a_fleet(2)
-    assert [start.round for start in of(Start, desk.dies(2, -9))] == [0]
+    assert [start.round for start in of(StartProcess, desk.dies(2, -9))] == [0]
     desk.ready(3)
-    (first,) = of(Start, desk.hear(HUP))
+    (first,) = of(StartProcess, desk.hear(HUP))
     # However many come meanwhile, they are one more.
     desk.hear(HUP, HUP)
-    (second,) = of(Start, desk.ready(first.generation))
+    (second,) = of(StartProcess, desk.ready(first.generation))
     assert (first.round, second.round) == (1, 1)
-    (third,) = of(Start, desk.ready(second.generation))
+    (third,) = of(StartProcess, desk.ready(second.generation))
     assert third.round == 2
     desk.now += EARLY_DEATH_S
-    (replacement,) = of(Start, desk.dies(second.generation, -9))
+    (replacement,) = of(StartProcess, desk.dies(second.generation, -9))
     assert replacement.round == 2
 
 
 def test_a_restart_that_is_refused_begins_no_round() -> None:
     desk = a_fleet(1)
     desk.hear(TERM, HUP)
-    assert not of(Start, desk.actions)
+    assert not of(StartProcess, desk.actions)
     desk = a_fleet(1)
-    (start,) = of(Start, desk.hear(HUP))
+    (start,) = of(StartProcess, desk.hear(HUP))
     assert start.round == 1

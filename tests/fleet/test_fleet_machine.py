@@ -15,14 +15,14 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
-    Kill,
+    KillProcess,
     LauncherSlept,
     Log,
     RestartRequested,
     ScaleRequested,
     Stalled,
-    Start,
-    Stop,
+    StartProcess,
+    StopProcess,
     StopRequested,
     Tick,
     WorkerBeat,
@@ -34,7 +34,8 @@ from asgi_ipc.fleet.events import (
     WorkerStarted,
 )
 from asgi_ipc.fleet.machine import Fleet
-from asgi_ipc.fleet.slots import SAME_STOP_S, Phase, Policy
+from asgi_ipc.fleet.processes import Phase
+from asgi_ipc.fleet.slots import SAME_STOP_S, Policy
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 MOST_WORKERS: Final = 5
@@ -117,11 +118,11 @@ class FleetMachine(RuleBasedStateMachine):
     def perform(self, action: Action) -> None:
         assert self.exit_status is None, f"{action} after the end"
         match action:
-            case Start(generation, slot):
+            case StartProcess(generation, slot):
                 self.spawn(generation, slot)
-            case Stop(generation, starting, relieved):
+            case StopProcess(generation, starting, relieved):
                 self.told_to_stop(self.processes[generation], starting, relieved)
-            case Kill(generation):
+            case KillProcess(generation):
                 self.processes[generation].killed = True
             case Stalled(generation, is_stalled):
                 process = self.processes[generation]
@@ -379,7 +380,7 @@ class FleetMachine(RuleBasedStateMachine):
             index for index, slot in self.fleet._slots.items() if slot.incoming is not None and slot.retiring
         ]
         # One more is a slot of the restart under way, which is replaced in any case.
-        under_way = [index for index in under_way if index != self.fleet._restarting]
+        under_way = [index for index in under_way if index != self.fleet._restart.current]
         assert self.is_stopping or len(under_way) <= 1
 
     @invariant()

@@ -541,7 +541,7 @@ def test_who_has_entered_first_leads_and_a_newcomer_hears_of_it_behind_its_welco
 
 def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_brings_it() -> None:
     relay = a_fleet(3)
-    relay.hear(1, Resigned())
+    relay.hear(1, Resigned(), 0.0)
     relay.leave(1)
     for member in (2, 3):
         assert said(relay, member) == [Leads(worker(3)), Left(1)]
@@ -549,7 +549,7 @@ def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_bring
     relay.gone(1, "left")
     relay.gone(3, "killed")
     assert said(relay, 2) == [Gone(1, "left"), Gone(3, "killed"), Leads(worker(2))]
-    relay.hear(2, Resigned())
+    relay.hear(2, Resigned(), 0.0)
     assert said(relay, 2) == [Leads(None)]
 
 
@@ -577,10 +577,10 @@ def test_who_was_told_to_stop_is_appointed_no_more_and_leads_on_if_it_does() -> 
     for member in (1, 3):
         relay.tell(member, Stop())
     assert said(relay, 1) == said(relay, 3) == [Stop()]
-    relay.hear(1, Resigned())
+    relay.hear(1, Resigned(), 0.0)
     assert said(relay, 3) == [Leads(worker(2))]
     relay.tell(2, Stop())
-    relay.hear(2, Resigned())
+    relay.hear(2, Resigned(), 0.0)
     assert said(relay, 3) == [Leads(None)]
 
 
@@ -588,11 +588,11 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
     relay = a_fleet(2)
     relay.gone(1, "killed")
     said(relay, 2)
-    relay.hear(1, Resigned())
-    relay.hear(1, Claim(1, "fleet", "key"))
-    relay.hear(1, Release(1, True))
+    relay.hear(1, Resigned(), 0.0)
+    relay.hear(1, Claim(1, "fleet", "key"), 0.0)
+    relay.hear(1, Release(1, True), 0.0)
     assert said(relay, 2) == []
-    relay.hear(2, Claim(1, "fleet", "key"))
+    relay.hear(2, Claim(1, "fleet", "key"), 0.0)
     assert said(relay, 2) == [Decided(1, True)]
 
 
@@ -602,12 +602,12 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
 def test_answers_go_to_who_asked_and_those_who_wait_are_answered_when_the_first_is_done_or_gone() -> None:
     relay = a_fleet(3)
     for member in (1, 2, 3):
-        relay.hear(member, Claim(7, "fleet", "migrate"))
+        relay.hear(member, Claim(7, "fleet", "migrate"), 0.0)
     assert said(relay, 1) == [Decided(7, True)]
     assert said(relay, 2) == said(relay, 3) == []
     relay.gone(1, "killed")
     assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(3)), Decided(7, True)]
-    relay.hear(2, Release(7, True))
+    relay.hear(2, Release(7, True), 0.0)
     assert said(relay, 3)[-1] == Decided(7, False)
 
 
@@ -615,8 +615,8 @@ def test_a_key_of_a_restart_round_is_decided_once_more_in_the_next() -> None:
     relay = Relay()
     for generation, restart_round in ((1, 0), (2, 1), (3, 1)):
         relay.connect(worker(generation), restart_round)
-        relay.hear(generation, Claim(1, "restart", "migrate"))
-        relay.hear(generation, Release(1, True))
+        relay.hear(generation, Claim(1, "restart", "migrate"), 0.0)
+        relay.hear(generation, Release(1, True), 0.0)
     assert [said(relay, generation) for generation in (1, 2, 3)] == [
         [Decided(1, True)],
         [Decided(1, True)],
@@ -751,7 +751,7 @@ class RelayMachine(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             # Its tasks ended in time.
             leaver.resigned = True
-            self.relay.hear(leaver.me.generation, Resigned())
+            self.relay.hear(leaver.me.generation, Resigned(), 0.0)
         self.relay.leave(leaver.me.generation)
 
     @precondition(lambda self: len(self.living) > 1)

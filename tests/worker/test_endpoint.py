@@ -24,6 +24,7 @@ from asgi_ipc import (
 from asgi_ipc.fleet.words import Gone, Joined, encode_word
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, encode_packet
+from asgi_ipc.worker.dispatch.delivery import current_delivery
 from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests.encoding import encode_message
 from tests.inprocess import COOKIE, Fleet, Member, fleet, settings, until
@@ -254,6 +255,23 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         assert a.ipc.stats().dropped == {}
         os.close(read_end)
         os.close(write_end)
+
+
+async def test_what_a_message_carries_beside_its_data_is_known_to_its_handler_only() -> None:
+    async with fleet(1) as (_, (a,)):
+        known: list[object] = []
+
+        def note(data: Any) -> None:
+            delivery = current_delivery.get()
+            assert delivery is not None
+            known.append((data, delivery.sender, delivery.extra))
+
+        a.ipc.receive("extra", note)
+        extras = (None, {"k": 1}, None)
+        messages = [encode_message("extra", place, 1000, extra) for place, extra in enumerate(extras)]
+        a.endpoint.incoming._on_bytes(encode_packet(COOKIE, 1, 1, 0, BATCH, join_batch(messages)), True)
+        await until(lambda: len(known) == 3)
+        assert known == [(0, a.worker, None), (1, a.worker, {"k": 1}), (2, a.worker, None)]
 
 
 async def test_a_death_told_between_its_packets_waits_for_them() -> None:

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.message import Extra
 from asgi_ipc.worker.dispatch.registry import Handler
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Where a message came from: what `sender` and `reply` ask for. `ipc` is who handles it."""
+    """What a handler's context knows of its message: the IPC that handles it, its sender, and its extra."""
 
     ipc: object
     sender: Worker
+    extra: Extra | None = None
 
 
 current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar(

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.batch import Message, Reassembler
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.worker.descriptors import Descriptor
@@ -19,8 +20,9 @@ from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.pipes import PipeReader
 
-# The messages of one packet: their sender, and their average size in bytes if they are large, else 0.
-Deliver = Callable[[Peer, list[Message], int], None]
+# The messages of one packet: their sender, their average size in bytes if they are large, else 0, and whether
+# one of them is a MessageWithExtra.
+Deliver = Callable[[Peer, list[Message], int, bool], None]
 
 
 class Incoming:
@@ -40,9 +42,7 @@ class Incoming:
         outgoing: Outgoing,
         pipe: Descriptor,
         arena: Descriptor,
-        cookie: bytes,
-        max_packet_bytes: int,
-        max_message_bytes: int,
+        settings: Settings,
         deliver: Deliver,
         catch_up: Callable[[], None],
     ) -> None:
@@ -50,9 +50,9 @@ class Incoming:
         self._peers = outgoing.peers
         self._deliver = deliver
         self._catch_up = catch_up
-        self._parser = PacketParser(cookie, max_packet_bytes)
-        self._loopback_parser = PacketParser(cookie, max_packet_bytes)
-        self._reassembler = Reassembler(max_message_bytes)
+        self._parser = PacketParser(settings.cookie, settings.max_packet_bytes)
+        self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
+        self._reassembler = Reassembler(settings.max_message_bytes)
         self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
         self._stale = 0
         # Callbacks, each with the number of bytes after which it is due; and how many bytes have been taken.
@@ -141,7 +141,7 @@ class Incoming:
                 continue
             messages = reassembler.accept(packet)
             if messages:
-                self._deliver(peer, messages, reassembler.each_bytes)
+                self._deliver(peer, messages, reassembler.each_bytes, reassembler.has_extra)
                 # Kept, they would live while the next are decoded: with two large messages at a time the C
                 # library gives the heap's end back and takes it again for each (docs/decisions/0009).
                 del messages

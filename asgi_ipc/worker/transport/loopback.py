@@ -40,20 +40,20 @@ class LoopbackWriter:
         self._handle: asyncio.Handle | None = None
 
     def flush(self) -> None:
-        """Move what the outbox has, from the next turn on."""
+        """Move the packets of the outbox, from the next turn on."""
         if not self._paused and self._handle is None:
             self._handle = self._loop.call_soon(self._move)
 
     def unread_bytes(self) -> int:
-        """Nothing is under way here."""
+        """Nothing is ever under way."""
         return 0
 
     def pause(self) -> None:
-        """Leave what comes in the outbox, so that the sender feels it."""
+        """Leave the packets in the outbox, so that the sender feels it."""
         self._paused = True
 
     def resume(self) -> None:
-        """Move whatever there is to move."""
+        """Move packets again."""
         self._paused = False
         self.flush()
 
@@ -61,7 +61,7 @@ class LoopbackWriter:
         """Nothing to do: a worker reads to its end."""
 
     def close(self) -> None:
-        """Move nothing any more."""
+        """Stop for good."""
         self._paused = True
         if self._handle is not None:
             self._handle.cancel()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from asgi_ipc.errors import DeliveryError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
@@ -48,21 +49,22 @@ class Outgoing:
         thread: the one that `loop` runs on.
     """
 
-    def __init__(self, me: Worker, cookie: bytes, max_packet_bytes: int, max_message_bytes: int) -> None:
+    def __init__(self, me: Worker, settings: Settings) -> None:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.turn_messages = 0
         self.turn_bytes = 0
         self.lost = 0
         self.progress = asyncio.Event()
-        packer = Packer(max_message_bytes, batch_capacity_bytes(max_packet_bytes))
+        max_packet_bytes = settings.max_packet_bytes
+        packer = Packer(settings.max_message_bytes, batch_capacity_bytes(max_packet_bytes))
         self.pack = packer.pack
         self.wrap = packer.wrap
         self._names = packer.known_names
         self._short_bytes = packer.short_bytes
         self._short_characters = packer.short_characters
         self._me = me
-        self._route = partial(Route, cookie, me.generation, max_packet_bytes=max_packet_bytes)
+        self._route = partial(Route, settings.cookie, me.generation, max_packet_bytes=max_packet_bytes)
         self._lock = threading.Lock()
         self.peers = Peers(me)
         self._budget = Budget()
@@ -86,13 +88,13 @@ class Outgoing:
         return peer
 
     def loop_back(self, me: Peer, on_packet: Callable[[bytes], None]) -> LoopbackWriter:
-        """Give `on_packet` what this worker sends to itself."""
+        """Give packets of this worker to itself to `on_packet`."""
         writer = LoopbackWriter(self.loop, me.outbox, self._lock, on_packet, self._on_written)
         me.writer = writer
         return writer
 
     def connect(self, peer: Peer, write_end: Descriptor) -> None:
-        """The peer's write end has arrived; what has been accepted for it goes out."""
+        """The peer's write end has arrived: write the messages that wait for it."""
         peer.writer = PipeWriter(
             self.loop, write_end, peer.outbox, self._lock, self._on_written, lambda: self.lose(peer)
         )
@@ -102,7 +104,7 @@ class Outgoing:
             peer.writer.flush()
 
     def seal(self, peer: Peer) -> None:
-        """That peer is leaving: stop addressing it, write what was accepted for it, close."""
+        """That peer is leaving: stop addressing it, write its messages, close."""
         if peer.leaving:
             return
         self._refuse(peer)
@@ -110,7 +112,7 @@ class Outgoing:
         self.progress.set()
 
     def lose(self, peer: Peer) -> None:
-        """That peer reads no more: what is in its outbox is lost, and counted."""
+        """That peer reads no more: count the messages in its outbox as lost."""
         self._refuse(peer)
         with self._lock:
             lost = peer.outbox.close()
@@ -154,7 +156,7 @@ class Outgoing:
         self._budget.arena = arena
 
     def acknowledge(self, generation: int, serial: int) -> None:
-        """Tell that peer what has been copied from its arena, before anything else."""
+        """Tell that peer, before anything else, how far this worker has copied from its arena."""
         peer = self.peers.find(generation)
         if peer is None:
             return
@@ -166,7 +168,7 @@ class Outgoing:
         self._turn.schedule_end()
 
     def copied(self, generation: int, serial: int) -> None:
-        """That peer has copied what was placed for it up to there, or has mapped this arena."""
+        """That peer has copied everything up to that place, or has mapped this arena."""
         peer = self.peers.find(generation)
         if peer is None:
             return
@@ -175,7 +177,7 @@ class Outgoing:
         peer.writer.flush()
 
     def reaped(self, peer: Peer) -> None:
-        """That peer's process has ended: what it held in the arena is free."""
+        """That peer's process has ended: free the blocks that it held in the arena."""
         with self._lock:
             self._budget.arena.forget(peer.worker.generation)
 
@@ -347,7 +349,7 @@ class Outgoing:
             return self._sent_before + sum(peer.outbox.accepted for peer in self.peers.all())
 
     def outbox_bytes(self) -> dict[int, int]:
-        """What waits for each peer, by pid."""
+        """The bytes that wait for each peer, by pid."""
         return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.peers.all()}
 
 

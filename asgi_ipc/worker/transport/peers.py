@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from asgi_ipc.errors import UnknownWorkerError
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.wire.outbox import Outbox
 
 
@@ -19,16 +19,16 @@ class Writer(Protocol):
     """Moves packets from one outbox to its receiver."""
 
     def flush(self) -> None:
-        """Move what the outbox has, now or soon."""
+        """Move the packets of the outbox, now or soon."""
 
     def unread_bytes(self) -> int:
         """How many bytes are under way."""
 
     def close_when_empty(self) -> None:
-        """Move what the outbox has, then close."""
+        """Move the rest of the outbox, then close."""
 
     def close(self) -> None:
-        """Move nothing any more."""
+        """Stop for good."""
 
 
 class NoWriter:
@@ -81,14 +81,14 @@ class Peers:
     """Every peer that is not forgotten; those that don't leave are members.
 
     Attributes:
-        by_pid: the members. A pid means the youngest worker that has had it.
+        by_pid: the members and helpers. A pid means the youngest process that has had it.
     """
 
     def __init__(self, me: Worker) -> None:
         self._me = me
         self._by_generation: dict[int, Peer] = {}
         self.by_pid: dict[int, Peer] = {}
-        # All members, by slot and then by age; and the same without this worker.
+        # All workers that are members, by slot and then by age; and the same without this one.
         self._everybody = self._others = Members((), ())
 
     @property
@@ -114,6 +114,10 @@ class Peers:
         if peer is None:
             raise UnknownWorkerError(to.pid if isinstance(to, Worker) else to)
         return peer
+
+    def of_kind(self, kind: str) -> list[Worker]:
+        """The processes of another kind that can be addressed, oldest first."""
+        return [peer.worker for peer in self.by_pid.values() if peer.worker.kind == kind]
 
     def members(self, *, include_self: bool) -> Members:
         """The receivers of a broadcast."""
@@ -142,7 +146,10 @@ class Peers:
         # A new process may have a pid before word of the old one's end has come.
         youngest = {peer.worker.pid: peer for peer in by_age}
         self.by_pid = {pid: peer for pid, peer in youngest.items() if not peer.leaving}
-        members = sorted((peer for peer in by_age if not peer.leaving), key=lambda peer: peer.worker.slot)
+        members = sorted(
+            (peer for peer in by_age if not peer.leaving and peer.worker.kind == WORKER),
+            key=lambda peer: peer.worker.slot,
+        )
         self._everybody = _members(members)
         self._others = _members([peer for peer in members if peer.worker is not self._me])
 

@@ -1,9 +1,9 @@
 """Pipes: the only os.read and os.write on message pipes; one owner per descriptor.
 
-Law: what is read and written is decided elsewhere; this file only moves bytes
-when the kernel lets it. A callback is removed before its descriptor is
-closed, never after (a number that is used again would get the old callback).
-Every callback writes or reads a bounded amount and yields.
+Law: this file only moves bytes when the kernel lets it; other files decide
+which. A callback is removed before its descriptor is closed, never after (the
+next descriptor of that number would get the old callback). Every callback
+writes or reads a bounded amount and yields.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BURST_PACKETS: Final = 64
 # short burst leaves room for them.
 BURST_AFTER_WAIT_PACKETS: Final = 4
 
-# Who finds the free page taken tries again after a short random pause:
+# A writer that finds the free page taken tries again after a short random pause:
 # waiting level-triggered again starves some writers almost wholly.
 RETRY_S: Final = (0.0005, 0.002)
 
@@ -53,8 +53,8 @@ def unread_bytes(fd: int) -> int:
 class PipeReader:
     """Owns the read end of this worker's pipe.
 
-    `on_bytes(chunk, drained)` is called for what arrives; `drained` says that
-    the pipe was empty behind it. `on_eof()` is called once, when no write end
+    `on_bytes(chunk, drained)` gets the bytes that arrive; `drained` says that
+    the read emptied the pipe. `on_eof()` is called once, when no write end
     is left; the descriptor is closed by then.
     """
 
@@ -88,13 +88,13 @@ class PipeReader:
             self._loop.add_reader(self._pipe.fd, self._readable)
 
     def pause(self) -> None:
-        """Leave what comes in the pipe, so that the senders feel it."""
+        """Leave the bytes in the pipe, so that the senders feel it."""
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._pipe.fd)
 
     def read_rest(self) -> None:
-        """Read what lies in the pipe, at once and for the last time; senders may not stop meanwhile."""
+        """Read the pipe empty, at once and for the last time; bounded, since senders may go on writing."""
         self.pause()
         until = self.read_bytes + MAX_REST_BYTES
         while self._pipe.fd >= 0 and self.read_bytes < until and self.unread_bytes():
@@ -123,7 +123,7 @@ class PipeReader:
 class PipeWriter:
     """Owns the write end of one peer's pipe and empties that peer's outbox into it.
 
-    `on_written()` is called for each packet: there may be room for those who
+    `on_written()` is called for each packet: there may be room for messages that
     wait. `on_broken()` is called once, when the peer has closed its end.
     """
 
@@ -158,7 +158,7 @@ class PipeWriter:
         return unread_bytes(self._pipe.fd) if self._pipe.fd >= 0 else 0
 
     def flush(self) -> None:
-        """Write what the outbox has, unless a wait for room is under way."""
+        """Write the packets of the outbox, unless a wait for room is under way."""
         if self._pipe.fd >= 0 and not self._waiting and self._again is None:
             if self._wrote_fresh():
                 self._on_written()
@@ -167,7 +167,7 @@ class PipeWriter:
             self._write(BURST_PACKETS)
 
     def _wrote_fresh(self) -> bool:
-        """Write all that the outbox has if that is one packet, which nobody has counted yet."""
+        """Write everything that the outbox has, if that is one packet of messages not counted yet."""
         outbox = self._outbox
         with self._lock:
             found = outbox.fresh_packet()
@@ -177,13 +177,13 @@ class PipeWriter:
             try:
                 os.write(self._pipe.fd, packet)
             except OSError:
-                # It is tried again where that is seen to.
+                # `_write` tries again and handles the error.
                 return False
             outbox.fresh_written(messages)
         return True
 
     def close_when_empty(self) -> None:
-        """Write what is in the outbox, then close."""
+        """Write the rest of the outbox, then close."""
         self._closing = True
         self.flush()
 

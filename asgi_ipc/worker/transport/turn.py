@@ -1,4 +1,4 @@
-"""Turn: when what outboxes have is written.
+"""Turn: when outboxes are written.
 
 Law: only the event loop writes. It writes at once the first message of a
 quiet moment, and an outbox that is filling; everything else at the end of the

@@ -15,11 +15,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from asgi_ipc.wire.batch import Message
+from asgi_ipc.wire.message import MAX_EXTRA_BYTES, MAX_EXTRA_KEYS
 from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
 from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, Run, canonical
 
 _ext: Final = msgspec.msgpack.Ext
 _decode: Final = msgspec.msgpack.Decoder().decode
+_parts: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _HEADER: Final = struct.Struct("<8sHBxIIQI")
 _TOTAL_BYTES: Final = 4
 # The units that COPIED and PLACED carry, once or several times.
@@ -185,9 +188,8 @@ def _expect_of_one(
                 drops["corrupt"] += 1 if rest else places
             excused = -1
             continue
-        says: bytes | None
         if packet.kind == BATCH:
-            says = _meaning(run, packet.payload)
+            said = _meaning(run, packet.payload)
         else:
             total = int.from_bytes(packet.payload[:_TOTAL_BYTES], "little")
             excused = packet.number + 1
@@ -208,10 +210,11 @@ def _expect_of_one(
                 continue
             excused = -1
             index, packet = own[at - 1]
-            says = _meaning(run, _ONE_MESSAGE + encoded)
-        if says is None:
-            drops["corrupt"] += 1
-        elif says:
+            said = _meaning(run, _ONE_MESSAGE + encoded)
+        says, spoilt = said
+        if spoilt:
+            drops["corrupt"] += spoilt
+        if says:
             delivered.append((index, Delivery(packet.sender, packet.number, says)))
 
 
@@ -241,25 +244,43 @@ def _pieces(
     return pieces, at
 
 
-def _meaning(run: Run, payload: bytes) -> bytes | None:
-    """The messages that a payload says, canonically; b"" for none, None for what is no batch."""
+def _meaning(run: Run, payload: bytes) -> tuple[bytes, int]:
+    """The messages that a payload says, canonically, b"" for none; and how many `corrupt` it counts.
+
+    What is no batch counts one, and so does each message with an extra that is none.
+    """
     known = run.meanings.get(payload)
     if known is not None:
-        return known
+        return known, 0
+    messages: list[Message] = []
+    spoilt = 0
     try:
-        batch = _decode(payload)
+        for encoded in _parts(payload):
+            name, data, *extra = _parts(encoded)
+            if len(extra) > 1:
+                return b"", 1
+            message = (_decode(name), _decode(data))
+            if type(message[0]) is not str or _has_extension(message[1]):
+                return b"", 1
+            if extra and (carried := _extra(extra[0])) is None:
+                spoilt += 1
+                continue
+            messages.append((*message, carried) if extra else message)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - whatever the library can't read is no batch
+        return b"", 1
+    return (canonical(messages) if messages else b""), spoilt
+
+
+def _extra(encoded: msgspec.Raw) -> dict[str, Any] | None:
+    """What a third part says, or None if it is no extra."""
+    if len(bytes(encoded)) > MAX_EXTRA_BYTES:
         return None
-    if type(batch) is not list:
+    try:
+        extra = _decode(encoded)
+    except Exception:  # noqa: BLE001 - as above
         return None
-    messages = []
-    for message in batch:
-        if type(message) is not list or len(message) != 2 or type(message[0]) is not str:
-            return None
-        if _has_extension(message[1]):
-            return None
-        messages.append((message[0], message[1]))
-    return canonical(messages) if messages else b""
+    is_map = type(extra) is dict and len(extra) <= MAX_EXTRA_KEYS
+    return extra if is_map and all(type(key) is str for key in extra) and not _has_extension(extra) else None
 
 
 def _has_extension(data: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asgi_ipc.wire.batch import Message, batch_capacity_bytes
+from asgi_ipc.wire.batch import Message, MessageWithExtra, batch_capacity_bytes
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
 from asgi_ipc.wire.packetizer import Route
@@ -41,6 +41,7 @@ _canonical: Final = msgspec.msgpack.Encoder().encode
 
 def canonical(messages: list[Message]) -> bytes:
     """Messages as bytes that tell 1 from 1.0 and True, and one NaN from another."""
+    messages = [(*each, each.extra) if isinstance(each, MessageWithExtra) else each for each in messages]  # type: ignore[misc]
     try:
         return _canonical(messages)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -123,7 +124,14 @@ def _data(rng: random.Random, cookie: bytes, serial: int) -> Any:
 
 def _messages(rng: random.Random, cookie: bytes) -> list[Message]:
     names = ("hello", "n", "\u00fcber", "a" * 50)
-    return [(rng.choice(names), _data(rng, cookie, serial)) for serial in range(rng.randrange(1, 5))]
+    messages: list[Message] = []
+    for serial in range(rng.randrange(1, 5)):
+        message: Message = (rng.choice(names), _data(rng, cookie, serial))
+        if rng.random() < 0.2:
+            message = MessageWithExtra(message)
+            message.extra = {"trace": f"00-{serial}", "credit": serial}
+        messages.append(message)
+    return messages
 
 
 def _ship(
@@ -134,7 +142,8 @@ def _ship(
     packets: list[bytes] = []
     deliveries: list[bytes] = []
     for message in _messages(rng, cookie):
-        encoded = encode_message(*message, MAX_MESSAGE_BYTES)
+        extra = message.extra if isinstance(message, MessageWithExtra) else None
+        encoded = encode_message(*message, MAX_MESSAGE_BYTES, extra)
         small = len(encoded) <= batch_capacity_bytes(max_packet_bytes)
         assert outbox.offer(encoded if small else large(encoded))
         waiting.append((message, encoded))
@@ -201,6 +210,24 @@ def _junk(rng: random.Random, cookie: bytes, max_packet_bytes: int) -> tuple[byt
 
 # --- what is forged
 
+_EXTRAS: Final = (
+    b"\x80",
+    b"\x81\xa1k\x01",
+    b"\x82\xa1k\x01\xa1k\x02",
+    b"\xc0",
+    b"\x01",
+    b"\x90",
+    b"\x81\x01\x01",
+    b"\x81\xc4\x01k\x01",
+    b"\x81\xa1\xff\x01",
+    b"\x81\xa1k\xd4\x05\x01",
+    b"\x81\xa1k\xa1\xff",
+    b"\xde\x00\x10" + b"".join(b"\xa1%c\x01" % key for key in range(65, 81)),
+    b"\xde\x00\x11" + b"".join(b"\xa1%c\x01" % key for key in range(65, 82)),
+    # The rest is missing.
+    b"\x81\xa1k",
+    b"",
+)
 _ONE: Final = b"\xdc\x00\x01"
 _NAMED: Final = _ONE + b"\x92\xa1n"
 
@@ -225,6 +252,11 @@ def _forgeries() -> tuple[tuple[int, bytes], ...]:
         _ONE + b"\x92\xc0\x01",
         _ONE + b"\x92\xc4\x01n\x01",
         b"\xdc\x00\x02\x92\xa1n\x01\x92\x01\x01",
+        # Extra: right, empty, and none; what is none costs no other message.
+        *(_ONE + b"\x93\xa1n\x01" + extra for extra in _EXTRAS),
+        *(b"\xdc\x00\x03\x92\xa1n\x01\x93\xa1n\x02" + extra + b"\x92\xa1n\x03" for extra in _EXTRAS),
+        b"\xdc\x00\x02\x93\xa1n\x01\x80\x92\x01\x01",
+        _ONE + b"\x94\xa1n\x01\x80\x01",
         _NAMED + b"\x01\x01",
         # Names that no sender may use.
         _ONE + b"\x92\xa0\x01",
@@ -302,6 +334,8 @@ def _large_forgeries() -> tuple[bytes, ...]:
         b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 8) + bytes(MAX_MESSAGE_BYTES - 8),
         b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 7) + bytes(MAX_MESSAGE_BYTES - 7),
         b"\x92\xa1n" + b"\x92\x01\x02" * 200,
+        # Extra of 1,024 bytes, and of one more.
+        *(b"\x93\xa1n\x01\x81\xa1k\xc5" + struct.pack(">H", size) + bytes(size) for size in (1018, 1019)),
         bytes(300),
     )
 

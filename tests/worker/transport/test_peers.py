@@ -122,3 +122,16 @@ def test_members_are_who_was_added_and_not_refused(steps: list[tuple[bool, int, 
         for asked in range(1, 5):
             youngest = max((each for each in used if used[each].pid == asked), default=0)
             assert meant(peers, asked) == model.get(youngest)
+
+
+def test_a_helper_is_addressed_and_answered_but_is_no_member() -> None:
+    peers = of()
+    helper = Worker(300, -1, 3, "bridge")
+    peers.add(a_peer(helper))
+    assert peers.workers == (ME,)
+    assert peers.members(include_self=True).pids == (ME.pid,)
+    assert peers.of_kind("bridge") == [helper]
+    assert peers.of_kind("keeper") == []
+    assert meant(peers, helper) == meant(peers, 300) == helper
+    refuse(peers, helper)
+    assert peers.of_kind("bridge") == []

@@ -1,11 +1,15 @@
-"""Places: where `run` may be called, beside `uvicorn.run` where that says what is right."""
+"""Entry: where `run` may be called, beside `uvicorn.run` where that says what is right, and its options."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
+import uvicorn
 
+from asgi_ipc import entry
+from asgi_ipc.fleet.settings import OPTIONS
 from tests.serving import free_port, started
 
 APP = """
@@ -109,3 +113,13 @@ async def test_a_program_in_no_file_has_no_app_that_a_worker_could_import() -> N
     async with started("-c", "import asgi_ipc; asgi_ipc.run('__main__:app', port=0)") as server:
         assert await server.ended() == 1
         assert server.count("LauncherError: no worker can import '__main__:app'") == 1
+
+
+def test_the_typed_options_are_ours_and_those_of_uvicorn_that_can_be_handed_over() -> None:
+    typed = frozenset(entry.Options.__annotations__)
+    uvicorns = frozenset(inspect.signature(uvicorn.Config).parameters)
+    # The first two are arguments of their own; no worker can be given a function.
+    uvicorns -= {"app", "workers", "callback_notify", "ssl_context_factory"}
+    assert typed >= OPTIONS | uvicorns | {"app_dir"}
+    # Not in the oldest uvicorn that is supported.
+    assert typed - OPTIONS - uvicorns <= {"app_dir", "http2"}
