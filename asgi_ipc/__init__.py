@@ -12,6 +12,7 @@ from asgi_ipc.errors import (
     InvalidNameError,
     IPCError,
     LauncherError,
+    LifespanError,
     MessageTooLargeError,
     NoHandlerError,
     NotRunningError,
@@ -19,15 +20,19 @@ from asgi_ipc.errors import (
     RemoteError,
     RequestError,
     RequestTimeoutError,
+    SecondIPCError,
     SendTimeoutError,
     SubscriptionOverflowError,
+    TooManyKeysError,
     UnknownWorkerError,
     WorkerGoneError,
     WouldBlockError,
+    WrongLoopError,
 )
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.worker.features.publication import Publication
 from asgi_ipc.worker.features.requests import Gathered
-from asgi_ipc.worker.features.subscription import Publication, Subscription
+from asgi_ipc.worker.features.subscription import Subscription
 from asgi_ipc.worker.ipc import IPC, ipc
 from asgi_ipc.worker.stats import Stats
 
@@ -39,6 +44,7 @@ __all__ = [
     "InvalidDataError",
     "InvalidNameError",
     "LauncherError",
+    "LifespanError",
     "MessageTooLargeError",
     "NoHandlerError",
     "NotRunningError",
@@ -47,14 +53,17 @@ __all__ = [
     "RemoteError",
     "RequestError",
     "RequestTimeoutError",
+    "SecondIPCError",
     "SendTimeoutError",
     "Stats",
     "Subscription",
     "SubscriptionOverflowError",
+    "TooManyKeysError",
     "UnknownWorkerError",
     "Worker",
     "WorkerGoneError",
     "WouldBlockError",
+    "WrongLoopError",
     "ipc",
     "run",
 ]

@@ -53,12 +53,12 @@ def argument_of_child(name: str) -> Any:
 
 
 def program_has_tracker() -> bool:
-    """Whether this process has a tracker by now, its own or its parent's."""
+    """Return whether this process has a tracker now, its own or its parent's."""
     return resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]
 
 
 def program_tracker() -> int:
-    """The write end of its pipe; the tracker is started anew if it has died."""
+    """Return the write end of its pipe; a tracker that has died is started again."""
     fd = resource_tracker.getfd()
     assert fd is not None
     return fd

@@ -1,24 +1,23 @@
-"""Printable: what somebody else has said, as it may stand in a log.
+"""Printable: foreign text in the form in which a log may show it.
 
-Law: nothing in this file asks the kernel or the clock. What could end a line,
-move a cursor or turn text around is written as an escape; names that come
-from the wire are shown with `repr`, which does the same.
+Law: nothing in this file asks the kernel or the clock. A character that could end a line, move a cursor or
+turn text around becomes an escape. Names from the wire are shown with `repr`, which does the same.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# A log is read by people; an error that quotes a large message is shown by its
-# beginning, and escaping 16 MiB would hold the loop up for a second.
+# People read logs, so an error that quotes a large message is cut; escaping 16 MiB would also hold up the
+# loop for a second.
 MAX_SHOWN_CHARACTERS: Final = 10_000
 
-# Before each further line, so that none can be taken for a line of the log's own.
+# The margin of each further line, so that none can be taken for a line of the log itself.
 MARGIN: Final = "    "
 
 
 def printable(text: str) -> str:
-    """`text` on one line: every unprintable character as its escape, and no more than fits a log."""
+    """Return `text` on one line, with every unprintable character escaped, cut to fit a log."""
     if len(text) > MAX_SHOWN_CHARACTERS:
         more = len(text) - MAX_SHOWN_CHARACTERS
         text = f"{text[:MAX_SHOWN_CHARACTERS]}... and {more} characters more"
@@ -28,5 +27,5 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` of several lines: each printable, and all but the first with a margin."""
+    """Return `text` of several lines, each printable, all except the first with a margin."""
     return f"\n{MARGIN}".join(map(printable, text.split("\n")))

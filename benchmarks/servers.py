@@ -62,7 +62,7 @@ async def stop(child: Child) -> int:
 
 
 def free_port() -> int:
-    """One that nobody has just now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

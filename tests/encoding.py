@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
+from asgi_ipc.wire.batch import Message, Reassembler
 from asgi_ipc.wire.message import Encoded, Extra, LargeMessage, Packer
+from asgi_ipc.wire.packet import BATCH, Packet
 
 
 def as_bytes(message: Encoded) -> bytes:
@@ -22,6 +24,11 @@ def large(encoded: bytes) -> LargeMessage:
 def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | None = None) -> bytes:
     """Return one message, in one piece."""
     return as_bytes(Packer(max_message_bytes, max_message_bytes).pack(name, data, extra))
+
+
+def decode_batch(payload: bytes | memoryview) -> list[Message]:
+    """Return the messages of one batch, in order."""
+    return Reassembler(len(payload)).accept(Packet(1, 2, 0, BATCH, memoryview(payload)))
 
 
 def encode_unchecked(name: str, data: Any) -> bytes:

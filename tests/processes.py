@@ -1,7 +1,7 @@
 """Processes: what the kernel says of them, beyond what the test kit itself asks (`asgi_ipc.testing.child`).
 
-Law: psutil asks where it can. What it can't tell of (pipes and sockets behind descriptors, signal masks,
-pid namespaces, capabilities) is read from /proc here and nowhere else. Nothing here ends a process.
+Law: psutil asks where it can. psutil does not show the pipes and sockets behind descriptors, signal masks,
+pid namespaces and capabilities; only this file reads them from /proc. Nothing here ends a process.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def inherited(worker: int) -> list[str]:
 
 
 def message_pipe(pid: int) -> str:
-    """Where the pipe of the worker `pid` can be opened.
+    """Return the path at which the pipe of the worker `pid` can be opened.
 
-    It is the one that the worker reads without waiting and has no write end of; an event loop may have both
-    ends of another, nobody knows what its input is, and the one that ends with the launcher is never read.
+    The worker reads this pipe without waiting and has no write end of it. An event loop may have both ends of
+    another pipe, its standard input may be a pipe, and the pipe that ends with the launcher is never read.
     """
     reads: dict[str, str] = {}
     writes: set[str] = set()
@@ -110,7 +110,7 @@ def arenas(pid: int) -> list[int]:
     return [each.rss for each in maps if each.path.startswith(ARENA)]
 
 
-# --- states, and who belongs to whom
+# --- states, and parents
 
 
 def is_stopped(pid: int) -> bool:
@@ -129,7 +129,7 @@ def of_session(leader: int) -> list[int]:
 
 
 def name_inside(pid: int) -> int:
-    """What a process is called in the innermost of its pid namespaces (proc(5), NSpid)."""
+    """Return the pid of a process in the innermost of its pid namespaces (proc(5), NSpid)."""
     return int(_status(pid)["NSpid"].split()[-1])
 
 

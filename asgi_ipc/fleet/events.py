@@ -113,7 +113,7 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class LauncherSlept:
-    """The launcher itself did not run for so long; that time counts against nobody."""
+    """The launcher itself did not run for so long; that time counts against no worker."""
 
     seconds: float
 

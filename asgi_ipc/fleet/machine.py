@@ -64,7 +64,6 @@ class Fleet:
         # The signal by which the operator asked for the stop, and when. A stop may have other reasons.
         self._told_to_stop: tuple[int, float] | None = None
         self._exit_status = 0
-        self._told_failure: str | None = None
 
     # --- seen from outside
 
@@ -143,7 +142,7 @@ class Fleet:
             return
         slot.was_ready = True
         # The next failure is news again, even for the same reason.
-        self._told_failure = None
+        self._processes.told_failure = None
         slot.retry_at = None
         self._judge_established()
         if slot.incoming == generation:
@@ -234,7 +233,7 @@ class Fleet:
     def _restart_all(self, reason: str, now: float) -> None:
         if self._stopping:
             return
-        self._told_failure = None
+        self._processes.told_failure = None
         if self._restart.begin(reason, self._slots, self._processes.newest + 1):
             self._log("info", f"{reason}, restarting workers.")
             self._advance_restart(now)
@@ -258,9 +257,6 @@ class Fleet:
             self._told_ready = False
             self._judge_ready()
             self._judge_restarted()
-        self._begin_again(now)
-
-    def _begin_again(self, now: float) -> None:
         reason = self._restart.take_again()
         if reason is not None:
             self._restart_all(reason, now)
@@ -328,7 +324,7 @@ class Fleet:
             self._recycle(now)
 
     def _replacement_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
-        self._tell_failure(process)
+        self._processes.tell_failure(process)
         new = f"New worker [{process.pid}]" if process.pid else "A new worker"
         how = f"{new} {event.how} before it was ready"
         kept = self._processes[slot.live].pid if slot.live is not None else 0
@@ -340,53 +336,43 @@ class Fleet:
             slot.retry_at = now + backoff_s(slot.early_deaths + 1)
             self._log("error", f"{how}; worker [{kept}] serves on until another try.")
 
-    def _give_restart_up(self, now: float) -> None:
-        self._restart.give_up()
-        self._begin_again(now)
-
     def _live_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
         early = process.ready_at is None or now - process.ready_at < EARLY_DEATH_S
-        self._tell_failure(process)
+        self._processes.tell_failure(process)
         text = f"{process.name} died: it {event.how}" if process.pid else f"A {process.kind} {event.how}"
         slot.retiring = False
         slot.retry_at = None
-        serves_on = self._established or slot.was_ready or process.kind != WORKER
         if slot.incoming is not None:
             # The one that was to replace it takes the slot over as it is.
             slot.live, slot.incoming = slot.incoming, None
             self._log("error", f"{text}.")
-        elif serves_on or event.status == KILLED:
-            self._replace(slot, text, early, now)
-        elif self.policy.outlive_failed_start:
-            gives_up = self._restart.current == process.slot
-            ending = ", giving the restart up" if gives_up else ""
-            self._log("error", f"{text} before it was ready{ending}; waiting for a change.")
-            if gives_up:
-                self._give_restart_up(now)
-        else:
+            return
+        has_been_up = self._established or slot.was_ready or process.kind != WORKER
+        is_replaced = has_been_up or event.status == KILLED
+        if not is_replaced and not self.policy.outlive_failed_start:
             self._log("error", f"{text} before it was ready; stopping the server.")
             self._begin_stop(STARTUP_FAILURE, now)
-
-    def _replace(self, slot: Slot, text: str, early: bool, now: float) -> None:
-        """Start another for one that died: at once, or later and later if they keep dying early."""
+            return
         slot.early_deaths = slot.early_deaths + 1 if early else 0
         delay_s = backoff_s(slot.early_deaths)
-        if delay_s == 0.0:
+        gives_up = self._restart.current == slot.index
+        if not is_replaced:
+            ending = ", giving the restart up" if gives_up else ""
+            self._log("error", f"{text} before it was ready{ending}; waiting for a change.")
+        elif delay_s == 0.0:
             self._log("error", f"{text}; starting another.")
             slot.live = self._start(slot, now)
             return
-        gives_up = self._restart.current == slot.index
-        ending = " and giving the restart up" if gives_up else ""
-        self._log("error", f"{text}; starting another in {delay_s:g} s{ending}.")
-        slot.retry_at = now + delay_s
+        else:
+            ending = " and giving the restart up" if gives_up else ""
+            self._log("error", f"{text}; starting another in {delay_s:g} s{ending}.")
+            slot.retry_at = now + delay_s
         if gives_up:
             self._give_restart_up(now)
 
-    def _tell_failure(self, process: Process) -> None:
-        """Log why it could not start; the same reason only once, however many workers have it."""
-        if process.failure is not None and process.failure != self._told_failure:
-            self._told_failure = process.failure
-            self._log("error", process.failure)
+    def _give_restart_up(self, now: float) -> None:
+        self._restart.give_up()
+        self._advance_restart(now)
 
     def _start(self, slot: Slot, now: float) -> int:
         return self._processes.start(slot.index, slot.kind, self._restart.rounds, now)

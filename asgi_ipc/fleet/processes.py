@@ -1,4 +1,4 @@
-"""Processes: what each process of the fleet has said, what it is told, and how long it may take.
+"""Processes: the words, orders and time limits of each process of the fleet.
 
 Law: nothing in this file asks the kernel or the clock. `machine.py` decides which processes should exist.
 """
@@ -28,7 +28,7 @@ from asgi_ipc.fleet.slots import Policy
 
 
 class Phase(enum.Enum):
-    """Where a process is in its life."""
+    """The phase of a process's life."""
 
     STARTING = "starting"
     READY = "ready"
@@ -48,11 +48,11 @@ class Process:
     stalled: bool = False
     # Where its event loop has stood since the last beat, if the process could say.
     stack: str | None = None
-    # It was told to stop while others serve on.
+    # It has the order to stop while others serve on.
     relieved: bool = False
     kill_at: float | None = None
     failure: str | None = None
-    # Why it was told to stop; a process that goes by itself has left.
+    # The reason of its stop; a process that goes by itself has left.
     reason: str = "left"
     # Its own last word: whether it left cleanly.
     drained: bool | None = None
@@ -88,6 +88,7 @@ class Processes(dict[int, Process]):
         self.actions: list[Action] = []
         # The newest generation.
         self.newest = 0
+        self.told_failure: str | None = None
 
     def workers(self) -> list[int]:
         """The generations of the workers, oldest first."""
@@ -168,6 +169,12 @@ class Processes(dict[int, Process]):
             self.log("error", f"{process.name} has been stalled for {hang_s:g} s; replacing it.")
             self.do(KillProcess(generation))
 
+    def tell_failure(self, process: Process) -> None:
+        """Log why it could not start; the same reason only once, however many workers have it."""
+        if process.failure is not None and process.failure != self.told_failure:
+            self.told_failure = process.failure
+            self.log("error", process.failure)
+
     # --- what they are told
 
     def start(self, slot: int, kind: str, restart_round: int, now: float) -> int:
@@ -193,7 +200,7 @@ class Processes(dict[int, Process]):
         self.do(StopProcess(generation, starting, relieved))
 
     def kill_by(self, process: Process, deadline: float) -> None:
-        """Kill it if it has not stopped by then."""
+        """Kill it if it has not stopped until that time."""
         process.kill_at = deadline if process.kill_at is None else min(process.kill_at, deadline)
 
     def log(self, level: str, text: str) -> None:

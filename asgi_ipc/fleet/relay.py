@@ -1,14 +1,14 @@
-"""The relay: which lifeline is told what, and when a write end may be handed out.
+"""The relay: the words for each lifeline, and the moment in which a write end may be handed out.
 
 Law: nothing in this file asks the kernel or the clock. It decides for the
 launcher who joins and leaves, and which descriptor goes to whom. All words
 pass through here, so that every worker hears them in one order.
 
 The rules that keep messages whole:
-- C's welcome is written before M hears of C. So C knows M when M's first
-  packet arrives, though the launcher die between the two.
-- M hears of C, with C's write end, before C is given M's write end. So M
-  knows C when C's first packet arrives.
+- C's welcome is written before the word of C to M. So C knows M when M's first packet arrives, even if the
+  launcher dies between the two.
+- M gets the word of C, with C's write end, before C gets M's write end. So M knows C when C's first packet
+  arrives.
 - A leaver's write end still goes to everyone who was promised it: they may
   have accepted messages for it. The launcher closes its own copy after that.
 - The write end of a process that has ended goes to nobody.
@@ -46,24 +46,24 @@ from asgi_ipc.fleet.words import (
     WriteEnd,
 )
 
-# An unprivileged process may have about 1,000 descriptors in flight in all
-# (RLIMIT_NOFILE, unix(7) ETOOMANYREFS); half of it leaves room for the app. With
-# a write end travels an arena, so these are pairs.
-MAX_IN_FLIGHT: Final = 256
+# An unprivileged process may have about 1,000 descriptors in flight in all (RLIMIT_NOFILE, unix(7)
+# ETOOMANYREFS); half of them leaves room for the app. An arena travels with each write end, so this number
+# counts pairs.
+MAX_DESCRIPTORS_IN_FLIGHT: Final = 256
 
 # A worker that does not read its lifeline may not use up the rest.
 MAX_UNACKNOWLEDGED: Final = 8
 
-# How long a newcomer waits for the members' answers before it goes on without.
+# A newcomer waits so long for the members' answers, then goes on without them.
 ENTRY_TIMEOUT_S: Final = 5.0
 
-# When a worker had no descriptor to spare, it is asked again after this.
+# A worker without a descriptor to spare gets the write end again after this time.
 RETRY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A word for one lifeline, and whose write end goes with it, if any."""
+    """A word for one lifeline, and the owner of the write end that goes with it, if any."""
 
     word: ToWorker
     write_end_of: int | None = None
@@ -78,7 +78,7 @@ class Reach(NamedTuple):
 
 @dataclass(slots=True)
 class _Line:
-    """What the relay knows of one lifeline and the worker at its end."""
+    """The state of one lifeline and the worker at its end."""
 
     worker: Worker
     queue: deque[Item] = field(default_factory=deque)
@@ -109,15 +109,15 @@ class Relay:
         self._in_flight = 0
         # How many times each write end is still to be handed out, or may yet be refused.
         self._promised: dict[int, int] = {}
-        # (when, to whom, whose): refused for want of descriptors.
+        # (time, receiver, owner): write ends refused for lack of descriptors.
         self._retries: list[tuple[float, int, int]] = []
         self._leadership = Leadership()
         self._claims = Claims()
 
-    # --- what happens
+    # --- events
 
     def connect(self, worker: Worker, restart_round: int = 0) -> None:
-        """A process has been started, in that restart round; it is no member yet."""
+        """Note that a process has been started, in that restart round; it is no member yet."""
         self._lines[worker.generation] = _Line(worker)
         self._claims.born(worker.generation, restart_round)
 
@@ -131,7 +131,7 @@ class Relay:
             self._leadership.leaving(generation)
 
     def join(self, generation: int, now: float) -> None:
-        """That worker asks to be a member."""
+        """Take a worker's request to be a member."""
         newcomer = self._lines.get(generation)
         if newcomer is None or newcomer.joined:
             return
@@ -153,7 +153,8 @@ class Relay:
     def took(self, by: int, of: int, arrived: bool, now: float, *, subscribes: bool = False) -> bool | None:
         """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell the owner its topics.
 
-        False: now it can't be reached by the first; True: now it can again; None: that is no news.
+        `subscribes`: the worker will report its subscriptions to the owner. Returns False if the worker can't
+            reach the owner now, True if it can again, None without a change.
         """
         line = self._lines.get(by)
         if line is None or of not in line.unacknowledged:
@@ -175,7 +176,7 @@ class Relay:
         return None if was_refused else False
 
     def leave(self, generation: int) -> None:
-        """A member is leaving: everyone who knows it is told."""
+        """Send the word of a leaving member to all that know it."""
         leaver = self._lines.get(generation)
         if leaver is None or not leaver.joined or leaver.leaving:
             return
@@ -246,7 +247,7 @@ class Relay:
                 self._enter_if_complete(other)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:
-        """That worker's event loop stands still, or turns again: newcomers don't wait for it."""
+        """Note that an event loop stands still, or turns again; newcomers don't wait for a stalled worker."""
         line = self._lines.get(generation)
         if line is None:
             return
@@ -272,15 +273,15 @@ class Relay:
             self._lines[to].queue.append(Item(WriteEnd(of), of))
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do, or None."""
+        """Return the time at which `tick` has something to do, or None."""
         deadlines = [line.entry_deadline for line in self._lines.values() if line.awaited is not None]
         deadlines += [entry[0] for entry in self._retries]
         return min(deadlines, default=None)
 
-    # --- what is to be done
+    # --- actions
 
     def pending(self) -> list[int]:
-        """The generations to whom something may be written now."""
+        """Return the generations to which a word may be written now."""
         return [generation for generation in self._lines if self.next_item(generation) is not None]
 
     def next_item(self, generation: int) -> Item | None:
@@ -291,7 +292,7 @@ class Relay:
         item = line.queue[0]
         if line.begun or item.write_end_of is None:
             return item
-        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT:
+        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_DESCRIPTORS_IN_FLIGHT:
             return None
         if isinstance(item.word, Joined) and not self._lines[item.write_end_of].welcomed:
             return None
@@ -319,11 +320,11 @@ class Relay:
                 newcomer.queue.append(Item(WriteEnd(generation), generation))
 
     def is_promised(self, generation: int) -> bool:
-        """Whether the launcher must keep its write end of that worker to hand it out."""
+        """Return whether the launcher must keep its write end of a worker to hand it out."""
         line = self._lines.get(generation)
         return line is not None and (not line.leaving or bool(self._promised.get(generation)))
 
-    # --- in between
+    # --- inside
 
     def _leads(self) -> Leads:
         line = self._lines.get(self._leadership.leader)
@@ -354,6 +355,6 @@ class Relay:
             line.awaited = None
             missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
             line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
-            # Only a worker runs what the leader does.
+            # Only a worker runs leader tasks.
             if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
                 self._tell_members(self._leads())

@@ -50,7 +50,7 @@ class Restart:
         return None
 
     def finish(self) -> bool:
-        """Whether the last slot has been replaced now."""
+        """Return whether the last slot has been replaced now."""
         if self.current is not None or not self._runs:
             return False
         self._runs = False

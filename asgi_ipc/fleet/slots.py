@@ -37,7 +37,7 @@ KILLED: Final = -9
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator wants.
+    """The operator's settings.
 
     Attributes:
         workers: how many to start with, at least 1.

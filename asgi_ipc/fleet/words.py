@@ -48,7 +48,7 @@ class Kin(msgspec.Struct, frozen=True):
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """What a worker's interpreter takes over from the launcher's. The texts are as `encodable` makes them.
+    """The launcher's interpreter state that a worker takes over. The texts are as `encodable` makes them.
 
     Attributes:
         sys_path: where modules are looked for.
@@ -104,7 +104,7 @@ class WriteEnd(_Word, frozen=True):
 
 
 class Entered(_Word, frozen=True):
-    """All members know you, but for those that are missing, which have not answered.
+    """All members know you, except the missing ones, which have not answered.
 
     Attributes:
         missing: the pids of those.

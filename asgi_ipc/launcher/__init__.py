@@ -1,1 +1,1 @@
-"""What runs in the parent process. Never imports `asgi_ipc.worker`."""
+"""The code of the parent process. Never imports `asgi_ipc.worker`."""

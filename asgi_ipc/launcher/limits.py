@@ -1,4 +1,4 @@
-"""Limits: what the kernel allows, asked for by the launcher.
+"""Limits: the kernel's limits, read by the launcher.
 
 Law: ask when it matters and keep nothing: an operator can change a limit of a
 running process (prlimit(1)). The sentences stand in `fleet/descriptor_budget.py`.
@@ -16,7 +16,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet import descriptor_budget
 from asgi_ipc.logs import server_logger as logger
 
-# What Linux gives a pipe unless its user has used up all pages for pipes: 16 of them (pipe(7)).
+# Linux gives a pipe 16 pages unless its user has used up all pages for pipes (pipe(7)).
 DEFAULT_PIPE_BYTES: Final = 16 * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -42,7 +42,7 @@ def check_descriptors(workers: int) -> None:
 
 def _open_descriptors() -> int:
     try:
-        # Less the one by which it is read.
+        # Less the descriptor that reads the folder.
         return len(os.listdir("/dev/fd")) - 1
     except OSError:
         # Not mounted here. 0 to 2 are open in any case.

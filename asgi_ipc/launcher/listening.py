@@ -1,4 +1,4 @@
-"""Listening: the socket that all workers accept from, and the file that a Unix socket has.
+"""Listening: the socket from which all workers accept, and the file of a Unix socket.
 
 Law: a server logs its address only when it listens there: two may bind one port for a moment, but only one
 listens. A killed server leaves a socket file at which nobody accepts; that file is replaced. No other file is
@@ -39,7 +39,7 @@ class Listener:
     """A listening socket. Raises LauncherError with the place and the reason if there can't be one.
 
     Attributes:
-        socket: what the workers are given.
+        socket: the socket that the workers get.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Listener:
                     self.close()
                     raise
         except SystemExit as error:
-            # uvicorn has said the reason.
+            # uvicorn has logged the reason.
             reason = held.records[-1].msg if held.records else "see above"
             raise where.refused(reason) from error
         except (OSError, ValueError, TypeError, OverflowError) as error:
@@ -97,7 +97,7 @@ class Listener:
 
 
 def parse_mode(given: str | int) -> int:
-    """The mode of a file: octal digits, or a number. Raises LauncherError."""
+    """Return the mode of a file, from octal digits or a number. Raises LauncherError."""
     try:
         mode = int(given, 8) if isinstance(given, str) else given
         if not isinstance(mode, int) or not 0 <= mode <= 0o777:
@@ -108,7 +108,7 @@ def parse_mode(given: str | int) -> int:
 
 
 def parse_owner(given: str) -> tuple[int, int]:
-    """The numbers of a user and a group, -1 for one that is not given. Raises LauncherError."""
+    """Return the numbers of a user and a group, -1 for one that is not given. Raises LauncherError."""
     user, _, group = str(given).partition(":")
     if not user and not group:
         raise LauncherError(f"uds_owner is USER, USER:GROUP or :GROUP, not {given!r}")
@@ -135,7 +135,7 @@ class _Held(logging.Filter):
 
 
 def _listening(bound: socket.socket, backlog: int) -> socket.socket:
-    """Raises OSError, with the socket closed, if another one listens there already."""
+    """Listen. Raises OSError, with the socket closed, if another process listens there already."""
     bound.set_inheritable(False)
     try:
         bound.listen(backlog)
@@ -153,7 +153,7 @@ def _give(path: str, owner: tuple[int, int]) -> None:
 
 
 class _Where:
-    """The place, in words, with the options that say it."""
+    """The address in words, with the options that set it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         self._has_port = False
@@ -166,7 +166,7 @@ class _Where:
             self._has_port = True
 
     def refused(self, reason: object) -> LauncherError:
-        """To be raised."""
+        """Return the error to raise."""
         is_taken = self._has_port and getattr(reason, "errno", None) == errno.EADDRINUSE
         hint = "--port chooses another one" if is_taken else f"see {self._options}"
         return LauncherError(f"can't listen on {self._place}: {reason}; {hint}")
@@ -202,7 +202,7 @@ def _one_at_a_time(folder: str) -> Iterator[None]:
 
 
 def _make_room(path: str, where: _Where) -> int | None:
-    """Remove a socket file that nobody accepts at; its mode, or None if there was no file."""
+    """Remove a socket file at which no process accepts; return its mode, or None if there was no file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

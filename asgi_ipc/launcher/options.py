@@ -31,7 +31,7 @@ from asgi_ipc.wire.packet import MIN_PACKET_BYTES
 _INT: Final = 2**31 - 1
 _LONG: Final = 2**63 - 1
 
-# Two beats of a worker that beats twice a second: less could not tell a hang from a busy moment.
+# Less than this could not tell a hang from a busy moment: workers beat at most twice a second.
 MIN_HANG_TIMEOUT_S: Final = 2.0
 MAX_TIMEOUT_S: Final = 86_400.0
 
@@ -48,7 +48,7 @@ _WHOLE: Final = {
     "ws_max_queue": (0, _INT),
     "h11_max_incomplete_event_size": (1, _LONG),
 }
-# uvicorn's command takes the timeouts as whole numbers, and its run() as any: so does this.
+# uvicorn's command takes whole numbers as timeouts, and its run() takes any number; this does the same.
 _SECONDS: Final = (
     "timeout_keep_alive",
     "timeout_graceful_shutdown",
@@ -63,7 +63,7 @@ _NAMED: Final[dict[str, Mapping[str, str | None]]] = {
     "ws": WS_PROTOCOLS,
 }
 
-# A field name of HTTP (RFC 9110, 5.1), and what no field value has in it (5.5).
+# A field name of HTTP (RFC 9110, 5.1), and the characters that no field value has (5.5).
 _FIELD_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _NOT_IN_A_VALUE: Final = re.compile(r"[\0\r\n]")
 
@@ -94,7 +94,7 @@ def check(theirs: Mapping[str, Any]) -> None:
 
 
 def check_own(own: Settings) -> None:
-    """Raises LauncherError for the first of our own options that has no meaning."""
+    """Raise LauncherError for the first impossible one of our own options."""
     if not isinstance(own.wrap, bool):
         raise LauncherError(f"wrap is True or False, not {own.wrap!r}")
     check_range("drain_timeout", own.drain_timeout, 0.0, MAX_TIMEOUT_S)
@@ -111,19 +111,19 @@ def check_own(own: Settings) -> None:
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:
-    """Raises LauncherError unless the option of that name is a time in which a hang can be told."""
+    """Raise LauncherError unless the option is a time in which a hang can be recognized."""
     check_range(name, seconds, MIN_HANG_TIMEOUT_S, MAX_TIMEOUT_S)
 
 
 def check_range(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Raises LauncherError unless it is a number in that range."""
+    """Raise LauncherError unless it is a number in that range."""
     kinds = (int,) if whole else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool) or not low <= value <= high:
         raise LauncherError(f"{name} is a number from {low} to {high}, not {value!r}")
 
 
 def check_workers(workers: int | None, high: int) -> int:
-    """How many: as given, or as the environment says; 1 unless either does."""
+    """Return the number of workers, given or from the environment; 1 without either."""
     if workers is not None:
         check_range("workers", workers, 1, high, whole=True)
         return workers
@@ -223,7 +223,7 @@ def _check_descriptor(fd: int) -> None:
 
 
 def _check_tls(given: Mapping[str, Any]) -> None:
-    """Load what every worker will load, as `uvicorn.config.create_ssl_context` does."""
+    """Load the files that every worker will load, as `uvicorn.config.create_ssl_context` does."""
     with _blaming("ssl_version"):
         context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")

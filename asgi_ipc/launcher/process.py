@@ -156,7 +156,7 @@ class WorkerProcess:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                # Somebody else in this process has reaped it.
+                # Other code in this process has reaped it.
                 pid, status = self.pid, 0
             if pid:
                 self.reaped(os.waitstatus_to_exitcode(status))

@@ -30,7 +30,7 @@ class Tracker:
         self._sentinel, self._alive = os.pipe()
 
     def fds(self) -> tuple[int, int]:
-        """For a worker that is about to be started: the write end, and the sentinel."""
+        """Return the write end and the sentinel for a new worker."""
         return self._current_write_end(), self._sentinel
 
     def _current_write_end(self) -> int:
@@ -50,7 +50,7 @@ class Tracker:
             self._write_end = -1
 
     def close(self) -> None:
-        """The server has ended: let the tracker clean up when the children of workers have ended, too."""
+        """End with the server: the tracker cleans up after the children of workers have ended, too."""
         if self._read_end >= 0 and select.select([self._read_end], [], [], 0)[0]:
             self._start()
         self._stop_listening()

@@ -1,9 +1,8 @@
 """In process: several workers in one process and loop, and the launcher's side of them.
 
-Law: everything but the processes is the product's: pipes, arenas, socket
-pairs, descriptors over SCM_RIGHTS, `Relay` for who is told what. So a test
-chooses the order of events. What ends by the kernel's doing when a process
-dies is closed here.
+Law: everything except the processes is the product's: pipes, arenas, socket pairs, descriptors over
+SCM_RIGHTS, `Relay` for the words. So a test chooses the order of events. This file closes the descriptors
+that the kernel closes when a process dies.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
 from asgi_ipc.fleet import words
@@ -21,48 +21,59 @@ from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.process import READ_BYTES, make_arena
 from asgi_ipc.worker import assignment
-from asgi_ipc.worker.acting import Acting, acting
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.ipc import IPC
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.lifespan import Lifespan
 from asgi_ipc.worker.transport.pipes import unread_bytes
 
-# The kernel gives out pids below 4194304 (PID_MAX_LIMIT, proc(5)): whoever signals one of these, by
-# mistake, meets nobody.
+# The kernel's pids are below 4194304 (PID_MAX_LIMIT, proc(5)): a signal to one of these, sent by mistake,
+# reaches no process.
 FIRST_PID: Final = 10_000_001
 
 
-class MemberIPC(IPC):
-    """An IPC whose pid is that of its member, also before and after its lifespan."""
+# The IPC for which a member's lifespan acts in this context.
+_acting: ContextVar[tuple[IPC, Lifespan] | None] = ContextVar("asgi_ipc_acting", default=None)
 
-    def __init__(self, pid: int) -> None:
-        super().__init__()
-        self._pid = pid
 
-    @property
-    def pid(self) -> int:
-        """By which the others address it; no process has it."""
-        return self._pid
+def let_act(like: IPC) -> None:
+    """Let that IPC look for the member that acts for it."""
+
+    def find() -> Lifespan | None:
+        acting = _acting.get()
+        return acting[1] if acting is not None and acting[0] is like else None
+
+    like._stand_in = find
+
+
+@contextmanager
+def acting_for(like: IPC | None, member: Lifespan) -> Iterator[None]:
+    """Inside, that member acts for `like`."""
+    token = _acting.set((like, member) if like is not None else None)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 class Member:
     """One worker: its IPC, and both ends of its pipe and lifeline.
 
-    `played` is the IPC for which this one stands in what it runs: it begins with the registrations of that.
+    It begins with the registrations of `like`, and acts for that IPC in what it runs.
     Raises OSError if the kernel refuses a descriptor; nothing is left open then.
     """
 
     def __init__(
-        self, generation: int, slot: int, run: Settings, has_arena: bool = True, played: IPC | None = None
+        self, generation: int, slot: int, run: Settings, has_arena: bool = True, like: IPC | None = None
     ) -> None:
         self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
-        self.ipc = MemberIPC(self.worker.pid)
-        self._acting: Acting | None = None
-        if played is not None:
-            self.ipc._registered = played._registered.copy()
-            self._acting = Acting(played, self.ipc)
+        self.ipc = IPC()
+        self.lifespan = self.ipc._own = Lifespan(self.worker.pid)
+        self._like = like
+        if like is not None:
+            self.lifespan.registry = like._own.registry.copy()
         with ExitStack() as on_failure:
             read_end, self.write_end = os.pipe()
             on_failure.callback(os.close, read_end)
@@ -78,50 +89,46 @@ class Member:
         self.line.setblocking(False)
         lifeline = Lifeline(theirs.detach())
         self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
-        self._lifespan: AbstractAsyncContextManager[None] | None = None
+        self._entered: AbstractAsyncContextManager[None] | None = None
 
     @property
     def pid(self) -> int:
-        """By which the others address it; no process has it."""
+        """The pid by which the others address it; no process has it."""
         return self.worker.pid
 
     @property
     def endpoint(self) -> Endpoint:
         """Its endpoint, while it takes part."""
-        endpoint = self.ipc._endpoint
-        assert endpoint is not None
-        return endpoint
+        return self.lifespan.endpoint
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing waits to be sent or handled here, and no word to be read."""
-        endpoint = self.ipc._endpoint
+        """Return whether no message waits to be sent or handled here, and no word to be read."""
         lines = (self.line.fileno(), self.assignment.lifeline.fileno())
-        return (endpoint is None or endpoint.is_settled) and not any(
+        return (not self.lifespan.is_entered or self.endpoint.is_settled) and not any(
             unread_bytes(line) for line in lines if line >= 0
         )
 
     async def enter(self) -> None:
         """Enter its lifespan; dispatch has begun then."""
-        lifespan = self.ipc.lifespan()
-        # What its endpoint runs inherits this; and the assignment is looked at before the first await, so
-        # members that join at the same time, each in a task, don't mix.
-        token = acting.set(self._acting)
-        assignment.current = self.assignment
-        try:
-            await lifespan.__aenter__()
-        finally:
-            assignment.current = None
-            acting.reset(token)
-        self._lifespan = lifespan
+        entered = self.ipc.lifespan()
+        # Handlers, tasks and threads of the endpoint inherit this context. The assignment is read before the
+        # first await, so members that join at the same time, each in a task, don't mix.
+        with acting_for(self._like, self.lifespan):
+            assignment.current = self.assignment
+            try:
+                await entered.__aenter__()
+            finally:
+                assignment.current = None
+        self._entered = entered
         # Dispatch begins in the turn after.
         await asyncio.sleep(0)
 
     async def leave(self) -> None:
         """End its lifespan, if it is in it."""
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
-            await lifespan.__aexit__(None, None, None)
+        entered, self._entered = self._entered, None
+        if entered is not None:
+            await entered.__aexit__(None, None, None)
 
     def close_write_end(self) -> None:
         """Close the launcher's copy of its pipe's write end, and of its arena."""
@@ -131,7 +138,7 @@ class Member:
         self.write_end = self.arena = -1
 
     def close(self) -> None:
-        """Close what is left of it."""
+        """Close the remaining descriptors of a member."""
         self.close_write_end()
         self.line.close()
         self.assignment.close()
@@ -140,30 +147,30 @@ class Member:
 M = TypeVar("M", bound=Member)
 
 
-class Launcher(Generic[M]):
-    """The launcher's side: who is told of whom, and given whose pipe.
+class InProcessLauncher(Generic[M]):
+    """The launcher's side: the words to the members, and their pipes.
 
     `start(generation, slot)` makes a member that has not joined.
     """
 
     def __init__(self, start: Callable[[int, int], M]) -> None:
         self.relay = Relay()
-        # Those that have not ended, by generation.
+        # The members that have not ended, by generation.
         self.members: dict[int, M] = {}
         self._start = start
         self._loop = asyncio.get_running_loop()
         self._generations = 0
         self._timer: asyncio.TimerHandle | None = None
         self._ever: list[M] = []
-        # What ran in killed leaders and has not ended, for here its process is there still; and who is to be
-        # told of the next leader then.
+        # Tasks of killed leaders that have not ended, since the process is still there; and the members that
+        # wait for the word of the next leader.
         self._unended: set[asyncio.Task[None]] = set()
         self._untold: set[int] = set()
 
-    # --- what happens
+    # --- events
 
     def new(self, slot: int = 0, restart_round: int = 0) -> M:
-        """A worker that has been started, in that restart round, and has not joined."""
+        """Make a worker as just started, in that restart round; it has not joined."""
         self._generations += 1
         member = self._start(self._generations, slot)
         self.members[member.worker.generation] = member
@@ -174,26 +181,25 @@ class Launcher(Generic[M]):
         return member
 
     def kill(self, member: M) -> list[asyncio.Task[None]]:
-        """Its process ends: the kernel closes what it had, and the launcher tells the others.
+        """End a member's process: close its descriptors, as the kernel would, and tell the others.
 
-        Its lifespan ends when it is told to; there is nothing left for it to wait for. Returns what ran there
-        because it led, and has been cancelled: nobody is told of the next leader before that has ended.
+        Its lifespan can end at any time, since it has nothing to wait for. Returns the cancelled leader
+        tasks: the word of the next leader comes after they have ended.
         """
         endpoint = member.endpoint
         for peer in endpoint.outgoing.peers.all():
             peer.writer.close()
-        endpoint.incoming._reader.close()
+        endpoint.incoming.cut()
         tasks = endpoint.leading.cancel()
         self._unended.update(tasks)
         for task in tasks:
             task.add_done_callback(self.ended)
         endpoint.outgoing.close()
-        endpoint.incoming.eof.set()
         self.bury(member, "killed")
         return tasks
 
     def ended(self, *tasks: asyncio.Task[None]) -> None:
-        """These have ended, or are not waited for any more."""
+        """Note that these tasks have ended, or are no longer waited for."""
         if not self._unended.isdisjoint(tasks):
             self._unended.difference_update(tasks)
             while self._untold and not self._unended:
@@ -201,7 +207,7 @@ class Launcher(Generic[M]):
             self.pump()
 
     def bury(self, member: M, reason: str) -> None:
-        """Its process has been reaped: the others are told why it has gone."""
+        """Note that a process has been reaped: the others get the reason."""
         self._loop.remove_reader(member.line)
         member.line.close()
         member.close_write_end()
@@ -210,7 +216,7 @@ class Launcher(Generic[M]):
         self.pump()
 
     def close(self) -> None:
-        """Close what is left of everybody."""
+        """Close the remaining descriptors of all members."""
         self._unended.clear()
         self._wait_for(None)
         for member in self._ever:
@@ -220,7 +226,7 @@ class Launcher(Generic[M]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is under way between the members, nor to be handled by one."""
+        """Return whether nothing is under way between the members, nor waits for a handler."""
         waits = self._unended or self.relay.pending()
         return not waits and all(member.is_settled for member in self.members.values())
 
@@ -246,7 +252,7 @@ class Launcher(Generic[M]):
         self._wait_for(self.relay.next_deadline())
 
     def _said_to(self, generation: int, word: words.ToWorker) -> words.ToWorker:
-        """The relay's word; but nobody leads as long as something runs that only the leader may do."""
+        """Return the relay's next word; a word of a new leader waits while old leader tasks run."""
         if not self._unended or not isinstance(word, words.Leads):
             return word
         self._untold.add(generation)

@@ -1,7 +1,7 @@
-"""Members: a fleet in one process, for tests of what workers say to each other.
+"""Members: a fleet in one process, for tests of the messages between workers.
 
-Law: what a test may do to a fleet, in users' words. How it is done is
-`inprocess`, which is imported only when there are pipes to make.
+Law: the actions of a test on a fleet, in users' words. `inprocess` carries them out; it is imported only when
+there are pipes to make.
 """
 
 from __future__ import annotations
@@ -14,44 +14,46 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from asgi_ipc import IPC, LauncherError, NotRunningError
 from asgi_ipc.entry import NEEDS_UNIX
+from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
-from asgi_ipc.worker.acting import Acting, acting
+from asgi_ipc.worker.ipc import IPC
 
 if TYPE_CHECKING:
-    from asgi_ipc.testing.inprocess import Launcher, Member
+    from asgi_ipc.testing.inprocess import InProcessLauncher, Member
 
-# Every member holds a pipe to every other, and its arena: these need 576 descriptors (Python 3.11), and the
-# usual limit is 1,024.
+# Every member holds a pipe to every other one, and its arena: so many need 576 descriptors (Python 3.11), and
+# the usual limit is 1,024.
 MAX_MEMBERS: Final = 16
 
-# Turns of the loop in which nothing may happen before all counts as settled: what a handler has
-# left to a task of its own goes on in the next.
+# Turns of the loop without any event before the fleet counts as settled: a task of a handler goes on in the
+# next turn.
 QUIET_TURNS: Final = 5
 
-# How many turns of the loop are looked at one by one; somebody who takes longer waits for a clock.
+# So many turns of the loop are checked one by one; a longer wait uses a clock.
 BUSY_TURNS: Final = 1_000
 PAUSE_S: Final = 0.001
 
-# Why a worker goes that is not killed.
+# The reasons of a leave that is no kill.
 Reason: TypeAlias = Literal["left", "replaced", "stalled", "drain_timeout", "cancelled"]
 
 
 class Members(tuple[IPC, ...]):
-    """The IPCs of a fleet's members as they were at its start, and what may happen to them.
+    """The IPCs of a fleet's members as they were at its start, and the actions on them.
 
     Made by `fleet`.
     """
 
-    _launcher: Launcher[Member]
+    _launcher: InProcessLauncher[Member]
     _like: IPC | None
     _by_ipc: dict[IPC, Member]
-    # Of those that were killed: what is left of them on this loop.
+    # The tasks of killed members that are left on this loop.
     _endings: dict[IPC, asyncio.Task[None]]
 
-    def __new__(cls, launcher: Launcher[Member], like: IPC | None, members: Sequence[Member]) -> Members:
+    def __new__(
+        cls, launcher: InProcessLauncher[Member], like: IPC | None, members: Sequence[Member]
+    ) -> Members:
         made = super().__new__(cls, (member.ipc for member in members))
         made._launcher = launcher
         made._like = like
@@ -60,7 +62,7 @@ class Members(tuple[IPC, ...]):
         return made
 
     async def add(self) -> IPC:
-        """Have one more worker join, in the lowest free slot: its IPC, a member.
+        """Let one more worker join, in the lowest free slot; return its IPC, a member.
 
         Raises LauncherError if there are 16 already.
         """
@@ -74,7 +76,7 @@ class Members(tuple[IPC, ...]):
         return newcomer.ipc
 
     async def leave(self, member: IPC, reason: Reason = "left") -> None:
-        """Have a worker leave: it delivers and handles what there is, then the others are told `reason`.
+        """Let a worker leave: it delivers and handles its remaining messages, then the others get `reason`.
 
         Returns when it has left; takes at most the drain timeout.
 
@@ -87,16 +89,19 @@ class Members(tuple[IPC, ...]):
         leaver.close()
 
     def kill(self, member: IPC) -> None:
-        """Have a worker die at once, as by SIGKILL: the others are told that it was `killed`.
+        """Let a worker die at once, as by SIGKILL: the others get the reason `killed`.
 
-        What is in its pipe is lost. Its handlers and leader tasks are cancelled, since there is no process to
-        end with them; another member leads when its leader tasks have ended, or after the drain timeout.
+        The messages in its pipe are lost. Its handlers and leader tasks are cancelled, since no process of
+        its own ends with them. Another member leads when its leader tasks have ended, or after the drain
+        timeout.
 
         Raises NotRunningError if it has gone already.
         """
         victim = self._member(member)
         endpoint = victim.endpoint
-        member._sending = member._replying = None
+        victim.lifespan.messaging = None
+        endpoint.messaging.close()
+        endpoint.replying.close()
         tasks = self._launcher.kill(victim)
 
         async def end() -> None:
@@ -110,10 +115,10 @@ class Members(tuple[IPC, ...]):
         self._endings[member] = asyncio.create_task(end())
 
     async def settled(self, *, timeout: float = 5.0) -> None:
-        """Wait until all that has been sent so far is handled, everywhere, and all that this has led to.
+        """Wait until all messages sent so far, and all that they have led to, are handled in every member.
 
-        Joins, departures and deaths are told by then, too. Tasks and threads that handlers have
-        started are not waited for, but for what they do without waiting.
+        The callbacks of joins, departures and deaths have been called then, too. It does not wait for tasks
+        and threads that handlers have started, except for their work up to the first wait.
 
         Raises TimeoutError after `timeout` seconds, for instance when a handler waits for something else.
         """
@@ -132,30 +137,29 @@ class Members(tuple[IPC, ...]):
 
     @contextmanager
     def acting(self, member: IPC) -> Iterator[IPC]:
-        """Inside, the IPC that was given to `fleet` as `like` acts as that member, as it does in handlers.
+        """Inside, the IPC given to `fleet` as `like` acts as that member, as it does in handlers.
 
-        For what is no handler: a route of the app, say, that a test calls. Tasks and threads that are started
+        For code outside handlers, such as a route of the app that a test calls. Tasks and threads started
         inside inherit it. Entering the lifespan of `like` inside does nothing: the member has joined.
 
-        Raises ValueError without `like`, or if that is no member of this fleet.
+        Raises ValueError without `like`, or for an IPC that is no member of this fleet.
         """
         if self._like is None:
             raise ValueError("fleet(..., like=ipc) says whom a member shall act as")
         if member not in self._by_ipc:
             raise ValueError("that is no member of this fleet")
-        token = acting.set(Acting(self._like, member))
-        try:
-            yield member
-        finally:
-            acting.reset(token)
+        from asgi_ipc.testing.inprocess import acting_for
 
-    # --- in between
+        with acting_for(self._like, self._by_ipc[member].lifespan):
+            yield member
+
+    # --- inside
 
     def _member(self, ipc: IPC) -> Member:
         member = self._by_ipc.get(ipc)
         if member is None:
             raise ValueError("that is no member of this fleet")
-        if member.worker.generation not in self._launcher.members or ipc._sending is None:
+        if member.worker.generation not in self._launcher.members or ipc._own.messaging is None:
             raise NotRunningError(f"worker {member.pid} has gone")
         return member
 
@@ -167,8 +171,8 @@ class Members(tuple[IPC, ...]):
         return member.is_settled if ending is None else ending.done()
 
     async def _end(self) -> None:
-        """Everybody leaves at the same time, as when a server stops."""
-        there = [ipc for ipc, member in self._by_ipc.items() if ipc._sending is not None]
+        """Let all members leave at the same time, as when a server stops."""
+        there = [ipc for ipc, member in self._by_ipc.items() if ipc._own.messaging is not None]
         await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings.values())
 
 
@@ -183,14 +187,14 @@ async def fleet(
 ) -> AsyncIterator[Members]:
     """A fleet of `size` members in this process and on this loop: `async with fleet(3) as (a, b, c):`.
 
-    Each is an IPC that has joined, with a `pid` (of no process), a slot and handlers of its own; they are
-    connected by real pipes, and what is sent takes the same way as between processes. At the end all
-    leave at the same time and every descriptor is closed.
+    Each is an IPC that has joined, with a `pid` (of no process), a slot and handlers of its own. Real pipes
+    connect them, and messages take the same way as between processes. At the end all leave at the same time
+    and every descriptor is closed.
 
     Args:
         size: 1 to 16.
-        like: an IPC that is not running, such as an app's `ipc`: every member begins with its
-            registrations of now, and inside of what a member runs that IPC acts as the member.
+        like: an IPC that is not running, such as an app's `ipc`: every member begins with a copy of its
+            registrations, and inside the code of a member that IPC acts as the member.
         drain_timeout: seconds that a leave may take, as of `asgi-ipc serve`.
         max_message_bytes: as of `asgi-ipc serve`.
         max_packet_bytes: as of `asgi-ipc serve`; None: the system's PIPE_BUF.
@@ -202,11 +206,11 @@ async def fleet(
         raise LauncherError(NEEDS_UNIX)
     if not 1 <= size <= MAX_MEMBERS:
         raise LauncherError(f"a fleet in one process has 1 to {MAX_MEMBERS} members, not {size!r}")
-    if like is not None and like._endpoint is not None:
+    if like is not None and like._own.is_entered:
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
-    # Imported here: whoever has pytest loads its plugin, and with it this package, in every test run.
+    # Imported here: pytest loads the plugin, and with it this package, in every test run.
     from asgi_ipc.launcher.options import check_own
-    from asgi_ipc.testing.inprocess import Launcher, Member
+    from asgi_ipc.testing.inprocess import InProcessLauncher, Member, let_act
 
     run = Settings(
         cookie=secrets.token_bytes(COOKIE_BYTES),
@@ -215,7 +219,9 @@ async def fleet(
         max_packet_bytes=PIPE_BUF if max_packet_bytes is None else max_packet_bytes,
     )
     check_own(run)
-    launcher = Launcher(partial(Member, run=run, played=like))
+    if like is not None:
+        let_act(like)
+    launcher = InProcessLauncher(partial(Member, run=run, like=like))
     try:
         members = [launcher.new(slot) for slot in range(size)]
         there = Members(launcher, like, members)

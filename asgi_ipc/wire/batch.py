@@ -72,11 +72,6 @@ def join_batch(messages: list[bytes]) -> bytes:
     return b"".join((_BATCH_HEADER.pack(_ARRAY16, len(messages)), *messages))
 
 
-def decode_batch(payload: bytes | memoryview) -> list[Message]:
-    """The messages of one batch, in order. Raises msgspec.DecodeError for anything else."""
-    return _decode(payload)
-
-
 def batch_capacity_bytes(max_packet_bytes: int) -> int:
     """Encoded messages that fit one packet together, in bytes."""
     return max_packet_bytes - HEADER_BYTES - BATCH_HEADER_BYTES

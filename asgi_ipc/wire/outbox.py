@@ -1,9 +1,8 @@
-"""Outboxes: what waits for one receiver, bounded and in order.
+"""Outboxes: the messages that wait for one receiver, bounded and in order.
 
-Law: nothing in this file asks the kernel or the clock. An outbox accepts
-encoded messages and is told when each has been written. Order is the order of
-acceptance; messages that wait for room are served in the order of arrival,
-and nobody overtakes.
+Law: nothing in this file asks the kernel or the clock. An outbox accepts encoded messages, and its owner
+notes when each has been written. Order is the order of acceptance; messages that wait for room are served in
+the order of arrival, and none overtakes.
 
 Small messages have a short way in: while `full` is False, appending a message
 to `fresh` accepts it, from any thread and without a lock; the caller calls
@@ -58,16 +57,16 @@ class Ticket:
 
 
 class Outbox:
-    """What waits for one receiver.
+    """The messages that wait for one receiver.
 
     `offer` takes a message if there is room; `wait` queues it for room. `next_packet` gives the packet to
     write next, the same one until `written` says that it is on its way.
 
     Attributes:
-        fresh: accepted, and not counted yet. To be appended to.
+        fresh: messages accepted, and not counted yet. Callers append to it.
         full: small messages must be offered: there may be no room.
         settled_bytes: counted, and not written.
-        packets: makes packets of what is counted.
+        packets: makes packets of the counted messages.
     """
 
     __slots__ = (
@@ -98,35 +97,35 @@ class Outbox:
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes that were accepted and are not written."""
+        """Return the bytes that were accepted and are not written."""
         return self.settled_bytes + sum(map(len, self.fresh))
 
     @property
     def messages(self) -> int:
-        """How many were accepted and are not written."""
+        """Return the number of messages that were accepted and are not written."""
         return self._messages + len(self.fresh)
 
     @property
     def accepted(self) -> int:
-        """How many have ever been accepted."""
+        """Return the number of messages ever accepted."""
         return self._accepted + len(self.fresh)
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for room."""
+        """Return the number of messages that wait for room."""
         return len(self._waiting)
 
     def __bool__(self) -> bool:
         return bool(self._messages or self.fresh or self._waiting)
 
     def receiver_copied(self, serial: int) -> None:
-        """The receiver acknowledges everything up to that place in this worker's arena."""
+        """Take the receiver's acknowledgement of everything up to a place in this worker's arena."""
         self.packets.receiver_copied(self._budget.arena, serial)
 
     # --- into the outbox
 
     def settle(self) -> int:
-        """Count what is fresh; how many bytes wait in all."""
+        """Count the fresh messages; return the bytes that wait in all."""
         fresh = self.fresh
         if fresh:
             # Other threads may append behind these meanwhile.
@@ -138,14 +137,13 @@ class Outbox:
         return self.settled_bytes
 
     def has_room(self, message: Encoded, ahead_bytes: int = 0) -> bool:
-        """Whether `offer` would take this message now, when other outboxes of the same budget have
-        taken `ahead_bytes` more."""
+        """Return whether `offer` would take this message after others have taken `ahead_bytes` more."""
         if self.fresh:
             self.settle()
         return not self._waiting and self._fits(message, ahead_bytes)
 
     def offer(self, message: Encoded) -> bool:
-        """Take the message if there is room and nobody waits for it already."""
+        """Take the message if there is room and no other message waits for it."""
         if self.fresh:
             self.settle()
         if self._waiting or not self._fits(message):
@@ -176,7 +174,7 @@ class Outbox:
         return False
 
     def refuse(self) -> list[Ticket]:
-        """Accept nothing more, and send away all that wait; what has been accepted stays."""
+        """Accept nothing more, and refuse all messages that wait; accepted ones stay."""
         self.settle()
         refused = list(self._waiting)
         self._waiting.clear()
@@ -184,7 +182,7 @@ class Outbox:
         return refused
 
     def promote(self) -> list[Ticket]:
-        """Accept those who wait, in order, as far as there is room."""
+        """Accept waiting messages, in order, as far as there is room."""
         self.settle()
         accepted = []
         while self._waiting and self._fits(self._waiting[0].message):
@@ -206,7 +204,7 @@ class Outbox:
         return after <= self._limit_bytes and (after <= RESERVED_BYTES or used <= self._budget.limit_bytes)
 
     def _judge(self) -> None:
-        """Open the short way while all that it may bring uncounted has room, whatever the others have."""
+        """Open the short way while all its uncounted messages have room, whatever the other outboxes hold."""
         self.full = (
             bool(self._waiting)
             or self.settled_bytes > RESERVED_BYTES
@@ -236,7 +234,7 @@ class Outbox:
     # --- out of the outbox
 
     def fresh_packet(self) -> tuple[bytes, int] | None:
-        """One packet of all fresh messages, and how many they are, if nothing else waits and they fit one.
+        """Return one packet of all fresh messages, and their number, if no other waits and they fit one.
 
         They stay fresh until `fresh_written` is called: a lone packet skips the accounting.
         """
@@ -246,25 +244,25 @@ class Outbox:
         return (packet, len(messages)) if packet is not None else None
 
     def fresh_written(self, messages: int) -> None:
-        """The packet that `fresh_packet` gave is in the pipe, whole."""
+        """Note that the packet of `fresh_packet` is in the pipe as a whole."""
         del self.fresh[:messages]
         self._accepted += messages
         self.packets.lone_written()
 
     def next_packet(self) -> bytes | None:
-        """The packet to write next, or None. The same one until `written` is called."""
+        """Return the packet to write next, or None. It is the same one until `written` is called."""
         if self.fresh:
             self.settle()
         return self.packets.next_packet()
 
     def written(self) -> None:
-        """The packet that `next_packet` gave is in the pipe, whole."""
+        """Note that the packet of `next_packet` is in the pipe as a whole."""
         self._discharge(self.packets.written())
         if self.full:
             self._judge()
 
     def close(self) -> int:
-        """Empty the outbox; the number of accepted messages that are lost with it."""
+        """Empty the outbox; return the number of accepted messages that are lost with it."""
         self.settle()
         lost = self._messages
         self._discharge(self.packets.close())

@@ -1,1 +1,1 @@
-"""What runs in the worker processes. Never imports `asgi_ipc.launcher`."""
+"""The code of the worker processes. Never imports `asgi_ipc.launcher`."""

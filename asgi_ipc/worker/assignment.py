@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from asgi_ipc.errors import LauncherError
+from asgi_ipc.errors import LifespanError, SecondIPCError, WrongLoopError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
@@ -19,8 +19,8 @@ from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 
 # An app that has said that its shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or
 # never.
@@ -37,8 +37,10 @@ class Assignment:
         arena: Descriptor,
         me: Worker,
         settings: Settings,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.lifeline = lifeline
+        self._on_beat = on_beat
         self.me = me
         self.settings = settings
         self._pipe = pipe
@@ -54,12 +56,12 @@ class Assignment:
 
     @property
     def was_joined(self) -> bool:
-        """Whether an `ipc.lifespan` has been entered in this process."""
+        """Return whether an `ipc.lifespan` has been entered in this process."""
         return self._endpoint is not None
 
     @property
     def has_left(self) -> bool:
-        """Whether it has left, or is about to."""
+        """Return whether it has left, or is about to."""
         return self._endpoint is not None and self._endpoint.departing.is_set()
 
     @property
@@ -69,7 +71,7 @@ class Assignment:
 
     @property
     def drains(self) -> bool:
-        """Whether the endpoint is in its leave, which has a time of its own."""
+        """Return whether the endpoint is in its leave, which has a time limit of its own."""
         return self._endpoint is not None and self._endpoint.drains
 
     def signalled(self) -> None:
@@ -89,14 +91,11 @@ class Assignment:
     ) -> Endpoint:
         """The endpoint of this process, which has one life. `leave` ends it."""
         if self._loop is not asyncio.get_running_loop():
-            raise LauncherError("ipc.lifespan is entered on another event loop than the server's")
+            raise WrongLoopError("ipc.lifespan is entered on another event loop than the server's")
         if self._endpoint is not None and owner is not self._owner:
-            raise LauncherError(
-                "one IPC per process: another IPC() has entered its lifespan in this worker; "
-                "share that one, as `from asgi_ipc import ipc` does"
-            )
+            raise SecondIPCError
         if self._endpoint is not None:
-            raise LauncherError(
+            raise LifespanError(
                 "this worker process has left the fleet: ipc.lifespan was entered and has ended; "
                 "a process joins once"
             )
@@ -133,7 +132,7 @@ class Assignment:
         await endpoint.departed.wait()
 
     def close(self) -> None:
-        """For a process that has had several: hang up, stop beating, close what no endpoint has closed."""
+        """Hang up, stop beating, and close the descriptors that no endpoint has closed."""
         if self._heartbeat is not None:
             self._heartbeat.close()
         self.lifeline.close()
@@ -146,7 +145,7 @@ class Assignment:
             self._endpoint.topics.stop()
 
     def _beat(self) -> None:
-        self.lifeline.turn()
+        self._on_beat()
         self.lifeline.send(Beat())
 
     def _on_word(self, word: ToWorker) -> None:

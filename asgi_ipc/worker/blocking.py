@@ -11,22 +11,21 @@ import concurrent.futures
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
+from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.features.requests import Gathered
-from asgi_ipc.worker.running import no_timeout
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.ipc import IPC
+from asgi_ipc.worker.lifespan import Lifespan
 
 T = TypeVar("T")
 
-# How often a thread that waits looks at its event loop: one that is closed, rather than ended in order, tells
-# nobody. And how late a loop may be that turns: one that waits for this very thread never ends a verb itself.
+# A waiting thread checks its event loop so often: a loop that is closed, and not ended in order, reports
+# nothing. And how late a loop may be that turns: one that waits for this very thread never ends a verb
+# itself.
 LOOK_S: Final = 1.0
 
 
@@ -41,12 +40,14 @@ class Blocking:
     for another second or two. The timeout begins with the call.
     """
 
-    def __init__(self, ipc: IPC) -> None:
-        self._ipc = ipc
+    def __init__(self, here: Callable[[], Lifespan]) -> None:
+        self._here = here
 
     def send(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """As `await ipc.send(...)`."""
-        self._wait("send", timeout, lambda left_s: self._ipc.send(pid, name, data, timeout=left_s))
+        self._wait(
+            "send", timeout, lambda here, left_s: _done(here.endpoint.messaging.send(pid, name, data, left_s))
+        )
 
     def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
@@ -55,51 +56,122 @@ class Blocking:
         return self._wait(
             "broadcast",
             timeout,
-            lambda left_s: self._ipc.broadcast(name, data, include_self=include_self, timeout=left_s),
+            lambda here, left_s: here.endpoint.messaging.broadcast(
+                name, data, include_self=include_self, timeout=left_s
+            ),
         )
 
     def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """As `await ipc.reply(...)`."""
-        self._wait("reply", timeout, lambda left_s: self._ipc.reply(name, data, timeout=left_s))
-
-    def request(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> Any:
-        """As `await ipc.request(...)`."""
-        return self._wait(
-            "request", timeout, lambda left_s: self._ipc.request(pid, name, data, timeout=left_s)
+        self._wait(
+            "reply",
+            timeout,
+            lambda here, left_s: _done(here.endpoint.replying.send(here.addressee, name, data, left_s)),
         )
 
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+    ) -> T: ...
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any:
+        """As `await ipc.request(...)`."""
+        return self._wait(
+            "request",
+            timeout,
+            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s, reply_type),
+        )
+
+    @overload
     def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[T]: ...
+    @overload
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
+
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
         """As `await ipc.gather(...)`."""
         return self._wait(
             "gather",
             timeout,
-            lambda left_s: self._ipc.gather(name, data, timeout=left_s, include_self=include_self),
+            lambda here, left_s: here.endpoint_here.questions.ask_all(
+                name, data, left_s, reply_type, include_self=include_self
+            ),
         )
 
     def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
         """As `await ipc.send_any(...)`."""
-        return self._wait("send_any", timeout, lambda left_s: self._ipc.send_any(name, data, timeout=left_s))
+        return self._wait(
+            "send_any",
+            timeout,
+            lambda here, left_s: here.endpoint.messaging.send_any(name, data, timeout=left_s),
+        )
 
     def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
         """As `await ipc.publish(...)`."""
-        return self._wait("publish", timeout, lambda left_s: self._ipc.publish(topic, data, timeout=left_s))
+        return self._wait(
+            "publish", timeout, lambda here, left_s: here.endpoint.topics.publish(topic, data, left_s)
+        )
 
     # --- waiting
 
     def _wait(
-        self, name: str, timeout: float | None, verb: Callable[[float | None], Coroutine[Any, Any, T]]
+        self, name: str, timeout: float | None, verb: Callable[[Lifespan, float | None], Awaitable[T]]
     ) -> T:
         """The result of a verb that runs on the event loop, with what is left of `timeout` when it begins."""
-        outgoing = self._ipc._entered().outgoing
+        outgoing = self._here().endpoint.outgoing
         if threading.get_ident() == outgoing.thread:
             raise NotRunningError(
                 f"ipc.blocking.{name}() would block the event loop that it waits for; "
                 f"here use `await ipc.{name}()`"
             )
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
+        check_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         # Taken by the loop when it begins, or by this thread when it gives up: nothing is sent after that.
         first = threading.Lock()
@@ -107,7 +179,8 @@ class Blocking:
         async def begin() -> T:
             if not first.acquire(blocking=False):
                 raise asyncio.CancelledError
-            return await verb(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            return await verb(self._here(), left_s)
 
         coroutine = begin()
         try:
@@ -131,6 +204,11 @@ class Blocking:
         except concurrent.futures.CancelledError:
             raise NotRunningError("ipc.lifespan has ended") from None
         finally:
-            # Nobody waits any more, if this was interrupted.
+            # If this was interrupted, no thread waits any more.
             if not outgoing.loop.is_closed():
                 future.cancel()
+
+
+async def _done(waits: Awaitable[None] | None) -> None:
+    if waits is not None:
+        await waits

@@ -23,7 +23,7 @@ class Owner(Protocol):
 
 _owners: WeakSet[Owner] = WeakSet()
 
-# Strong references: a descriptor that nobody refers to any more is closed in a child all the same.
+# Strong references: a descriptor without other references is closed in a child all the same.
 _open: set[Descriptor] = set()
 
 # Taken while a descriptor arrives, is passed on or is closed. No code of the

@@ -1,9 +1,8 @@
 """The endpoint: one worker's place in the fleet, from joining to the end of its leave.
 
-Law: it connects the rooms and hears the launcher's words; what a room does
-stands there. Outgoing takes messages, Incoming brings them, the dispatcher
-calls their handlers, Leave ends it. A worker without a launcher is a fleet of
-one: its pipe is closed from the start and `LocalRelay` answers for the launcher.
+Law: it connects the rooms and handles the launcher's words; each room does its own work. Outgoing takes
+messages, Incoming brings them, the dispatcher calls their handlers, Leave ends it. A worker without a
+launcher is a fleet of one: its pipe is closed from the start and `LocalRelay` answers for the launcher.
 """
 
 from __future__ import annotations
@@ -38,28 +37,33 @@ from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 from asgi_ipc.worker.features.answers import Answers
 from asgi_ipc.worker.features.leader import Leading
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
 from asgi_ipc.worker.features.requests import Questions
 from asgi_ipc.worker.features.topics import Topics
-from asgi_ipc.worker.heartbeat import Heartbeat
 from asgi_ipc.worker.leave import Leave
+from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
+from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import NoWriter, Peer
+from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.pipes import PipeWriter
 
-# Smaller data counts as nothing while handlers hold it, unless it is text or bytes: a thousand are 4 MiB.
+# Smaller data in handlers is not counted, unless it is text or bytes: a thousand of them are 4 MiB.
 LARGE_BYTES: Final = 4096
 
-# How long a newcomer waits until the members know it: a little longer than the
-# launcher, which then names those that have not answered.
+# A newcomer waits so long until the members know it: a little longer than the launcher, which then names the
+# members that have not answered.
 ENTRY_TIMEOUT_S: Final = 6.0
 
 
 class Endpoint:
-    """One worker among its peers. `owner` is the IPC on whose behalf handlers run.
+    """One worker among its peers. `owner` is the lifespan on whose behalf handlers run.
 
     Attributes:
+        messaging: refuses messages from the leave on.
+        replying: takes replies until the leave is over.
         entries: how many times its lifespan is entered now.
         departing, departed: set when its leave begins, and when it is over.
     """
@@ -101,21 +105,25 @@ class Endpoint:
         self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
         calls = self.dispatcher.calls
         calls.pid = me.pid
+        self.messaging = Messaging(self.outgoing)
+        self.replying = Messaging(self.outgoing)
         self.questions = Questions(self.outgoing)
         self._answers = Answers(registry, self.outgoing, calls)
         self.topics = Topics(
-            self.outgoing, self.dispatcher.in_flight, self._self_peer, settings.max_message_bytes
+            self.outgoing,
+            self.messaging,
+            self.dispatcher.in_flight,
+            self._self_peer,
+            settings.max_message_bytes,
         )
         self.leading = Leading(me, registry, calls, self._context)
         self.claiming = Claiming(self._launcher)
-        self.dispatcher.own = {
-            ASK: self._answers.asked,
-            ANSWER: self.questions.answered,
-            WITHDRAW: self._answers.withdrawn,
-            PUBLISH: self.topics.published,
-            TOPICS: self.topics.told,
-            KNOWN: self.topics.answered,
-        }
+        self.dispatcher.receive(ASK, self._answers.asked)
+        self.dispatcher.receive(ANSWER, self.questions.answered)
+        self.dispatcher.receive(WITHDRAW, self._answers.withdrawn)
+        self.dispatcher.receive(PUBLISH, self.topics.published)
+        self.dispatcher.receive(TOPICS, self.topics.told)
+        self.dispatcher.receive(KNOWN, self.topics.answered)
         self._leave = Leave(
             self._launcher,
             self.leading,
@@ -131,11 +139,11 @@ class Endpoint:
         self._begun = False
         self._early_news: list[Callable[[], None]] = []
 
-    # --- what can be asked
+    # --- state
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything accepted is written, everything in the pipe handled, and all news told."""
+        """Return whether all accepted messages are written, all received ones handled, all news reported."""
         is_quiet = not self._early_news and not self.dispatcher.is_busy
         return self._begun and is_quiet and self.incoming.is_empty and self.outgoing.is_empty()
 
@@ -144,13 +152,22 @@ class Endpoint:
         """Whether its leave has begun and is not over."""
         return self._leave.is_under_way
 
-    @property
-    def reassembly_bytes(self) -> int:
-        """Pieces of large messages that are not complete."""
-        return self.incoming.partial_bytes
+    def stats(self) -> Stats:
+        """The counters now."""
+        dispatcher, heartbeat = self.dispatcher, self.heartbeat
+        return Stats(
+            sent=self.outgoing.sent,
+            received=dispatcher.received,
+            discarded=dispatcher.discarded,
+            handler_errors=dispatcher.handler_errors,
+            dropped=self._dropped(),
+            outbox_bytes=self.outgoing.outbox_bytes(),
+            reassembly_bytes=self.incoming.partial_bytes,
+            loop_lag_s=heartbeat.lag_s,
+            max_loop_lag_s=max(heartbeat.max_lag_s, heartbeat.lag_s),
+        )
 
-    def dropped(self) -> dict[str, int]:
-        """What was dropped so far, by reason; see Stats."""
+    def _dropped(self) -> dict[str, int]:
         counts = {
             **self.incoming.dropped(),
             "lost": self.outgoing.lost,
@@ -194,13 +211,14 @@ class Endpoint:
             self.incoming.resume()
 
     async def resign(self) -> None:
-        """Begin the leave: end what runs in the leader only."""
+        """Begin the leave: end the leader tasks."""
         await self._leave.resign()
 
     async def leave(self) -> None:
-        """Stop accepting, read and handle what others have sent, write what was accepted, close.
+        """Stop accepting, read and handle the messages of others, write the accepted messages, close.
 
-        Takes at most what `resign` has left of the drain timeout; what is left then is counted and logged.
+        Takes at most the part of the drain timeout that `resign` has left; messages that remain are counted
+        and logged.
         """
         # A join that was cut short leaves, too.
         self._begin()
@@ -214,7 +232,7 @@ class Endpoint:
             self.heartbeat.close()
 
     def _orphaned(self) -> None:
-        """The launcher has died: it will not tell who leaves, so each worker treats all others as leaving."""
+        """Treat all others as leaving: the launcher has died, and will report no leave any more."""
         self._entered.set()
         self.topics.stop()
         self.claiming.close("the launcher is gone")
@@ -252,12 +270,12 @@ class Endpoint:
     # --- the launcher's words
 
     def on_word(self, word: ToWorker) -> None:
-        """Hear what the launcher says about the fleet."""
+        """Handle a word of the launcher about the fleet."""
         match word:
             case Welcome(members):
                 for worker in members:
                     self._add_peer(worker)
-                # Until `Entered` names those that have subscriptions.
+                # Until `Entered` names the members with subscriptions.
                 self.topics.expect(worker.generation for worker in members)
             case Joined(worker):
                 self._add_peer(worker)
@@ -290,7 +308,7 @@ class Endpoint:
         arrived = write_end.fd >= 0
         self._launcher.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or not arrived or not isinstance(peer.writer, NoWriter) or self._leave.is_over:
+        if peer is None or not arrived or isinstance(peer.writer, PipeWriter) or self._leave.is_over:
             # A leaver waits until the last of its write ends is closed.
             write_end.close()
             arena.close()
@@ -299,14 +317,14 @@ class Endpoint:
         self.outgoing.connect(peer, write_end)
 
     def _seal(self, generation: int) -> None:
-        """That peer is leaving."""
+        """Handle the word that a peer is leaving."""
         peer = self.outgoing.peers.find(generation)
         if peer is not None and peer is not self._self_peer:
             self.outgoing.seal(peer)
             self.topics.forget(peer)
 
     def _bury(self, generation: int, reason: str) -> None:
-        """That peer is dead. Its last messages may still lie in the pipe, ahead of other senders' bytes."""
+        """Handle a peer's death. Its last messages may still lie in the pipe, before other senders' bytes."""
         peer = self.outgoing.peers.find(generation)
         if peer is None:
             return
@@ -316,21 +334,21 @@ class Endpoint:
         self.incoming.when_read(partial(self._forget, peer, reason))
 
     def _forget(self, peer: Peer, reason: str) -> None:
-        """The last byte of a dead peer has been read."""
+        """Settle a death after the dead peer's last byte has been read."""
         worker = peer.worker
         self.incoming.forget(worker.generation)
         self.outgoing.forget(peer)
-        # Behind its last answers and questions, which wait for their handlers.
+        # After its last answers and questions, which wait for their handlers.
         self.dispatcher.behind(partial(self._answers.gone, worker))
         self.dispatcher.behind(partial(self.questions.gone, worker))
-        self._tell(self._registry.on_leave, (worker, reason, peer.lost), behind=worker.pid)
+        self._tell(self._registry.on_leave, (worker, reason, peer.lost), worker.pid)
 
-    def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], behind: int = 0) -> None:
+    def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], pid: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
         if news[0].kind != WORKER:
             return
         announce = self.dispatcher.announce
-        tell = partial(announce, tuple(watchers), news, self._context, behind)
+        tell = partial(announce, tuple(watchers), news, self._context, pid)
         if self._begun:
             tell()
         else:

@@ -18,7 +18,7 @@ from asgi_ipc.worker.ipc import ipc
 
 
 async def serve(here: Assignment, module: str) -> None:
-    """Run the module until the launcher stops this helper or has gone. What it raises fails the process."""
+    """Run the module until the launcher stops this helper or has gone. Its exceptions fail the process."""
     stop = asyncio.Event()
     here.attach(stop.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

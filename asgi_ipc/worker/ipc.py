@@ -1,49 +1,36 @@
-"""IPC: the public object. Names and data in, errors out; everything else is the endpoint's.
+"""IPC: the public object, one facade.
 
-Law: a verb checks, encodes, and posts; nothing is sent before everything is
-checked. The `_nowait` verbs may be called from any thread of the worker, the
-others on the event loop that entered the lifespan.
+Law: a verb checks and hands over; the room that does the work holds the rest.
+The `_nowait` verbs may be called from any thread of the worker, the others on
+the event loop that entered the lifespan.
+
+The file is long because of its docstrings, which are the reference of the API.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from threading import get_ident
-from typing import Final
+from typing import Any, Final, Literal, TypeVar, overload
 
-from asgi_ipc.errors import (
-    LauncherError,
-    WouldBlockError,
-)
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.message import Data
-from asgi_ipc.wire.packet import COOKIE_BYTES
-from asgi_ipc.worker import assignment, descriptors
-from asgi_ipc.worker.acting import member_for
 from asgi_ipc.worker.blocking import Blocking
-from asgi_ipc.worker.dispatch.delivery import current_delivery
-from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.features.asking import Asking
-from asgi_ipc.worker.features.electing import Electing
-from asgi_ipc.worker.features.publishing import Publishing
-from asgi_ipc.worker.leave import ORPHAN_DRAIN_TIMEOUT_S
-from asgi_ipc.worker.running import (
-    RECEIVERS_AS_ONE_MESSAGE,
-    YIELD_AFTER_BYTES,
-    YIELD_AFTER_MESSAGES,
-    no_timeout,
-)
-from asgi_ipc.worker.standalone import warn_if_one_of_several
-from asgi_ipc.worker.stats import Stats, snapshot
+from asgi_ipc.worker.dispatch.registry import Function
+from asgi_ipc.worker.features.requests import Gathered
+from asgi_ipc.worker.features.subscription import Overflow, Subscription
+from asgi_ipc.worker.lifespan import Lifespan
+from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.wrapping import Wrapped
 
+F = TypeVar("F", bound=Callable[[Any], Any])
+W = TypeVar("W", bound=Callable[[Worker], Any])
+R = TypeVar("R")
+T = TypeVar("T", bound=Callable[[], Coroutine[Any, Any, Any]])
+L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
-class IPC(Asking, Publishing, Electing):
+
+class IPC:
     """Messages between the workers of one server.
 
     `from asgi_ipc import ipc` gives the process-wide one. Register handlers
@@ -62,9 +49,18 @@ class IPC(Asking, Publishing, Electing):
     blocking: Final[Blocking]
 
     def __init__(self) -> None:
-        super().__init__()
-        self.blocking = Blocking(self)
-        descriptors.register(self)
+        self._own = Lifespan()
+        # The test kit's seam: the member of its fleet that acts for this IPC in this context.
+        self._stand_in: Callable[[], Lifespan | None] | None = None
+        self.blocking = Blocking(lambda: self._here)
+
+    @property
+    def _here(self) -> Lifespan:
+        """This worker's lifespan or, in a test, that of the member that acts for it."""
+        own = self._own
+        if self._stand_in is None or own.is_entered:
+            return own
+        return self._stand_in() or own
 
     # --- who
 
@@ -74,50 +70,131 @@ class IPC(Asking, Publishing, Electing):
 
         It survives `await`, and tasks and threads that the handler starts.
         """
-        delivery = current_delivery.get()
-        if delivery is None or (delivery.ipc is not self and not self._is_played_by(delivery.ipc)):
-            return None
-        return delivery.sender.pid
+        sender = self.sender_worker
+        return sender.pid if sender is not None else None
+
+    @property
+    def sender_worker(self) -> Worker | None:
+        """As `sender`, but that very incarnation of the worker."""
+        return self._here.sender
 
     @property
     def pid(self) -> int:
         """This worker's pid, by which the others address it."""
-        if self._endpoint is None:
-            member = member_for(self)
-            return os.getpid() if member is None else member.pid
-        return self._endpoint.me.pid
+        return self._here.pid
 
     @property
     def worker(self) -> Worker:
         """This worker as the others know it. Raises NotRunningError outside the lifespan."""
-        return self._entered().me
+        return self._here.endpoint.me
 
     @property
     def slot(self) -> int:
         """This worker's stable number, 0 to n-1. Raises NotRunningError outside the lifespan."""
-        return self._entered().me.slot
+        return self._here.endpoint.me.slot
 
     @property
     def workers(self) -> tuple[Worker, ...]:
-        """The members now, this one among them, by slot. Raises NotRunningError outside the lifespan."""
-        return self._entered().outgoing.peers.workers
+        """The present members, including this one, by slot. Raises NotRunningError outside the lifespan."""
+        return self._here.endpoint.outgoing.peers.workers
 
     def stats(self) -> Stats:
-        """What this worker has sent, received and dropped so far, and what waits now.
+        """Return the messages sent, received and dropped so far, and those that wait now.
 
-        After the lifespan: as it was at its end, with what a leave had to drop at its deadline.
+        After the lifespan: the figures of its end, with the messages that a leave had to drop at its
+        deadline.
 
         Raises NotRunningError before the lifespan.
         """
-        if self._endpoint is None:
-            member = member_for(self)
-            if member is not None:
-                return member.stats()
-            if self._last_stats is not None:
-                return self._last_stats
-        return snapshot(self._entered())
+        return self._here.stats()
 
-    # --- verbs
+    # --- what the app registers
+
+    @overload
+    def receive(self, name: str, /, *, ordered: bool = False) -> Callable[[F], F]: ...
+    @overload
+    def receive(self, name: str, handler: Function | None, /, *, ordered: bool = False) -> None: ...
+    @overload
+    def receive(self, name: Mapping[str, Function | None], /, *, ordered: bool = False) -> None: ...
+
+    def receive(
+        self, name: str | Mapping[str, Function | None], /, *handler: Function | None, ordered: bool = False
+    ) -> Callable[[F], F] | None:
+        """Register a handler: `@receive(name)`, `receive(name, handler)`, or `receive({name: handler, ...})`.
+
+        A handler is a plain or an async function of one argument, the data; its result answers `request` and
+        `gather`. Registering replaces; `None` deletes. Handlers start in the order of arrival. A plain
+        handler runs on the event loop, so it must not block.
+
+        If its parameter is annotated (a dataclass, msgspec.Struct, TypedDict, Pydantic model, built-in type,
+        or lists, dicts and unions of them), the data arrives as that type. Data that does not fit never
+        reaches the handler: it is counted (`invalid_data` of `stats().dropped`), and answers a question with
+        InvalidDataError.
+
+        Args:
+            name: 1 to 254 bytes of UTF-8, no control characters.
+            ordered: the next call starts when the last one has finished.
+
+        Raises:
+            InvalidNameError: not a name.
+            TypeError: not callable with one argument, or annotated with a type that no message can carry.
+        """
+        return self._here.registry.receive(name, *handler, ordered=ordered)
+
+    def on_join(self, callback: W) -> W:
+        """Call `callback(worker)` for every worker that joins from now on; usable as a decorator.
+
+        It is called once this worker can address the newcomer, and before the newcomer's first
+        message is handled. The members that are here already are in `ipc.workers`.
+
+        Args:
+            callback: a plain or an async function. Its exceptions are logged and counted.
+
+        Raises TypeError if it is not callable with one argument.
+        """
+        self._here.registry.watch_joins(callback)
+        return callback
+
+    def on_leave(self, callback: L) -> L:
+        """Call `callback(worker, reason, lost)` for every worker that has gone; usable as a decorator.
+
+        It is called once for each, after the last message of that worker has gone to its handler. Until then
+        that worker can't be addressed any more, but its messages may still arrive.
+
+        Args:
+            callback: a plain or an async function of
+                `worker`: the worker that has gone;
+                `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
+                `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
+                replaced), `drain_timeout` (it left with something not delivered or not handled), or
+                `cancelled` (the same, since its app cancelled the end of its lifespan);
+                `lost`: how many messages that this worker had accepted for it never left here. Its exceptions
+                    are logged and counted.
+
+        Raises TypeError if it is not callable with three arguments.
+        """
+        self._here.registry.watch_leaves(callback)
+        return callback
+
+    def leader_task(self, function: T) -> T:
+        """Run an async function without arguments in one worker only, the leader; usable as a decorator.
+
+        It starts when its worker is appointed, in the turn after `ipc.lifespan` has entered at the earliest;
+        registered later, at once in the leader. At the end of the leader's lifespan it is cancelled and
+        awaited, while every verb still works. Only then another worker is appointed, within a second, also
+        when the leader was killed. So it never runs twice at once. If it has not ended at the drain deadline,
+        its worker leads until its process has ended.
+
+        If it raises, that is logged and counted, and it starts again after 0.5 s, then 1 s, up to 30 s. After
+        a run longer than that the pauses begin again with the shortest. If it returns, it is done until
+        another worker leads. Registering a function again has no effect.
+
+        Raises TypeError if it is not an async function, or needs an argument.
+        """
+        self._here.registry.lead(function)
+        return function
+
+    # --- messages
 
     async def send(
         self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
@@ -132,106 +209,302 @@ class IPC(Asking, Publishing, Electing):
             data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them;
                 tuples arrive as lists, bytearrays and memoryviews as bytes. Dataclasses, msgspec.Structs
                 and Pydantic models arrive as dicts of their fields, or as what the handler is annotated
-                with; in them, what msgspec makes text of (UUID, Decimal, Enum, date...) may be, too.
-            timeout: seconds to wait for room in that worker's outbox; None: as long as it takes.
+                with; their fields may have types that msgspec turns into text (UUID, Decimal, Enum, date...),
+                too.
+            timeout: seconds to wait for room in that worker's outbox; None: without limit.
 
         Raises:
             UnknownWorkerError: no such member now.
             SendTimeoutError: it reads too slowly; nothing was sent.
-            WorkerGoneError: it went while this was waiting; nothing was sent.
+            WorkerGoneError: it went while this call waited; nothing was sent.
             MessageTooLargeError, InvalidNameError: not a message.
-            TypeError, ValueError, OverflowError: `data` is nothing that a message can carry.
+            TypeError, ValueError, OverflowError: a message can't carry `data`.
             NotRunningError: outside the lifespan, or on another event loop.
         """
-        outgoing = self._sending
-        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
-            outgoing = self._here(outgoing)
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
-        refused = outgoing.send(pid, name, data)
-        if refused is not None:
-            await self._accepted_by(outgoing, *refused, timeout)
-            return
-        outgoing.turn_messages += 1
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await asyncio.sleep(0)
+        messaging = self._own.messaging or self._here.endpoint.messaging
+        waits = messaging.send(pid, name, data, timeout)
+        if waits is not None:
+            await waits
 
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """As `send`, without waiting: raises WouldBlockError when that worker's outbox is full.
 
         May be called from any thread of the worker.
         """
-        outgoing = self._sending
-        if outgoing is None:
-            outgoing = self._elsewhere()
-        refused = outgoing.send(pid, name, data)
-        if refused is not None:
-            raise WouldBlockError(refused.peer.worker.pid)
+        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging.send_nowait(pid, name, data)
 
     async def broadcast(
         self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
     ) -> tuple[int, ...]:
-        """Send one message to all members, this one among them; return the pids that took it.
+        """Send one message to all members, including this one; return the pids that took it.
 
-        Every outbox with room gets it at once; the full ones are waited for,
-        together, up to `timeout` seconds. It raises nothing for slow or
-        vanished members: who is not in the result did not get it.
+        Every outbox with room gets it at once; for the full ones it waits, together, up to `timeout` seconds.
+        It raises nothing for slow or vanished members: a member that is not in the result did not get it.
 
-        Raises as `send`, but for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
+        Raises as `send`, except for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
-        outgoing = self._sending
-        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
-            outgoing = self._here(outgoing)
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
-        message = outgoing.pack(name, data)
-        took, full = outgoing.post_to_each(outgoing.peers.members(include_self=include_self), message)
-        # Encoded once; putting it into some outboxes more costs little beside that.
-        outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-        if full or outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            return await self._rest_of_each(outgoing, took, full, message, timeout)
-        return tuple(took)
+        messaging = self._own.messaging or self._here.endpoint.messaging
+        return await messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
         """Send one message to all members or, if one outbox is full, to none: WouldBlockError.
 
         Returns the pids. May be called from any thread of the worker.
         """
-        outgoing = self._sending
-        if outgoing is None:
-            outgoing = self._elsewhere()
-        message = outgoing.pack(name, data)
-        return tuple(outgoing.post_to_all(outgoing.peers.members(include_self=include_self), message))
+        messaging = self._own.messaging or self._here.endpoint.messaging
+        return messaging.broadcast_nowait(name, data, include_self=include_self)
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
-        """Send one message to the sender of the message being handled, that very incarnation.
+        """Send one message to the sender of the message being handled, to that very incarnation.
 
-        Raises OutsideHandlerError where no message is being handled, and else as `send`.
+        Raises OutsideHandlerError outside a handler, and otherwise as `send`.
         """
-        outgoing = self._replying
-        if outgoing is None or not outgoing.turn_messages or get_ident() != outgoing.thread:
-            outgoing = self._here(outgoing, replying=True)
-        if timeout is not None and not timeout >= 0:
-            raise no_timeout(timeout)
-        refused = outgoing.send(self._addressee(), name, data)
-        if refused is not None:
-            await self._accepted_by(outgoing, *refused, timeout)
-            return
-        outgoing.turn_messages += 1
-        if outgoing.turn_messages >= YIELD_AFTER_MESSAGES or outgoing.turn_bytes >= YIELD_AFTER_BYTES:
-            await asyncio.sleep(0)
+        here = self._here
+        waits = here.endpoint.replying.send(here.addressee, name, data, timeout)
+        if waits is not None:
+            await waits
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
 
         May be called from any thread that the handler started.
         """
-        outgoing = self._replying
-        if outgoing is None:
-            outgoing = self._elsewhere(replying=True)
-        refused = outgoing.send(self._addressee(), name, data)
-        if refused is not None:
-            raise WouldBlockError(refused.peer.worker.pid)
+        here = self._here
+        here.endpoint.replying.send_nowait(here.addressee, name, data)
+
+    async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
+        """Send one message to exactly one member, the one with the least work waiting; return its pid.
+
+        Only the figures that this worker can see count: its outbox for a member, and the bytes that the
+        member has not read. Equals take turns. If the member goes before the message is accepted, another one
+        gets it.
+
+        Raises as `send`; UnknownWorkerError and WorkerGoneError only if no member is left.
+        """
+        return await self._here.endpoint.messaging.send_any(name, data, timeout=timeout)
+
+    # --- questions
+
+    @overload
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any:
+        """Ask one worker; return the result of its handler of that name.
+
+        A question runs there like a message of its name, in its order; `sender` and `reply` work as usual.
+        Cancelling this, or its timeout, cancels an async handler there that has not finished; an answer that
+        comes later is discarded and counted (`late_answer` of `stats().dropped`).
+
+        Args:
+            pid, name, data: as of `send`; the handler's result may have the same types as `data`.
+            reply_type: the type of the answer, checked and converted like a handler's data; None: anything.
+            timeout: seconds for the whole question, including the wait for room; None: without limit.
+
+        Raises:
+            NoHandlerError: that worker has no handler of this name.
+            InvalidDataError: `data` does not fit the annotation of the handler there, or the answer does not
+                fit `reply_type`.
+            TypeError: `reply_type` is a type that no answer can become.
+            RemoteError: its handler raised, was cancelled, or returned data that a message can't carry.
+            RequestTimeoutError: no answer in time.
+            UnknownWorkerError: no such member now.
+            WorkerGoneError: it died, or left without an answer; raised at once.
+            Others: as `send`, before anything is sent.
+        """
+        return await self._here.endpoint_here.questions.ask(pid, name, data, timeout, reply_type)
+
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[R]: ...
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
+
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
+        """Ask all members at once, including this one; return a dict of pid -> answer, of those in time.
+
+        It raises nothing for a member that is slow, fails or goes: this costs only that member's row, which
+        is in `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
+        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the order
+        of the slots.
+
+        `reply_type` is as of `request`: an answer that does not fit is that row's InvalidDataError.
+
+        Raises as `send` for data that is no message, before anything is sent.
+        """
+        questions = self._here.endpoint_here.questions
+        return await questions.ask_all(name, data, timeout, reply_type, include_self=include_self)
+
+    # --- topics
+
+    async def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
+        """Send one message to all subscribers of a topic; return the pids of the workers that took it.
+
+        Workers without a subscriber get nothing. Publications of one worker arrive in each subscription in
+        the order in which they were accepted. It waits for full outboxes as `broadcast` does, and raises
+        nothing for slow or vanished members.
+
+        Args:
+            topic: 1 to 254 bytes of UTF-8, no control characters.
+            data, timeout: as of `send`.
+
+        Raises as `broadcast`; InvalidNameError for an invalid topic.
+        """
+        return await self._here.endpoint.topics.publish(topic, data, timeout)
+
+    def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
+        """As `publish`, without waiting; if one outbox is full, it sends to none: WouldBlockError.
+
+        May be called from any thread of the worker.
+        """
+        return self._here.endpoint.topics.publish_nowait(topic, data)
+
+    def subscribe(
+        self, topic: str, *, overflow: Overflow = "wait", max_messages: int = 1000, until_stop: bool = False
+    ) -> Subscription:
+        """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`; iterate `messages`.
+
+        Each message is a Publication: `.topic`, `.data`, `.worker` (the publisher; `.sender` is its pid)
+        and `.missed` (how many this subscription has lost since the one before).
+
+        Once it is entered, it gets every publication that this worker accepts from then on, and every one
+        that another member accepts after it knows of the subscription; publications under way to this worker
+        may come, too. Entering waits until all members know, which takes one round trip. For a member that
+        does not answer it waits for a second at most, logs that, and does not wait for it again until it has
+        answered. A worker that joins later publishes nothing before it knows.
+
+        Args:
+            topic: 1 to 254 bytes of UTF-8, no control characters.
+            overflow: the action when `max_messages` wait here:
+                `wait`: nothing is lost. Messages beyond `max_messages` count as handlers in flight: at 10,000
+                (or 256 MiB) this worker reads no more, for no subscription and no handler, and `publish`
+                waits until its deadline. An answer for which the subscriber waits may lie behind these
+                messages, so a subscriber that asks for each message must keep up;
+                `drop_oldest`, `drop_newest`: one is lost and counted (`overflow` of `stats().dropped`), and
+                    the next message says so (`.missed`);
+                `close`: the iteration ends with SubscriptionOverflowError, after the messages that wait.
+            max_messages: at least 1; the bytes of waiting messages are at most 32 MiB.
+            until_stop: end the iteration when this worker begins to stop, and not with the lifespan: for
+                streaming responses; a stop or a restart would wait for them.
+
+        Raises InvalidNameError or ValueError at once, and NotRunningError when it is entered.
+        """
+        return Subscription(
+            lambda: self._here.endpoint_here.topics,
+            topic,
+            overflow=overflow,
+            max_messages=max_messages,
+            until_stop=until_stop,
+        )
+
+    # --- one of many
+
+    @property
+    def leader(self) -> int | None:
+        """The leader's pid; None for the moment without a leader.
+
+        Raises NotRunningError outside the lifespan.
+        """
+        leader = self.leader_worker
+        return leader.pid if leader is not None else None
+
+    @property
+    def leader_worker(self) -> Worker | None:
+        """As `leader`, but that very incarnation of the worker."""
+        return self._here.endpoint.leading.leader
+
+    @property
+    def is_leader(self) -> bool:
+        """True if this worker leads; False from the moment in which it begins to resign.
+
+        Raises NotRunningError outside the lifespan.
+        """
+        return self._here.endpoint.leading.is_mine
+
+    async def claim(self, key: str) -> bool:
+        """Return True for the first claim of all workers, as long as the server runs; False for all others.
+
+        This holds after a restart, too, and after the death of the first. Only a cancelled call, whose True
+        no code has seen, does not count.
+
+        Args:
+            key: 1 to 254 bytes of UTF-8, no control characters. `once` has keys of its own.
+
+        Raises:
+            TooManyKeysError: there are 10,000 keys of `claim` and `once` already; these still get answers.
+            InvalidNameError: not a key.
+            NotRunningError: outside the lifespan, on another event loop, or the launcher is gone.
+        """
+        return await self._here.endpoint_here.claiming.claim(key)
+
+    @asynccontextmanager
+    async def once(self, key: str, *, per: Literal["restart", "server"] = "restart") -> AsyncIterator[bool]:
+        """`async with ipc.once(key) as first:` True in one worker; its block runs while the others wait.
+
+        The others get False after that worker has left the block. If it leaves with an exception, or dies
+        inside, the worker that has waited longest is the first. Without `async with asyncio.timeout(...)`
+        around, the wait may take as long as the block.
+
+        Args:
+            key: as of `claim`.
+            per: `restart`: a rolling restart does it once more, in the first of its workers; one that
+                replaces a dead worker belongs to the last restart. `server`: for as long as the server runs.
+
+        Raises:
+            ValueError: `per` is something else.
+            Others: as `claim`.
+        """
+        async with self._here.endpoint_here.claiming.once(key, per) as first:
+            yield first
 
     # --- life
 
@@ -240,93 +513,39 @@ class IPC(Asking, Publishing, Electing):
         """Take part in the fleet: `Starlette(lifespan=ipc.lifespan)`, or `async with ipc.lifespan(app):`
         inside your own lifespan, innermost, since handlers run until it has ended.
 
-        Inside, what any member broadcasts reaches this worker. At the end,
-        what runs in the leader only is cancelled, what others have sent is handled and what was accepted
-        here is sent, all of it for at most the drain timeout.
+        Inside, every broadcast of a member reaches this worker. At the end, leader tasks are cancelled,
+        messages of others are handled and messages accepted here are sent, all of it within the drain
+        timeout.
 
-        Without the launcher this is a fleet of one: the same verbs, to itself.
+        Without the launcher this is a fleet of one: the same verbs send to itself.
 
-        It may be entered several times on one event loop (by an app and a router of it, say); this leaves
-        when the last one exits.
+        It may be entered several times on one event loop (by an app and its router, say); the last exit
+        leaves.
 
-        Raises LauncherError if it is entered on another event loop already, or is ending; and under
-        `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
+        Raises:
+            WrongLoopError: it is entered on another event loop already or, under `asgi-ipc serve`, this is
+                not the server's event loop.
+            SecondIPCError: under `asgi-ipc serve`, another IPC() was entered in this worker.
+            LifespanError: it is ending or, under `asgi-ipc serve`, this worker has left.
         """
-        if self._endpoint is None and member_for(self) is not None:
-            # It is a member already.
+        here = self._here
+        if here is not self._own:
+            # A member of a test's fleet has joined already.
             yield
             return
-        if self._endpoint is None and assignment.current is None:
-            warn_if_one_of_several()
-        endpoint = self._enter()
-        try:
-            await endpoint.join()
-            if not endpoint.departing.is_set():
-                self._sending = self._replying = endpoint.outgoing
+        async with here.entered():
             yield
-        finally:
-            endpoint.entries -= 1
-            if not endpoint.entries:
-                await self._leave(endpoint)
-
-    def _enter(self) -> Endpoint:
-        # No thread with a loop of its own comes in between.
-        with descriptors.changing_hands:
-            endpoint = self._endpoint
-            if endpoint is None or (endpoint.outgoing.loop.is_closed() and assignment.current is None):
-                # One whose loop was closed without a word never leaves.
-                endpoint = self._endpoint = self._open()
-            elif endpoint.outgoing.loop is not asyncio.get_running_loop():
-                raise LauncherError(
-                    "ipc.lifespan is entered on another event loop already: one at a time, in each process"
-                )
-            elif endpoint.departing.is_set():
-                raise LauncherError("ipc.lifespan is ending; it can't be entered again before it has ended")
-            endpoint.entries += 1
-            return endpoint
-
-    def _open(self) -> Endpoint:
-        here = assignment.current
-        if here is not None:
-            return here.open(self._registry, self, self._leave)
-        # Nobody else waits for it to leave: as long as after the launcher's death.
-        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
-        return Endpoint(Worker(os.getpid(), 0, 1), settings, self._registry, self)
-
-    async def _leave(self, endpoint: Endpoint) -> None:
-        """Leave the fleet, once; who comes second waits until that is over."""
-        if endpoint.departing.is_set():
-            await endpoint.departed.wait()
-            return
-        endpoint.departing.set()
-        cancelled = None
-        try:
-            try:
-                # First of all: what runs in the leader only may use every verb to its end.
-                await endpoint.resign()
-            except asyncio.CancelledError as error:
-                cancelled = error
-            if self._endpoint is endpoint:
-                self._sending = None
-            await endpoint.leave()
-            if cancelled is not None:
-                raise cancelled
-        finally:
-            if self._endpoint is endpoint:
-                self._last_stats = snapshot(endpoint)
-                self._endpoint = self._replying = None
-            endpoint.departed.set()
 
     def wrap(self, app: Callable[..., Awaitable[None]]) -> Wrapped:
-        """An ASGI app around another one, which takes part in the fleet: `app = ipc.wrap(app)`.
+        """Return an ASGI app around another one that takes part in the fleet: `app = ipc.wrap(app)`.
 
         For an app whose lifespan is not yours to write, or that has none, such as Django's. It enters
         `ipc.lifespan` when the app's own startup is complete, and leaves it before the app's own shutdown
-        begins: so handlers find what the app has set up. Startup code that uses verbs itself
+        begins, so handlers find everything that the app has set up. Startup code that uses verbs itself
         enters `ipc.lifespan` on its own, which is counted.
 
-        An exception of the app's that comes before it has received `lifespan.startup` means that it has no
-        lifespan; a later one means that its startup has failed.
+        An exception of the app before it has received `lifespan.startup` means that it has no lifespan; a
+        later one means that its startup has failed.
 
         Args:
             app: an ASGI 3 application.
@@ -334,10 +553,6 @@ class IPC(Asking, Publishing, Electing):
         Raises TypeError if it can't be called.
         """
         return Wrapped(app, self.lifespan)
-
-    def abandon(self) -> None:
-        """In a forked child: this process is nobody's worker."""
-        self._endpoint = self._sending = self._replying = self._last_stats = None
 
 
 ipc: Final = IPC()

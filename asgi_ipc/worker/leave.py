@@ -1,8 +1,7 @@
 """Leave: how one worker leaves the fleet, once, within one deadline.
 
-Law: first the leader's tasks end, then nothing new is accepted, then
-everything is read, handled and written, then everything is closed. What the
-deadline cuts off is counted, logged and told to the launcher.
+Law: first the leader's tasks end, then nothing new is accepted, then everything is read, handled and written,
+then everything is closed. The rest at the deadline is counted, logged and reported to the launcher.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ class Leave:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether the leave has begun and is not over."""
+        """Return whether the leave has begun and is not over."""
         return self._by is not None and not self.is_over
 
     def orphaned(self) -> None:
-        """The launcher has died: a leave that is under way gets a nearer deadline."""
+        """Give a leave under way a nearer deadline, since the launcher has died."""
         if self._by is not None:
             self._by = min(self._by, self._outgoing.loop.time() + ORPHAN_DRAIN_TIMEOUT_S)
             if self._deadline is not None:
@@ -88,8 +87,8 @@ class Leave:
             self._launcher.send(Resigned())
 
     async def run(self) -> None:
-        """Read and handle what others have sent, write what was accepted, close."""
-        # The others will have no way to acknowledge what they copy.
+        """Read and handle the messages of others, write the accepted messages, close."""
+        # The others will have no way to acknowledge their copies.
         self._outgoing.hurry()
         self._launcher.send(Leaving())
         cancelled_before = self._dispatcher.calls.cancelled
@@ -136,14 +135,14 @@ class Leave:
             self._close(clean, cancelled + len(left))
 
     def _close(self, clean: bool, cancelled: int) -> None:
-        """Close everything; count, log and tell the launcher what is left, if anything is."""
+        """Close everything; count, log and report the remaining messages, if there are any."""
         self.is_over = True
         self._close_features()
         unsent = self._outgoing.close()
         self._incoming.close()
         unhandled = self._dispatcher.unhandled
         if self._was_cancelled and not (unsent or unhandled or cancelled):
-            # Perhaps others had still something to say, but nothing was left to do here.
+            # Others may have had more to send, but nothing was left to do here.
             clean = self._incoming.eof.is_set()
         if not clean:
             logger.warning(

@@ -54,7 +54,7 @@ class LocalRelay:
         self._relay.connect(me)
 
     def send(self, word: ToLauncher) -> None:
-        """Pass a word to the relay, and its answers to `on_word`. One member waits for nobody's answer."""
+        """Pass a word to the relay, and its answers to `on_word`. A lone member waits for no others."""
         if isinstance(word, ToRelay):
             self._relay.hear(self._me, word, 0.0)
         while (item := self._relay.next_item(self._me)) is not None:

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +45,3 @@ class Stats:
     reassembly_bytes: int
     loop_lag_s: float
     max_loop_lag_s: float
-
-
-def snapshot(endpoint: Endpoint) -> Stats:
-    """The counters of `endpoint` now."""
-    dispatcher = endpoint.dispatcher
-    return Stats(
-        sent=endpoint.outgoing.sent,
-        received=dispatcher.received,
-        discarded=dispatcher.discarded,
-        handler_errors=dispatcher.handler_errors,
-        dropped=endpoint.dropped(),
-        outbox_bytes=endpoint.outgoing.outbox_bytes(),
-        reassembly_bytes=endpoint.reassembly_bytes,
-        loop_lag_s=endpoint.heartbeat.lag_s,
-        max_loop_lag_s=max(endpoint.heartbeat.max_lag_s, endpoint.heartbeat.lag_s),
-    )

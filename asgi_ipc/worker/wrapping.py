@@ -1,8 +1,7 @@
-"""Wrapping: an ASGI app around another one, which enters the lifespan for it.
+"""Wrapping: an ASGI app that enters the lifespan for the app inside it.
 
-Law: the ASGI specification's words, and no framework's. What the app says and
-is told passes through unchanged; where it has no lifespan, this speaks in its
-place.
+Law: the ASGI specification's words, and no framework's. The app's events pass
+through unchanged; an app without a lifespan is spoken for.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
-# As uvicorn's --lifespan: the app's own lifespan may be missing, must be there, or is left alone.
+# As uvicorn's --lifespan: the app's own lifespan may be missing, must be there, or is not run.
 Mode: TypeAlias = Literal["auto", "on", "off"]
 
 
@@ -46,20 +45,20 @@ class Wrapped:
 
 
 class _Life:
-    """One lifespan: between the server and the app."""
+    """One lifespan: passes events between the server and the app."""
 
     def __init__(self, membership: AbstractAsyncContextManager[None], receive: Receive, send: Send) -> None:
         self._membership = membership
         self._receive = receive
         self._send = send
         self._is_member = False
-        # What the server has said.
+        # The server's events so far.
         self._told_to_start = self._told_to_stop = False
-        # What the app has said: that its startup is complete, or has failed, or what belongs elsewhere.
+        # The app's events so far: startup complete, startup failed, or one that is not of a lifespan.
         self._is_complete = self._has_failed = self._is_confused = False
 
     async def run(self, app: Callable[..., Awaitable[None]], scope: Event, mode: Mode) -> None:
-        """The app's lifespan, and what is missing of it."""
+        """Run the app's lifespan, and complete what is missing of it."""
         try:
             if mode != "off":
                 await self._run_app(app, scope, mode)
@@ -77,17 +76,17 @@ class _Life:
             await self._leave()
 
     async def _run_app(self, app: Callable[..., Awaitable[None]], scope: Event, mode: Mode) -> None:
-        """Until it ends; returns if the rest of the lifespan is to be spoken in its place."""
+        """Run the app's part until it ends; return if the rest has to be done for it."""
         try:
             await app(scope, self._receive_for_app, self._send_for_app)
         except Exception:
             if self._is_member:
-                # The server serves on (uvicorn does), and nobody else would tell.
+                # uvicorn serves on, and logs nothing.
                 logger.exception("the app's lifespan has ended before the server")
             elif self._is_complete or self._has_failed or mode == "on":
                 raise
             elif self._told_to_start and not self._is_confused:
-                # It knows what a lifespan is, so it was its startup that failed.
+                # The app knows lifespans, so its startup failed.
                 await self._fail()
                 raise
 
@@ -97,7 +96,7 @@ class _Life:
             self._told_to_start = True
         elif event["type"] == "lifespan.shutdown":
             self._told_to_stop = True
-            # Before the app's own shutdown: handlers find all that it has set up.
+            # Left before the app's own shutdown: the last handlers still find what the app set up.
             await self._leave()
         return event
 
@@ -120,7 +119,7 @@ class _Life:
         await self._send(event)
 
     async def _fail(self) -> None:
-        """Say why there is no startup, in the words of the exception under way."""
+        """Tell the server that the startup failed, with the traceback of the current exception."""
         self._has_failed = True
         await self._send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
 

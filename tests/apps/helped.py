@@ -39,9 +39,7 @@ def left(worker: Worker, reason: str, lost: int) -> None:
 
 
 def helpers() -> list[Worker]:
-    endpoint = ipc._endpoint
-    assert endpoint is not None
-    return endpoint.outgoing.peers.of_kind(KIND)
+    return ipc._own.endpoint.outgoing.peers.of_kind(KIND)
 
 
 async def ask(request: Request) -> JSONResponse:

@@ -192,8 +192,7 @@ async def give(to: int, count: int, size_bytes: int) -> None:
 
 async def held() -> tuple[int, dict[int, int]]:
     """Return the bytes of this worker's arena in use, and the bytes that each generation holds."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     arena = endpoint.outgoing._budget.arena
     return arena.used_bytes, {to: holds.pinned_bytes for to, holds in arena._holds.items()}
 
@@ -245,8 +244,7 @@ async def flood(count: int) -> None:
 
 async def measured() -> dict[str, Any]:
     """Return this worker's own counts."""
-    endpoint = ipc._endpoint
-    assert endpoint is not None
+    endpoint = ipc._own.endpoint
     stats = ipc.stats()
     now = time.monotonic()
     return {

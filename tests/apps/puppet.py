@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_ipc import Worker, ipc
-from asgi_ipc.worker.heartbeat import HEARTBEAT_S
+from asgi_ipc.fleet.settings import BEAT_S
 from tests.apps.strings import by_name, obeying
 from tests.processes import links
 
@@ -269,7 +269,7 @@ async def since_beat() -> float:
 
     assert assignment.current is not None
     assert assignment.current._heartbeat is not None
-    return asyncio.get_running_loop().time() - assignment.current._heartbeat._due + HEARTBEAT_S
+    return asyncio.get_running_loop().time() - assignment.current._heartbeat._due + BEAT_S
 
 
 async def thread_send(to: int, data: Any) -> Any:

@@ -177,8 +177,7 @@ async def keeping_books(app: Starlette) -> AsyncIterator[None]:
         State.members = ipc.workers
         State.notes.write("joined", members=[worker.generation for worker in ipc.workers])
         watching = asyncio.create_task(watch_lag())
-        endpoint = ipc._endpoint
-        assert endpoint is not None
+        endpoint = ipc._own.endpoint
         yield
         State.notes.write("leaving")
     watching.cancel()

@@ -1,4 +1,4 @@
-"""The demo in a fleet of one: routes, refusals, and what a page is told."""
+"""The demo in a fleet of one: routes, refusals, and the words to a page."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ async def test_the_page_may_reach_nothing_but_this_server(client: httpx.AsyncCli
     assert not any("innerHTML" in text for text in texts)
 
 
-# --- what a page is told
+# --- the words to a page
 
 
 def test_a_page_is_told_who_is_here_and_what_they_receive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_the_journal_is_bounded_and_shows_what_is_no_text_as_python_does() -> No
 
 
 class SlowPage:
-    """A WebSocket whose page reads nothing until it is told to."""
+    """A WebSocket whose page reads nothing before a signal."""
 
     def __init__(self) -> None:
         self.words: list[dict[str, Any]] = []
@@ -233,7 +233,7 @@ async def test_a_page_that_is_too_slow_is_told_what_waits_and_asked_to_start_afr
     page = SlowPage()
     async with ipc.lifespan(app), asyncio.timeout(DEADLINE_S):
         telling = asyncio.create_task(live(cast(WebSocket, page)))
-        # Nobody subscribes before the page has.
+        # There is no subscriber before the page.
         while not ipc.publish_nowait(SEEN, {"number": 0}):  # noqa: ASYNC110  # each turn of the loop is the event
             await asyncio.sleep(0)
         for number in range(1, 2000):
@@ -260,11 +260,11 @@ async def test_every_worker_is_asked_for_its_uptime(client: httpx.AsyncClient) -
 async def test_who_does_not_answer_has_its_error_in_its_row(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = Gathered()
+    answers: Gathered[Any] = Gathered()
     answers[7] = 1.5
     answers.errors[8] = RequestTimeoutError(8, "uptime")
 
-    async def gather(*args: object, **options: object) -> Gathered:
+    async def gather(*args: object, **options: object) -> Gathered[Any]:
         return answers
 
     monkeypatch.setattr(ipc, "gather", gather)

@@ -45,7 +45,7 @@ async def test_what_is_sent_in_the_page_appears_under_the_right_workers(server: 
     for pid in others:
         await expect(hello(card(page, pid), text)).to_have_count(0)
 
-    # Whoever opens the page later sees the same, whichever worker answers.
+    # A page opened later shows the same, whichever worker answers.
     await page.reload()
     await expect(hello(card(page, one), text)).to_have_count(1)
     for pid in [one, *others]:
@@ -57,7 +57,7 @@ async def test_a_killed_worker_goes_and_its_successor_comes(server: Server, page
     victim, *others = server.workers()
     slot = page.locator(".slot").filter(has=card(page, victim))
     number = await slot.get_attribute("data-slot")
-    # What was being typed goes on to the successor.
+    # The text being typed moves to the successor.
     await card(page, victim).get_by_role("textbox").fill("a draft")
     os.kill(victim, signal.SIGKILL)
     await expect(card(page, victim)).to_have_count(0)

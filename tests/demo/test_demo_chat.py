@@ -33,7 +33,7 @@ class Chat:
 
     Attributes:
         pid, slot: of the worker that it has reached.
-        lines: what it was told, in order of arrival.
+        lines: the lines that it got, in order of arrival.
     """
 
     def __init__(self, connection: ClientConnection, first: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ class Chat:
         return key
 
     async def until(self, *texts: str) -> None:
-        """Wait until all of these have been told."""
+        """Wait until all of these have arrived."""
         async with asyncio.timeout(DEADLINE_S):
             while not set(texts) <= set(self.texts):
                 self.lines += json.loads(await self.connection.recv())["lines"]
@@ -71,7 +71,7 @@ async def chatting(server: Server, *, pid: int | None = None, but: int | None = 
                     )
                     chat = Chat(connection, json.loads(await connection.recv()))
                 except (OSError, InvalidHandshake, ConnectionClosed):
-                    # Whoever had accepted it was killed.
+                    # The worker that had accepted it was killed.
                     continue
                 if chat.pid != but and pid in (None, chat.pid):
                     opening.reschedule(None)
@@ -90,7 +90,7 @@ async def test_two_pages_on_different_workers_see_each_other_and_the_worker_that
                 ("hello", one.pid, one.slot),
                 ("and to you", other.pid, other.slot),
             ]
-        # Whoever comes later is told the same.
+        # A later page gets the same lines.
         async with chatting(server) as late:
             assert late.lines == one.lines == other.lines
 
@@ -107,7 +107,7 @@ async def test_a_newcomer_knows_what_was_said_before_it_came() -> None:
             (newcomer,) = set(server.workers()) - {chat.pid}
             async with chatting(server, pid=newcomer) as there:
                 assert there.lines == chat.lines
-        # And so do those that come when all who were there go.
+        # So do newcomers when all earlier workers go.
         await server.restart()
         async with chatting(server) as chat:
             assert chat.texts == texts
@@ -150,7 +150,7 @@ async def test_a_worker_that_stands_still_keeps_nobody_from_talking() -> None:
         try:
             await one.say("hello")
             await other.until("hello")
-            # A newcomer learns what was said without it.
+            # A newcomer learns the earlier lines.
             server.signal(signal.SIGTTIN)
             await server.started(4)
             (newcomer,) = set(server.workers()) - {one.pid, other.pid, still}
@@ -158,7 +158,7 @@ async def test_a_worker_that_stands_still_keeps_nobody_from_talking() -> None:
                 assert there.texts == ["hello"]
         finally:
             os.kill(still, signal.SIGCONT)
-        # What it has missed, it has not lost.
+        # It gets the lines that it has missed.
         async with chatting(server, pid=still) as there:
             await there.until("hello")
 

@@ -45,7 +45,7 @@ async def say(page: Page, text: str) -> None:
 
 
 def lines(page: Page) -> Locator:
-    """What was said and is known to have been said, in the order shown."""
+    """Return the confirmed lines, in the order shown."""
     return page.locator("#conversation .line:not(.waiting)")
 
 
@@ -75,7 +75,7 @@ async def test_two_pages_on_different_workers_talk_and_a_reload_loses_nothing(
     await expect_said(one, markup, "and to you")
     await expect(box(one)).to_have_value("a draft")
     await expect(one.get_by_label("My name", exact=True)).to_have_value("Ann")
-    # Who is whom is known, too.
+    # Names and hues are known, too.
     await expect(one.locator(".line.mine .text")).to_have_text([markup])
 
 
@@ -86,7 +86,7 @@ async def test_a_page_whose_worker_is_killed_comes_back_with_everything(pages: t
     await expect_said(other, "before 0", "before 1", "before 2")
     victim = await chats_through(one)
     os.kill(victim, signal.SIGKILL)
-    # Whether the page has noticed or not.
+    # This holds whether the page has noticed or not.
     for number in range(3):
         await say(one, f"while {number}")
     await box(one).press_sequentially("not said yet")
@@ -117,7 +117,7 @@ async def test_what_is_said_during_a_rolling_restart_is_not_lost(
         page, text = pages[number % 2], f"line {number}"
         await say(page, text)
         said.append(text)
-        # A conversation: whoever answers has heard.
+        # A conversation: a person that answers has read the line.
         await expect(lines(pages[(number + 1) % 2]).last.locator(".text")).to_have_text(text)
     await server.said("All workers have been restarted")
     for page in pages:

@@ -1,4 +1,4 @@
-"""The demo with real workers: who sent what to whom, seen from outside, and the stream over a restart."""
+"""The demo with real workers: their messages, seen from outside, and the stream over a restart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def fleet_of(server: Server, count: int, without: frozenset[int] = frozens
             try:
                 workers = (await server.get("/workers")).json()["workers"]
             except httpx.TransportError:
-                # Whoever had accepted it was killed.
+                # The worker that had accepted it was killed.
                 continue
             slots = {worker["slot"]: worker["pid"] for worker in workers}
             if len(workers) == len(slots) == count and not without & set(slots.values()):
@@ -103,7 +103,7 @@ def live_url(server: Server) -> str:
 
 
 class Page:
-    """What the page knows, learnt as the page learns it: over one socket after the other."""
+    """The knowledge of a page, learnt as the page learns it: over one socket after the other."""
 
     def __init__(self, url: str) -> None:
         self.url = url

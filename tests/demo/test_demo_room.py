@@ -1,4 +1,4 @@
-"""What may be said in the demo's chat, how much of it is kept, and in which order."""
+"""The demo's chat: the rules for a line, the number that is kept, and their order."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_no_page_of_ours_sends_is_no_line(text: str) -> None:
 
 @given(st.data())
 def test_all_who_hear_the_same_show_the_same_in_whichever_order_they_hear_it(data: st.DataObject) -> None:
-    """Also of what was said twice, through two workers, at two times."""
+    """Also of a line sent twice, through two workers, at two times."""
     said = data.draw(st.lists(st.builds(line, st.integers(0, 9), st.integers(0, 9), st.integers(1, 3))))
     one, other = Conversation(), Conversation()
     for each in said:

@@ -1,4 +1,4 @@
-"""The page of recipes: what it quotes is what runs, and none is forgotten."""
+"""The page of recipes: its quotes are running code, and no recipe is forgotten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.serving import ROOT
 
 FOLDER = ROOT / "demo" / "recipes"
 
-# What the cache needs, and no recipe.
+# Modules that are no recipe: the cache's database.
 APART = {"__init__", "database"}
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in APART)

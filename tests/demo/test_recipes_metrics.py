@@ -70,7 +70,7 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
             assert (found[HELLO], found[INCOMPLETE]) == (60, 0)
             assert found[requests("GET", "", 404)] >= 3
 
-            # What it counts from here on is known to nobody when it is killed; what was shown stays.
+            # No worker knows its later counts when it is killed; the shown counts stay.
             victim, stalled, other = pids
             await visitors[victim].get("/")
             survivors = await server.kill(victim)

@@ -30,7 +30,7 @@ async def ask(server: Server, address: str, pids: Collection[int], count: int) -
 
 
 class Bucket:
-    """What one client may have been granted since it began."""
+    """Return the most that one client may have been granted since it began."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -69,7 +69,7 @@ async def test_a_killed_or_stalled_owner_refuses_nobody() -> None:
     async with recipe("rate_limit") as server:
         pids = server.workers()
         async with AsyncExitStack() as stack:
-            # Of those that are here, and of one that is new: whoever owns the bucket.
+            # Present workers and a new one: any may own the bucket.
             visitors = [await stack.enter_async_context(client(server)) for _ in range(5 * BURST)]
             os.kill(pids[0], signal.SIGSTOP)
             os.kill(pids[1], signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_bucket_fills_with_time_and_the_number_of_buckets_is_bounded(
     monkeypatch.setattr(rate_limit, "MAX_CLIENTS", 2)
     a_while_ago = time.monotonic() - 2 / rate_limit.RATE
     rate_limit.inherit([("a", 0.0, a_while_ago), ("b", 0.5, time.monotonic())])
-    # What was taken here meanwhile is not given back.
+    # Tokens taken here meanwhile are not given back.
     rate_limit.inherit([("b", 5.0, time.monotonic())])
     assert [rate_limit.take_here("a") for _ in range(2)] == [0.0, 0.0]
     assert 0 < rate_limit.take_here("a") <= 1 / rate_limit.RATE

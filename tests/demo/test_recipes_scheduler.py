@@ -1,4 +1,4 @@
-"""The recipe scheduler: each tick once in the whole server, whoever leads."""
+"""The recipe scheduler: each tick once in the whole server, with any leader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes chat and events: browsers in different workers, and what becomes of them at a restart."""
+"""The recipes chat and events: browsers in different workers, and their fate at a restart."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ async def test_a_room_is_heard_in_all_workers_in_order_and_closes_cleanly_when_t
                 await speaker.send(f"{number}")
             for listener in here.values():
                 assert [await heard(listener) for _ in range(50)] == [(f"{n}", 0) for n in range(50)]
-            # What is heard first in another room is what was said there.
+            # The first message in another room is one that was said there.
             await there[pids[1]].send("apart")
             assert await heard(there[pids[2]]) == ("apart", 0)
-            # One that goes in the middle of what is told to it is nobody's trouble.
+            # A browser that goes in the middle of a send disturbs no other.
             here[pids[1]].transport.abort()
             await speaker.send("still")
             assert await heard(here[pids[2]]) == ("still", 0)
@@ -143,7 +143,7 @@ async def test_events_reach_every_worker_and_streams_end_when_they_restart() -> 
                 assert (await publisher.post("/events/others", content="")).json()["told"] == []
                 assert (await publisher.get("/events/" + "x" * 255)).status_code == 400
                 assert (await publisher.post("/events/news", content="x" * 70_000)).status_code == 413
-                # No --timeout-graceful-shutdown is set, and nobody closes a stream but the workers.
+                # No --timeout-graceful-shutdown is set, and only the workers close a stream.
                 server.signal(signal.SIGHUP)
                 assert await next_of(one) is await next_of(other) is None
         # Idle connections have been closed by now.

@@ -93,7 +93,7 @@ _JOINING_AND_LEAVING: Final = (
         line.unacknowledged.remove(of)
         self._in_flight -= 1
 """,
-        "After eight workers have died just as they joined, a worker is told of no newcomer any more.",
+        "After eight workers have died just as they joined, a worker never learns of a newcomer again.",
     ),
     Planted(
         "closed-before-flushed",
@@ -132,7 +132,7 @@ _JOINING_AND_LEAVING: Final = (
             self._pass_marks()
         self._take_packets(self._parser, chunk, drained)
 """,
-        "The last messages that a killed worker had wholly written are dropped by those that had not "
+        "The last messages that a killed worker had wholly written are dropped by workers that had not "
         "read them yet.",
     ),
     Planted(

@@ -1,8 +1,8 @@
-"""A stray process: it writes into a worker's pipe what is no packet of its run.
+"""A stray process: it writes bytes that are no packet of the run into a worker's pipe.
 
-Law: it is a process of its own, of the same user, and finds the pipe where
-anybody would, in /proc. Every write is atomic, as a sender's is. It says how
-many and how large they were; what the worker made of them is not its business.
+Law: it is a process of its own, of the same user, and finds the pipe as any process can, in /proc. Every
+write is atomic, like a sender's. It reports the number and size of its writes, and knows nothing of their
+effect.
 
     python -m tests.faults.stray TARGET SEED     (TARGET as JSON)
 
@@ -52,7 +52,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Stray:
-    """What it writes, by kind."""
+    """The bytes of each kind."""
 
     def __init__(self, target: Target, seed: int) -> None:
         self._target = target
@@ -102,7 +102,7 @@ class Stray:
 
 
 def main(target_json: str, seed: str) -> None:
-    """Do what is read until there is no more."""
+    """Carry out the orders that are read, to the end of the input."""
     target = msgspec.json.decode(target_json, type=Target)
     stray = Stray(target, int(seed))
     # An open file of its own, so O_NONBLOCK, which the members have set on theirs, is not set on it.

@@ -149,7 +149,7 @@ def check_verdict(
         "duplicated, reordered, altered, misdelivered", [fault for each in verdicts for fault in each.faults]
     )
     missing = [pair for each in verdicts for pair in each.missing_between(each.left - set(excused))]
-    trial.none("missing between those who lived or left cleanly", missing)
+    trial.none("missing between workers that lived or left cleanly", missing)
     if is_lossless:
         trial.equal("delivered", sums["delivered"], sums["accepted"])
         trial.none("counted as lost", sums["counted lost"])

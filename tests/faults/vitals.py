@@ -1,4 +1,4 @@
-"""Vitals: how quickly workers answer and what they weigh, seen from outside.
+"""Vitals: the response times and the memory of workers, seen from outside.
 
 Law: a light hand. It asks each worker some fifty times a second over a
 connection that it keeps, and asks psutil; a worker's own word is not needed.
@@ -29,7 +29,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(slots=True)
 class Vitals:
-    """What was seen of some workers, over one connection to each."""
+    """Measurements of some workers, over one connection to each."""
 
     connections: dict[int, Streams]
     # The largest that each has been.

@@ -1,4 +1,4 @@
-"""What the benchmarks make of their figures: ratios, targets, tables, the chart, and the README's part."""
+"""The results of the benchmarks: ratios, targets, tables, the chart, and the README's part."""
 
 from __future__ import annotations
 

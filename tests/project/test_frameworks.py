@@ -71,7 +71,7 @@ async def by_socketio(server: Server, name: str) -> list[int]:
     except ConnectionClosedError as closed:
         if closed.rcvd is None or closed.rcvd.code != CloseCode.SERVICE_RESTART:
             raise
-        # An open WebSocket is told that its worker restarts (1012): its client connects again.
+        # An open WebSocket is closed with 1012 when its worker restarts: its client connects again.
         return await by_socketio(server, name)
 
 
@@ -118,7 +118,7 @@ async def test_it_asks_all_workers_restarts_under_load_and_drains_at_a_stop(name
         first = await server.started(WORKERS)
         assert sorted(await call(server, "who")) == sorted(first)
         assert await restarted_under_load(server, call) >= 2 * CLIENTS
-        # What served before is gone, or about to be.
+        # The earlier server is gone, or about to be.
         now = sorted(await call(server, "job"))
         assert len(now) >= WORKERS
         await server.said("job begins", len(now))

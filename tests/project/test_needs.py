@@ -1,4 +1,4 @@
-"""What is missing: its tests are skipped and the end of the run says so, or they fail if it is required."""
+"""Missing needs: their tests are skipped and the end of the run says so, or they fail if it is required."""
 
 from __future__ import annotations
 

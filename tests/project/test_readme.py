@@ -34,7 +34,7 @@ app = Starlette(routes=[Route("/who", who)], lifespan=ipc.lifespan)
 """
 
 
-# What a leader's example has above it, with what is migrated and forgotten.
+# The code above the leader's example, with a migration and a handler.
 BEFORE_LEADER = """
 import os
 
@@ -64,7 +64,7 @@ def example(heading: str) -> str:
 
 
 async def told(server: Server, is_so: Callable[[dict[int, set[int]]], bool]) -> dict[int, set[int]]:
-    """Of whom each worker has heard, once that is so; each request may meet any of them."""
+    """Wait for a state; return the workers known to each worker. A request may reach any of them."""
     known: dict[int, set[int]] = {}
     async with asyncio.timeout(DEADLINE_S):
         while not is_so(known):
@@ -123,7 +123,7 @@ async def test_every_worker_is_asked_and_a_stopped_one_costs_its_own_row_only(tm
         stopped = server.workers()[0]
         os.kill(stopped, signal.SIGSTOP)
         try:
-            # Its listening socket is everybody's: another one may answer, or none before it goes on.
+            # All workers share the listening socket: another one may answer, or none before it goes on.
             answers = await asyncio.gather(*(server.get("/uptime") for _ in range(4)), return_exceptions=True)
         finally:
             os.kill(stopped, signal.SIGCONT)
@@ -152,7 +152,7 @@ async def test_browsers_on_different_workers_hear_each_other_in_their_room_alone
         for socket in here:
             async with asyncio.timeout(DEADLINE_S):
                 assert sorted([str(await socket.recv()) for _ in here]) == expected
-        # The first that is heard there is what was said there.
+        # The first message there is one that was said there.
         await elsewhere.send("alone")
         assert await elsewhere.recv() == "alone"
         assert await server.stop() == 0

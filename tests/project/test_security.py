@@ -29,7 +29,7 @@ from tests.serving import Server, serving
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
-# Debian's and everybody's "nobody"; any user that is not the server's would do.
+# The user "nobody" of Debian and other systems; any user but the server's would do.
 NOBODY = 65534
 
 INTRUDER = """
@@ -112,7 +112,7 @@ async def test_there_is_nothing_to_connect_to_but_the_port() -> None:
         for pid in processes(server):
             unix = [link for link in links(pid).values() if link in names]
             assert unix, "lifelines are Unix sockets"
-            # Neither a path nor an abstract name, which has no permissions at all.
+            # The socket has neither a path nor an abstract name, which would have no permissions at all.
             assert [names[link] for link in unix if names[link]] == []
 
 

@@ -1,4 +1,4 @@
-"""What the source promises beyond the laws that `make lint` checks with ruff and `.importlinter`."""
+"""Promises of the source beyond the laws that `make lint` checks with ruff and `.importlinter`."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def test_the_plugin_loads_neither_the_launcher_nor_uvicorn() -> None:
 
 def test_the_worker_folder_stays_a_house_with_rooms() -> None:
     files = list(Path(worker.__path__[0]).glob("*.py"))
-    assert len(files) <= 17  # 14 is the aim, once the verbs are one facade.
+    assert len(files) <= 14

@@ -38,13 +38,13 @@ MIB = 1024 * 1024
 
 
 def descriptors(pid: int | None = None) -> list[str]:
-    """What a process has open, without what looks."""
+    """Return the open files of a process, without the ones that look."""
     return sorted(name for name in links(pid).values() if not name.startswith("/proc"))
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
-    # libuv keeps a pipe for good, from its first loop on.
+    # libuv keeps a pipe for ever, from its first loop on.
     uvloop.new_event_loop().close()
     before = descriptors()
     yield
@@ -373,7 +373,7 @@ async def test_what_a_handler_registers_is_the_members_alone() -> None:
         assert await a.request(b.pid, "trick") == f"trick at {b.pid}"
         with pytest.raises(NoHandlerError):
             await b.request(a.pid, "trick")
-    assert "trick" not in ipc._registered.handlers
+    assert "trick" not in ipc._own.registry.handlers
 
 
 @pytest.mark.usefixtures("_fresh_chat")
@@ -658,8 +658,8 @@ async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> No
         assert running != [leader.pid]
         assert [member.pid for member in members if member is not leader and member.is_leader] == running
         with members.acting(next(member for member in members if member is not leader)):
-            assert await like.run_once("job")
-            assert not await like.run_once("job")
+            assert await like.claim("job")
+            assert not await like.claim("job")
     assert running == []
 
 
@@ -686,7 +686,7 @@ async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_beg
         a, b = [member for member in members if member is not leader]
         members.kill(leader)
         await cleaning.wait()
-        # That it has died is told, and who comes takes its slot.
+        # The death is reported, and a newcomer takes the slot.
         assert [worker.pid for worker in a.workers] == [a.pid, b.pid]
         c = await members.add()
         assert c.slot == 0

@@ -22,7 +22,6 @@ from asgi_ipc.wire.batch import (
     Message,
     Reassembler,
     batch_capacity_bytes,
-    decode_batch,
     first_fragment,
     join_batch,
 )
@@ -39,7 +38,7 @@ from asgi_ipc.wire.packet import (
 )
 from asgi_ipc.wire.packetizer import Route
 from tests import strategies
-from tests.encoding import encode_message, large
+from tests.encoding import decode_batch, encode_message, large
 from tests.strategies import same
 
 MIB = 1024 * 1024

@@ -282,7 +282,7 @@ async def test_the_end_of_the_lifespan_ends_what_waits(monkeypatch: pytest.Monke
         with pytest.raises((NotRunningError, RemoteError)):
             own.blocking.request(own.pid, "never", timeout=None)
 
-    monkeypatch.setattr("asgi_ipc.worker.ipc.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
     async with own.lifespan():
         thread = asyncio.create_task(asyncio.to_thread(work))
         await asked.wait()

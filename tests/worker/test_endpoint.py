@@ -13,7 +13,7 @@ import pytest
 
 from asgi_ipc import (
     DeliveryError,
-    LauncherError,
+    LifespanError,
     NotRunningError,
     SendTimeoutError,
     UnknownWorkerError,
@@ -336,7 +336,7 @@ async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_
         b.go_on_reading()
         assert await b.until(1) == ["whole"]
         assert b.endpoint.outgoing.peers.find(1) is None
-        assert b.endpoint.reassembly_bytes == 0
+        assert b.ipc.stats().reassembly_bytes == 0
         assert b.ipc.stats().dropped == {"partial": 1}
 
 
@@ -444,7 +444,7 @@ async def test_a_member_that_does_not_answer_holds_a_newcomer_up_only_until_it_i
         newcomer = launcher.new(slot=2)
         entering = asyncio.create_task(_enter(launcher, newcomer))
         async with asyncio.timeout(10):
-            while newcomer.ipc._endpoint is None or len(newcomer.ipc.workers) < 3:  # noqa: ASYNC110
+            while not newcomer.lifespan.is_entered or len(newcomer.ipc.workers) < 3:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert not entering.done()
         with caplog.at_level(logging.WARNING, "asgi_ipc"):
@@ -534,7 +534,7 @@ async def test_a_worker_that_has_left_cannot_join_again() -> None:
         assert member.ipc.slot == 0
         assert member.ipc.worker == member.worker
         assert member.ipc.pid == member.pid
-    with pytest.raises(LauncherError, match="has left the fleet"):
+    with pytest.raises(LifespanError, match="has left the fleet"):
         async with launcher.joined(member):
             raise AssertionError("joined twice")
     launcher.close()
@@ -546,7 +546,7 @@ async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled()
         newcomer = launcher.new(slot=1)
         entering = asyncio.create_task(_enter(launcher, newcomer))
         async with asyncio.timeout(10):
-            while newcomer.ipc._endpoint is None or len(newcomer.ipc.workers) < 2:  # noqa: ASYNC110
+            while not newcomer.lifespan.is_entered or len(newcomer.ipc.workers) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         entering.cancel()
         # Its word is on its way: this one hears first of the newcomer, then of its leave.
@@ -556,7 +556,7 @@ async def test_a_join_that_is_cut_short_leaves_and_what_it_was_sent_is_handled()
         async with asyncio.timeout(10):
             while len(a.ipc.workers) > 1:  # noqa: ASYNC110  # each turn of the loop is the event
                 await asyncio.sleep(0)
-        assert newcomer.ipc._endpoint is None
+        assert not newcomer.lifespan.is_entered
 
 
 async def test_what_was_copied_from_an_arena_is_acknowledged_with_the_next_beat_if_it_is_little() -> None:

@@ -129,17 +129,16 @@ async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None
             asyncio.run(verb())
         return str(caught.value).partition("; ")[2]
 
-    plain = "in a thread use ipc.blocking or the _nowait verbs"
-    threadsafe = "in a thread use ipc.blocking or asyncio.run_coroutine_threadsafe()"
-    verbs: list[tuple[Callable[[], Coroutine[Any, Any, Any]], str]] = [
-        (lambda: here.send(here.pid, "name"), plain),
-        (lambda: here.publish("topic"), plain),
-        (lambda: here.request(here.pid, "name"), threadsafe),
-        (lambda: here.send_any("name"), threadsafe),
-        (subscribe, threadsafe),
+    instead = "in a thread use ipc.blocking, a _nowait verb, or asyncio.run_coroutine_threadsafe()"
+    verbs: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        lambda: here.send(here.pid, "name"),
+        lambda: here.publish("topic"),
+        lambda: here.request(here.pid, "name"),
+        lambda: here.send_any("name"),
+        subscribe,
     ]
     async with here.lifespan():
-        for verb, instead in verbs:
+        for verb in verbs:
             assert await asyncio.to_thread(told, verb) == instead
 
 
@@ -165,7 +164,7 @@ async def test_what_was_accepted_is_handled_before_the_lifespan_has_ended() -> N
 async def test_a_handler_that_never_ends_is_cancelled_at_the_drain_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("asgi_ipc.worker.ipc.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
     alone_ipc = IPC()
     ended = asyncio.Event()
 

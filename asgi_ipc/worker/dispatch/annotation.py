@@ -1,12 +1,10 @@
-"""Annotation: what a handler's first parameter is annotated with.
+"""Annotation: the annotation of a handler's first parameter.
 
-Law: the only file that looks at callers' frames. A postponed annotation
-(`from __future__ import annotations`) that names a class of the surrounding
-function is a mere string, and no closure holds that class; only the frame of
-that function has it while it registers the handler. Only documented
-attributes are read, on Python 3.11, 3.12 and 3.13. Where there is no such
-frame, the name is looked up again with the first message, and then the data
-is not checked, with a warning.
+Law: the only file that looks at callers' frames. A postponed annotation (`from __future__ import
+annotations`) that names a class of the surrounding function is a mere string, and no closure holds that
+class; only the frame of that function has it while it registers the handler. Only documented attributes are
+read, on Python 3.11, 3.12 and 3.13. Without such a frame, the name is looked up again with the first message;
+if that fails, the data is not checked, with a warning.
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ def _first(function: Function, *, follow_wrapped: bool) -> inspect.Parameter | N
 
 
 def _has_own_parameter(function: Function) -> bool:
-    """Whether this is a wrapper that names a parameter for the data, rather than passing on `*args`."""
+    """Return whether this is a wrapper that names a parameter for the data, and does not pass on `*args`."""
     if not hasattr(function, "__wrapped__"):
         return False
     first = _first(function, follow_wrapped=False)

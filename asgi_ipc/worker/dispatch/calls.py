@@ -1,9 +1,9 @@
-"""Calls: async handlers under way, from their first step to their end.
+"""Calls: the async handlers under way.
 
-Law: a call is stepped inside a task, in its own context (see steps.py). What
-has suspended is in flight and counted; what ends without suspending is
-neither. An ordered handler's calls wait in its lane. Which message comes next
-is the dispatcher's.
+Law: each call is a task of its own, entered at once (eager.py). A call that
+waits is in flight and counted; a call that ends without waiting is neither.
+The calls of an ordered handler wait in its lane. The dispatcher decides which
+message comes next.
 """
 
 from __future__ import annotations
@@ -11,191 +11,180 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from asgi_ipc.logs import logger
 from asgi_ipc.printable import printable
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
-from asgi_ipc.worker.dispatch.delivery import Asked, pid_of_sender, size_bytes_of
-from asgi_ipc.worker.dispatch.registry import Handler
-from asgi_ipc.worker.dispatch.steps import FINISHED, first_step, further_steps
+from asgi_ipc.worker.dispatch.delivery import large_bytes, pid_of_sender, size_bytes_of
+from asgi_ipc.worker.dispatch.eager import start
+from asgi_ipc.worker.dispatch.registry import Function, Handler
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5
 
-# Names for which data that does not fit is told of, and how much of what is said: as much as a line takes.
+# Names for which data that does not fit is logged, and how many characters of the reason: one line each.
 MAX_MISFIT_NAMES: Final = 100
 MAX_REASON: Final = 1000
 
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """An async handler under way: what it runs in, and the bytes of data that it holds."""
+    """An async handler in flight."""
 
     handler: Handler
     context: contextvars.Context
     size_bytes: int
-    has_begun: bool = True
 
 
-# A call that has suspended, its coroutine, and what that waits for.
-Suspended: TypeAlias = tuple[Call, Coroutine[Any, Any, Any], object]
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A call in the lane of an ordered handler. `then` is called when it has started."""
+
+    call: Call
+    function: Function
+    data: Any
+    then: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Calls:
-    """The async handlers under way in one worker.
+    """The async handlers under way in one worker. `on_end` is called when one has ended.
 
-    `on_end` is called when one has ended.
+    Attributes:
+        pid: names this worker in log lines; a member of a fleet in one process has a pid of its own.
+        errors: handlers that raised or were cancelled.
+        cancelled: the cancelled ones of them.
+        invalid_data: messages whose data does not fit their handler.
     """
 
     def __init__(self, in_flight: InFlight, on_end: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.errors = 0
+        self.cancelled = 0
+        self.invalid_data = 0
         self._in_flight = in_flight
         self._on_end = on_end
-        # What has suspended.
+        self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[Any], Call] = {}
-        # Handlers whose lane is not empty.
-        self._lanes: set[Handler] = set()
-        self.errors = 0
-        # Handlers that were cancelled, by whomever: those of `errors`, and no withdrawn question.
-        self.cancelled = 0
-        # By which log lines name this worker; a member of a fleet in one process has one of its own.
-        self.pid = os.getpid()
-        # Data that its handler does not take, and the names of which that has been told.
-        self.invalid_data = 0
+        # By the ordered handlers that have a call under way: the calls that wait for its end.
+        self._lanes: dict[Handler, deque[Waiting]] = {}
         self._misfits: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._calls)
+        return bool(self._calls or self._lanes)
 
     def cancel(self) -> tuple[list[asyncio.Task[Any]], int]:
-        """Cancel what is in flight; its tasks, and how many in their lanes never began."""
+        """Cancel the calls in flight; their tasks, and how many calls in lanes never began."""
         tasks = list(self._calls)
-        unhandled = 0
+        unhandled = sum(map(len, self._lanes.values()))
+        self._lanes.clear()
         for task in tasks:
-            handler = self._calls[task].handler
-            unhandled += len(handler.lane)
-            handler.lane.clear()
-            handler.behind.clear()
             task.cancel()
         return tasks, unhandled
 
     # --- from the first step on
 
-    def begin(
-        self, handler: Handler, context: contextvars.Context, data: Any, task: asyncio.Task[Any]
-    ) -> Suspended | None:
-        """An async handler's first step, in a dispatcher's task; or its place behind its last call."""
-        if handler.ordered and handler.running:
-            size_bytes = size_bytes_of(data, context)
-            self._in_flight.add(1, size_bytes)
-            handler.lane.append((context, data, size_bytes))
-            self._lanes.add(handler)
-            return None
-        try:
-            coroutine: Coroutine[Any, Any, Any] = (
-                handler.function(data) if type(data) is not Asked else data.answering(handler)
-            )
-            waits_for = first_step(coroutine, context)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except asyncio.CancelledError:
-            self._was_cancelled(handler)
-            waits_for = FINISHED
-        except BaseException as error:  # noqa: BLE001  # the app's own
-            self.failed(handler, context, error)
-            waits_for = FINISHED
-        if waits_for is FINISHED:
-            return None
-        call = self._calls[task] = Call(handler, context, size_bytes_of(data, context))
-        handler.running = True
-        self._in_flight.add(1, call.size_bytes)
-        return call, coroutine, waits_for
-
-    async def finish(self, task: asyncio.Task[Any], suspended: Suspended) -> Any:
-        """The rest of a call, in its task; its result, if anybody waits for that."""
-        call, coroutine, waits_for = suspended
-        del suspended
-        try:
-            return await further_steps(coroutine, call.context, waits_for)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except asyncio.CancelledError:
-            self._was_cancelled(call.handler)
-            raise
-        except BaseException as error:  # noqa: BLE001  # the app's own
-            self.failed(call.handler, call.context, error)
-        finally:
-            self._end(task)
+    def begin(self, handler: Handler, function: Function, context: contextvars.Context, data: Any) -> None:
+        """Call `function` for an async handler; if that is ordered, behind its last call."""
+        if handler.ordered:
+            self._begin_in_lane(handler, function, context, data)
+        elif (task := self._start(handler, context, function, data)) is not None:
+            call = Call(handler, context, size_bytes_of(data, context.get(large_bytes, 0)))
+            self._in_flight.add(1, call.size_bytes)
+            self._follow(task, call)
 
     def adopt(
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context
     ) -> None:
-        """Run what a plain function has given back like any other coroutine."""
-        self._in_flight.add(1, 0)
-        self._spawn(Call(handler, context, 0), coroutine, context)
+        """Run a coroutine that a plain function has returned like an async handler."""
+        task = self._start(handler, context, lambda _: coroutine, None)
+        if task is not None:
+            self._in_flight.add(1, 0)
+            self._follow(task, Call(handler, context, 0))
 
-    def _spawn(
-        self, call: Call, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context | None = None
-    ) -> None:
-        """Run what is counted already in a task of its own."""
-        call.handler.running = True
-        task = self._loop.create_task(coroutine, context=context)
+    def _start(
+        self, handler: Handler, context: contextvars.Context, function: Function, data: Any
+    ) -> asyncio.Task[Any] | None:
+        """The task of a call that waits; None if it has ended."""
+        try:
+            return start(function(data), context, self._loop)
+        except (KeyboardInterrupt, SystemExit):
+            self._lanes.pop(handler, None)
+            raise
+        except asyncio.CancelledError:
+            self._was_cancelled(handler)
+        except BaseException as error:  # noqa: BLE001  # the app's own
+            self.failed(handler, context, error)
+        return None
+
+    def _follow(self, task: asyncio.Task[Any], call: Call) -> None:
         self._calls[task] = call
-        task.add_done_callback(self._spawned_ended)
+        task.add_done_callback(self._ended, context=call.context)
 
-    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
-        call = self._calls[task]
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        call = self._calls.pop(task)
         if task.cancelled():
-            if call.has_begun:
-                self._was_cancelled(call.handler)
-        elif (error := task.exception()) is not None:
+            self._was_cancelled(call.handler)
+        elif (error := task.exception()) is not None and not isinstance(
+            error, KeyboardInterrupt | SystemExit
+        ):
             self.failed(call.handler, call.context, error)
-        self._end(task)
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        """A call in flight is over; whoever waits behind it begins."""
-        ended = self._calls.pop(task)
-        handler = ended.handler
-        handler.running = False
-        self._in_flight.add(-1, -ended.size_bytes)
-        if handler.lane:
-            context, _, size_bytes = handler.lane[0]
-            call = Call(handler, context, size_bytes, has_begun=False)
-            self._spawn(call, self._leave_lane(call))
+        self._in_flight.add(-1, -call.size_bytes)
+        if call.handler.ordered:
+            self._end_in_lane(call.handler)
         self._on_end()
 
-    async def _leave_lane(self, call: Call) -> None:
-        """An ordered handler's next call, and behind its first step whoever has waited for that."""
-        handler = call.handler
-        call.has_begun = True
-        _, data, _ = handler.lane.popleft()
-        if not handler.lane:
-            self._lanes.discard(handler)
-        try:
-            coroutine: Coroutine[Any, Any, Any] = (
-                handler.function(data) if type(data) is not Asked else data.answering(handler)
-            )
-            waits_for = first_step(coroutine, call.context)
-        finally:
-            handler.lane_left += 1
-            while handler.behind and handler.behind[0][0] <= handler.lane_left:
-                handler.behind.popleft()[1]()
-        if waits_for is not FINISHED:
-            await further_steps(coroutine, call.context, waits_for)
+    # --- one after the other
 
-    # --- behind others
+    def _begin_in_lane(
+        self, handler: Handler, function: Function, context: contextvars.Context, data: Any
+    ) -> None:
+        call = Call(handler, context, size_bytes_of(data, context.get(large_bytes, 0)))
+        waiting = Waiting(call, function, data)
+        self._in_flight.add(1, call.size_bytes)
+        lane = self._lanes.get(handler)
+        if lane is not None:
+            lane.append(waiting)
+        else:
+            self._lanes[handler] = deque()
+            self._start_in_lane(waiting)
 
-    def with_lanes_of(self, pid: int) -> list[Handler]:
-        """The ordered handlers for whose next calls messages from this worker wait."""
-        return [
-            handler
-            for handler in self._lanes
-            if any(pid_of_sender(entry[0]) == pid for entry in handler.lane)
-        ]
+    def _start_in_lane(self, waiting: Waiting) -> None:
+        call = waiting.call
+        task = self._start(call.handler, call.context, waiting.function, waiting.data)
+        if task is not None:
+            self._follow(task, call)
+        else:
+            self._in_flight.add(-1, -call.size_bytes)
+            self._end_in_lane(call.handler)
+        for then in waiting.then:
+            then()
+
+    def _end_in_lane(self, handler: Handler) -> None:
+        lane = self._lanes.get(handler)
+        if lane:
+            # Each in a turn of its own: thousands may wait, and none of them need suspend.
+            self._loop.call_soon(self._next_in_lane, handler)
+        elif lane is not None:
+            del self._lanes[handler]
+
+    def _next_in_lane(self, handler: Handler) -> None:
+        lane = self._lanes.get(handler)
+        if lane:
+            self._start_in_lane(lane.popleft())
+            self._on_end()
+
+    def last_waiting_from(self, pid: int) -> Waiting | None:
+        """A call in a lane behind which no other of that lane has a message from this worker."""
+        for lane in self._lanes.values():
+            for waiting in reversed(lane):
+                if pid_of_sender(waiting.call.context) == pid:
+                    return waiting
+        return None
 
     # --- what goes wrong
 
@@ -205,6 +194,7 @@ class Calls:
         logger.warning("worker [%d]: handler %r was cancelled", self.pid, handler.name)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
+        """Count and log what a handler has raised."""
         sender = pid_of_sender(context)
         if isinstance(error, ConversionError):
             self._did_not_fit(handler.name, sender, error)
@@ -214,10 +204,9 @@ class Calls:
         logger.error("worker [%d]: %s failed", self.pid, what, exc_info=error)
 
     def _did_not_fit(self, name: str, sender: int, misfit: ConversionError) -> None:
-        """The handler has not been called."""
+        """Count data for which the handler was not called, and log it once for each name."""
         self.invalid_data += 1
         if name not in self._misfits and len(self._misfits) < MAX_MISFIT_NAMES:
-            # Once for each name, as of those that nobody hears: whoever sends may go on and on.
             self._misfits.add(name)
             reason = printable(misfit.reason[:MAX_REASON])
             logger.warning(

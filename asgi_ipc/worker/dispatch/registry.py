@@ -1,16 +1,15 @@
-"""The registry: which function handles which name, who is told of joins and departures, what the leader runs.
+"""The registry: the handlers of names, the callbacks of joins and departures, and the leader's tasks.
 
-Law: what the app registers, and nothing that runs. Registering is allowed at
-any time, before, during and after the lifespan.
+Law: only registrations of the app, and nothing that runs. Registering is allowed at any time, before, during
+and after the lifespan.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from asgi_ipc.wire.message import check_name
@@ -19,31 +18,21 @@ from asgi_ipc.worker.dispatch.conversion import converting
 Function: TypeAlias = Callable[..., Any]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Handler:
-    """One registration. `lane` holds the calls that wait for the last to finish (`ordered`).
+    """One registration.
 
-    For data that does not fit, `function` raises ConversionError instead of calling what the app registered.
+    For data that does not fit, `function` raises ConversionError and does not call the app's function.
     """
 
     name: str
     function: Function
     is_async: bool
     ordered: bool = False
-    running: bool = False
-    # (context, data, its bytes)
-    lane: deque[tuple[Any, Any, int]] = field(default_factory=deque)
-    # How many calls have left the lane, and what is to be called when so many have.
-    lane_left: int = 0
-    behind: deque[tuple[int, Callable[[], None]]] = field(default_factory=deque)
-
-    def fresh(self) -> Handler:
-        """The same registration, without any call."""
-        return replace(self, running=False, lane=deque(), lane_left=0, behind=deque())
 
 
 class Registry:
-    """Handlers by name, those who are told when a member joins or has gone, and the leader's tasks.
+    """Handlers by name, the callbacks for members that join or have gone, and the leader's tasks.
 
     Attributes:
         on_leader_task: called when there is another leader task, on any thread.
@@ -57,16 +46,47 @@ class Registry:
         self.on_leader_task: Callable[[], None] | None = None
 
     def copy(self) -> Registry:
-        """The same registrations for another worker."""
+        """Return the same registrations for another worker."""
         copied = Registry()
-        copied.handlers = {name: handler.fresh() for name, handler in self.handlers.items()}
-        copied.on_join = [watcher.fresh() for watcher in self.on_join]
-        copied.on_leave = [watcher.fresh() for watcher in self.on_leave]
-        copied.leader_tasks = [task.fresh() for task in self.leader_tasks]
+        copied.handlers = self.handlers.copy()
+        copied.on_join = self.on_join.copy()
+        copied.on_leave = self.on_leave.copy()
+        copied.leader_tasks = self.leader_tasks.copy()
         return copied
 
+    def receive(
+        self, name: str | Mapping[str, Function | None], *handler: Function | None, ordered: bool
+    ) -> Callable[[Any], Any] | None:
+        """Register one handler or several, or return the decorator that does; see `IPC.receive`."""
+        if isinstance(name, Mapping):
+            if handler:
+                raise TypeError("receive() takes a mapping, or a name and a handler")
+            for key in name:
+                check_name(key)
+            for key, function in name.items():
+                self.set(key, function, ordered)
+            return None
+        if callable(name):
+            # A decorator without its parentheses; or name and handler in the wrong order.
+            shown = getattr(name, "__name__", "name")
+            raise TypeError(
+                f'receive() takes a name first: @ipc.receive("{shown}"), or receive("{shown}", {shown})'
+            )
+        if len(handler) > 1:
+            raise TypeError("receive() takes a name and one handler")
+        if handler:
+            self.set(name, handler[0], ordered)
+            return None
+        check_name(name)
+
+        def register(function: Any) -> Any:
+            self.set(name, function, ordered)
+            return function
+
+        return register
+
     def set(self, name: str, function: Function | None, ordered: bool) -> None:
-        """Register, replace, or (None) delete the handler of `name`. What it takes is checked (typed.py)."""
+        """Register, replace, or (None) delete the handler of `name`. conversion.py checks its data."""
         check_name(name)
         if function is None:
             self.handlers.pop(name, None)
@@ -75,9 +95,17 @@ class Registry:
         _check_takes(function, f"handler {name!r}", "a handler takes one, the data", "data")
         self.handlers[name] = Handler(name, converting(name, function), _is_async(function), ordered)
 
+    def watch_joins(self, callback: Function) -> None:
+        """Call `callback(worker)` when a worker joins."""
+        self._watch(self.on_join, "on_join", callback, "worker")
+
+    def watch_leaves(self, callback: Function) -> None:
+        """Call `callback(worker, reason, lost)` when a worker has gone."""
+        self._watch(self.on_leave, "on_leave", callback, "worker", "reason", "lost")
+
     @staticmethod
-    def watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
-        """Have `function` told, once however often it is registered. `parameters`: what it is given."""
+    def _watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
+        """Add a callback, once however often it is registered. `parameters`: its arguments."""
         _check_callable(function, "callback")
         count = "one" if len(parameters) == 1 else str(len(parameters))
         _check_takes(function, f"{name} callback", f"it is given {count}", *parameters)
@@ -85,7 +113,7 @@ class Registry:
             watchers.append(Handler(name, function, _is_async(function)))
 
     def lead(self, function: Function) -> None:
-        """Have `function` run where the leader is, once however often it is registered."""
+        """Run `function` in the leader, once however often it is registered."""
         _check_callable(function, "leader task")
         name = getattr(function, "__name__", repr(function))
         if not _is_async(function):
@@ -105,9 +133,9 @@ def _check_callable(function: Function, what: str) -> None:
 
 
 def _check_takes(function: Function, which: str, rule: str, *parameters: str) -> None:
-    """Raise TypeError unless it can be called with so many arguments, or does not tell what it takes."""
+    """Raise TypeError unless it can be called with so many arguments, or has no readable signature."""
     try:
-        # What stands in front of another function, as a decorator's, is what is called.
+        # The wrapper of a decorator is the function that is called.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return
@@ -121,7 +149,7 @@ def _check_takes(function: Function, which: str, rule: str, *parameters: str) ->
 
 
 def _takes(signature: inspect.Signature, count: int) -> str:
-    """What is wrong with it, where `count` arguments are given."""
+    """Say why it can't be called with `count` arguments."""
     by_place, needed, keywords = 0, 0, []
     for parameter in signature.parameters.values():
         is_needed = parameter.default is parameter.empty

@@ -1,8 +1,9 @@
-"""Answers: what others have asked this worker, until they have been told.
+"""Answers: the questions that others have asked this worker, until they are answered.
 
 Law: a question runs like any other message of its name, in its order and
-context; what its handler gives back, or raises, goes to the very worker that
-asked. Who does not wait any more is not answered, and its handler is cancelled.
+context. What its handler returns or raises goes to the worker that asked. A
+question that nobody waits for any more is not answered, and its handler is
+cancelled.
 """
 
 from __future__ import annotations
@@ -11,37 +12,40 @@ import asyncio
 import contextvars
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from asgi_ipc.errors import DeliveryError, IPCError, MessageTooLargeError
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.wire.message import ANSWER, Encoded
+from asgi_ipc.wire.message import ANSWER, Encoded, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
-from asgi_ipc.worker.dispatch.delivery import Asked, sender_of
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.delivery import current_sender
+from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 
-# The end of a traceback says where it happened; in characters.
+# In characters. The end of a traceback says where it happened.
 MAX_TRACEBACK: Final = 16 * 1024
 MAX_TEXT: Final = 4 * 1024
 
 
 class _Question:
-    """One that has come: who asked it, and who runs it."""
+    """A question that has come: who asked it, and the task that runs its handler."""
 
-    __slots__ = ("asker", "context", "is_withdrawn", "number", "task")
+    __slots__ = ("asker", "is_withdrawn", "number", "task")
 
-    def __init__(self, asker: Worker, number: int, context: contextvars.Context) -> None:
+    def __init__(self, asker: Worker, number: int) -> None:
         self.asker = asker
         self.number = number
-        self.context = context
         self.task: asyncio.Task[Any] | None = None
         self.is_withdrawn = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The asker's generation and the number that the asker has given it."""
+        return self.asker.generation, self.number
 
 
 class Answers:
@@ -51,36 +55,36 @@ class Answers:
         self._handlers = registry.handlers
         self._outgoing = outgoing
         self._calls = calls
-        # Async ones, until they have ended, by their asker and number.
+        # Questions to async handlers that have not ended.
         self._open: dict[tuple[int, int], _Question] = {}
 
-    # --- what comes
+    # --- the package's own messages
 
-    def asked(self, context: contextvars.Context, data: Any) -> tuple[Handler, Any] | None:
-        """A question has come: who handles it, with what. Raises TypeError or ValueError if it is none."""
+    def asked(self, data: Any) -> None:
+        """Handle a question. Raises TypeError or ValueError if it is malformed."""
         number, name, content = data
-        asker = sender_of(context)
-        if asker is None or type(number) is not int:
-            raise TypeError("no question")
-        question = _Question(asker, number, context)
+        check_name(name)
+        if type(number) is not int:
+            raise TypeError("a question's number is an int")
+        question = _Question(current_sender(), number)
         handler = self._handlers.get(name)
         if handler is None:
-            return Handler(name, partial(self._refuse, question), is_async=False), None
-        if not handler.is_async:
-            return Handler(name, partial(self._call, question, handler), is_async=False), content
-        self._open[asker.generation, number] = question
-        return handler, Asked(content, partial(self._await, question, content))
+            refused = Handler(name, self.asked, is_async=False)
+            self._send_soon(question, refused, self._encoded(question, NO_HANDLER, None))
+        elif handler.is_async:
+            self._begin(question, handler, handler.function, content)
+        else:
+            self._call(question, handler, content)
 
-    def withdrawn(self, context: contextvars.Context, data: Any) -> None:
-        """Nobody waits for that answer any more. Raises TypeError or ValueError for anything else."""
+    def withdrawn(self, data: Any) -> None:
+        """Handle the word that nobody waits for an answer any more. Raises as `asked`."""
         (number,) = data
-        asker = sender_of(context)
-        question = self._open.get((asker.generation, number)) if asker is not None else None
+        question = self._open.get((current_sender().generation, number))
         if question is not None:
             self._withdraw(question)
 
     def gone(self, worker: Worker) -> None:
-        """That worker is dead: whatever it has asked, nobody waits for."""
+        """Withdraw the questions of a worker that is dead."""
         for question in [each for each in self._open.values() if each.asker is worker]:
             self._withdraw(question)
 
@@ -90,107 +94,93 @@ class Answers:
         if question.task is not None:
             question.task.cancel()
 
-    # --- who handles it
+    # --- handlers
 
-    def _refuse(self, question: _Question, _: object) -> Awaitable[None] | None:
-        return self._say(question, NO_HANDLER, None)
-
-    def _call(self, question: _Question, handler: Handler, content: Any) -> Awaitable[None] | None:
-        """A plain handler. What is given back is a coroutine if the answer must wait."""
+    def _call(self, question: _Question, handler: Handler, content: Any) -> None:
+        """Call a plain handler."""
         try:
             result = handler.function(content)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # the app's own
-            self._calls.failed(handler, question.context, error)
-            return self._say_error(question, error)
-        if inspect.iscoroutine(result):
-            self._open[question.asker.generation, question.number] = question
-            return self._finish(question, result)
-        return self._say(question, ANSWERED, result)
+            self._calls.failed(handler, contextvars.copy_context(), error)
+            self._send_soon(question, handler, self._failure(question, error))
+        else:
+            if inspect.iscoroutine(result):
+                self._open[question.key] = question
+                answering = self._answer(question, lambda _: result, None)
+                self._calls.adopt(handler, answering, contextvars.copy_context())
+            else:
+                self._send_soon(question, handler, self._encoded(question, ANSWERED, result))
 
-    async def _finish(self, question: _Question, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """What a plain handler has given back; in its task, which a withdrawal may have overtaken."""
-        if question.is_withdrawn:
-            coroutine.close()
-            del self._open[question.asker.generation, question.number]
-            return
-        await self._answer(question, lambda: coroutine)
+    def _begin(self, question: _Question, handler: Handler, function: Function, content: Any) -> None:
+        """Call an async handler, in its order."""
+        self._open[question.key] = question
+        answer = partial(self._answer, question, function)
+        self._calls.begin(handler, answer, contextvars.copy_context(), content)
 
-    async def _await(self, question: _Question, content: Any, handler: Handler) -> None:
-        """An async handler."""
-        if question.is_withdrawn:
-            del self._open[question.asker.generation, question.number]
-            return
-        await self._answer(question, partial(handler.function, content))
-
-    async def _answer(self, question: _Question, begin: Callable[[], Awaitable[Any]]) -> None:
+    async def _answer(self, question: _Question, function: Function, content: Any) -> None:
+        """Run an async handler, in its task, and send its answer."""
         question.task = asyncio.current_task()
         try:
-            result = await begin()
+            # A question may have waited in its handler's lane.
+            if not question.is_withdrawn:
+                await self._send(question, self._encoded(question, ANSWERED, await function(content)))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
             if question.is_withdrawn and isinstance(error, asyncio.CancelledError):
                 return
-            saying = self._say_error(question, error)
-            if saying is not None:
-                await saying
+            await self._send(question, self._failure(question, error))
             raise
-        else:
-            saying = self._say(question, ANSWERED, result)
-            if saying is not None:
-                await saying
         finally:
-            self._open.pop((question.asker.generation, question.number), None)
+            self._open.pop(question.key, None)
 
-    # --- what is said
+    # --- answers
 
-    def _say_error(self, question: _Question, error: BaseException) -> Awaitable[None] | None:
+    def _encoded(self, question: _Question, outcome: int, value: Any) -> Encoded | None:
+        """An answer; if `value` can't be carried, the error that says so."""
+        try:
+            return self._outgoing.wrap(ANSWER, (question.number, outcome), value)
+        except (TypeError, ValueError, OverflowError, IPCError) as error:
+            return self._failure(question, error)
+
+    def _failure(self, question: _Question, error: BaseException) -> Encoded | None:
+        """An answer that names an error; None if even that is too large. Small messages leave out details."""
         if isinstance(error, ConversionError):
-            return self._say_misfit(question, error)
+            texts = (error.field, error.expected, error.reason)
+            said = [_printable(text)[:MAX_TEXT] for text in texts]
+            return self._first_that_fits(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         trace = _printable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]
         said = [(module + kind.__qualname__)[:MAX_TEXT], _text(error)[:MAX_TEXT], trace]
-        # Where messages must be small, better the name of the error alone than nothing.
-        return self._say_as_much(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
+        return self._first_that_fits(question, RAISED, said, [*said[:2], ""], [said[0], "", ""])
 
-    def _say_misfit(self, question: _Question, misfit: ConversionError) -> Awaitable[None] | None:
-        told = (misfit.field, misfit.expected, misfit.reason)
-        said = [_printable(text)[:MAX_TEXT] for text in told]
-        return self._say_as_much(question, INVALID_DATA, said, [*said[:2], ""], ["", "", ""])
-
-    def _say_as_much(self, question: _Question, outcome: int, *said: list[str]) -> Awaitable[None] | None:
-        """The first of these that is not too large."""
-        for each in said:
-            try:
-                return self._post(question, self._outgoing.wrap(ANSWER, (question.number, outcome), each))
-            except MessageTooLargeError:
-                continue
+    def _first_that_fits(self, question: _Question, outcome: int, *versions: list[str]) -> Encoded | None:
+        for version in versions:
+            with suppress(MessageTooLargeError):
+                return self._outgoing.wrap(ANSWER, (question.number, outcome), version)
         return None
 
-    def _say(self, question: _Question, outcome: int, value: Any) -> Awaitable[None] | None:
-        """Answer; a coroutine if there is no room now."""
-        try:
-            message = self._outgoing.wrap(ANSWER, (question.number, outcome), value)
-        except (TypeError, ValueError, OverflowError, IPCError) as error:
-            # `value` is what the handler gave back; what is said instead can be carried.
-            return self._say_error(question, error)
-        return self._post(question, message)
-
-    def _post(self, question: _Question, message: Encoded) -> Awaitable[None] | None:
-        if question.is_withdrawn:
-            return None
+    def _posted(self, question: _Question, message: Encoded) -> bool:
+        """Whether there is nothing left to do; False: there is no room now."""
         peer = self._outgoing.peers.find(question.asker.generation)
+        if question.is_withdrawn or peer is None:
+            return True
         try:
-            if peer is None or self._outgoing.post(peer, message):
-                return None
+            return self._outgoing.post(peer, message)
         except DeliveryError:
-            return None
-        return self._say_later(question, message)
+            return True
 
-    async def _say_later(self, question: _Question, message: Encoded) -> None:
+    def _send_soon(self, question: _Question, handler: Handler, message: Encoded | None) -> None:
+        """Send an answer; if there is no room now, in a task that counts as the handler's."""
+        if message is not None and not self._posted(question, message):
+            self._calls.adopt(handler, self._send(question, message), contextvars.copy_context())
+
+    async def _send(self, question: _Question, message: Encoded | None) -> None:
+        if message is None or self._posted(question, message):
+            return
         peer = self._outgoing.peers.find(question.asker.generation)
         if peer is not None:
             # An asker that has gone waits for nothing.

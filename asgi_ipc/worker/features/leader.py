@@ -1,9 +1,8 @@
-"""Leading: what runs in the leader only.
+"""Leading: the tasks that run in the leader only.
 
-Law: leader tasks run from the launcher's word that this worker leads to the
-moment in which it resigns, which is said when the last of them has ended. So
-there are never two at once: whoever can't end them doesn't say so, and leads
-until its process has ended.
+Law: leader tasks run from the launcher's word that this worker leads to the moment in which it resigns. A
+worker resigns after the last of them has ended. So there are never two leaders at once: a worker that can't
+end its tasks does not resign, and leads until its process has ended.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from asgi_ipc.fleet.slots import BACKOFF_MAX_S, backoff_s
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.registry import Handler, Registry
 
-# A task that has run for longer than any pause between two failures begins anew with the shortest.
+# A task that has run for longer than any pause between two failures begins again with the shortest pause.
 SOUND_AFTER_S: Final = BACKOFF_MAX_S
 
 
 class Leading:
-    """The leader, as this worker knows it, and its tasks if that is this one.
+    """The leader, as this worker knows it, and its tasks if this worker leads.
 
     Attributes:
-        leader: who leads; None: nobody, or the next has not been told yet.
+        leader: the leader; None if there is none, or the word of the next has not come yet.
     """
 
     def __init__(self, me: Worker, registry: Registry, calls: Calls, context: contextvars.Context) -> None:
@@ -42,7 +41,7 @@ class Leading:
 
     @property
     def is_mine(self) -> bool:
-        """Whether this worker leads, and has not begun to resign."""
+        """Return whether this worker leads, and has not begun to resign."""
         return self.leader == self._me and not self._ended
 
     @property
@@ -51,28 +50,28 @@ class Leading:
         return [handler.name for handler, task in self._tasks.items() if not task.done()]
 
     def told(self, leader: Worker | None) -> None:
-        """The launcher says who leads."""
+        """Take the launcher's word of the leader."""
         self.leader = leader
         self._start()
 
     def gone(self, generation: int) -> None:
-        """That process has ended; the next leader is told of behind that."""
+        """Note that a process has ended; the word of the next leader comes after that."""
         if self.leader is not None and self.leader.generation == generation:
             self.leader = None
 
     def begin(self) -> None:
-        """Verbs may be used from here on."""
+        """Start the tasks from here on, since verbs may be used."""
         self._begun = True
         self._start()
 
     async def end(self) -> None:
-        """Cancel the tasks, and wait until they have ended. None is started any more."""
+        """Cancel the tasks, and wait until they have ended. No task starts after that."""
         tasks = self.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
     def cancel(self) -> list[asyncio.Task[None]]:
-        """Cancel the tasks, once; those that have not ended. None is started any more."""
+        """Cancel the tasks, once; return those that have not ended. No task starts after that."""
         tasks = [task for task in self._tasks.values() if not task.done()]
         if not self._ended:
             self._ended = True
@@ -84,7 +83,7 @@ class Leading:
     # --- tasks
 
     def _registered(self) -> None:
-        """There is another task; on whatever thread."""
+        """Note a new task, from any thread."""
         with suppress(RuntimeError):  # the loop is closed: this worker has ended
             self._loop.call_soon_threadsafe(self._start)
 
@@ -97,7 +96,7 @@ class Leading:
                 self._tasks[handler] = self._loop.create_task(run, context=self._context.copy())
 
     async def _run(self, handler: Handler) -> None:
-        """Until it returns, or is cancelled; again and again if it fails."""
+        """Run a task until it returns or is cancelled; again and again if it fails."""
         task = asyncio.current_task()
         assert task is not None
         failures = 0
@@ -111,7 +110,7 @@ class Leading:
                 if isinstance(error, asyncio.CancelledError) and task.cancelling():
                     if self._ended:
                         raise
-                    # By somebody else, who does not decide who leads.
+                    # Foreign code cancelled it, but only the launcher decides about leadership.
                     task.uncancel()
                 self._calls.failed(handler, self._context, error)
             else:
@@ -119,5 +118,5 @@ class Leading:
             if self._ended:
                 return
             failures = 1 if self._loop.time() - began > SOUND_AFTER_S else failures + 1
-            # As between two starts of a worker, but for the first, which is not at once.
+            # The pauses between two starts of a worker, except that the first one is not zero.
             await asyncio.sleep(backoff_s(failures + 1))

@@ -1,16 +1,17 @@
-"""Claiming: what this worker has asked for to be the first at, until it is answered and over.
+"""Claiming: the claims of this worker to keys, until they are answered and over.
 
-Law: every claim that was made and is not over is taken back, however its wait
-ends: by an answer that nobody looks at any more, too. Or nobody would ever be
-first again.
+Law: every claim that is not over is taken back, however its wait ends, also if no task reads its answer.
+Otherwise no worker would ever be first again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from asgi_ipc.errors import LauncherError, NotRunningError
+from asgi_ipc.errors import NotRunningError, TooManyKeysError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
@@ -26,10 +27,30 @@ class Claiming:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bool | None]] = {}
 
-    async def first(self, scope: Scope, key: str) -> int:
-        """Wait until it is decided: the claim's number, to release it by; 0: another one was first.
+    async def claim(self, key: str) -> bool:
+        """Return whether this call is the first that claims the key."""
+        return bool(await self._first("claim", key))
 
-        Raises LauncherError if there is no room for another key, NotRunningError if nobody decides any more.
+    @asynccontextmanager
+    async def once(self, key: str, per: Scope) -> AsyncIterator[bool]:
+        """True inside for the first; for all others False, once the first is done."""
+        if per not in ("restart", "server"):
+            raise ValueError(f"`per` is 'restart' or 'server', not {per!r}")
+        number = await self._first(per, key)
+        if not number:
+            yield False
+            return
+        done = False
+        try:
+            yield True
+            done = True
+        finally:
+            self._release(number, done=done)
+
+    async def _first(self, scope: Scope, key: str) -> int:
+        """Wait for the decision; return the claim's number, to release it by, or 0 if another one was first.
+
+        Raises TooManyKeysError, or NotRunningError if there is no launcher to decide.
         """
         check_name(key, "key")
         if not self._launcher.is_open:
@@ -37,34 +58,32 @@ class Claiming:
         number = next(self._numbers)
         decision = self._waiting[number] = self._loop.create_future()
         try:
-            # Behind the entry: in a fleet of one the answer comes inside the call.
+            # After the entry: in a fleet of one the answer comes inside the call.
             self._launcher.send(Claim(number, scope, key))
             first = await decision
         except BaseException:
-            self.release(number, done=False)
+            self._release(number, done=False)
             raise
         finally:
             del self._waiting[number]
         if first is None:
-            raise LauncherError(
-                f"run_once and once have {MAX_KEYS:,} keys, which is the limit; {key!r} would be one more"
-            )
+            raise TooManyKeysError(key, MAX_KEYS)
         return number if first else 0
 
-    def release(self, number: int, *, done: bool) -> None:
-        """The first is done, or gives up."""
+    def _release(self, number: int, *, done: bool) -> None:
+        """Tell the launcher that the first is done, or gives up."""
         self._launcher.send(Release(number, done))
 
     def decided(self, number: int, first: bool | None) -> None:
-        """The launcher's answer; it has heard by now, or will, if nobody waits for it any more."""
+        """Take the launcher's answer. If no task waits for it, the claim is released elsewhere."""
         decision = self._waiting.get(number)
         if decision is not None and not decision.done():
             decision.set_result(first)
 
     def close(self, reason: str) -> None:
-        """There will be no answer."""
+        """End all waits: no answer will come."""
         for decision in self._waiting.values():
             if not decision.done():
                 decision.set_exception(NotRunningError(reason))
-                # Whoever asked may have been cancelled in this very moment.
+                # The asking task may have been cancelled in this moment.
                 decision.exception()

@@ -1,18 +1,17 @@
-"""Questions: what this worker has asked others, and what came of it.
+"""Questions: the questions of this worker to others, and their answers.
 
-Law: a question has a number that no other ever has, and is open towards each
-worker that was asked until its answer is here, the worker has gone, or nobody
-waits any more. Whatever answers no open question is discarded and counted.
+Law: a question has a number that is never reused. It is open towards each asked worker until the answer is
+here, the worker has gone, or the asker no longer waits. An answer to no open question is discarded and
+counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from asgi_ipc.errors import (
     InvalidDataError,
@@ -26,24 +25,30 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
-from asgi_ipc.worker.dispatch.delivery import sender_of
+from asgi_ipc.worker.dispatch.annotation import Function
+from asgi_ipc.worker.dispatch.conversion import answer_converter
+from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
+from asgi_ipc.worker.dispatch.delivery import current_sender
+from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.room import Waiter
 
-# What an answer says: here is what the handler gave back; there is none; it raised this; it was not
-# called, since the data does not fit it.
+T = TypeVar("T")
+
+# The outcomes of an answer: the handler's result; no handler; the handler raised; the handler was not called,
+# since the data does not fit it.
 ANSWERED: Final = 0
 NO_HANDLER: Final = 1
 RAISED: Final = 2
 INVALID_DATA: Final = 3
 
 
-class Gathered(dict[int, Any]):
-    """What every worker that was asked has answered: pid -> answer.
+class Gathered(dict[int, T], Generic[T]):
+    """The answers of all asked workers: pid -> answer.
 
     Attributes:
-        errors: pid -> why there is no answer: NoHandlerError, InvalidDataError, RemoteError,
+        errors: pid -> reason for a missing answer: NoHandlerError, InvalidDataError, RemoteError,
             RequestTimeoutError, WorkerGoneError, or UnknownWorkerError.
     """
 
@@ -53,7 +58,7 @@ class Gathered(dict[int, Any]):
 
     @property
     def complete(self) -> bool:
-        """Whether everybody has answered."""
+        """Return whether all workers have answered."""
         return not self.errors
 
 
@@ -71,14 +76,18 @@ class Questions:
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
         self._numbers = itertools.count(1)
-        # By number and generation of who was asked.
+        # By number and generation of the asked worker.
         self._open: dict[tuple[int, int], _Open] = {}
         self.late = 0
 
     # --- asking
 
-    async def ask(self, to: int | Worker, name: str, data: Any, timeout_s: float | None) -> Any:
-        """The answer of one worker. Raises what stands for it if there is none."""
+    async def ask(
+        self, to: int | Worker, name: str, data: Any, timeout_s: float | None, reply_type: Any
+    ) -> Any:
+        """Return the answer of one worker, converted. Raises the error for a missing answer."""
+        convert = answer_converter(reply_type)
+        check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
         message = self._outgoing.wrap(ASK, (number, name), data)
@@ -88,17 +97,21 @@ class Questions:
             async with asyncio.timeout(timeout_s):
                 if not self._outgoing.post(peer, message):
                     await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-                return await answer
+                return _converted(convert, await answer, peer.worker.pid, name)
         except TimeoutError:
-            # It may have come in the very moment in which the time was over.
+            # The answer may have come in the moment in which the time was over.
             if answer.done() and not answer.cancelled():
-                return answer.result()
+                return _converted(convert, answer.result(), peer.worker.pid, name)
             raise RequestTimeoutError(peer.worker.pid, name) from None
         finally:
             self._close(number, [peer])
 
-    async def ask_all(self, name: str, data: Any, timeout_s: float | None, *, include_self: bool) -> Gathered:
-        """The answers of all members, as far as they come in time."""
+    async def ask_all(
+        self, name: str, data: Any, timeout_s: float | None, reply_type: Any, *, include_self: bool
+    ) -> Gathered[Any]:
+        """Return the answers of all members that come in time, converted."""
+        convert = answer_converter(reply_type)
+        check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
         message = self._outgoing.wrap(ASK, (number, name), data)
@@ -109,24 +122,28 @@ class Questions:
             if answers:
                 await asyncio.wait(answers.values(), timeout=timeout_s)
         finally:
-            # Before it is said that nobody waits: what is not accepted by now shall not be.
+            # Before the word that this worker no longer waits: a question not accepted until now must not be
+            # accepted later.
             for waiter in waiters:
                 self._outgoing.withdraw(waiter)
             self._close(number, members.peers)
-        gathered = Gathered()
+        gathered: Gathered[Any] = Gathered()
         for peer, answer in answers.items():
             pid = peer.worker.pid
             if not answer.done():
                 gathered.errors[pid] = RequestTimeoutError(pid, name)
             elif (error := answer.exception()) is None:
-                gathered[pid] = answer.result()
+                try:
+                    gathered[pid] = _converted(convert, answer.result(), pid, name)
+                except InvalidDataError as misfit:
+                    gathered.errors[pid] = misfit
             else:
                 assert isinstance(error, IPCError)
                 gathered.errors[pid] = error
         return gathered
 
     def _put_to_all(self, number: int, peers: Iterable[Peer], message: Encoded) -> list[Waiter]:
-        """Put a question to everybody: at once where there is room, else each as soon as there is."""
+        """Put a question to all members: at once where there is room, elsewhere as soon as there is."""
         waiters = []
         for peer in peers:
             try:
@@ -135,12 +152,12 @@ class Questions:
                     waiter.future.add_done_callback(partial(self._refused, number, peer.worker.generation))
                     waiters.append(waiter)
             except UnknownWorkerError as error:
-                # It leaves in this very moment.
+                # The worker leaves in this moment.
                 self._settle(number, peer.worker.generation, error)
         return waiters
 
     def _refused(self, number: int, generation: int, accepted: asyncio.Future[None]) -> None:
-        """One that waited for room need not any more: it is accepted, or will never be."""
+        """Note that a question no longer waits for room: it is accepted, or never will be."""
         if not accepted.cancelled() and (error := accepted.exception()) is not None:
             assert isinstance(error, Exception)
             self._settle(number, generation, error)
@@ -153,7 +170,7 @@ class Questions:
         return answer
 
     def _close(self, number: int, peers: Iterable[Peer]) -> None:
-        """Nobody waits any more: whoever has not answered need not."""
+        """Withdraw a question from the workers that have not answered."""
         for peer in peers:
             if self._open.pop((number, peer.worker.generation), None) is not None:
                 self._outgoing.say(peer, self._outgoing.wrap(WITHDRAW, (), number))
@@ -162,14 +179,13 @@ class Questions:
         question = self._open.pop((number, generation), None)
         if question is not None and not question.answer.done():
             question.answer.set_exception(error)
-            # Whoever asked may be waiting for room still, and never look at it.
+            # The asker may still wait for room, and never read this exception.
             question.answer.exception()
 
-    def answered(self, context: contextvars.Context, data: Any) -> None:
-        """An answer has come. Raises TypeError or ValueError if it is none."""
+    def answered(self, data: Any) -> None:
+        """Take an answer. Raises TypeError or ValueError for anything else."""
         number, outcome, value = data
-        sender = sender_of(context)
-        generation = sender.generation if sender is not None else 0
+        generation = current_sender().generation
         question = self._open.get((number, generation))
         if question is None or question.answer.done():
             self.late += 1
@@ -188,11 +204,18 @@ class Questions:
             self._settle(number, generation, error)
 
     def gone(self, worker: Worker) -> None:
-        """That worker is dead, and all that it has said has been heard."""
+        """Settle the open questions to a dead worker, after its last message."""
         for number, generation in [key for key in self._open if key[1] == worker.generation]:
             self._settle(number, generation, WorkerGoneError(worker.pid))
 
     def close(self) -> None:
-        """This worker has left: there will be no answer."""
+        """Settle all open questions after this worker has left."""
         for number, generation in list(self._open):
             self._settle(number, generation, NotRunningError("ipc.lifespan has ended"))
+
+
+def _converted(convert: Function, answer: Any, pid: int, name: str) -> Any:
+    try:
+        return convert(answer)
+    except ConversionError as error:
+        raise InvalidDataError(pid, name, error.field, error.expected, error.reason, of_answer=True) from None

@@ -1,7 +1,7 @@
-"""Subscriptions: what has been published for one subscriber and waits for it.
+"""Subscriptions: the publications that wait for one subscriber.
 
-Law: a bounded queue, and nothing that sends. Whoever is too slow is told how
-much it has missed, or holds up those who publish, as it has chosen.
+Law: a bounded queue that never sends. A slow subscriber learns how many it has missed, or holds up the
+publishers, as it has chosen.
 """
 
 from __future__ import annotations
@@ -10,52 +10,30 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
-import msgspec
 from msgspec import structs
 
 from asgi_ipc.errors import SubscriptionOverflowError
 from asgi_ipc.wire.message import check_name
-
-if TYPE_CHECKING:
-    from asgi_ipc.worker.features.topics import Topics
+from asgi_ipc.worker.features.publication import Entry, Publication
+from asgi_ipc.worker.features.topics import Topics
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
-"""What happens to a publication for which a subscription has no room."""
+"""The fate of a publication for which a subscription has no room."""
 
-# What may wait in one subscription: two of the largest messages that can be sent unless the limit is raised.
+# The bytes that may wait in one subscription: two of the largest messages under the default limit.
 MAX_WAITING_BYTES: Final = 32 * 1024 * 1024
 
 # A subscriber that never finds its queue empty lets others have a turn after so many, as `send` does.
 YIELD_AFTER_MESSAGES: Final = 256
 
 
-class Publication(msgspec.Struct, frozen=True):
-    """What somebody has published.
-
-    Attributes:
-        topic: as it was subscribed to.
-        data: as it was published. All subscribers of one worker are given the same object.
-        sender: the pid of the worker that published it.
-        missed: how many publications this subscription has lost since the one before this.
-    """
-
-    topic: str
-    data: Any
-    sender: int
-    missed: int
-
-
-# With the bytes that it holds, about.
-Entry: TypeAlias = tuple[Publication, int]
-
-
 class Subscription:
-    """Publications of one topic, as an async context manager and iterator; made by `ipc.subscribe`.
+    """The publications of one topic, as an async context manager and iterator; `ipc.subscribe` makes it.
 
-    To be entered once, and iterated by one task at a time. It ends with the lifespan: what waits by then can
-    still be taken.
+    Enter it once, and iterate it in one task at a time. It ends with the lifespan; publications that wait
+    then can still be taken.
     """
 
     def __init__(
@@ -67,7 +45,7 @@ class Subscription:
         max_messages: int,
         until_stop: bool,
     ) -> None:
-        check_name(topic)
+        check_name(topic, "topic")
         if overflow not in get_args(Overflow):
             raise ValueError(f"overflow is one of {', '.join(get_args(Overflow))}; not {overflow!r}")
         if type(max_messages) is not int or max_messages < 1:
@@ -82,14 +60,14 @@ class Subscription:
         self._queue: deque[Entry] = deque()
         self._beyond = 0
         self._beyond_bytes = 0
-        # Of those within the bound.
+        # The bytes within the bound.
         self._waiting_bytes = 0
-        # Lost behind the last in the queue.
+        # Lost after the last one in the queue.
         self._missed = 0
         self._taken = 0
         self._has_ended = False
         self._has_overflowed = False
-        # Whoever iterates, while there is nothing to take.
+        # The iterating task, while the queue is empty.
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -102,7 +80,7 @@ class Subscription:
             raise RuntimeError("a subscription can be entered once; make another with ipc.subscribe()")
         topics = self._topics = self._find_topics()
         if self.until_stop and topics.stopped:
-            # Its request came on a connection that was accepted before.
+            # The request came on a connection that was accepted before the stop.
             self.end()
             return self
         topics.add(self)
@@ -127,7 +105,7 @@ class Subscription:
         if topics is None:
             raise RuntimeError("enter the subscription first: async with ipc.subscribe(topic) as messages")
         if self._taken >= YIELD_AFTER_MESSAGES:
-            # Before anything is taken: a cancelled wait loses nothing.
+            # Before taking anything: a cancelled wait loses nothing.
             self._taken = 0
             await asyncio.sleep(0)
         while not self._queue:
@@ -165,7 +143,7 @@ class Subscription:
     # --- the worker's side
 
     def put(self, entry: Entry) -> None:
-        """Take a publication, or lose one. Beyond the bound it counts as a handler in flight does."""
+        """Take a publication, or lose one. Beyond the bound it counts like a handler in flight."""
         if self._has_overflowed:
             self._lose()
             return
@@ -194,7 +172,7 @@ class Subscription:
             _let_go(self._waiter)
 
     def end(self) -> None:
-        """There will be no more."""
+        """End the subscription."""
         self._has_ended = True
         if self._waiter is not None:
             _let_go(self._waiter)

@@ -1,40 +1,38 @@
-"""Topics: who subscribes to what, here and elsewhere, and what is published.
+"""Topics: the subscribers of each topic, here and in other workers, and the publications.
 
-Law: a publication is a message to those workers that have a subscriber. Each
-worker says what it subscribes to, and says so to every member; at any moment
-one such word to each is under way, and what changes meanwhile goes with the
-next. Of whom nothing is known yet is sent everything: too much is discarded
-there, too little would be lost.
+Law: a publication is a message to the workers that have a subscriber. Each worker reports its topics to every
+member. At any moment one report to each member is under way, and later changes go with the next one. Send a
+peer everything until it reports its topics: it discards the surplus, but a missing publication would be lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from asgi_ipc.logs import logger
-from asgi_ipc.wire.message import KNOWN, TOPICS, check_name
+from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
-from asgi_ipc.worker.dispatch.delivery import sender_of, size_bytes_of
-from asgi_ipc.worker.features.subscription import Publication, Subscription
+from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_bytes_of
+from asgi_ipc.worker.features.messaging import Messaging
+from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
 
-# How long entering a subscription waits for members to know of it. Nobody who is well takes as long, and
-# who has taken as long once is not waited for again until it has answered.
+# Entering a subscription waits so long for members to know of it. No healthy member takes as long. A member
+# that has taken as long once is not waited for again until it has answered.
 KNOWN_TIMEOUT_S: Final = 1.0
 
-# What one word says: some thousand topics, and little beside what else goes to that worker in a turn.
+# The size of one report: some thousand topics, and little beside the other messages to that worker in a turn.
 MAX_WORD_BYTES: Final = 32 * 1024
 
 _NOBODY: Final = Members((), ())
 
 
 class _Wait:
-    """Somebody waits until so many members know of a topic."""
+    """A wait until so many members know of a topic."""
 
     __slots__ = ("future", "left")
 
@@ -52,12 +50,12 @@ class _Listener:
     """Another member, and what it knows of this worker's subscriptions.
 
     Attributes:
-        changed: topics that it has not been told of, each with the number of its last change, in that order.
-        known: up to which change it has answered.
-        has_all: it has been told of everything at least once.
-        is_telling: a word is under way.
-        is_late: it has not answered in time, and not since.
-        waits: who waits for it to know up to which change.
+        changed: topics not reported to it yet, each with the number of its last change, in that order.
+        known: the last change that it has acknowledged.
+        has_all: it has got a report of all topics at least once.
+        is_telling: a report is under way.
+        is_late: it has not answered in time, nor since then.
+        waits: the waits for its acknowledgement, each with the number of a change.
     """
 
     __slots__ = ("changed", "has_all", "is_late", "is_telling", "known", "peer", "waits")
@@ -73,43 +71,66 @@ class _Listener:
 
 
 class Topics:
-    """The subscriptions of one worker, and what it knows of those of others.
+    """The subscriptions of one worker, and the known ones of others.
 
     Attributes:
-        overflowed: publications that subscriptions here had no room for.
-        unwanted: publications that came when nobody here subscribed to them any more.
-        stopped: this worker has been told to stop.
-        in_flight: of all handlers here.
+        overflowed: publications for which a subscription here had no room.
+        unwanted: publications that came without a subscriber here.
+        stopped: this worker has begun to stop.
+        in_flight: the handlers in flight here.
     """
 
-    def __init__(self, outgoing: Outgoing, in_flight: InFlight, me: Peer, max_message_bytes: int) -> None:
+    def __init__(
+        self, outgoing: Outgoing, messaging: Messaging, in_flight: InFlight, me: Peer, max_message_bytes: int
+    ) -> None:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
         self.new_future = outgoing.loop.create_future
         self.in_flight = in_flight
         self._outgoing = outgoing
+        self._messaging = messaging
         self._me = me
         self._max_word_bytes = min(MAX_WORD_BYTES, max_message_bytes // 2)
         # Here: subscriptions by topic, and the number of the change with which each topic began.
-        self._here: dict[str, dict[Subscription, None]] = {}
+        self._here: dict[str, dict[Subscriber, None]] = {}
         self._revisions: dict[str, int] = {}
         self._revision = 0
         self._listeners: dict[Peer, _Listener] = {}
-        # Everywhere: who wants a topic, replaced as a whole, since any thread may read it; and by member.
+        # In other workers: the subscribers of each topic, replaced as a whole, since any thread may read
+        # them; and by member.
         self._audience: dict[str, Members] = {}
         self._wants: dict[Peer, set[str]] = {}
-        # Members whose subscriptions are known, and those of whom they are not yet.
+        # Members with known subscriptions, and members without a report yet.
         self._heard: set[Peer] = set()
         self._unheard: tuple[Peer, ...] = ()
 
     # --- publishing
 
+    async def publish(self, topic: str, data: Any, timeout: float | None) -> tuple[int, ...]:
+        """Send one message to all subscribers of a topic; return the pids that took it."""
+        messaging = self._messaging
+        if messaging.must_check(timeout):
+            messaging.check(timeout)
+        audience = self.audience(topic)
+        message = self._outgoing.wrap(PUBLISH, (topic,), data)
+        took, full = messaging.post_to_each(audience, message)
+        if full:
+            return await messaging.all_of(took, full, message, timeout)
+        await messaging.rest()
+        return tuple(took)
+
+    def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
+        """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
+        self._messaging.check_nowait()
+        audience = self.audience(topic)
+        return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
+
     def audience(self, topic: str) -> Members:
-        """Who is to get what is published there. Raises InvalidNameError. From any thread."""
+        """Return the receivers of a publication. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
-            check_name(topic)
+            check_name(topic, "topic")
             audience = _NOBODY
         unheard = self._unheard
         return self._and_unheard(audience, unheard) if unheard else audience
@@ -121,24 +142,22 @@ class Topics:
                 audience = _with(audience, peer)
         return audience
 
-    def published(self, context: contextvars.Context, data: Any) -> None:
-        """A publication has come: nobody but the subscriptions handle it."""
+    def published(self, data: Any) -> None:
+        """Give a publication to the subscriptions; it has no handler."""
         topic, content = data
-        sender = sender_of(context)
-        if sender is None:
-            raise TypeError("published by nobody")
+        sender = current_sender()
         subscriptions = self._here.get(topic)
         if subscriptions is None:
             self.unwanted += 1
             self._correct(sender.generation)
             return
-        # All of them share it, but those that have lost something before.
-        entry = Publication(topic, content, sender.pid, 0), size_bytes_of(content, context)
+        # All share the same object, except subscriptions that have lost something before.
+        entry = Publication(topic, content, sender, 0), size_bytes_of(content, large_bytes.get())
         for subscription in subscriptions:
             subscription.put(entry)
 
     def _correct(self, generation: int) -> None:
-        """Somebody sends what nobody here wants: it may never have been told."""
+        """Report to a member that sends an unwanted publication, if it has no full report yet."""
         peer = self._outgoing.peers.find(generation)
         listener = self._listeners.get(peer) if peer is not None else None
         if listener is not None and not listener.has_all and not listener.is_telling:
@@ -146,8 +165,8 @@ class Topics:
 
     # --- subscribing
 
-    def add(self, subscription: Subscription) -> None:
-        """It gets what is published from now on here, and elsewhere as soon as that is known there."""
+    def add(self, subscription: Subscriber) -> None:
+        """Add a subscription: it gets publications of this worker now, and of others as soon as they know."""
         topic = subscription.topic
         if topic in self._here:
             self._here[topic][subscription] = None
@@ -157,8 +176,8 @@ class Topics:
         self._has_changed(topic)
         self._revisions[topic] = self._revision
 
-    def remove(self, subscription: Subscription) -> None:
-        """It gets nothing any more."""
+    def remove(self, subscription: Subscriber) -> None:
+        """Remove a subscription."""
         topic = subscription.topic
         subscriptions = self._here.get(topic, {})
         if subscription not in subscriptions:
@@ -198,7 +217,7 @@ class Topics:
                 )
 
     def stop(self) -> None:
-        """This worker is to stop: streams that shall not hold it up end."""
+        """Begin to stop: end the streams that must not hold up the stop."""
         self.stopped = True
         for subscription in self._all():
             if subscription.until_stop:
@@ -206,23 +225,23 @@ class Topics:
                 subscription.end()
 
     def close(self) -> None:
-        """This worker has left: nothing comes any more."""
+        """End all subscriptions after this worker has left."""
         for subscription in self._all():
             subscription.end()
 
-    def _all(self) -> list[Subscription]:
+    def _all(self) -> list[Subscriber]:
         return [each for subscriptions in self._here.values() for each in subscriptions]
 
-    # --- telling others
+    # --- reports to others
 
     def meet(self, peer: Peer) -> None:
-        """A member that this worker can address from now on."""
+        """Add a member that this worker can address from now on."""
         self._listeners[peer] = _Listener(peer, self._revisions)
         self._tell(self._listeners[peer])
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody subscribes to anything here."""
+        """Return whether there is no subscription here."""
         return not self._here
 
     def _has_changed(self, topic: str) -> None:
@@ -233,7 +252,7 @@ class Topics:
             self._tell(listener)
 
     def _tell(self, listener: _Listener) -> None:
-        """Tell that member what has changed, unless it is being told something already."""
+        """Report changes to a member, unless a report to it is under way."""
         if listener.changed and not listener.is_telling:
             self._say_word(listener)
 
@@ -241,7 +260,7 @@ class Topics:
         added: list[str] = []
         dropped: list[str] = []
         left_bytes = self._max_word_bytes
-        # What has not changed since is known, or was never there.
+        # A topic without a change since then is known, or was never there.
         revision = self._revision
         for topic, changed in listener.changed.items():
             left_bytes -= len(topic.encode()) + 3
@@ -256,10 +275,11 @@ class Topics:
         head = (revision, int(listener.has_all))
         self._outgoing.say(listener.peer, self._outgoing.wrap(TOPICS, head, [added, dropped]))
 
-    def answered(self, context: contextvars.Context, data: Any) -> None:
-        """A member says up to which change it knows this worker's subscriptions."""
+    def answered(self, data: Any) -> None:
+        """Take a member's acknowledgement of this worker's changes."""
         (known,) = data
-        listener = self._listener_of(context)
+        peer = self._sender()
+        listener = self._listeners.get(peer) if peer is not None else None
         if listener is None:
             return
         listener.known = int(known)
@@ -270,26 +290,22 @@ class Topics:
             wait.one_less()
         self._tell(listener)
 
-    def _listener_of(self, context: contextvars.Context) -> _Listener | None:
-        peer = self._peer_of(context)
-        return self._listeners.get(peer) if peer is not None else None
+    def _sender(self) -> Peer | None:
+        """The member whose message is handled here, unless it is forgotten."""
+        return self._outgoing.peers.find(current_sender().generation)
 
-    def _peer_of(self, context: contextvars.Context) -> Peer | None:
-        sender = sender_of(context)
-        return self._outgoing.peers.find(sender.generation) if sender is not None else None
-
-    # --- hearing others
+    # --- reports of others
 
     def expect(self, generations: Iterable[int]) -> None:
-        """Those members will say what they subscribe to; of all others it is known that it is nothing."""
+        """Expect reports from these members; all others have no subscriptions."""
         found = [self._outgoing.peers.find(generation) for generation in generations]
-        # Word of all of it may have come before: the launcher was slow.
+        # A full report may have come before, if the launcher was slow.
         self._unheard = tuple(peer for peer in found if peer is not None and peer not in self._heard)
 
-    def told(self, context: contextvars.Context, data: Any) -> None:
-        """A member says what it subscribes to. Raises TypeError or ValueError for anything else."""
+    def told(self, data: Any) -> None:
+        """Take a member's report. Raises TypeError or ValueError for anything else."""
         revision, has_all, (added, dropped) = data
-        peer = self._peer_of(context)
+        peer = self._sender()
         if peer is None or peer.leaving:
             return
         self._want(peer, added)
@@ -300,7 +316,7 @@ class Topics:
         self._outgoing.say(peer, self._outgoing.wrap(KNOWN, (), revision))
 
     def forget(self, peer: Peer) -> None:
-        """It is addressed no more, and publishes no more."""
+        """Forget a member that is no longer addressed and no longer publishes."""
         self._unheard = tuple(each for each in self._unheard if each is not peer)
         self._want_no_more(peer, list(self._wants.get(peer, ())))
         self._wants.pop(peer, None)
@@ -331,11 +347,11 @@ class Topics:
                 del self._audience[topic]
 
 
-# Ten thousand topics change at once when a member goes: neither of these sorts.
+# Ten thousand topics change at once when a member goes, so neither function sorts.
 
 
 def _with(members: Members, peer: Peer) -> Members:
-    """One more, who is none of them; in the order of their slots."""
+    """Return the members with a new one added, in the order of their slots."""
     place = bisect(members.peers, _order_of(peer), key=_order_of)
     pid = peer.worker.pid
     peers, pids = members

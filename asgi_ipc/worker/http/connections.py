@@ -1,12 +1,12 @@
-"""Connections: uvicorn's, of every kind, and the requests that are open on them.
+"""Connections: uvicorn's connections of every kind, and the requests that are open on them.
 
-Law: what there is to know of the insides of uvicorn's protocols is known here
-and nowhere else. A request costs nothing here while its worker serves; only
-once a second it is seen which are open.
+Law: the only file that knows the insides of uvicorn's protocols. A request
+costs nothing while its worker serves: the open ones are looked up once a
+second.
 
-A WebSocket is of the class that is configured; an HTTP/1 connection has a
-`cycle`, the request that came last, and HTTP/2 `cycles`, those that are open.
-What has neither has said nothing yet.
+A WebSocket is of the configured class. An HTTP/1 connection has a `cycle`, its
+last request; an HTTP/2 connection has `cycles`, the open ones. A connection
+with neither has had no request yet.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 Task: TypeAlias = "asyncio.Task[None]"
 
-# The client shall not ask again on this connection (RFC 9112, 9.6).
+# Tells the client to send no other request on this connection (RFC 9112, 9.6).
 _CLOSE: Final = (b"connection", b"close")
 
-# GOAWAY with the highest number: no new streams, and all that have come are answered (RFC 9113, 6.8).
+# GOAWAY with the highest number: no new streams, and those that came are answered (RFC 9113, 6.8).
 _LAST_STREAM: Final = 2**31 - 1
 
 
 class Request(NamedTuple):
-    """One open request, or one WebSocket, whether its client is still there or not.
+    """One open request or WebSocket; its client may be gone.
 
     Attributes:
         task: runs the app for it.
@@ -44,7 +44,7 @@ class Request(NamedTuple):
     since: float
 
     def __str__(self) -> str:
-        # uvicorn's task runs a method of what has the scope, whichever protocol it is.
+        # With every protocol, uvicorn's task runs a method of the object that has the scope.
         coroutine = self.task.get_coro()
         known = inspect.getcoroutinelocals(coroutine) if inspect.iscoroutine(coroutine) else {}
         scope = getattr(known.get("self"), "scope", None)
@@ -61,7 +61,7 @@ class Connections:
         self._config = config
         self._state = state
         self._since: dict[Task, float] = {}
-        # The app for connections that are to end, and those that know.
+        # The app for connections that are to end, and the connections that have it.
         self._closing_app: Any = None
         self._closing: set[Any] = set()
 
@@ -74,27 +74,27 @@ class Connections:
     # --- open requests
 
     def look(self) -> None:
-        """See which requests are open now."""
+        """Look up which requests are open now."""
         tasks, now = self._state.tasks, monotonic()
-        # In the order in which they were seen.
+        # Kept in the order in which they were first seen.
         self._since = {task: since for task, since in self._since.items() if task in tasks}
         for task in tasks:
             self._since.setdefault(task, now)
 
     @property
     def requests(self) -> list[Request]:
-        """Those that were open at the last look, the oldest first."""
+        """The requests that were open at the last look, the oldest first."""
         return [Request(*each) for each in self._since.items()]
 
     # --- kinds
 
     def is_websocket(self, connection: Any) -> bool:
-        """Whether it is one, or about to become one."""
+        """Whether it is a WebSocket, or is about to become one."""
         kind = self._config.ws_protocol_class
         return kind is not None and isinstance(connection, kind)
 
     def is_http2(self, connection: Any) -> bool:
-        """Whether it has many streams."""
+        """Whether it speaks HTTP/2."""
         return hasattr(connection, "cycles")
 
     def is_silent(self, connection: Any) -> bool:
@@ -103,7 +103,7 @@ class Connections:
         return not has_asked and not self.is_websocket(connection)
 
     def is_idle(self, connection: Any) -> bool:
-        """Of HTTP/1 and HTTP/2: whether no request is open on it."""
+        """Whether no request is open on this HTTP connection."""
         if self.is_http2(connection):
             return not connection.cycles
         return self.is_silent(connection) or bool(connection.cycle.response_complete)
@@ -111,10 +111,10 @@ class Connections:
     # --- the end
 
     def close_after_responses(self) -> None:
-        """Let each response that starts from now on say that its connection ends with it, and end it.
+        """Let each response that starts from now on say `Connection: close`, and close its connection.
 
-        To be called again for connections that have become such since. It is not done by uvicorn's default
-        headers for all, which stand in the handshakes of WebSockets, too.
+        Call it again for connections that came since. uvicorn's default headers are no way to do this: they
+        stand in the handshakes of WebSockets, too.
         """
         if self._closing_app is None:
             self._closing_app = self._config.loaded_app = _closing(self._config.loaded_app)
@@ -135,12 +135,12 @@ class Connections:
                 connection.cycle.default_headers = [*connection.cycle.default_headers, _CLOSE]
 
     def forget(self, connection: Any) -> None:
-        """It has been told to end and needs no more attention; uvicorn would tell it again."""
+        """Hide a connection that was told to end from uvicorn, which would tell it again."""
         self._state.connections.discard(connection)
 
 
 def _closing(app: Any) -> Any:
-    """An ASGI app whose HTTP responses say so. HTTP/2 has no such header, and uvicorn takes it away there."""
+    """Wrap an app to add `Connection: close` to its responses. uvicorn removes it from HTTP/2's."""
 
     async def closing(scope: MutableMapping[str, Any], receive: Any, send: Send) -> Any:
         async def send_close(message: Message) -> None:

@@ -1,10 +1,9 @@
-"""Signals: what a worker does with each, and what its children see of that.
+"""Signals: what a worker does with each, and what its children inherit.
 
-Law: nothing is ignored by SIG_IGN, which an exec would hand on to every
-program that the app starts; a handler that does nothing is reset by it
-(execve(2)). The main thread has the mask that the starter of the server had,
-because children inherit the mask of the thread that starts them. What this
-process relies on and the starter has blocked is received by another thread.
+Law: no signal is ignored by SIG_IGN, because every program that the app starts
+would inherit that; an exec resets a handler that does nothing (execve(2)). The
+main thread keeps the signal mask with which the server was started, because
+children inherit it. If that mask blocks SIGTERM, another thread receives it.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Final
 
-# Sent to the whole group by terminals; they are the launcher's to answer.
+# A terminal sends these to the whole process group; the launcher answers them.
 _QUIET: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
-# Ignored by every Python, which resets them in the children that it starts (subprocess, restore_signals).
+# Every Python ignores these, and resets them in the children that it starts (subprocess, restore_signals).
 _PYTHONS: Final = {getattr(signal, name, None) for name in ("SIGPIPE", "SIGXFSZ", "SIGXFZ")}
 
-# Those that have the handler that does nothing.
+# The signals that now have the handler that does nothing.
 _quiet: Final[set[int]] = set()
 
 
 def take() -> None:
-    """First of all, while they are still blocked: from here on no signal of a terminal ends this process."""
+    """Take over the signals of a terminal, while they are still blocked, so that none ends this process."""
     for number in signal.valid_signals() - _PYTHONS:
         if signal.getsignal(number) is signal.SIG_IGN:
             _keep_quiet(number)
-    # Without zombies to wait for, there is no status of a child (wait(2)). uvloop's handler, which is of C,
-    # may run on any thread; so the guard receives it, which starts with the mask of now.
+    # If SIGCHLD were ignored, a child would leave no exit status (wait(2)). uvloop's handler is in C and may
+    # run on any thread: the guard inherits this mask, and receives it.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     for number in _QUIET:
@@ -41,9 +40,9 @@ def take() -> None:
 
 
 def receive(mask: Iterable[int], wake: Callable[[], None]) -> None:
-    """Let signals come, now that there are handlers: SIGTERM whatever the starter of the server has blocked.
+    """Unblock signals, now that there are handlers, as far as `mask` allows; SIGTERM in any case.
 
-    `wake`: has the event loop turn, if there is one; called on another thread.
+    `wake`, called on another thread, makes the event loop turn, if there is one.
     """
     mask = set(mask)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -54,14 +53,14 @@ def receive(mask: Iterable[int], wake: Callable[[], None]) -> None:
 def _receive(wake: Callable[[], None]) -> None:
     while True:
         signal.sigwait({signal.SIGTERM})
-        # Python's handlers run on the main thread, which is not interrupted by this: wake it.
+        # Python's handlers run on the main thread, and this does not interrupt it: wake it.
         _thread.interrupt_main(signal.SIGTERM)
         wake()
 
 
 def _keep_quiet(number: int) -> None:
     signal.signal(number, _do_nothing)
-    # As far as possible as if it were ignored: no call in C ends early (sigaction(2), SA_RESTART).
+    # As little effect as if it were ignored: no system call ends early (sigaction(2), SA_RESTART).
     signal.siginterrupt(number, False)
     _quiet.add(number)
 
@@ -71,7 +70,7 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 
 def reset(number: int) -> None:
-    """The default, as Python starts with it."""
+    """Give a signal the handler with which Python starts."""
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 

@@ -1,7 +1,7 @@
 """Arenas: the shared memory of this worker, and of the others that it reads.
 
-Law: `wire/arena.py` decides who may use which block. Here memory is mapped,
-receipts are passed on, and memory without a use goes back to the kernel.
+Law: `wire/arena.py` decides about the use of blocks. Here memory is mapped, receipts are passed on, and
+memory without a use goes back to the kernel.
 """
 
 from __future__ import annotations

@@ -26,13 +26,13 @@ Deliver = Callable[[Peer, list[Message], int, bool], None]
 
 
 class Incoming:
-    """Reads what members send to this worker, `me` among them. Starts paused.
+    """Reads the messages of all members to this worker, including its own. Starts paused.
 
     `deliver` gets the messages of each packet. `catch_up` reads the lifeline: it is called for a packet of
     an unknown sender, since the word that names a sender is written before its first packet.
 
     Attributes:
-        arenas: the shared memory that large messages are read from.
+        arenas: the shared memory of the senders, for large messages.
         eof: set when no other worker holds a write end of the pipe any more.
     """
 
@@ -55,7 +55,7 @@ class Incoming:
         self._reassembler = Reassembler(settings.max_message_bytes)
         self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
         self._stale = 0
-        # Callbacks, each with the number of bytes after which it is due; and how many bytes have been taken.
+        # Callbacks, each with the number of bytes after which it is due; and the bytes taken so far.
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         self._taken_bytes = 0
         self.eof = asyncio.Event()
@@ -65,7 +65,7 @@ class Incoming:
         self._loopback = outgoing.loop_back(me, self._on_loopback)
 
     def pause(self) -> None:
-        """Leave the messages where they are, so that their senders feel it."""
+        """Stop reading, so that the senders feel it."""
         self._reader.pause()
         self._loopback.pause()
 
@@ -84,9 +84,14 @@ class Incoming:
         self._reassembler.forget(generation)
         self.arenas.detach(generation)
 
+    def cut(self) -> None:
+        """In a test: close the pipe without reading the rest, as the kernel does when a process dies."""
+        self._reader.close()
+        self.eof.set()
+
     def close(self) -> None:
         """Read what lies in the pipe for the last time, and close everything."""
-        # Nothing of it is handled, but the dispatcher counts it.
+        # No handler gets these messages, but the dispatcher counts them.
         self._reader.read_rest()
         self._reader.close()
         self._reassembler.close()
@@ -94,7 +99,7 @@ class Incoming:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing lies in the pipe, and no callback of `when_read` waits."""
+        """Return whether the pipe is empty, and no callback of `when_read` waits."""
         return not self._marks and not self._reader.unread_bytes()
 
     @property
@@ -124,7 +129,7 @@ class Incoming:
         self._pass_marks()
 
     def _pass_marks(self) -> None:
-        # Word of a death may come between two packets of one read: then it waits for the rest of them.
+        # The word of a death may come between two packets of one read; then it waits for the others.
         while self._marks and (self._marks[0][0] <= self._taken_bytes or not self._reader.is_open):
             _, callback = self._marks.popleft()
             callback()
@@ -142,8 +147,8 @@ class Incoming:
             messages = reassembler.accept(packet)
             if messages:
                 self._deliver(peer, messages, reassembler.each_bytes, reassembler.has_extra)
-                # Kept, they would live while the next are decoded: with two large messages at a time the C
-                # library gives the heap's end back and takes it again for each (docs/decisions/0009).
+                # Otherwise they would live while the next are decoded: with two large messages at a time the
+                # C library gives the heap's end back and takes it again for each (docs/decisions/0009).
                 del messages
         if reassembler.fetched or reassembler.copied:
             self.arenas.settle()

@@ -12,12 +12,13 @@ from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
+from asgi_ipc.worker.transport.peers import Writer
 
 # Packets moved before the loop gets its turn back: as much as one read of a pipe.
 BURST_PACKETS: Final = 16
 
 
-class LoopbackWriter:
+class LoopbackWriter(Writer):
     """Moves packets from the outbox to `on_packet`, in turns of their own.
 
     Starts paused; `resume` when messages may be dispatched.
@@ -44,10 +45,6 @@ class LoopbackWriter:
         if not self._paused and self._handle is None:
             self._handle = self._loop.call_soon(self._move)
 
-    def unread_bytes(self) -> int:
-        """Nothing is ever under way."""
-        return 0
-
     def pause(self) -> None:
         """Leave the packets in the outbox, so that the sender feels it."""
         self._paused = True
@@ -56,9 +53,6 @@ class LoopbackWriter:
         """Move packets again."""
         self._paused = False
         self.flush()
-
-    def close_when_empty(self) -> None:
-        """Nothing to do: a worker reads to its end."""
 
     def close(self) -> None:
         """Stop for good."""

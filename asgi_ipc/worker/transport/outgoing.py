@@ -1,8 +1,7 @@
-"""Outgoing: what this worker sends.
+"""Outgoing: the sending half of an endpoint.
 
-Law: a message is accepted here or nowhere. `send`, `post` and the posts to
-several may be called from any thread; one short lock guards the outboxes and
-the peers, but for the short way of a small message.
+Law: a message is accepted here or nowhere. `send`, `post` and the posts to several may be called from any
+thread; one short lock guards the outboxes and the peers, except on the short way of a small message.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from asgi_ipc.worker.transport.turn import Turn
 
 
 class Refused(NamedTuple):
-    """A message for which there was no room."""
+    """A message that found no room."""
 
     peer: Peer
     message: Encoded
@@ -42,8 +41,8 @@ class Outgoing:
     """The sending half of an endpoint: peers, and an outbox for each.
 
     Attributes:
-        turn_messages, turn_bytes: what this turn of the loop has accepted from senders that yield after so
-            much: messages; and bytes, of large ones.
+        turn_messages, turn_bytes: the messages, and the bytes of large ones, accepted in this turn of the
+            loop from senders that yield after so much.
         lost: accepted messages that never left an outbox because their receiver went.
         progress: set when a packet was written, or can't be written any more.
         thread: the one that `loop` runs on.
@@ -73,15 +72,15 @@ class Outgoing:
         self.queue = self._room.queue
         self.accepted = self._room.accepted
         self.withdraw = self._room.withdraw
-        # Equally busy members take turns at being the first.
+        # Equally busy members take turns.
         self._rotation = 0
-        # Messages that were accepted for peers that are forgotten.
+        # Messages accepted for peers that are forgotten now.
         self._sent_before = 0
 
     # --- peers
 
     def add(self, worker: Worker, context: contextvars.Context) -> Peer:
-        """`worker` can be addressed from now on."""
+        """Address `worker` from now on."""
         peer = Peer(worker, Outbox(self._route(worker.generation), self._budget), context)
         with self._lock:
             self.peers.add(peer)
@@ -122,23 +121,23 @@ class Outgoing:
         self.progress.set()
 
     def _refuse(self, peer: Peer) -> None:
-        """Take a peer out of the members, and refuse those that wait for room there."""
+        """Take a peer out of the members, and refuse messages that wait for room there."""
         with self._lock:
             self.peers.refuse(peer)
-            # It may have closed its end to us by the time it has copied something.
+            # The peer may have closed its end to us before it acknowledges its copies.
             peer.outbox.packets.is_patient = False
-            # Another thread that has appended a message in this moment looks for it again then.
+            # A thread that has appended a message in this moment looks for it again then.
             peer.dirty = False
             self._room.refuse(peer)
 
     def forget(self, peer: Peer) -> None:
-        """That peer is dead and its last byte has been read."""
+        """Forget a dead peer after its last byte has been read."""
         with self._lock:
             self.peers.forget(peer)
             self._sent_before += peer.outbox.accepted
 
     def close(self) -> int:
-        """Close everything; how many accepted messages were not sent."""
+        """Close everything; return how many accepted messages were not sent."""
         unsent = 0
         for peer in self.peers.all():
             unsent += peer.outbox.messages
@@ -146,7 +145,7 @@ class Outgoing:
         return unsent
 
     def is_empty(self) -> bool:
-        """Whether every outbox is."""
+        """Return whether every outbox is empty."""
         return not any(peer.outbox for peer in self.peers.all())
 
     # --- the arena
@@ -182,13 +181,13 @@ class Outgoing:
             self._budget.arena.forget(peer.worker.generation)
 
     def hurry(self) -> None:
-        """This worker is leaving: wait for nobody's acknowledgement any more."""
+        """Stop waiting for acknowledgements, since this worker is leaving."""
         for peer in self.peers.all():
             peer.outbox.packets.is_patient = False
             peer.writer.flush()
 
     def unused_arena_bytes(self) -> range:
-        """The bytes of the arena that were in use and need no memory any more."""
+        """Return the bytes of the arena that were in use and need no memory any more."""
         with self._lock:
             return self._budget.arena.trim()
 
@@ -249,10 +248,10 @@ class Outgoing:
         return True
 
     def _appended(self, peer: Peer, message: bytes) -> bool:
-        """The first message of a turn has gone the short way, or many have: have them written."""
+        """Let the messages that went the short way be written: the first of a turn, or many."""
         outbox = peer.outbox
         with self._lock:
-            # A message that was appended before the peer left is written; this one nobody would look for.
+            # A message appended before the peer left is written; this one came too late for that.
             if peer.leaving and outbox.take_back(message):
                 raise UnknownWorkerError(peer.worker.pid)
             begins_turn = self._turn.touch(peer)
@@ -261,7 +260,7 @@ class Outgoing:
         return True
 
     def post_to_each(self, members: Members, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
-        """Put a message into every outbox with room; the pids that took it, and the peers without room."""
+        """Put a message into every outbox with room; return the pids, and the peers without room."""
         if type(message) is bytes and _all_open(members):
             return self._append_to_each(members, message), ()
         took: list[int] = []
@@ -276,7 +275,7 @@ class Outgoing:
         return took, full
 
     def post_to_all(self, members: Members, message: Encoded) -> Sequence[int]:
-        """Put a message into every outbox, or raise WouldBlockError and put it into none; the pids."""
+        """Put a message into every outbox and return the pids; or into none, and raise WouldBlockError."""
         if type(message) is bytes and _all_open(members):
             return self._append_to_each(members, message)
         with self._lock:
@@ -295,7 +294,7 @@ class Outgoing:
         return [peer.worker.pid for peer in peers]
 
     def _append_to_each(self, members: Members, message: bytes) -> Sequence[int]:
-        """The short way of a broadcast; the pids."""
+        """Take the short way of a broadcast; return the pids."""
         gone = []
         for peer in members.peers:
             fresh = peer.outbox.fresh
@@ -308,7 +307,7 @@ class Outgoing:
         return [pid for pid in members.pids if pid not in gone] if gone else members.pids
 
     def least_busy(self) -> Peer:
-        """The member that has the least to do; equals take turns. Raises UnknownWorkerError if none is."""
+        """Return the member with the least work; equals take turns. Raises UnknownWorkerError without any."""
         peers = self.peers.members(include_self=True).peers
         if not peers:
             raise UnknownWorkerError(self._me.pid)
@@ -326,13 +325,13 @@ class Outgoing:
             if not self.post(peer, message):
                 self.queue(peer, message).future.add_done_callback(_retrieve)
 
-    # --- in between
+    # --- inside
 
     def _turn_ends(self) -> None:
         self.turn_messages = self.turn_bytes = 0
 
     def _on_written(self) -> None:
-        """A packet has left an outbox: there may be room for messages that wait."""
+        """Look for room for waiting messages after a packet has left an outbox."""
         self._room.promote()
         self.progress.set()
 
@@ -344,7 +343,7 @@ class Outgoing:
 
     @property
     def sent(self) -> int:
-        """Messages accepted so far, one for each receiver."""
+        """Return the messages accepted so far, one for each receiver."""
         with self._lock:
             return self._sent_before + sum(peer.outbox.accepted for peer in self.peers.all())
 
@@ -354,7 +353,7 @@ class Outgoing:
 
 
 def _all_open(members: Members) -> bool:
-    """Whether a small message can go the short way to each."""
+    """Return whether a small message can go the short way to each."""
     for peer in members.peers:  # noqa: SIM110  # a generator would cost as much as the rest
         if peer.outbox.full:
             return False
@@ -362,6 +361,6 @@ def _all_open(members: Members) -> bool:
 
 
 def _retrieve(accepted: asyncio.Future[None]) -> None:
-    """Take the exception of a message whose receiver has gone: nobody else does."""
+    """Read the exception of a message whose receiver has gone, since no other code does."""
     if not accepted.cancelled():
         accepted.exception()

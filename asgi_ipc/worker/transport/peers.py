@@ -8,44 +8,31 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from asgi_ipc.errors import UnknownWorkerError
 from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.wire.outbox import Outbox
 
 
-class Writer(Protocol):
-    """Moves packets from one outbox to its receiver."""
+class Writer:
+    """Moves packets from one outbox to its receiver. This one stands for a write end that has not arrived.
+
+    It lets messages wait; PipeWriter and LoopbackWriter move them.
+    """
 
     def flush(self) -> None:
         """Move the packets of the outbox, now or soon."""
 
     def unread_bytes(self) -> int:
         """How many bytes are under way."""
+        return 0
 
     def close_when_empty(self) -> None:
         """Move the rest of the outbox, then close."""
 
     def close(self) -> None:
         """Stop for good."""
-
-
-class NoWriter:
-    """Stands for the writer of a peer whose write end has not arrived: its messages wait."""
-
-    def flush(self) -> None:
-        """Let them wait."""
-
-    def unread_bytes(self) -> int:
-        """Nothing is under way."""
-        return 0
-
-    def close_when_empty(self) -> None:
-        """The real writer does this when it comes."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,13 +44,13 @@ class Peer:
         dirty: it is in the list of peers to flush at the end of this turn.
         quiet: the last turn brought it few messages.
         leaving: it can't be addressed any more.
-        lost: accepted messages that never left its outbox, counted when it has gone.
+        lost: accepted messages that never left its outbox, counted after it has gone.
     """
 
     worker: Worker
     outbox: Outbox
     context: contextvars.Context
-    writer: Writer = field(default_factory=NoWriter)
+    writer: Writer = field(default_factory=Writer)
     dirty: bool = False
     quiet: bool = True
     leaving: bool = False
@@ -78,7 +65,7 @@ class Members(NamedTuple):
 
 
 class Peers:
-    """Every peer that is not forgotten; those that don't leave are members.
+    """All peers that are not forgotten; the peers that don't leave are members.
 
     Attributes:
         by_pid: the members and helpers. A pid means the youngest process that has had it.

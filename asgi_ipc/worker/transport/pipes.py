@@ -19,16 +19,16 @@ from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker.descriptors import Descriptor
+from asgi_ipc.worker.transport.peers import Writer
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
     import termios
 
-# One read per wake-up; 64 KiB stays in the cache and is all that a pipe of
-# the default size holds.
+# One read per wake-up; 64 KiB stays in the cache and is the size of a default pipe.
 READ_BYTES: Final = 64 * 1024
 
-# What the largest pipe holds, and as much again as may be written meanwhile.
+# The content of the largest pipe, and as much again, written meanwhile.
 MAX_REST_BYTES: Final = 2 * 1024 * 1024
 
 # Packets written before the loop gets its turn back.
@@ -44,7 +44,7 @@ RETRY_S: Final = (0.0005, 0.002)
 
 
 def unread_bytes(fd: int) -> int:
-    """How many bytes lie in the pipe now."""
+    """Return how many bytes lie in the pipe now."""
     size = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, size)
     return size[0]
@@ -74,7 +74,7 @@ class PipeReader:
 
     @property
     def is_open(self) -> bool:
-        """Whether there may still be something to read."""
+        """Return whether there may still be something to read."""
         return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:
@@ -120,7 +120,7 @@ class PipeReader:
         self._on_bytes(chunk, drained)
 
 
-class PipeWriter:
+class PipeWriter(Writer):
     """Owns the write end of one peer's pipe and empties that peer's outbox into it.
 
     `on_written()` is called for each packet: there may be room for messages that
@@ -143,14 +143,14 @@ class PipeWriter:
         self._on_written = on_written
         self._on_broken = on_broken
         self._waiting = False
-        # It has had to wait since its outbox was empty: others may be waiting for the same pipe.
+        # True if it has waited since its outbox was last empty: others may wait for the same pipe.
         self._contended = False
         self._again: asyncio.Handle | None = None
         self._closing = False
 
     @property
     def is_open(self) -> bool:
-        """Whether this still owns a write end."""
+        """Return whether this still owns a write end."""
         return self._pipe.fd >= 0
 
     def unread_bytes(self) -> int:

@@ -1,7 +1,7 @@
 """Room: messages that wait for room in an outbox, and the tasks that wait with them.
 
-Law: in one outbox nobody overtakes, and one that waits is accepted, refused
-or withdrawn, whole. The outboxes decide who fits; this tells the tasks.
+Law: in one outbox no message overtakes another, and a waiting message is accepted, refused or withdrawn as a
+whole. The outboxes decide who fits; this tells the tasks.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Room:
                     del self._congested[peer]
 
     def refuse(self, peer: Peer) -> None:
-        """That peer goes, so nobody waits for it any more. Called under the lock."""
+        """Refuse all messages that wait for a peer that goes. Called under the lock."""
         self._congested.pop(peer, None)
         for waiter in peer.outbox.refuse():
             _settle(waiter, WorkerGoneError(peer.worker.pid))

@@ -1,7 +1,7 @@
 """The rows of the table of faults, in its order.
 
-Law: a module for each, or for some that are one thing; it exports its `Row`s
-and is named here. What several need is beside this folder, not in it.
+Law: a module for each row, or for some rows that belong together; it exports its `Row`s and is named here.
+Shared code is beside this folder, not in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions and publications while workers are killed and replaced.
 
-Law: the workers judge what they get (tests/apps/asking.py); here they are
-killed, and restarted, and what they wrote down is read.
+Law: the workers judge their answers and publications (tests/apps/asking.py); this file kills and restarts
+them, and reads their notes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.serving import serving
 
 WORKERS: Final = 4
 
-# Of so many turns one is a rolling restart.
+# One turn of so many is a rolling restart.
 RESTART_EVERY: Final = 5
 
-# How long all live together in between.
+# The time in which all live together between two turns.
 TOGETHER_S: Final = 0.3
 
 
@@ -45,22 +45,22 @@ async def asking(trial: Trial) -> None:
                 restarts += 1
         await asyncio.sleep(TOGETHER_S)
         status = await server.stop()
-        trial.none("tracebacks but of the raised", _strange(server.text))
+        trial.none("tracebacks except the planned ones", _strange(server.text))
     counts: Counter[str] = Counter()
     for file in trial.folder.glob(f"{COUNTS}*"):
         counts.update(json.loads(file.read_text()))
     wrong = trial.folder / WRONG
     lines = wrong.read_text().splitlines() if wrong.exists() else []
     trial.say("kills, and rolling restarts", f"{kills}, {restarts}")
-    trial.say("told by those that left", describe(dict(counts)))
+    trial.say("reported by the leavers", describe(dict(counts)))
     for what in ("answers", "raised", "timeouts", "gone", "publications"):
         trial.check(what, f"{counts[what]:,}", counts[what] > 0)
-    trial.none("wrong answers, and gaps or repeats in what was published", lines)
+    trial.none("wrong answers, and gaps or repeats in publications", lines)
     trial.ended(status)
 
 
 def _strange(text: str) -> list[str]:
-    """The last lines of tracebacks that nobody has planned."""
+    """Return the last lines of unplanned tracebacks."""
     lines = [line for line in text.splitlines() if line.partition(":")[0].endswith("Error")]
     return [line for line in lines if not line.startswith("ValueError: number ")][:3]
 

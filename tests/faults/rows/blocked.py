@@ -1,7 +1,7 @@
 """A blocked event loop: `time.sleep` in a handler.
 
-Law: who blocks costs nobody else anything. The others go on asking each other
-and sending to the blocked one, whose messages wait; they don't get lost.
+Law: a blocked worker costs no other worker anything. The others go on asking each other and sending to the
+blocked one. Messages for it wait, and none is lost.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from tests.serving import watching
 
 WORKERS: Final = 4
 
-# What is promised: "a blocked event loop shows as `stalled` within 5 s", and workers whose launcher was
-# killed "exit, within 5 s when no request is open".
+# The promise: "a blocked event loop shows as `stalled` within 5 s", and workers whose launcher was killed
+# "exit, within 5 s when no request is open".
 SHOWN_S: Final = 5.0
 ENDED_S: Final = 5.0
 
-# How much later than before the slowest hundredth of the answers may come: as late as an event loop may be.
+# The slowest hundredth of the answers may come so much later than before: as late as an event loop may be.
 # The short form shares its machine with the rest of the suite.
 MOVED_S: Final = 0.02
 SHORT_MOVED_S: Final = 0.1
 
-# 4 s is the least that the option takes. Workers beat once a second, so it is seen up to that much earlier
-# than the block is so old.
+# 4 s is the least that the option takes. Workers beat once a second, so the launcher may judge up to a second
+# before the block is 4 s old.
 HANG_TIMEOUT_S: Final = 4
 BEAT_S: Final = 1.0
 
-# The block that somebody ends.
+# The block that the row ends.
 LONG_BLOCK_S: Final = 60.0
 
 # Questions in a row, messages to the blocked one behind them, and a client's think time.
@@ -46,7 +46,7 @@ BATCHES_BEFORE: Final = 30
 
 
 async def blocked(trial: Trial) -> None:
-    """All three side by side; they wait most of the time."""
+    """Run all three side by side; they wait most of the time."""
     ready = asyncio.Barrier(3)
     async with asyncio.TaskGroup() as parts:
         parts.create_task(_shows_and_moves_nobody(trial, ready))
@@ -66,7 +66,7 @@ class Others:
         self.refused: list[str] = []
 
     async def ask(self, *, and_send: bool) -> list[float]:
-        """Everybody asks the next so often, and sends as often; the seconds of each answer."""
+        """Let every worker ask the next one and send, so often; return the seconds of each answer."""
         asked = [self._strings.call(pid, "round_trips", to, QUESTIONS) for pid, to in self._pairs]
         seconds = [each for answers in await asyncio.gather(*asked) for each in answers]
         if and_send:
@@ -120,7 +120,7 @@ async def _shows_and_moves_nobody(trial: Trial, ready: asyncio.Barrier) -> None:
         arrived == others.sent > 0 and not others.refused,
     )
     same = [pid for pid, _, _ in members] == pids and not server.count("died")
-    trial.check("nobody was replaced", f"{len(members)} members", same)
+    trial.check("no worker was replaced", f"{len(members)} members", same)
     trial.ended(status)
 
 
@@ -147,13 +147,13 @@ async def _is_replaced(trial: Trial, ready: asyncio.Barrier) -> None:
         and victim not in [pid for pid, _, _ in members],
     )
     trial.check(
-        "the others are told of it once, as", told, told == [[("leave", victim, "stalled", 0)]] * len(told)
+        "the others get one callback, with", told, told == [[("leave", victim, "stalled", 0)]] * len(told)
     )
     trial.ended(status, "exit status of a stop then")
 
 
 async def _leaves_no_orphan(trial: Trial, ready: asyncio.Barrier) -> None:
-    # It would be replaced, if there were anybody to do so.
+    # A launcher would replace it, but the launcher is gone.
     options = (*trial.variant.options, "--worker-hang-timeout", f"{LONG_BLOCK_S:g}")
     async with puppets(trial.part("orphans").folder, *options, workers=WORKERS) as (strings, pids):
         server = strings.server
@@ -185,7 +185,7 @@ async def _seconds_until(event: Awaitable[object], began: float) -> float:
 BLOCKED: Final = Row(
     name="blocked",
     fault="blocked loop",
-    how="time.sleep in a handler; the launcher sees it, replaces it when told to, or is killed meanwhile",
+    how="time.sleep in a handler; the launcher sees it, replaces it if so configured, or is killed meanwhile",
     counts="seconds of sleep",
     full=everywhere(60),
     short=6,

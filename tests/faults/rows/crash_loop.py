@@ -1,8 +1,7 @@
 """Starts that go wrong: again and again, at all, or only slowly.
 
-Law: what is slow or broken in one slot costs that slot only. Starts are
-counted where they happen, by the app's first line, and pauses from the note
-of a death to the note of the next start.
+Law: a slow or broken worker costs its own slot only. The app's first line counts the starts, and a pause runs
+from the note of a death to the note of the next start.
 """
 
 from __future__ import annotations
@@ -21,38 +20,38 @@ from tests.faults.trial import Row, Trial, as_ms, everywhere
 from tests.processes import of_session
 from tests.serving import RESTARTED, Server, eventually, listens, serving
 
-# What is promised: "at most 20 starts of a slot in 5 minutes".
+# The promise: "at most 20 starts of a slot in 5 minutes".
 FULL_S: Final = 300
 MOST_STARTS: Final = 20
 
-# What is promised: "back-off from 0.5 s to 30 s", behind a first replacement at once.
+# The promise: "back-off from 0.5 s to 30 s", after a first replacement at once.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 
-# How soon a signal is answered and a death is told of, whatever goes on.
+# A signal is answered, and a death reported, within this time at any moment.
 ANSWERED_S: Final = 1.0
 
-# How soon a worker that is asked for in a short pause is there, and gone again.
+# A worker requested in a short pause joins, and leaves again, within this time.
 MEMBER_S: Final = 5.0
 
-# During which pause a signal asks for something; a short run does not see long ones.
+# The pause in which the signals come; a short run does not reach long pauses.
 PAUSE_OF_A_LONG_RUN_S: Final = 8.0
 PAUSE_OF_A_SHORT_RUN_S: Final = 1.0
 
-# A short run's start is above all time-outs that there are: a stall shows after 3.5 s, and 4 s is the least
-# that --worker-hang-timeout takes.
+# A short run's start is above all time-outs: a stall shows after 3.5 s, and 4 s is the least
+# --worker-hang-timeout.
 SLOW_START_S: Final = 30.0
 SHORT_SLOW_START_S: Final = 4.2
 HANG_TIMEOUT_S: Final = 4
 
-# A client who asks as a person does; many more would only heat the machine.
+# A client with the pace of a person; more requests would only heat the machine.
 CLIENT_PAUSE_S: Final = 0.02
 
 DYING_SLOT: Final = 1
 
 
 async def crash_loop(trial: Trial) -> None:
-    """All three side by side: they wait most of the time."""
+    """Run all three side by side; they wait most of the time."""
     async with asyncio.TaskGroup() as parts:
         parts.create_task(_dies_again_and_again(trial))
         parts.create_task(_cannot_start(trial))
@@ -60,13 +59,13 @@ async def crash_loop(trial: Trial) -> None:
 
 
 def pauses() -> list[float]:
-    """What is to pass between each death and the next start: 0, 0.5, 1, 2..., at most 30."""
+    """Yield the pauses between a death and the next start: 0, 0.5, 1, 2..., at most 30."""
     doubled = [FIRST_PAUSE_S * 2**power for power in range(MOST_STARTS)]
     return [0.0, *(min(each, LONGEST_PAUSE_S) for each in doubled)]
 
 
 def most_starts(seconds: float) -> int:
-    """How many starts these pauses leave room for in so many seconds, never above the promise."""
+    """Return the starts for which these pauses leave room in so many seconds, never above the promise."""
     starts = 1
     for pause in pauses():
         seconds -= pause
@@ -108,7 +107,7 @@ async def _dies_again_and_again(trial: Trial) -> None:
         status = await server.stop()
         stopped_s = time.monotonic() - stopped_at
     starts = [n for n in listener.notes if n["what"] == "start" and n["slot"] == DYING_SLOT]
-    # Longer than asked for where the machine is slow to come to the pause that was waited for.
+    # Longer than ordered if the machine is slow to reach the awaited pause.
     seconds = stopped_at - first["at"]
     starts = [each for each in starts if each["at"] <= stopped_at]
     limit = most_starts(seconds)
@@ -117,7 +116,7 @@ async def _dies_again_and_again(trial: Trial) -> None:
     trial.within(f"SIGTTIN and SIGTTOU in a pause of {pause_s:g} s answered", answered_s, ANSWERED_S)
     limit_s = pause_s if trial.full else MEMBER_S
     trial.check(
-        f"the worker asked for has joined, and left when told to, in {limit_s:g} s",
+        f"the extra worker has joined, and left on request, in {limit_s:g} s",
         f"{as_ms(joined_s)} and {as_ms(left_s)}",
         joined_s + left_s <= limit_s,
     )
@@ -126,7 +125,7 @@ async def _dies_again_and_again(trial: Trial) -> None:
 
 
 async def _scale_meanwhile(server: Server, listener: Listener) -> tuple[float, float, float]:
-    """One worker more and one fewer: seconds to the slower answer, to the join and to the leave."""
+    """Ask for one worker more and one fewer; return the seconds to the slower answer, join and leave."""
 
     def told(what: str) -> asyncio.Task[Note]:
         # By the worker that stays.
@@ -148,7 +147,7 @@ async def _scale_meanwhile(server: Server, listener: Listener) -> tuple[float, f
 
 
 def _check_pauses(trial: Trial, server: Server, notes: list[Note]) -> None:
-    """As logged, and as they really were."""
+    """Check the pauses as logged, and as measured."""
     lines = server.found(r"exited with status 9; starting another")
     expected = ["another." if not pause else f"another in {pause:g} s." for pause in pauses()]
     logged = [line.rpartition("starting ")[2] for line in lines]
@@ -167,9 +166,9 @@ def _check_pauses(trial: Trial, server: Server, notes: list[Note]) -> None:
 
 
 def _check_told(trial: Trial, notes: list[Note], *, until: float) -> None:
-    """The worker that stays is told of each death, once and soon.
+    """Check that the worker that stays learns of each death, once and soon.
 
-    Of those, that is, while it is a member; later ones than `until` cross the stop of the server.
+    Only deaths while it is a member count; those after `until` cross the stop of the server.
     """
     since = next(note["at"] for note in notes if note["what"] == "joined" and note["by"] == 1)
     died = {note["by"]: note["at"] for note in notes if note["what"] == "dies" and since < note["at"] < until}
@@ -177,7 +176,7 @@ def _check_told(trial: Trial, notes: list[Note], *, until: float) -> None:
     slowest_s = max((note["at"] - died[note["of"]] for note in told), default=float("inf"))
     sound = {note["reason"] for note in told} == {"killed"} and slowest_s <= ANSWERED_S
     trial.check(
-        f"deaths that the other worker is told of once, within {ANSWERED_S:g} s",
+        f"deaths reported once to the other worker, within {ANSWERED_S:g} s",
         f"{len(told)} of {len(died)}, {as_ms(slowest_s)}",
         sound and len(told) == len({note["of"] for note in told}) == len(died) > 1,
     )
@@ -213,7 +212,7 @@ async def _starts_slowly(trial: Trial) -> None:
     patience = ("--worker-hang-timeout", str(HANG_TIMEOUT_S))
     async with _crashing(trial, "slow", *patience, workers=workers, start_s=start_s) as (server, listener):
         began = time.monotonic()
-        # Several slow starts one behind the other are more than the usual patience.
+        # Several slow starts one after the other take longer than the usual deadline.
         server.deadline_s += start_s * workers
         first = set(await server.started(workers))
         # Its line about the start-up comes before it listens.

@@ -1,8 +1,7 @@
 """One Ctrl-C: a terminal or a supervisor signals the whole process group, under traffic.
 
-Law: every process of the group gets every signal, and what they make of it
-together is one stop. A wrapper that hands on what the terminal has sent
-already makes two kinds of signal of one key, in the same moment.
+Law: every process of the group gets every signal, and together they make one stop of it. A wrapper that
+passes on a signal of the terminal makes two kinds of signal of one key, in the same moment.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tests.processes import of_session
 
 WORKERS: Final = 4
 
-# What the group gets in one moment; one of them in each round, in turn.
+# The signals that the group gets in one moment; each round has one of these sets, in turn.
 FORMS: Final = (
     (signal.SIGINT, signal.SIGTERM),
     (signal.SIGTERM, signal.SIGINT),
@@ -29,10 +28,10 @@ FORMS: Final = (
     (signal.SIGTERM,),
 )
 
-# A round's moment: behind so many large messages, so that it is never the same and often within one.
+# A round's moment: after so many large messages, so that the moment differs and is often within a message.
 LARGE_AT_MOST: Final = 5
 
-# Whatever shows that it was not one clean stop.
+# Log lines of a stop that was not single or not clean.
 UNCLEAN: Final = (
     "ending all workers at once",
     "Traceback",
@@ -45,7 +44,7 @@ UNCLEAN: Final = (
 
 @dataclass(slots=True)
 class Tally:
-    """What all rounds have come to."""
+    """The results of all rounds."""
 
     statuses: list[int] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Fairness: many senders at full rate to one receiver that can't keep up.
 
-Law: the pipe belongs to nobody. Each sender has something waiting all the
-time, so what the receiver hears of each is what the others have left it.
+Law: no sender owns the pipe. Each sender has messages waiting all the time, so the receiver gets from each
+the share that the others leave.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Row, Trial
 SENDERS: Final = 16
 SHORT_SENDERS: Final = 6
 
-# What waits in each sender when the receiver begins to count. While an outbox fills, its sender takes all
-# it can of the machine; from here on it is busy with the pipe.
+# So much waits in each sender when the receiver begins to count. While an outbox fills, its sender takes all
+# it can of the machine; after that the pipe limits it.
 BACKLOG_BYTES: Final = MAX_OUTBOX_BYTES * 3 // 4
 
-# The slowest sender's share of what a sender has on average.
+# The slowest sender's share of the average.
 LEAST_SHARE: Final = 0.1
 SILENCE_S: Final = 1.0
 
-# Sixteen outboxes of 32 MiB may be full at the end; how long they take to empty is not the question.
+# Sixteen outboxes of 32 MiB may be full at the end; the row does not judge the time to empty them.
 DRAIN_TIMEOUT_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What the receiver says of one sender."""
+    """The receiver's counts for one sender."""
 
     messages: int
     silence_s: float
@@ -61,7 +61,7 @@ async def fairness(trial: Trial) -> None:
 
 
 async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds: int) -> int:
-    """Let it go on so long; the least that waited in any sender, looked at once a second."""
+    """Let the senders go on so long; return the least that waited in any of them, read once a second."""
     waiting: list[int] = []
     for _ in range(seconds):
         await asyncio.sleep(1)  # the fault: so many seconds of it
@@ -71,7 +71,7 @@ async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds:
 
 def _check_fair(trial: Trial, heard: list[_Heard], senders: int) -> None:
     mean = sum(each.messages for each in heard) / senders
-    trial.say("messages heard of a sender, mean", f"{mean:,.0f}")
+    trial.say("messages received from a sender, mean", f"{mean:,.0f}")
     trial.check("senders heard", len(heard), len(heard) == senders)
     slowest = min((each.messages for each in heard), default=0) / mean if mean else 0.0
     fastest = max((each.messages for each in heard), default=0) / mean if mean else 0.0
@@ -91,7 +91,7 @@ FAIRNESS: Final = Row(
     fault="fairness",
     how="16 senders, one receiver, saturated",
     counts="seconds",
-    # One figure, of one length: it takes no longer on the others.
+    # One figure, of one length: the other variants take as long.
     full={UVLOOP: 10, ASYNCIO: 10, SMALL: 10},
     short=2,
     run=fairness,

@@ -1,8 +1,7 @@
 """Mutual flood: workers that answer each message with four more, from inside their handlers.
 
-Law: outboxes, pipes and handlers in flight are all full, and each waits for
-the other. What must come of it is progress or typed errors, in every worker
-and at any time; and at the end everything that was accepted.
+Law: outboxes, pipes and handlers in flight are all full, and each waits for the other. Every worker must have
+progress or typed errors at any time, and at the end every accepted message must have arrived.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tests.faults.trial import Row, Trial, describe, everywhere
 
 @dataclass(frozen=True, slots=True)
 class _Flood:
-    """One way to flood: by how many, with which handlers of tests/apps/pressure.py, in which sizes."""
+    """One way to flood: the number of workers, the handlers of tests/apps/pressure.py, the sizes."""
 
     name: str
     workers: int
@@ -36,22 +35,22 @@ FLOODS: Final = (
     _Flood("2 workers", 2, _BOTH, _MIXED_BYTES, 2.0),
     _Flood("4 workers", 4, _BOTH, _MIXED_BYTES, 2.0),
 )
-# So many that so many handlers wait in each worker, each as long as a send does unless told otherwise,
-# that neither reads any more: only deadlines get them out of it.
+# So many messages that both workers reach the bound of waiting handlers and stop reading. Each handler waits
+# as long as a send does by default; only deadlines end this state.
 STUCK: Final = _Flood("2 workers, all handlers waiting", 2, ("flood",), (512,), 5.0)
 
-# What each says to each other before they answer each other.
+# The messages of each to each other that start the flood.
 FIRST_MESSAGES: Final = 100
 
 # A worker whose sends all wait has nothing to show until their deadline.
 STANDSTILL_SLACK_S: Final = 1.0
 
-# A full outbox from each to each, which are read while everybody writes.
+# A full outbox from each to each; they are read while all workers write.
 DRAIN_TIMEOUT_S: Final = 60
 
 
 async def flood(trial: Trial) -> None:
-    """One way after the other."""
+    """Run one way after the other."""
     for each in (*FLOODS, STUCK) if trial.full else FLOODS:
         await _flood(trial.part(each.name, f"{each.name}: "), each)
 

@@ -1,8 +1,7 @@
 """Forked children: workers that have children of every kind are killed, restarted and stopped.
 
-Law: the children live on while their worker goes; what they hold open is read
-from the kernel's tables and compared with all that the launcher holds and all
-that the workers were started with.
+Law: the children live on while their worker goes. Their open files are read from the kernel's tables and
+compared with those of the launcher and those that the workers were started with.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tests.serving import binds, eventually
 
 WORKERS: Final = 3
 
-# A survivor has removed the dead one by then, and refuses to send to it.
+# A survivor has removed the dead worker within this time, and refuses to send to it.
 REMOVED_WITHIN_S: Final = 1.0
 
 REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
@@ -34,7 +33,7 @@ REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
 
 @dataclass
 class _Seen:
-    """What was measured, over all rounds."""
+    """The figures of all rounds."""
 
     removed_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
@@ -62,8 +61,8 @@ async def forks(trial: Trial) -> None:
             await _restart(trial, strings, kept, seen)
             await _stop(trial, strings, kept)
         finally:
-            # They hold the server's output open, too, and it is read to its end. The server itself has
-            # ended long ago, unless something has gone wrong.
+            # The children hold the server's output open, too, and the test reads it to its end. The server
+            # itself has ended long ago, unless something has gone wrong.
             kept |= set(map(psutil.Process, of_session(strings.server.pid)))
             await _end(kept)
         status = await strings.server.ended()
@@ -72,7 +71,7 @@ async def forks(trial: Trial) -> None:
 
 
 async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> int:
-    """Have that worker's children; how many there are."""
+    """Start that worker's children; return their number."""
     expected: int = await strings.call(worker, "breed")
     there = psutil.Process(worker).children(recursive=True)
     assert len(there) >= expected, f"{len(there)} of {expected} children of {worker}"
@@ -81,7 +80,7 @@ async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> in
 
 
 def _running(kept: set[psutil.Process]) -> set[psutil.Process]:
-    """Those that run, not others of their pids, and not their zombies."""
+    """Return the children that run, without zombies and without later processes of their pids."""
     return {process for process in kept if process.is_running() and is_running(process.pid)}
 
 
@@ -94,7 +93,7 @@ async def _end(kept: set[psutil.Process]) -> None:
 
 
 def _look(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
-    """Compare what every child holds with all that is ours."""
+    """Compare the open files of every child with all files of ours."""
     launcher = strings.server.pid
     workers = strings.server.workers()
     held = links(launcher)
@@ -122,7 +121,7 @@ async def _kill_one(strings: Puppets, kept: set[psutil.Process], seen: _Seen) ->
     orphans = set(psutil.Process(victim).children(recursive=True))
     await strings.call(victim, "reset")
     outliving = [asyncio.create_task(strings.call(pid, "outlive", victim)) for pid in survivors]
-    # Each of them sends by now.
+    # Each of them sends now.
     while {sender for _, sender, _ in await strings.call(victim, "received", len(survivors))} != set(
         survivors
     ):
@@ -186,7 +185,7 @@ def _report(trial: Trial, seen: _Seen) -> None:
             f"median {as_ms(median)}, longest {as_ms(worst)}",
             worst <= REMOVED_WITHIN_S,
         )
-    trial.check("errors of those who sent to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
+    trial.check("errors of the senders to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
 
 
 FORKS: Final = Row(

@@ -1,8 +1,8 @@
-"""Shared memory that is held: its reader, or its owner, is killed while what was written is not copied.
+"""Shared memory that is held: its reader, or its owner, is killed before the data is copied.
 
-Law: nobody is killed before the owner itself says that the other one holds
-something. Afterwards nothing of the dead is held, mapped or open anywhere, and
-when all is quiet the memory is the kernel's again, but for one window of each.
+Law: a kill comes only after the owner itself reports that the other worker holds something. Afterwards no
+process holds, maps or opens anything of the dead, and in silence all memory but one window of each worker
+goes back to the kernel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GIVEN_BYTES: Final = 64 * 1024
 
 
 class Ring:
-    """The workers now, in the order of their slots, and who has joined so far."""
+    """The present workers in the order of their slots, and all that have joined so far."""
 
     def __init__(self, run: Traffic) -> None:
         self.run = run
@@ -37,7 +37,7 @@ class Ring:
         self.generations: dict[int, int] = {}
 
     async def whole(self) -> None:
-        """Wait until there are as many as there should be, and all know all; then have each press another."""
+        """Wait until the fleet is complete and all know all; then let each press another."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 self.generations = {
@@ -56,12 +56,12 @@ class Ring:
         return all([set((await self.held(pid))[1]) == living - {self.generations[pid]} for pid in self.pids])
 
     async def held(self, pid: int) -> tuple[int, dict[int, int]]:
-        """What that worker says of its arena."""
+        """Return that worker's report of its arena."""
         used_bytes, by_receiver = await self.run.strings.call(pid, "held")
         return used_bytes, by_receiver
 
     async def give(self, owner: int, reader: int) -> int:
-        """Have one write for the other, who has stopped, until some of it is held; how much, in bytes."""
+        """Let one write for the other, stopped one until some of it is held; return the held bytes."""
         await self.run.strings.call(owner, "give", reader, GIVEN, GIVEN_BYTES)
         async with asyncio.timeout(DEADLINE_S):
             while True:
@@ -83,7 +83,7 @@ async def _owner_dies(ring: Ring, owner: int, reader: int) -> int:
     os.kill(reader, signal.SIGSTOP)
     held_bytes = await ring.give(owner, reader)
     os.kill(owner, signal.SIGKILL)
-    # It reads now what the dead one has written.
+    # It reads the dead one's messages now.
     os.kill(reader, signal.SIGCONT)
     return held_bytes
 
@@ -143,7 +143,7 @@ async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
 HELD: Final = Row(
     name="held",
     fault="killed with shared memory held",
-    how="a stopped worker holds what others have written for it; it is killed, or who has written it",
+    how="a stopped worker holds data that others have written for it; then it is killed, or the writer",
     counts="kills",
     full=everywhere(200),
     short=4,

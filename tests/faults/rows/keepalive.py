@@ -1,9 +1,8 @@
 """Kept connections: clients that keep them, some behind a proxy, while workers are replaced.
 
-Law: who pauses for less than half of what a server keeps an idle connection,
-and a proxy that gives it up sooner than the server, fails never. Whoever
-pauses longer races with any HTTP/1.1 server, and may fail as often as against
-uvicorn that nobody restarts.
+Law: no request fails of a client that pauses for less than half of the server's keep-alive time, or of a
+proxy that closes idle connections sooner than the server. A client that pauses longer races with any HTTP/1.1
+server; its requests may fail as often as against uvicorn without a restart.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ KEPT_S: Final = 2
 # The longest pause, a fifth of a second from half of that: clients share two cores with the servers.
 SHORT_PAUSE: Final = Pause(0.0, KEPT_S / 2 - 0.2)
 
-# nginx gives an idle connection up long before its server does.
+# nginx closes an idle connection long before its server does.
 NGINX_KEPT_S: Final = KEPT_S / 2
 
 # Around the moment in which the server closes.
@@ -49,7 +48,7 @@ LONG_PAUSE: Final = Pause(KEPT_S - 0.1, KEPT_S + 0.1)
 # Requests that a full run on uvloop is to see, at least.
 LEAST_REQUESTS: Final = 200_000
 
-# What uvicorn says of a worker that has been replaced, and of a restart that is cut short.
+# uvicorn's lines about a replaced worker, and about a restart that is cut short.
 GONE: Final = "Finished server process"
 GIVEN_UP: Final = "aborting the restart"
 
@@ -73,7 +72,7 @@ Serve = Callable[[Trial], AbstractAsyncContextManager[Server]]
 
 
 async def keepalive(trial: Trial) -> None:
-    """All kinds of clients at once, and so many restarts; then those that pause too long."""
+    """Run all kinds of clients at once, with so many restarts; then the clients that pause too long."""
     ours, missing = await _restart_under(trial, _ours, Server.restart)
     for what in missing:
         trial.say("not here", what)
@@ -108,7 +107,7 @@ async def _ours(trial: Trial) -> AsyncIterator[Server]:
 @asynccontextmanager
 async def _uvicorn(trial: Trial) -> AsyncIterator[Server]:
     port = free_port()
-    # The loop; what comes behind it is not uvicorn's.
+    # The loop option; uvicorn does not know the options behind it.
     loop = trial.variant.options[:2]
     command = ["-m", "uvicorn", APP, "--port", str(port), "--workers", str(WORKERS), *loop, *OPTIONS]
     async with started(*command, port=port) as server:
@@ -120,7 +119,7 @@ async def _uvicorn(trial: Trial) -> AsyncIterator[Server]:
 
 
 async def _restart_uvicorn(server: Server) -> None:
-    """On a busy machine it may give one up: a worker has 5 s to be ready."""
+    """Restart uvicorn; on a busy machine it may give a restart up, since a worker has 5 s to be ready."""
     done = server.count(GONE) + WORKERS, server.count(GIVEN_UP) + 1
     server.signal(signal.SIGHUP)
     await eventually(
@@ -149,7 +148,7 @@ def _kinds(trial: Trial, *, is_direct: bool) -> Iterator[Kind]:
 async def _restart_under(
     trial: Trial, serve: Serve, restart: Callable[[Server], Awaitable[object]]
 ) -> tuple[dict[str, Tally], list[str]]:
-    """So many restarts under all that is here; what each kind of client has seen, and what is missing."""
+    """Restart so often under all kinds of clients; return the results of each kind, and the missing ones."""
     tallies: dict[str, Tally] = {}
     missing: set[str] = set()
     async with AsyncExitStack() as stack:
@@ -180,11 +179,11 @@ async def _restart_under(
     return {name: tally for name, tally in tallies.items() if tally.asked}, sorted(missing)
 
 
-# --- those that pause too long
+# --- clients that pause too long
 
 
 async def _too_long(trial: Trial) -> None:
-    """The same clients at both servers, of which only ours is restarted, for as long as that takes."""
+    """Run the same clients at both servers during the restarts of ours."""
     done = asyncio.Event()
     async with _ours(trial) as ours, _uvicorn(trial) as theirs:
         clients: list[asyncio.Task[None]] = []

@@ -1,7 +1,7 @@
-"""Killed workers: in peace, while somebody joins or leaves, and in the midst of a large message.
+"""Killed workers: in peace, while a worker joins or leaves, and in the midst of a large message.
 
-Law: which kill was at what is decided afterwards, from what the workers have
-noted and from the ledgers, never from what the harness had meant to hit.
+Law: the workers' notes and the ledgers decide afterwards which moment a kill has hit, never the intention of
+the harness.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LARGE_BYTES: Final = 1024 * 1024
 # Every survivor must have removed the dead within this.
 REMOVED_WITHIN_S: Final = 1.0
 
-# Stands for what has not happened while anybody looked.
+# The time of an event that has not been seen.
 NEVER_S: Final = 3600.0
 
-# Who is killed sooner than 1 s after it was ready counts as a crash loop (slots.py, EARLY_DEATH_S), which
-# is another row.
+# A worker killed less than 1 s after it was ready counts as a crash loop (slots.py, EARLY_DEATH_S), which is
+# another row.
 OLD_ENOUGH_S: Final = 1.1
 
-# What a dead receiver may have had in its pipe and in its hands, in bytes of small messages: a pipe of the
-# default size and one read of as much. Besides, from each sender, one large message that it had just
-# completed and one of which the last piece was in the pipe.
+# A dead receiver may have had so many bytes of small messages in its pipe and memory: a pipe of the default
+# size and one read of as much. Besides, from each sender, one large message that it had just completed and
+# one with its last piece in the pipe.
 IN_DOUBT_BYTES: Final = 2 * 64 * 1024
 IN_DOUBT_LARGE: Final = 2
 
@@ -65,7 +65,7 @@ class Killer:
         self._seen = 0
 
     def members(self) -> dict[int, Note]:
-        """Who has joined and has neither left nor been killed, with the note of its joining."""
+        """Return the members that have neither left nor been killed, with the note of their joining."""
         notes = self._run.listener.notes
         for note in notes[self._seen :]:
             if note["what"] == "joined" and note["by"] not in self._gone:
@@ -113,17 +113,17 @@ class Killer:
     # --- moments
 
     async def in_peace(self) -> None:
-        """Anyone, at any moment."""
+        """Choose any member, at any moment."""
         await asyncio.sleep(self._random.random() * 0.05)  # the moment is what is random here
         self.kill(self.anyone())
 
     async def in_a_large_message(self) -> None:
-        """Who has begun to send 1 MiB, or another one, which is to get some of it."""
+        """Choose a worker that has begun to send 1 MiB, or a receiver of that message."""
         note = await self.at("large")
         self.kill(note if self._random.random() < 0.5 else self.anyone(but=note["by"]))
 
     async def while_one_joins(self) -> None:
-        """Somebody, then its successor as it asks to join, or a member that is being told of it."""
+        """Kill a member, then choose its successor as it asks to join, or a member that gets that word."""
         joining = asyncio.create_task(self.at("joining"))
         await asyncio.sleep(0)
         self.kill(self.anyone())
@@ -131,7 +131,7 @@ class Killer:
         self.kill(note if self._random.random() < 0.3 else self.anyone())
 
     async def while_one_leaves(self) -> None:
-        """Who has been scaled away, or another one, while it drains."""
+        """Choose a worker that is scaled away, or another one, while it drains."""
         leaving = asyncio.create_task(self.at("leaving"))
         await asyncio.sleep(0)
         self._run.server.signal(signal.SIGTTOU)
@@ -195,7 +195,7 @@ def _check_moments(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
 
 
 def _spans(verdict: Verdict) -> list[tuple[float, float]]:
-    """When somebody joined or left: from the beginning to the end, or to its death."""
+    """Return the spans of joins and leaves: from the beginning to the end, or to the death."""
     begun: dict[tuple[int, str], float] = {}
     spans = []
     ends = {"joined": "joining", "left": "leaving"}
@@ -205,7 +205,7 @@ def _spans(verdict: Verdict) -> list[tuple[float, float]]:
             begun[by, what] = note["at"]
         elif what in ends and (by, ends[what]) in begun:
             spans.append((begun.pop((by, ends[what])), note["at"]))
-    # It was killed in it: nobody but the one who killed it can have been later.
+    # It was killed in this span: only the killer can have looked later.
     return spans + [(at, at + 0.01) for at in begun.values()]
 
 
@@ -227,7 +227,7 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
                 removed[by, note["of"]] = note["at"]
             case "told_leave":
                 told[by, note["of"]] += 1
-                # It may have come and gone between two looks at the members; it is none by now.
+                # It may have come and gone between two looks at the members; it is no member now.
                 removed.setdefault((by, note["of"]), note["at"])
     late: list[str] = []
     delays = [0.0]
@@ -246,7 +246,7 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
                 late.append(f"{by} of {kill.generation}: {delay:.2f} s, told {told[by, kill.generation]} x")
     twice = [pair for pair, times in told.items() if times > 1]
     trial.check(
-        f"every survivor has removed it within {REMOVED_WITHIN_S:g} s and was told once",
+        f"every survivor has removed it within {REMOVED_WITHIN_S:g} s, with one callback",
         f"{witnesses} of {witnesses}, slowest {as_ms(max(delays))}" if not late else "; ".join(late[:5]),
         not late and witnesses > 0,
     )
@@ -270,7 +270,7 @@ def _check_losses(trial: Trial, verdict: Verdict, dead: set[int]) -> None:
                 wrong.append(f"{sender} to {receiver}: {large} large ones in doubt")
     wrong += [f"to {dead}: {size} bytes in doubt" for dead, size in small.items() if size > IN_DOUBT_BYTES]
     trial.check(
-        "survivors' lost = counted, in doubt at most what the dead one's pipe and hands could hold",
+        "survivors' lost = counted, in doubt at most the content of the dead one's pipe and memory",
         f"{counted:,} counted; in doubt at most {max(small.values(), default=0):,} bytes to one"
         + "".join(f"; {each}" for each in wrong[:5]),
         not wrong,

@@ -1,9 +1,8 @@
 """The launcher's death under traffic: its workers end by themselves, and cleanly.
 
-Law: nobody tells the workers anything but the end of their lifelines. In every
-fifth round one of them is killed in the same moment, now before the launcher
-and now behind it, so that nobody is left to tell the others of its death; in
-another fifth a rolling restart has begun, and a worker joins.
+Law: only the end of their lifelines tells the workers. In every fifth round one of them is killed in the same
+moment, sometimes before the launcher and sometimes after it, so that no process is left to report its death.
+In another fifth a rolling restart has begun, and a worker joins.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from tests.serving import binds, watching
 
 WORKERS: Final = 4
 
-# What is promised: "workers notice within 1 s, drain and exit, within 5 s when no request is open".
+# The promise: "workers notice within 1 s, drain and exit, within 5 s when no request is open".
 NOTICED_S: Final = 1.0
 ENDED_S: Final = 5.0
 
-# Of so many rounds, in which a worker joins and in which one is killed: early enough for a short run.
+# The rounds of each cycle in which a worker joins, and in which one is killed: early enough for a short run.
 CYCLE: Final = 5
 JOINING: Final = 1
 WITH_A_WORKER: Final = 2
 
-# A round's moment: behind so many large messages, so that it is never the same and often within one.
+# A round's moment: after so many large messages, so that the moment differs and is often within a message.
 LARGE_AT_MOST: Final = 5
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all rounds have come to."""
+    """The results of all rounds."""
 
     clean: int = 0
     with_a_worker: int = 0
@@ -64,7 +63,7 @@ async def launcher_kill(trial: Trial) -> None:
 
 
 async def _round(trial: Trial, number: int, tally: Tally) -> bool:
-    """One launcher's death; whether all that is promised of it came true."""
+    """Kill one launcher; return whether all promises held."""
     async with traffic(trial, workers=WORKERS) as run:
         server = run.server
         for _ in range(1 + number % LARGE_AT_MOST):
@@ -80,7 +79,7 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
                 os.kill(pid, signal.SIGKILL)
             survivors = set(pids) - set(victims)
             await server.said("The launcher is gone", len(survivors))
-            # As this test has read the last one's line, so at most that.
+            # The time at which this test read the last line: an upper bound.
             noticed_s = time.monotonic() - killed_at
             ended_s = await ends.last() - killed_at
         orphans = of_session(server.pid)
@@ -103,7 +102,7 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
 
 
 def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
-    """How many of the survivors have ended their lifespans."""
+    """Return how many survivors have ended their lifespans."""
     return len({note["pid"] for note in verdict.told("left")} & survivors)
 
 

@@ -1,8 +1,7 @@
-"""The launcher stopped with SIGSTOP: the workers do without it, and are not blamed for its pause.
+"""The launcher stopped with SIGSTOP: the workers go on without it, and it does not blame them for its pause.
 
-Law: the pause is as long as the figure says, and nothing else goes wrong
-meanwhile. It is done as it comes and with a hang timeout that the pause
-exceeds; the short form does the latter, which is the harder one.
+Law: the pause is as long as the figure says, and nothing else goes wrong meanwhile. The row runs without a
+hang timeout, and with one that the pause exceeds; the short form runs the second, harder one.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ WORKERS: Final = 4
 HANG_TIMEOUT_S: Final = 30
 LEAST_HANG_TIMEOUT_S: Final = 4
 
-# What the launcher says of a worker that does not beat, or has died or been ended.
+# The launcher's lines about a worker that does not beat, has died or was ended.
 BLAMED: Final = "stalled|died|killing|replacing"
 
 
 async def launcher_stop(trial: Trial) -> None:
-    """One way after the other."""
+    """Run one way after the other."""
     hang_timeout_s = HANG_TIMEOUT_S if trial.count > HANG_TIMEOUT_S else LEAST_HANG_TIMEOUT_S
     assert trial.count > hang_timeout_s, "the pause is to exceed the hang timeout"
     if trial.full:
@@ -44,7 +43,8 @@ async def _pause(trial: Trial, *options: str) -> None:
         await asyncio.sleep(trial.count)  # the fault: the launcher's pause
         heard_meanwhile = await _received(run, before)
         server.signal(signal.SIGCONT)
-        # A worker more: it has read what came meanwhile, has judged, and goes on as ever.
+        # A new worker shows that the launcher has read the words of the pause, has judged, and goes on as
+        # before.
         server.signal(signal.SIGTTIN)
         await server.said("Application startup complete", WORKERS + 1)
         after = server.workers()
@@ -53,7 +53,7 @@ async def _pause(trial: Trial, *options: str) -> None:
     messages = [heard_meanwhile[pid] - heard_before[pid] for pid in before]
     rate = sum(messages) / trial.count
     trial.check("each worker has heard the others meanwhile", messages, min(messages) > 0)
-    # The test suite says nothing of speed: it may share its machine.
+    # The test suite does not judge speed: it may share its machine.
     least = LEAST_RATE if trial.full else 1
     trial.check(f"at least {least:,} messages a second meanwhile", f"{rate:,.0f}", rate >= least)
     check_verdict(trial, verdict, is_lossless=True)
@@ -65,7 +65,7 @@ async def _pause(trial: Trial, *options: str) -> None:
 
 
 async def _received(run: Traffic, pids: list[int]) -> dict[int, int]:
-    """How many messages each has heard so far, as it says itself."""
+    """Return the number of messages that each worker has got so far, by its own count."""
     async with asyncio.timeout(DEADLINE_S):
         answers = await asyncio.gather(*[who(run.server, pid) for pid in pids])
     heard = {}

@@ -1,8 +1,8 @@
-"""Leaders that are killed and replaced as fast as that can be: never two at once, and soon another.
+"""Leaders that are killed and replaced at full speed: never two at once, and soon another.
 
-Law: two servers, that there is always somebody to kill. Who leads is what the
-shared log says, in which every task that runs writes all the time; whether
-there were two says the log's order, and a lock that only the kernel takes away.
+Law: two servers, so that there is always a leader to kill. Every running task writes to a shared log all the
+time, and the log names the leader. The log's order, and a lock that only the kernel takes away, show whether
+there were two.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from tests.serving import Server, eventually, serving
 SERVERS: Final = 2
 WORKERS: Final = 4
 
-# What is promised.
+# The promise.
 MOVES_WITHIN_S: Final = 1.0
 
-# Who is killed sooner than 1 s after it was ready counts as a crash loop (slots.py, EARLY_DEATH_S), which
-# is another row.
+# A worker killed less than 1 s after it was ready counts as a crash loop (slots.py, EARLY_DEATH_S), which is
+# another row.
 OLD_ENOUGH_S: Final = 1.1
 
 # One turn of so many is a rolling restart.
 RESTART_EVERY: Final = 12
 
-# How long a restart is given to come to a leader, whose end is then cut short.
+# A restart gets so long to reach the leader; the kill then cuts the leader's end short.
 SOON_S: Final = 3.0
 
 
@@ -48,7 +48,7 @@ class Kill:
 
 
 class Storm:
-    """One server, and what is done to its leaders."""
+    """One server, and the kills and restarts of its leaders."""
 
     def __init__(self, server: Server, listener: Listener, seed: int) -> None:
         self._server = server
@@ -66,7 +66,7 @@ class Storm:
         return len(self.kills) + self.restarts
 
     async def blow(self, turns: int) -> None:
-        """So many kills and restarts."""
+        """Kill and restart so often."""
         while self.turns < turns:
             if self.turns % RESTART_EVERY == RESTART_EVERY - 1:
                 await self._restart()
@@ -74,7 +74,7 @@ class Storm:
                 await self._kill_the_leader()
 
     async def _kill_the_leader(self) -> None:
-        """As soon as it runs, or a little later, but for one that was born just now."""
+        """Kill the leader as soon as it runs, or a little later, unless it was born just now."""
         leader = await self._leader()
         joined = next(note for note in self.notes if note["what"] == "joined" and note["by"] == leader["by"])
         young_s = joined["at"] + OLD_ENOUGH_S - time.monotonic()
@@ -84,12 +84,12 @@ class Storm:
             self._kill(leader)
 
     async def _restart(self) -> None:
-        """A leader is replaced, and now and then killed while its task ends."""
+        """Replace a leader, and now and then kill it while its task ends."""
         cleans = asyncio.create_task(self._listener.next(lambda note: note["what"] == "cleans", SOON_S))
         await asyncio.sleep(0)
         self._server.signal(signal.SIGHUP)
         self.restarts += 1
-        # It need not come to a leader: one may be under way, or be given up because of who was killed.
+        # A restart may miss the leader: one may be under way, or be given up because of a killed worker.
         with suppress(TimeoutError):
             leader = await cleans
             if self._random.random() < 0.5:
@@ -97,7 +97,7 @@ class Storm:
                 self.cut_short += 1
 
     def _kill(self, note: Note) -> None:
-        # Before: another one may have begun by the time that this process goes on.
+        # Taken before the kill: another leader may have begun when this process goes on.
         at = time.monotonic()
         with suppress(ProcessLookupError):
             os.kill(note["pid"], signal.SIGKILL)
@@ -119,7 +119,7 @@ class Storm:
         return leader
 
     async def settle(self) -> Note:
-        """All workers are there, and one of them leads."""
+        """Wait until all workers are there, and one of them leads."""
         await eventually(
             lambda: len(self._members()) == WORKERS and not self._is_restarting(), "all are here"
         )
@@ -134,10 +134,10 @@ class Storm:
         over |= {note["by"] for note in self.notes if note["what"] == "leaving"}
         return {note["by"] for note in self.notes if note["what"] == "joined"} - over
 
-    # --- what came of it
+    # --- results
 
     def faults(self) -> Iterator[str]:
-        """Where two tasks ran at once, or one was left without having been ended."""
+        """Return the places in which two tasks ran at once, or one was left without an end."""
         killed = {kill.generation for kill in self.kills}
         over: set[int] = set()
         running = 0
@@ -160,7 +160,7 @@ class Storm:
                 over.add(by)
 
     def gaps_s(self) -> list[float]:
-        """From each kill to the next beginning, if there was anybody to begin: seconds."""
+        """Return the seconds from each kill to the next beginning, if a worker was there to begin."""
         begins = [note["at"] for note in self.notes if note["what"] == "begins"]
         died = {kill.generation: kill.at for kill in self.kills}
         ends = {note["by"]: note["at"] for note in self.notes if note["what"] == "leaving"} | died
@@ -175,7 +175,7 @@ class Storm:
 
 
 async def leaders(trial: Trial) -> None:
-    """Side by side: a server starts workers while the other one has somebody to kill."""
+    """Run both servers side by side: one starts workers while the other has a leader to kill."""
     turns = -(-trial.count // SERVERS)
     async with asyncio.TaskGroup() as servers:
         storms = [servers.create_task(_storm(trial, number, turns)) for number in range(SERVERS)]

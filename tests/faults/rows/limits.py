@@ -1,9 +1,8 @@
 """Limits: too few descriptors for the launcher or a worker, at the start and later, and no pages for pipes.
 
-Law: what comes of each is full service, or a line that names the limit and
-what raises it; and full service once it is raised. That a worker can't be
-reached and nobody says so is the failure. All servers run as an ordinary
-user, whose descriptors in flight are limited, too.
+Law: each trial ends in full service, or in a line that names the limit and the way to raise it, and in full
+service after that. A worker that can't be reached without such a line is the failure. All servers run as an
+ordinary user; the kernel limits that user's descriptors in flight, too.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from tests.processes import first_free, is_ordinary
 
 WORKERS: Final = 4
 
-# A line says which limit, and what to do.
+# A line that names the limit and the remedy.
 CLEAR: Final = r"RLIMIT_NOFILE\).*Raise it: ulimit -n"
 
 SMALL_PIPES: Final = rf"pipes of {SMALL_BYTES:,} bytes instead of [\d,]+, as when its pages"
 
-# What comes of a start.
+# The outcomes of a start.
 CLEAR_ERROR: Final = "clear error"
 FULL_SERVICE: Final = "full service"
 NAMED: Final = "every missing pair named, and full service when the limit is raised"
@@ -44,7 +43,7 @@ FEWEST: Final = 6
 # The least that this fleet asks for; its launcher needs fewer than a worker.
 NEEDED: Final = worker_needs(WORKERS)
 
-# What an app may leave to its worker: from too little for itself to enough for all.
+# The descriptors that an app leaves to its worker: from too few for itself to enough for all.
 SPARE: Final = range(10)
 
 # A fleet that asks little of the machine: every pair hears each other every some ms.
@@ -52,7 +51,7 @@ TALK: Final = {"TRAFFIC_PAUSE_S": "0.05", "TRAFFIC_LARGE_SHARE": "0.01"}
 
 
 async def limits(trial: Trial) -> None:
-    """Each of them by itself; in the short form side by side, as most of their time is waiting."""
+    """Run each by itself; in the short form side by side, since they wait most of the time."""
     parts: list[Callable[[Trial], Awaitable[None]]] = [_tight_starts, _lowered, _no_pages]
     if trial.full:
         parts.append(_hungry_starts)
@@ -107,7 +106,7 @@ async def _hungry_starts(trial: Trial) -> None:
 
 
 async def _start_under(trial: Trial, user: User, app: str, env: dict[str, str]) -> str:
-    """What comes of a start, in words; a server that has started is stopped, and must have been whole."""
+    """Start a server; return the outcome in words. A started server must be whole, and is stopped."""
     async with traffic(trial, workers=WORKERS, app=app, env=env, user=user, is_awaited=False) as run:
         server = run.server
         await server.said(r"Application startup complete|stopping the server|^Error|^Traceback")
@@ -129,7 +128,7 @@ async def _start_under(trial: Trial, user: User, app: str, env: dict[str, str]) 
     return NAMED if first.named else FULL_SERVICE
 
 
-# --- of what runs
+# --- at run time
 
 
 async def _lowered(trial: Trial) -> None:
@@ -146,7 +145,7 @@ async def _lowered(trial: Trial) -> None:
 async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
     server, reach = run.server, Reach(run)
     victim = random.choice(server.workers())
-    # None is left but those that it has.
+    # It has no descriptor beyond the present ones.
     await user.limit(victim, first_free(victim))
     server.signal(signal.SIGTTIN)
     await server.started(WORKERS + 1)
@@ -159,13 +158,13 @@ async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
     await user.limit(victim, None)
     settled = await reach.settle(WORKERS + 1)
     trial.check("pairs when its limit is raised", settled, _is_whole(settled))
-    # Its line may come behind the messages that it tells of.
+    # Its line may come after the messages that it concerns.
     told = await server.said(rf"Worker \[{victim}\] can send to worker")
     trial.check("times that the launcher says so", len(told), len(told) == 1)
 
 
 async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
-    """It can neither add a worker nor replace a dead one, and says why; the others go on."""
+    """The launcher can neither add a worker nor replace a dead one, and says why; the others go on."""
     server, reach = run.server, Reach(run)
     await user.limit(server.pid, first_free(server.pid))
     server.signal(signal.SIGTTIN)
@@ -176,7 +175,7 @@ async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
     await server.said(rf"Worker \[{victim}\] died")
     await server.said("A worker could not be started; starting another in", 3)
     settled = await reach.settle(WORKERS)
-    trial.check("pairs of those who are left meanwhile", settled, _is_whole(settled))
+    trial.check("pairs of the remaining workers meanwhile", settled, _is_whole(settled))
     await user.limit(server.pid, None)
     await server.started(WORKERS + 3)
     settled = await reach.settle(WORKERS + 2)
@@ -191,7 +190,7 @@ def _is_whole(settled: Settled) -> bool:
 
 
 async def _no_pages(trial: Trial) -> None:
-    """Use up a user's pages for pipes while his server runs, and have it make new ones."""
+    """Use up a user's pages for pipes while the user's server runs, and let it make new pipes."""
     user = ordinary()
     async with traffic(trial, workers=WORKERS, env=TALK, user=user) as run:
         server, reach = run.server, Reach(run)

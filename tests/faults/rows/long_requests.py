@@ -1,4 +1,4 @@
-"""Long requests: open streaming responses and WebSockets while workers are told to go.
+"""Long requests: open streaming responses and WebSockets while workers leave.
 
 Law: a request that does not end holds up its own worker, as long as it may,
 and nothing else: not the restart of the others, no signal, no other client.
@@ -26,25 +26,25 @@ WEBSOCKETS: Final = 6
 # `--timeout-graceful-shutdown`, long enough for a restart of the others in between.
 GRACE_S: Final = 4
 
-# What a stop takes beside its requests: connections that have said nothing yet may live 1 s, uvicorn looks
-# every 0.1 s, and the messages are drained.
+# A stop takes so long beside its requests: connections without a request may live 1 s, uvicorn looks every
+# 0.1 s, and the messages are drained.
 REST_S: Final = 2.0
 
-# How soon a signal is answered, whatever is open.
+# A signal is answered within this time, whatever is open.
 ANSWERED_S: Final = 1.0
 
-# A client who asks as a person does; many more would only heat the machine.
+# A client with the pace of a person; more requests would only heat the machine.
 CLIENT_PAUSE_S: Final = 0.02
 
 OPTIONS: Final = ("--no-access-log",)
 
-# After the start, and once more when new workers have taken over, whatever the old ones still have to do.
+# After the start, and once more when new workers have taken over from the old ones.
 ALL_READY: Final = f"All {WORKERS} workers are ready"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all rounds have come to; the slowest of each kind of time, in seconds."""
+    """The results of all rounds; the slowest of each kind of time, in seconds."""
 
     restarted_s: list[float] = field(default_factory=list)
     answered_s: list[float] = field(default_factory=list)
@@ -91,7 +91,7 @@ async def _answer(server: Server, number: signal.Signals, text: str, count: int 
 
 
 async def _scale(server: Server) -> list[float]:
-    """One worker more and one fewer; the seconds to each answer."""
+    """Ask for one worker more and one fewer; return the seconds to each answer."""
     return [
         await _answer(server, signal.SIGTTIN, f"Increasing the number of workers to {WORKERS + 1}"),
         await _answer(server, signal.SIGTTOU, f"Decreasing the number of workers to {WORKERS}"),
@@ -126,7 +126,7 @@ async def _restart(server: Server, old: list[int], tally: Tally) -> None:
         await held.ended()
     tally.restarted_s.append(restarted_at - sent_at)
     tally.held_s.append(ended_at - sent_at)
-    # The last was told to go when its replacement was ready.
+    # The last one began to leave when its replacement was ready.
     tally.ended_after_hup_s.append(ended_at - restarted_at)
     tally.streams += len(streams)
     tally.went_on += sum(_went_on(stream, restarted_at) for stream in streams)
@@ -206,9 +206,9 @@ def _check(trial: Trial, tally: Tally) -> None:
     trial.equal("WebSockets ended with 1012", told, len(tally.codes))
     trial.within("signals answered", answered_s, ANSWERED_S)
     left = tally.left_after_hup
-    trial.check("without a grace: only who has a stream outlives a restart", left, left == trial.count)
+    trial.check("without a grace: only workers with a stream outlive a restart", left, left == trial.count)
     idle_s, at_once_s = max(tally.idle_ended_s), max(tally.at_once_s)
-    idle = f"without a grace: who has no request is gone within {REST_S:g} s of SIGTERM"
+    idle = f"without a grace: workers without a request are gone within {REST_S:g} s of SIGTERM"
     trial.check(idle, as_ms(idle_s), idle_s <= REST_S)
     forced = set(tally.forced_statuses) == {128 + signal.SIGTERM}
     trial.check(

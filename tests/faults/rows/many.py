@@ -16,14 +16,14 @@ from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Row, Trial
 from tests.processes import is_ordinary, open_descriptors
 from tests.serving import eventually
 
-# What an ordinary user has unless he asks for more.
+# An ordinary user's descriptors by default.
 DESCRIPTORS: Final = 1024
 
-# How many are added, and taken away again.
+# The number of workers that are added, and removed again.
 SCALED_BY: Final = 3
 
-# Each worker has two talkers that speak to all, one pause apart. Together they shall say some thousand
-# messages a second, whose sending and handling leave the machine time for starting processes.
+# Each worker has two talkers that speak to all, one pause apart. Together they send some thousand messages a
+# second, which leaves the machine time for starting processes.
 MESSAGES_PER_S: Final = 2_000
 
 # A reload replaces them one after the other, half a second each on two cores that are idle. Ten times as
@@ -39,7 +39,7 @@ async def many(trial: Trial) -> None:
     talk = {
         "TRAFFIC_PAUSE_S": str(2 * workers * workers / MESSAGES_PER_S),
         "TRAFFIC_LARGE_SHARE": "0.001",
-        # Their clocks are of no interest here, and sixty of them would be felt.
+        # This row does not need their clocks, and sixty of them would cost time.
         "TRAFFIC_LAG_S": "1",
     }
     deadline_s = AT_LEAST_S + workers * PER_WORKER_S

@@ -1,7 +1,7 @@
 """The launcher as PID 1: the parent of every orphan of its pid namespace, as in a container.
 
-Law: the launcher is what the kernel calls PID 1, with nothing between; what is
-looked at is looked at from outside, in the tables of the namespace around it.
+Law: the kernel itself calls the launcher PID 1. All checks look from outside, in the tables of the namespace
+around it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tests.serving import Server, eventually, free_port, started
 WORKERS: Final = 2
 ORPHANS: Final = 20
 
-# What is promised: "0 zombies after 2 s".
+# The promise: "0 zombies after 2 s".
 REAPED_S: Final = 2.0
 
-# Python starts what has no Python of its own: it becomes that command.
+# Python starts a command without Python of its own: it becomes that command.
 _BECOME: Final = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What all rounds have come to."""
+    """The results of all rounds."""
 
     as_pid_1: int = 0
     orphans: int = 0
@@ -61,7 +61,7 @@ async def pid1(trial: Trial) -> None:
 
 
 def _in_a_pid_namespace() -> list[str]:
-    """The words in front of a command that make it PID 1, as root or with a user namespace."""
+    """Return the words in front of a command that make it PID 1, as root or with a user namespace."""
     if shutil.which("unshare") is None:
         raise NotHereError("the command unshare (util-linux) is missing")
     refused = ""
@@ -104,7 +104,7 @@ async def _round(server: Server, launcher: int, folder: Path, tally: Tally) -> N
     await server.said("Application startup complete", WORKERS + 1)
     tally.members += len(await puppets.call(name_inside(keeper), "members", WORKERS))
     tally.zombies += sum(not is_running(pid) for pid in children(launcher))
-    # It ends although it is the parent of these; the kernel ends them with it.
+    # It ends although it is the parent of these orphans; the kernel ends them with it.
     await _orphans(puppets, keeper, launcher)
     stopped_at = time.monotonic()
     os.kill(launcher, signal.SIGTERM)
@@ -113,7 +113,7 @@ async def _round(server: Server, launcher: int, folder: Path, tally: Tally) -> N
 
 
 async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
-    """Have a worker leave so many grandchildren behind; their pids, once the launcher is their parent."""
+    """Let a worker leave so many grandchildren; return their pids when the launcher is their parent."""
     before = {*children(launcher)}
     await puppets.call(name_inside(worker), "orphan", ORPHANS)
     orphans = sorted({*children(launcher)} - before)
@@ -130,7 +130,7 @@ def _check(trial: Trial, tally: Tally) -> None:
     trial.within("all reaped", reaped_s, REAPED_S)
     trial.none("zombies", tally.zombies)
     members, wanted = tally.members, rounds * WORKERS
-    worker = "a worker killed in the same moment is told of and replaced"
+    worker = "a worker killed in the same moment is reported and replaced"
     trial.check(worker, f"{members} of {wanted} members", members == wanted)
     status = f"{tally.statuses.count(0)} of {rounds} with 0, the slowest after {as_ms(max(tally.stopped_s))}"
     trial.check(f"SIGTERM, with {ORPHANS} more orphans alive", status, not any(tally.statuses))

@@ -1,8 +1,7 @@
-"""What runs in no server: the parser under mutated input, and the product in a simulated world.
+"""Rows without a server: the parser under mutated input, and the product in a simulated world.
 
-Law: what happens in an execution or a seed, and what must hold in it, is
-decided in `fuzzing/` and `simulation/`; here are the figures. Both run in
-processes of their own, so that nothing of this one is in their way.
+Law: `fuzzing/` and `simulation/` decide the events and the promises of an execution or a seed; this file has
+the figures. Both run in processes of their own, so that this process does not disturb them.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from tests.faults.trial import PURE, Row, Trial, describe
 # So many seeds for each kill at each step of the protocol: 1,000 of them in 100,000 seeds.
 SEEDS_PER_KILL: Final = 100
 
-# The share of executions that must get as far as the reassembler, and of those in which somebody whom
-# nobody has harmed is owed every message: without either, nothing would be tested.
+# The share of executions that must reach the reassembler, and of those in which an unharmed sender is owed
+# every message: without either, nothing would be tested.
 LEAST_REACHED: Final = 0.5
 LEAST_UNHARMED: Final = 0.25
 
@@ -34,7 +33,7 @@ async def parser(trial: Trial) -> None:
     broken = len(report.failures) - report.crashed
     trial.check("executions", f"{report.executions:,}", report.executions == trial.count)
     trial.check("crashes", f"{report.crashed:,}", not report.crashed)
-    trial.check("accepted, delivered or counted what it should not have", f"{broken:,}", not broken)
+    trial.check("wrongly accepted, delivered or counted", f"{broken:,}", not broken)
     if report.failures:
         trial.check("failures (seed, shrunk script)", report.failures[:MAX_SHOWN], False)
     for what, least, count in (
@@ -69,7 +68,7 @@ async def simulation(trial: Trial) -> None:
 PARSER: Final = Row(
     name="parser",
     fault="parser",
-    how="inputs with the valid cookie, mutated structurally, against a reference of what must come of them",
+    how="inputs with the valid cookie, mutated structurally, against a reference of the expected result",
     counts="executions",
     full={PURE: 2_000_000},
     short=2_000,

@@ -15,10 +15,10 @@ from tests.serving import RESTARTED
 
 WORKERS: Final = 4
 
-# Who connects first and sends so much later shall get an answer, too.
+# A client that connects and sends so much later must get an answer, too.
 SLOW_CLIENT_S: Final = 0.05
 
-# Well above the least rate, and something of the machine is left for the restarts themselves.
+# Well above the least rate, and low enough to leave time for the restarts themselves.
 PACED: Final = {"TRAFFIC_PAUSE_S": "0.005"}
 
 # Messages that a full run on uvloop is to see, at least.
@@ -26,7 +26,7 @@ LEAST_MESSAGES: Final = 1_000_000
 
 
 async def restarts(trial: Trial) -> None:
-    """SIGHUP so often, each when the last restart is over; clients ask meanwhile."""
+    """Send SIGHUP so often, each time after the last restart is over; clients ask meanwhile."""
     async with traffic(trial, workers=WORKERS, env=PACED) as run:
         done = asyncio.Event()
         failed: list[str] = []

@@ -1,4 +1,4 @@
-"""The soak: for half an hour everything goes on, and nothing of the launcher's grows.
+"""The soak: for half an hour everything goes on, and no resource of the launcher grows.
 
 Law: restarts at an even pace, traffic all the time; descriptors and memory
 are read from the kernel, at moments when the fleet is whole.
@@ -46,7 +46,7 @@ async def soak(trial: Trial) -> None:
         memory: list[tuple[float, float]] = []
         for count in range(1, trial.count + 1):
             await server.restart()
-            # Reaped is not closed: what the launcher had of the last one goes a moment later.
+            # Reaped is not closed: the launcher closes the last one's descriptors a moment later.
             with suppress(AssertionError):
                 await eventually(lambda: _is_settled(server, descriptors[0]), "the old ones have gone")
             descriptors.append(open_descriptors(server.pid))

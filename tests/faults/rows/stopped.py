@@ -1,8 +1,8 @@
 """A stopped receiver: SIGSTOP, with three senders at full rate to it.
 
-Law: nobody but its senders notices, and they only that there is no room; once
-it goes on it has everything. The last stop meets a rolling restart, whose
-leavers can't deliver to it any more: both sides count what that costs.
+Law: only its senders notice, and they only that there is no room; once it goes on it gets every message. The
+last stop meets a rolling restart. The leavers can't deliver to the stopped worker any more, and both sides
+count that loss.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from tests.faults.vitals import Vitals, watching
 from tests.processes import is_stopped, own_bytes
 from tests.serving import eventually
 
-# The stopped one, three who send to it, and one that has nothing to do with it.
+# The stopped worker, three that send to it, and one without messages to it.
 WORKERS: Final = 5
 
-# How long a stop is, and how long the others are watched before it.
+# The length of a stop, and of the watch of the others before it.
 STOP_S: Final = 30.0
 WATCH_S: Final = 10.0
 SHORT_STOP_S: Final = 2.0
 SHORT_WATCH_S: Final = 1.0
 
-# Each sender has one full outbox, and 10 MiB for whatever a process needs besides.
+# Each sender has one full outbox, and 10 MiB for the other needs of a process.
 GROWTH_BYTES: Final = MAX_OUTBOX_BYTES + 10 * 1024 * 1024
 
-# Unmoved: what a machine with fewer cores than processes does by itself is within this.
+# Unmoved: the noise of a machine with fewer cores than processes is within this.
 UNMOVED_FACTOR: Final = 1.5
 UNMOVED_S: Final = 0.005
 # The test suite's machine may be busy with something else, and its samples are few.
 SHORT_UNMOVED_S: Final = 0.02
 
 LAG_MS: Final = 20
-# To fill the outboxes takes all there is of the machine; of a short stop that is a large part.
+# Filling the outboxes takes the whole machine, and a large part of a short stop.
 SHORT_LAG_MS: Final = 100
 
 DRAIN_TIMEOUT_S: Final = 2.0
-# What a leave may take besides: the turn in which it begins, and the handlers that are cancelled.
+# A leave may take so much longer: the turn in which it begins, and the cancelled handlers.
 DRAIN_SLACK_S: Final = 1.0
 
-# What the launcher says of such a leave.
+# The launcher's line about such a leave.
 UNSENT: Final = "reached its drain timeout with"
 
-# At 1 KiB each: an outbox is written when it has 64 KiB, so some of them are not when the worker stops.
+# At 1 KiB each: an outbox is written when it has 64 KiB, so some messages are not written when the worker
+# stops.
 SAID_BEFORE_STOP: Final = 100
 
 
@@ -103,7 +104,7 @@ async def _stop_often(trial: Trial, run: Traffic, vitals: Vitals, target: int, s
 def _check_unmoved(
     trial: Trial, idle: list[float], reading: list[float], filling: list[float], full: list[float]
 ) -> None:
-    """Others' HTTP: the stop may cost it no more than the same load does, and waiting senders nothing."""
+    """Check the others' HTTP: the stop may cost no more than the same load, and waiting senders nothing."""
     slack_s = UNMOVED_S if trial.full else SHORT_UNMOVED_S
     slack = f"at most {UNMOVED_FACTOR:g} x before + {as_ms(slack_s)}"
     for what, before, during in (
@@ -144,7 +145,7 @@ async def _watch_until_full(run: Traffic, vitals: Vitals, target: int, senders: 
 
 
 async def _press_until_full(run: Traffic, target: int, senders: list[int]) -> None:
-    """Have them send at full rate, and wait until each has been refused for want of room."""
+    """Let them send at full rate, and wait until each has been refused for lack of room."""
 
     def is_refusal(note: Note, pid: int) -> bool:
         return (note["what"], note["pid"]) == ("refused", pid)
@@ -196,7 +197,7 @@ async def _restart_meanwhile(
 
 
 def _check_leaves(trial: Trial, verdict: Verdict, leavers: dict[int, int]) -> None:
-    """Each leave ended at the drain deadline, and everybody was told so."""
+    """Check that each leave ended at the drain deadline, and all others got that reason."""
     began = {note["by"]: note["at"] for note in verdict.told("leaving")}
     took = [note["at"] - began[note["by"]] for note in verdict.told("left") if note["by"] in leavers]
     trial.check(
@@ -208,7 +209,7 @@ def _check_leaves(trial: Trial, verdict: Verdict, leavers: dict[int, int]) -> No
     )
     told = [note for note in verdict.told("told_leave") if note["of"] in leavers]
     trial.check(
-        "reasons that were told of them",
+        "reasons reported for them",
         describe(Counter(note["reason"] for note in told)),
         {note["of"] for note in told} == set(leavers)
         and {note["reason"] for note in told} == {"drain_timeout"},
@@ -218,7 +219,7 @@ def _check_leaves(trial: Trial, verdict: Verdict, leavers: dict[int, int]) -> No
 def _check_counts(
     trial: Trial, run: Traffic, verdict: Verdict, target: int, leavers: dict[int, int], senders: list[int]
 ) -> None:
-    """What the leavers and the stopped one could not deliver to each other is counted to the message."""
+    """Check that every message between leavers and stopped worker that was not delivered is counted."""
     said = {
         int(pid): int(count)
         for line in run.server.found(UNSENT)
@@ -232,14 +233,14 @@ def _check_counts(
         all(pair in verdict.missing and not verdict.missing[pair].in_doubt for pair in pairs),
     )
     trial.check(
-        "counted by the leavers, and what the launcher says of it",
+        "counted by the leavers, and the launcher's figures",
         f"{ours}, {[said.get(leavers[leaver]) for leaver, _ in pairs]}",
         min(ours) > 0 and ours == [said.get(leavers[leaver]) for leaver, _ in pairs],
     )
     told = {note["of"]: note["lost"] for note in verdict.told("told_leave", by=target)}
     missing = {leaver: verdict.missing.get((target, leaver)) for leaver in leavers}
     trial.check(
-        "accepted by the stopped one, missing at the leavers, and what it was told of",
+        "accepted by the stopped one, missing at the leavers, and the losses reported to it",
         f"{[each and each.messages for each in missing.values()]}, {[told.get(each) for each in leavers]}",
         all(each is not None and each.messages == told.get(of) for of, each in missing.items()),
     )

@@ -1,7 +1,7 @@
 """A storm of signals: restarts, more and fewer workers, faster than any of it can be done.
 
-Law: the launcher's own log says which signals the kernel has delivered (it
-merges equal ones that are pending); what must come of them is computed here.
+Law: the launcher's own log names the signals that the kernel has delivered (the kernel merges equal pending
+ones); this file computes the expected result.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCALED: Final = re.compile(r"(In|De)creasing the number of workers to (\d+)")
 
 
 def _count(server: Server) -> tuple[int, list[str]]:
-    """How many workers the delivered signals ask for, and where the log has miscounted."""
+    """Return the number of workers that the delivered signals ask for, and the log's miscounts."""
     size = WORKERS
     wrong = []
     for line in server.found(SCALED.pattern):
@@ -48,7 +48,7 @@ def _count(server: Server) -> tuple[int, list[str]]:
 
 
 async def storm(trial: Trial) -> None:
-    """So many random signals, then quiet, then the count; then SIGTERM behind some more."""
+    """Send so many random signals, wait for quiet, count; then send SIGTERM after some more."""
     chance = random.Random(trial.count)
     async with traffic(trial, workers=WORKERS, env={"TRAFFIC_PAUSE_S": "0.02"}) as run:
         server = run.server
@@ -60,7 +60,7 @@ async def storm(trial: Trial) -> None:
             server.signal(chance.choice([signal.SIGHUP, *most, signal.SIGTTOU]))
             sent += 1
             await asyncio.sleep(PAUSE_S)  # the rate of the storm
-        # Whatever is under way ends in a restart that is complete: this one.
+        # This restart is complete, whatever was under way before.
         begun = server.count(BEGUN)
         server.signal(signal.SIGHUP)
         await server.said(BEGUN, begun + 1)
@@ -91,7 +91,7 @@ async def storm(trial: Trial) -> None:
 
 
 def _is_quiet(server: Server) -> bool:
-    """Every restart that was begun is over, and there is no process too many or too few."""
+    """Return whether every restart is over, with exactly the right number of processes."""
     size, _ = _count(server)
     return server.count(BEGUN) == server.count(RESTARTED) and len(server.workers()) == size
 

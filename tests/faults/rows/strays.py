@@ -1,8 +1,7 @@
 """Stray bytes: another process of the same user writes into a worker's pipe.
 
-Law: what it writes is no packet of this run: random bytes, packets that are
-cut short or flipped, packets with another cookie. It costs no sender a
-message, and what is skipped is counted to the byte.
+Law: its writes are no packets of this run: random bytes, packets that are cut short or flipped, packets with
+another cookie. They cost no sender a message, and the reader counts the skipped bytes exactly.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ KINDS: Final = ("random", "cut", "flipped", "foreign")
 HALVES: Final = 10
 SHORT_HALVES: Final = 4
 
-# Half a packet delays nobody: its reader doesn't wait for the other half. This bounds a busy machine.
+# Half a packet delays no message: its reader doesn't wait for the other half. This bounds a busy machine.
 ARRIVAL_S: Final = 1.0
 
 # Between two looks at the memory of the workers.
 LOOK_S: Final = 0.05
-# What comes from strays, beside what the traffic itself needs at its heights, which the others have, too.
+# Memory for strays, beside the peak of the traffic itself, which the other workers have, too.
 GROWTH_BYTES: Final = 10 * 1024 * 1024
 
 SEED: Final = 20_240_229
 
 
 class _Writer:
-    """The stray process: one that waits to be told what to write."""
+    """The stray process; it writes on command."""
 
     def __init__(self, stray: Helper) -> None:
         self._stray = stray
@@ -50,7 +49,7 @@ class _Writer:
         self.written_bytes = 0
 
     async def write(self, count: int, *kinds: str) -> None:
-        """Have it write; returns when all of it is in the pipe."""
+        """Let it write; return when all of it is in the pipe."""
         line = await self._stray.ask(f"{count} {' '.join(kinds)}")
         self.writes += count
         self.written_bytes += int(line)
@@ -115,17 +114,17 @@ def _is_mark(note: Note, text: str) -> bool:
 
 
 async def _storm(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
-    """All kinds at full rate, while everybody talks to everybody."""
+    """Write all kinds at full rate, while all workers talk to all."""
     before_writes = writer.writes
     await asyncio.gather(*[run.strings.call(pid, "chat") for pid in run.server.workers()])
-    # It has grown to what its own traffic needs: somebody has sent it something large.
+    # The worker has grown to the needs of its own traffic: it has got a large message.
     await run.listener.next(lambda note: note["what"] == "large" and note["pid"] == sender)
     before = await run.strings.call(victim, "measured")
     began = time.monotonic()
     storm = asyncio.create_task(writer.write(trial.count, *KINDS))
     growth = await _growth(storm, run.server.workers())
     await storm
-    # Behind the last of it: whoever has read this has read all.
+    # After the last stray byte: a reader that got this message has read all of them.
     last = asyncio.ensure_future(run.listener.next(partial(_is_mark, text="last")))
     await run.strings.call(sender, "mark", victim, "last")
     await last
@@ -141,7 +140,7 @@ async def _storm(trial: Trial, run: Traffic, writer: _Writer, victim: int, sende
 
 
 async def _growth(meanwhile: asyncio.Task[None], pids: list[int]) -> dict[int, int]:
-    """How much each grew at most, in bytes."""
+    """Return the largest growth of each, in bytes."""
     before = {pid: own_bytes(pid) for pid in pids}
     peak = dict(before)
     while not meanwhile.done():
@@ -157,10 +156,10 @@ def _check_storm(
     trial.check("good messages that it heard meanwhile", f"{heard:,}", heard > 0)
     dropped = dict(after["dropped"])
     corrupt = dropped.pop("corrupt", 0)
-    trial.check("gaps and whatever else it has dropped", describe(dropped) or 0, not dropped)
+    trial.check("gaps and other drops", describe(dropped) or 0, not dropped)
     runs = corrupt - before["dropped"].get("corrupt", 0)
     trial.check(
-        "runs of stray bytes that are counted; what comes in a row is one",
+        "runs of stray bytes that are counted; adjoining ones are one run",
         f"{runs:,} of {writes:,} writes",
         1 <= runs <= writes,
     )

@@ -157,8 +157,9 @@ class Checks:
     def arenas_are_empty(self) -> bool:
         """Return whether no living worker has a block that is held or not yet announced."""
         for program in self._world.programs.values():
-            endpoint = program.app.ipc._endpoint if program.app and program.process.is_alive else None
-            arena = endpoint.outgoing._budget.arena if endpoint is not None else None
+            if program.app is None or not program.process.is_alive or not program.app.ipc._own.is_entered:
+                continue
+            arena = program.app.ipc._own.endpoint.outgoing._budget.arena
             if arena is not None and arena.used_bytes:
                 return False
         return True

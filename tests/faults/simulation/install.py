@@ -17,7 +17,7 @@ from typing import Any
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, batch, outbox, packetizer
-from asgi_ipc.worker import descriptors, ipc, lifeline
+from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
 from tests.faults.simulation.kernel import Kernel
@@ -49,7 +49,7 @@ def installed(
         # A generator of a dead process never goes on.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
-        for module in (descriptors, pipes, lifeline, ipc, launcher, process):
+        for module in (descriptors, pipes, lifeline, lifespan, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
         swap(stack, descriptors, _open=set())
@@ -73,7 +73,12 @@ def installed(
         swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outgoing, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
-        swap(stack, relay, MAX_UNACKNOWLEDGED=bounds.unacknowledged, MAX_IN_FLIGHT=bounds.descriptors)
+        swap(
+            stack,
+            relay,
+            MAX_UNACKNOWLEDGED=bounds.unacknowledged,
+            MAX_DESCRIPTORS_IN_FLIGHT=bounds.descriptors,
+        )
         # Sets of peers are walked in the order of their hashes, which are places in memory.
         swap(stack, peers.Peer, __hash__=lambda peer: peer.worker.generation)
         for name in ("asgi_ipc", "uvicorn.error"):

@@ -163,15 +163,14 @@ class Program:
         await asyncio.sleep(self._chance.choice([0.0, 0.001, 0.05]))
         self.app = App(self._world, self, IPC(), self._chance)
         async with self.app.ipc.lifespan():
-            endpoint = self.app.ipc._endpoint
-            assert endpoint is not None
+            endpoint = self.app.ipc._own.endpoint
             self.app.serve()
             given.lifeline.send(Ready())
             self.is_ready = True
             await self._stop.wait()
             await self.app.finish()
         self._world.ledger.exits[self.generation] = Exit(
-            "left" if self.is_clean else "drain_timeout", self.lost, endpoint.dropped()
+            "left" if self.is_clean else "drain_timeout", self.lost, dict(endpoint.stats().dropped)
         )
         self._world.checks.leaver(self)
 

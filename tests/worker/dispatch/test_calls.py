@@ -167,12 +167,14 @@ def test_a_handler_that_cancels_itself_cancels_no_other(
 
             here.send("ends", "next", "suspends", "next")
             assert sorted(await here.until(4)) == ["ends", "next", "next", "suspends"]
-            # The one that suspended was cancelled there, as in a task of its own.
-            assert here.ipc.stats().handler_errors == 1
+            # As any task that cancels itself, whether it suspends behind that or not.
+            while here.ipc.stats().handler_errors < 2:  # noqa: ASYNC110  # each turn of the loop is the event
+                await asyncio.sleep(0)
 
     run(main)
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "handler 'suspends' was cancelled"
+        "handler 'ends' was cancelled",
+        "handler 'suspends' was cancelled",
     ]
 
 

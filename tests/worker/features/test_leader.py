@@ -63,7 +63,7 @@ async def led(
             await living
 
         living = asyncio.create_task(life())
-        await until(lambda: leader.ipc._sending is not None)
+        await until(lambda: leader.lifespan.messaging is not None)
         async with launcher.joined(other):
             try:
                 yield launcher, leader, other, leave
@@ -208,7 +208,7 @@ async def test_the_end_of_a_task_may_use_every_verb() -> None:
                 await asyncio.Event().wait()
             finally:
                 took.append(await leader.ipc.broadcast("note", "the end"))
-                took.append(await leader.ipc.run_once("the end"))
+                took.append(await leader.ipc.claim("the end"))
                 took.append(await leader.ipc.request(other.pid, "question"))
 
         await running.wait()

@@ -99,7 +99,7 @@ async def test_who_joins_while_this_one_joins_is_told_of_when_it_can_be_addresse
         loop.remove_reader(a.assignment.lifeline.fileno())
         async with asyncio.TaskGroup() as entering:
             enter_first = entering.create_task(_enter(launcher, first))
-            await until(lambda: first.ipc._endpoint is not None and len(first.ipc.workers) == 2)
+            await until(lambda: first.lifespan.is_entered and len(first.ipc.workers) == 2)
             enter_second = entering.create_task(_enter(launcher, second))
             await until(lambda: len(first.ipc.workers) == 3)
             assert told == []

@@ -1,26 +1,23 @@
-"""The heartbeat: once a second, how late is the event loop?
+"""The heartbeat: a timer that measures how late the event loop is.
 
-Law: one timer for all that is to happen now and then, so that an idle worker wakes once a second and no
-more, unless an operator wants a hang to show sooner. It runs on the event loop, never in a thread: what
-it measures is the loop itself.
+Law: one timer for everything that happens now and then, so that an idle worker wakes once a second (more
+often if `--worker-hang-timeout` is short). It runs on the event loop, never in a thread: it measures the loop
+itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from asgi_ipc.fleet.settings import BEAT_S
-
-HEARTBEAT_S: Final = BEAT_S
 
 
 class Heartbeat:
     """Calls `on_beat` at once and then every `period_s`, on the running loop, until closed."""
 
-    def __init__(self, on_beat: Callable[[], None], period_s: float | None = None) -> None:
-        self._period_s = HEARTBEAT_S if period_s is None else period_s
+    def __init__(self, on_beat: Callable[[], None], period_s: float = BEAT_S) -> None:
+        self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._on_beat = on_beat
         # How late the last beat was, and the latest of all, in seconds.
@@ -33,15 +30,15 @@ class Heartbeat:
 
     @property
     def lag_s(self) -> float:
-        """How late the loop is: the last beat's delay or, if that is more, how long the next is due."""
+        """The delay of the last beat or, if that is more, how long the next one is overdue."""
         return max(self.last_lag_s, self._loop.time() - self._due)
 
     def also(self, callback: Callable[[], None]) -> None:
-        """Call this, too, with every beat."""
+        """Call back with every beat, too."""
         self._callbacks.append(callback)
 
     def close(self) -> None:
-        """No more beats."""
+        """Stop beating."""
         if self._handle is not None:
             self._handle.cancel()
 

@@ -1,0 +1,55 @@
+"""Publications: what a topic carries from its publisher to its subscribers.
+
+Law: words only. Topics and subscriptions both know them, so they need not know each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from asgi_ipc.fleet.membership import Worker
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """One publication.
+
+    Attributes:
+        topic: the topic of the subscription.
+        data: the data as published. All subscribers of one worker get the same object.
+        worker: the worker that published it.
+        missed: how many publications this subscription has lost since the one before this.
+    """
+
+    topic: str
+    data: Any
+    worker: Worker
+    missed: int
+
+    @property
+    def sender(self) -> int:
+        """The pid of the worker that published it."""
+        return self.worker.pid
+
+
+# With the bytes that it holds, roughly.
+Entry: TypeAlias = tuple[Publication, int]
+
+
+class Subscriber(Protocol):
+    """What the topics know of a subscription."""
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is for."""
+
+    @property
+    def until_stop(self) -> bool:
+        """Whether it ends when the worker stops."""
+
+    def put(self, entry: Entry) -> None:
+        """Queue a publication."""
+
+    def end(self) -> None:
+        """End the iteration behind the last publication."""
