@@ -16,6 +16,10 @@ IPCError
  |   +- RemoteError                        the handler there raised, or its answer is no message
  |   +- RequestTimeoutError (TimeoutError) no answer in time
  +- SubscriptionOverflowError               topic, max_messages, missed
+ +- LifespanError (RuntimeError)           ipc.lifespan can't be entered now
+ |   +- WrongLoopError                     nor on this event loop
+ |   +- SecondIPCError                     nor by this IPC: another one was entered in this worker
+ +- TooManyKeysError (RuntimeError)        claim() and once() have as many keys as they may: key, max_keys
  +- LauncherError                          start-up and control failures
 
 Law: an error carries its values as attributes, and builds its sentence from them last. Data that MessagePack
@@ -30,6 +34,7 @@ __all__ = [
     "InvalidDataError",
     "InvalidNameError",
     "LauncherError",
+    "LifespanError",
     "MessageTooLargeError",
     "NoHandlerError",
     "NotRunningError",
@@ -37,11 +42,14 @@ __all__ = [
     "RemoteError",
     "RequestError",
     "RequestTimeoutError",
+    "SecondIPCError",
     "SendTimeoutError",
     "SubscriptionOverflowError",
+    "TooManyKeysError",
     "UnknownWorkerError",
     "WorkerGoneError",
     "WouldBlockError",
+    "WrongLoopError",
 ]
 
 
@@ -164,22 +172,28 @@ class NoHandlerError(RequestError, LookupError):
 
 
 class InvalidDataError(RequestError, ValueError):
-    """The data does not fit the handler's annotation; the handler was not called.
+    """The data does not fit the handler's annotation, so it was not called; or its answer is no `reply_type`.
 
     Attributes:
         field: the place that does not fit, as "age" or "items[0].age"; "" for all of the data.
-        expected: the type in the handler's annotation at that place; "" if it can't be named.
+        expected: the type in the annotation, or in `reply_type`, at that place; "" if it can't be named.
         reason: place and type in words, and the type that came instead.
+        of_answer: whether the answer does not fit.
     """
 
-    def __init__(self, pid: int, name: str, field: str, expected: str, reason: str) -> None:
+    def __init__(
+        self, pid: int, name: str, field: str, expected: str, reason: str, of_answer: bool = False
+    ) -> None:
         super().__init__(pid, name)
-        self.args = (pid, name, field, expected, reason)
+        self.args = (pid, name, field, expected, reason, of_answer)
+        self.of_answer = of_answer
         self.field = field
         self.expected = expected
         self.reason = reason
 
     def __str__(self) -> str:
+        if self.of_answer:
+            return f"the answer of handler {self.name!r} of worker {self.pid} does not fit: {self.reason}"
         return f"data does not fit handler {self.name!r} of worker {self.pid}: {self.reason}"
 
 
@@ -227,6 +241,38 @@ class SubscriptionOverflowError(IPCError):
 
     def __str__(self) -> str:
         return f"the subscription to {self.topic!r} had no room beyond {self.max_messages} messages that wait"
+
+
+class LifespanError(IPCError, RuntimeError):
+    """`ipc.lifespan` can't be entered: it is ending, or this worker process has left the fleet."""
+
+
+class WrongLoopError(LifespanError):
+    """`ipc.lifespan` can't be entered on this event loop: it belongs to another one."""
+
+
+class SecondIPCError(LifespanError):
+    """Another IPC() was entered in this worker: there is one in each process."""
+
+    def __str__(self) -> str:
+        return (
+            "one IPC per process: another IPC() has entered its lifespan in this worker; "
+            "share that one, as `from asgi_ipc import ipc` does"
+        )
+
+
+class TooManyKeysError(IPCError, RuntimeError):
+    """`claim` and `once` have as many keys as the launcher remembers; older keys are still decided."""
+
+    def __init__(self, key: str, max_keys: int) -> None:
+        super().__init__(key, max_keys)
+        self.key = key
+        self.max_keys = max_keys
+
+    def __str__(self) -> str:
+        return (
+            f"claim and once have {self.max_keys:,} keys, which is the limit; {self.key!r} would be one more"
+        )
 
 
 class LauncherError(IPCError):

@@ -94,7 +94,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with ipc.lifespan(app), remembering():
         url = os.environ.get(URL_VARIABLE)
         # Once for the server (it listens already), not once for each worker.
-        if url and await ipc.run_once("greeting"):
+        if url and await ipc.claim("greeting"):
             print(GREETING.format(url=url, pid=ipc.pid), flush=True)  # noqa: T201  # for the terminal
         yield
 

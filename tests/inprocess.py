@@ -58,7 +58,7 @@ class Member(inprocess.Member):
         return [data for _, _, data in self.seen]
 
 
-class Fleet(inprocess.Launcher[Member]):
+class Fleet(inprocess.InProcessLauncher[Member]):
     """The launcher's side, which can be made to say nothing for a while."""
 
     hold_words = False

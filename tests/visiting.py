@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.serving import DEADLINE_S, Server, serving
+
+Connection = TypeVar("Connection")
 
 # Making one takes longer than a request, and none of these connections uses it.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -50,37 +53,49 @@ def worker_of(response: httpx.Response) -> int:
 
 
 @asynccontextmanager
-async def visits(
+async def one_each(
+    pids: Collection[int], opened: Callable[[], AbstractAsyncContextManager[tuple[int, Connection]]]
+) -> AsyncIterator[dict[int, Connection]]:
+    """A connection to each of these workers; `opened` gives one, and the pid of its worker."""
+    found: dict[int, Connection] = {}
+
+    async def one() -> None:
+        async with AsyncExitStack() as own:
+            pid, connection = await own.enter_async_context(opened())
+            if pid not in found:
+                found[pid] = connection
+                stack.push_async_exit(own.pop_all())
+
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(DEADLINE_S):
+            while not found.keys() >= set(pids):
+                await asyncio.gather(*(one() for _ in range(_AT_ONCE)))
+        yield {pid: found[pid] for pid in pids}
+
+
+def visits(
     server: Server, pids: Collection[int], address: str = "127.0.0.1"
-) -> AsyncIterator[dict[int, httpx.AsyncClient]]:
+) -> AbstractAsyncContextManager[dict[int, httpx.AsyncClient]]:
     """A connection to each of these workers, from that local address."""
-    found: dict[int, httpx.AsyncClient] = {}
-    async with AsyncExitStack() as stack:
-        async with asyncio.timeout(DEADLINE_S):
-            while not found.keys() >= set(pids):
-                new = [await stack.enter_async_context(client(server, address)) for _ in range(_AT_ONCE)]
-                # No recipe has this path.
-                answers = await asyncio.gather(*(each.get("/who") for each in new))
-                found |= {worker_of(answer): each for answer, each in zip(answers, new, strict=True)}
-        yield {pid: found[pid] for pid in pids}
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[int, httpx.AsyncClient]]:
+        async with client(server, address) as new:
+            # No recipe has this path.
+            yield worker_of(await new.get("/who")), new
+
+    return one_each(pids, opened)
 
 
-@asynccontextmanager
-async def sockets(
+def sockets(
     server: Server, path: str, pids: Collection[int]
-) -> AsyncIterator[dict[int, ClientConnection]]:
+) -> AbstractAsyncContextManager[dict[int, ClientConnection]]:
     """A WebSocket to each of these workers."""
-    found: dict[int, ClientConnection] = {}
-    address = f"ws://127.0.0.1:{server.port}{path}"
-    async with AsyncExitStack() as stack:
-        async with asyncio.timeout(DEADLINE_S):
-            while not found.keys() >= set(pids):
-                opening = (stack.enter_async_context(connect(address)) for _ in range(_AT_ONCE))
-                for each in await asyncio.gather(*opening):
-                    assert each.response is not None
-                    pid = int(each.response.headers["x-worker"])
-                    if pid in found:
-                        await each.close()
-                    else:
-                        found[pid] = each
-        yield {pid: found[pid] for pid in pids}
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[int, ClientConnection]]:
+        async with connect(f"ws://127.0.0.1:{server.port}{path}") as new:
+            assert new.response is not None
+            yield int(new.response.headers["x-worker"]), new
+
+    return one_each(pids, opened)

@@ -1,4 +1,4 @@
-"""Claims: the first claimant of a key, of `run_once` and of `once`.
+"""Claims: the first claimant of a key, of `claim` and of `once`.
 
 Law: nothing in this file asks the kernel or the clock. A key has at most one holder. Every other claimant
 gets an answer in the end: when the holder is done, or as its successor, in the order of asking.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-Scope: TypeAlias = Literal["run_once", "restart", "fleet"]
+Scope: TypeAlias = Literal["claim", "restart", "server"]
 """Keys of different scopes are different keys; of `restart`, those of different restart rounds are, too."""
 
 # The launcher must remember a decided key, at about 500 bytes. An app has tens of names of jobs and
@@ -36,7 +36,7 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class _Key:
-    """`holder` is None once it is done. For `run_once` it is the claimant that was the first."""
+    """`holder` is None once it is done. For `claim` it is the claimant that was the first."""
 
     holder: _Claimant | None
     # In the order of asking.
@@ -78,7 +78,7 @@ class Claims:
             self._keys[place] = _Key(claimant)
             self._open[generation][number] = place
             return [Decision(generation, number, True)]
-        if entry.holder is None or scope == "run_once":
+        if entry.holder is None or scope == "claim":
             return [Decision(generation, number, False)]
         entry.waiting[claimant] = None
         self._open[generation][number] = place
@@ -113,8 +113,8 @@ class Claims:
             claimant = _Claimant(generation, number)
             if self._keys[place].holder != claimant:
                 del self._keys[place].waiting[claimant]
-            elif place[0] != "run_once":
-                # The work of `run_once` has begun, so the key stays decided.
+            elif place[0] != "claim":
+                # The work of `claim` has begun, so the key stays decided.
                 held.append(place)
         decisions = []
         for place in held:

@@ -49,7 +49,7 @@ from asgi_ipc.fleet.words import (
 # An unprivileged process may have about 1,000 descriptors in flight in all (RLIMIT_NOFILE, unix(7)
 # ETOOMANYREFS); half of them leaves room for the app. An arena travels with each write end, so this number
 # counts pairs.
-MAX_IN_FLIGHT: Final = 256
+MAX_DESCRIPTORS_IN_FLIGHT: Final = 256
 
 # A worker that does not read its lifeline may not use up the rest.
 MAX_UNACKNOWLEDGED: Final = 8
@@ -292,7 +292,7 @@ class Relay:
         item = line.queue[0]
         if line.begun or item.write_end_of is None:
             return item
-        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_IN_FLIGHT:
+        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_DESCRIPTORS_IN_FLIGHT:
             return None
         if isinstance(item.word, Joined) and not self._lines[item.write_end_of].welcomed:
             return None

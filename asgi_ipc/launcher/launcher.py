@@ -64,7 +64,7 @@ _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": log
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Launch:
     """What all workers of one run have in common.
 
     Attributes:
@@ -87,7 +87,7 @@ class Run:
 class Launcher:
     """Runs the fleet until it has ended. `run` returns the exit status."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Launch) -> None:
         self._run = run
         self._fleet = Fleet(replace(run.policy, helpers=tuple(helper.kind for helper in run.helpers)))
         self._relay = Relay()
@@ -244,7 +244,7 @@ class Launcher:
         try:
             said, ended = process.read_words()
         except words.WordError as error:
-            logger.error("Worker [%d] says what is no word (%s); ending it.", process.pid, error)
+            logger.error("Worker [%d] sent bytes that are no word (%s); ending it.", process.pid, error)
             self._loop.remove_reader(process.lifeline)
             process.signal(signal.SIGKILL)
             return

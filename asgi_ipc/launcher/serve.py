@@ -30,7 +30,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.words import Helper, Interpreter, encodable
-from asgi_ipc.launcher.launcher import Launcher, Run
+from asgi_ipc.launcher.launcher import Launch, Launcher
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
 from asgi_ipc.launcher.operator import check_parent
@@ -95,7 +95,7 @@ def serve(
         )
         changes = partial(_changes, config) if config.should_reload else None
         policy = _policy(config, own, count)
-        run = Run(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
+        run = Launch(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
         logger.info("Started parent process [%d]", os.getpid())
         status = asyncio.run(_launch(run))
         logger.info("Stopping parent process [%d]", os.getpid())
@@ -182,7 +182,7 @@ def _policy(config: uvicorn.Config, own: Settings, count: int) -> Policy:
     )
 
 
-async def _launch(run: Run) -> int:
+async def _launch(run: Launch) -> int:
     return await Launcher(run).run()
 
 

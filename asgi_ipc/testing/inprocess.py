@@ -147,7 +147,7 @@ class Member:
 M = TypeVar("M", bound=Member)
 
 
-class Launcher(Generic[M]):
+class InProcessLauncher(Generic[M]):
     """The launcher's side: the words to the members, and their pipes.
 
     `start(generation, slot)` makes a member that has not joined.
@@ -189,13 +189,12 @@ class Launcher(Generic[M]):
         endpoint = member.endpoint
         for peer in endpoint.outgoing.peers.all():
             peer.writer.close()
-        endpoint.incoming._reader.close()
+        endpoint.incoming.cut()
         tasks = endpoint.leading.cancel()
         self._unended.update(tasks)
         for task in tasks:
             task.add_done_callback(self.ended)
         endpoint.outgoing.close()
-        endpoint.incoming.eof.set()
         self.bury(member, "killed")
         return tasks
 

@@ -14,13 +14,14 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from asgi_ipc import IPC, LauncherError, NotRunningError
 from asgi_ipc.entry import NEEDS_UNIX
+from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
+from asgi_ipc.worker.ipc import IPC
 
 if TYPE_CHECKING:
-    from asgi_ipc.testing.inprocess import Launcher, Member
+    from asgi_ipc.testing.inprocess import InProcessLauncher, Member
 
 # Every member holds a pipe to every other one, and its arena: so many need 576 descriptors (Python 3.11), and
 # the usual limit is 1,024.
@@ -44,13 +45,15 @@ class Members(tuple[IPC, ...]):
     Made by `fleet`.
     """
 
-    _launcher: Launcher[Member]
+    _launcher: InProcessLauncher[Member]
     _like: IPC | None
     _by_ipc: dict[IPC, Member]
     # The tasks of killed members that are left on this loop.
     _endings: dict[IPC, asyncio.Task[None]]
 
-    def __new__(cls, launcher: Launcher[Member], like: IPC | None, members: Sequence[Member]) -> Members:
+    def __new__(
+        cls, launcher: InProcessLauncher[Member], like: IPC | None, members: Sequence[Member]
+    ) -> Members:
         made = super().__new__(cls, (member.ipc for member in members))
         made._launcher = launcher
         made._like = like
@@ -207,7 +210,7 @@ async def fleet(
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
     # Imported here: pytest loads the plugin, and with it this package, in every test run.
     from asgi_ipc.launcher.options import check_own
-    from asgi_ipc.testing.inprocess import Launcher, Member, let_act
+    from asgi_ipc.testing.inprocess import InProcessLauncher, Member, let_act
 
     run = Settings(
         cookie=secrets.token_bytes(COOKIE_BYTES),
@@ -218,7 +221,7 @@ async def fleet(
     check_own(run)
     if like is not None:
         let_act(like)
-    launcher = Launcher(partial(Member, run=run, like=like))
+    launcher = InProcessLauncher(partial(Member, run=run, like=like))
     try:
         members = [launcher.new(slot) for slot in range(size)]
         there = Members(launcher, like, members)

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from asgi_ipc import LauncherError
 from asgi_ipc.entry import NEEDS_UNIX
+from asgi_ipc.errors import LauncherError
 from asgi_ipc.testing.child import HAS_PROC, LOOK_S, Child, children, is_running
 
 # Generous: a machine that runs tests is busy, and the app may have much to import.

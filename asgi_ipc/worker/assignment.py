@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from asgi_ipc.errors import LauncherError
+from asgi_ipc.errors import LifespanError, SecondIPCError, WrongLoopError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Beat, Stop, ToWorker
@@ -91,14 +91,11 @@ class Assignment:
     ) -> Endpoint:
         """The endpoint of this process, which has one life. `leave` ends it."""
         if self._loop is not asyncio.get_running_loop():
-            raise LauncherError("ipc.lifespan is entered on another event loop than the server's")
+            raise WrongLoopError("ipc.lifespan is entered on another event loop than the server's")
         if self._endpoint is not None and owner is not self._owner:
-            raise LauncherError(
-                "one IPC per process: another IPC() has entered its lifespan in this worker; "
-                "share that one, as `from asgi_ipc import ipc` does"
-            )
+            raise SecondIPCError
         if self._endpoint is not None:
-            raise LauncherError(
+            raise LifespanError(
                 "this worker process has left the fleet: ipc.lifespan was entered and has ended; "
                 "a process joins once"
             )

@@ -12,12 +12,12 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import NotRunningError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.features.messaging import check_timeout
+from asgi_ipc.worker.features.messaging import Sent, check_timeout
 from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.lifespan import Lifespan
 
@@ -56,8 +56,8 @@ class Blocking:
         return self._wait(
             "broadcast",
             timeout,
-            lambda here, left_s: here.endpoint.messaging.broadcast(
-                name, data, include_self=include_self, timeout=left_s
+            lambda here, left_s: _all(
+                here.endpoint.messaging.broadcast(name, data, include_self=include_self, timeout=left_s)
             ),
         )
 
@@ -69,23 +69,79 @@ class Blocking:
             lambda here, left_s: _done(here.endpoint.replying.send(here.addressee, name, data, left_s)),
         )
 
-    def request(self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> Any:
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+    ) -> T: ...
+    @overload
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any:
         """As `await ipc.request(...)`."""
         return self._wait(
             "request",
             timeout,
-            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s),
+            lambda here, left_s: here.endpoint_here.questions.ask(pid, name, data, left_s, reply_type),
         )
 
+    @overload
     def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[T],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[T]: ...
+    @overload
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
+
+    def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
         """As `await ipc.gather(...)`."""
         return self._wait(
             "gather",
             timeout,
             lambda here, left_s: here.endpoint_here.questions.ask_all(
-                name, data, left_s, include_self=include_self
+                name, data, left_s, reply_type, include_self=include_self
             ),
         )
 
@@ -100,7 +156,7 @@ class Blocking:
     def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
         """As `await ipc.publish(...)`."""
         return self._wait(
-            "publish", timeout, lambda here, left_s: here.endpoint.topics.publish(topic, data, left_s)
+            "publish", timeout, lambda here, left_s: _all(here.endpoint.topics.publish(topic, data, left_s))
         )
 
     # --- waiting
@@ -153,6 +209,11 @@ class Blocking:
                 future.cancel()
 
 
-async def _done(waits: Awaitable[None] | None) -> None:
+async def _done(waits: Awaitable[object] | None) -> None:
     if waits is not None:
         await waits
+
+
+async def _all(sent: Sent) -> tuple[int, ...]:
+    took, late = sent
+    return took if late is None else (*took, *await late)

@@ -25,6 +25,7 @@ from asgi_ipc.worker.wrapping import Wrapped
 
 F = TypeVar("F", bound=Callable[[Any], Any])
 W = TypeVar("W", bound=Callable[[Worker], Any])
+R = TypeVar("R")
 T = TypeVar("T", bound=Callable[[], Coroutine[Any, Any, Any]])
 L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
@@ -69,8 +70,13 @@ class IPC:
 
         It survives `await`, and tasks and threads that the handler starts.
         """
-        sender = self._here.sender
+        sender = self.sender_worker
         return sender.pid if sender is not None else None
+
+    @property
+    def sender_worker(self) -> Worker | None:
+        """As `sender`, but that very incarnation of the worker."""
+        return self._here.sender
 
     @property
     def pid(self) -> int:
@@ -215,7 +221,7 @@ class IPC:
             TypeError, ValueError, OverflowError: a message can't carry `data`.
             NotRunningError: outside the lifespan, or on another event loop.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         waits = messaging.send(pid, name, data, timeout)
         if waits is not None:
             await waits
@@ -225,7 +231,7 @@ class IPC:
 
         May be called from any thread of the worker.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         messaging.send_nowait(pid, name, data)
 
     async def broadcast(
@@ -238,15 +244,16 @@ class IPC:
 
         Raises as `send`, except for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
-        return await messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
+        messaging = self._own.messaging or self._here.open_messaging
+        took, late = messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
+        return took if late is None else (*took, *await late)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
         """Send one message to all members or, if one outbox is full, to none: WouldBlockError.
 
         Returns the pids. May be called from any thread of the worker.
         """
-        messaging = self._own.messaging or self._here.endpoint.messaging
+        messaging = self._own.messaging or self._here.open_messaging
         return messaging.broadcast_nowait(name, data, include_self=include_self)
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
@@ -280,8 +287,35 @@ class IPC:
 
     # --- questions
 
+    @overload
     async def request(
-        self, pid: int | Worker, name: str, data: Data = b"", *, timeout: float | None = 5.0
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+    ) -> Any: ...
+
+    async def request(
+        self,
+        pid: int | Worker,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
     ) -> Any:
         """Ask one worker; return the result of its handler of that name.
 
@@ -291,22 +325,52 @@ class IPC:
 
         Args:
             pid, name, data: as of `send`; the handler's result may have the same types as `data`.
+            reply_type: the type of the answer, checked and converted like a handler's data; None: anything.
             timeout: seconds for the whole question, including the wait for room; None: without limit.
 
         Raises:
             NoHandlerError: that worker has no handler of this name.
-            InvalidDataError: `data` does not fit the annotation of the handler there.
+            InvalidDataError: `data` does not fit the annotation of the handler there, or the answer does not
+                fit `reply_type`.
+            TypeError: `reply_type` is a type that no answer can become.
             RemoteError: its handler raised, was cancelled, or returned data that a message can't carry.
             RequestTimeoutError: no answer in time.
             UnknownWorkerError: no such member now.
             WorkerGoneError: it died, or left without an answer; raised at once.
             Others: as `send`, before anything is sent.
         """
-        return await self._here.endpoint_here.questions.ask(pid, name, data, timeout)
+        return await self._here.endpoint_here.questions.ask(pid, name, data, timeout, reply_type)
+
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: type[R],
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[R]: ...
+    @overload
+    async def gather(
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]: ...
 
     async def gather(
-        self, name: str, data: Data = b"", *, timeout: float | None = 5.0, include_self: bool = True
-    ) -> Gathered:
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        reply_type: Any = None,
+        timeout: float | None = 5.0,
+        include_self: bool = True,
+    ) -> Gathered[Any]:
         """Ask all members at once, including this one; return a dict of pid -> answer, of those in time.
 
         It raises nothing for a member that is slow, fails or goes: this costs only that member's row, which
@@ -314,10 +378,12 @@ class IPC:
         WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the order
         of the slots.
 
+        `reply_type` is as of `request`: an answer that does not fit is that row's InvalidDataError.
+
         Raises as `send` for data that is no message, before anything is sent.
         """
         questions = self._here.endpoint_here.questions
-        return await questions.ask_all(name, data, timeout, include_self=include_self)
+        return await questions.ask_all(name, data, timeout, reply_type, include_self=include_self)
 
     # --- topics
 
@@ -334,7 +400,8 @@ class IPC:
 
         Raises as `broadcast`; InvalidNameError for an invalid topic.
         """
-        return await self._here.endpoint.topics.publish(topic, data, timeout)
+        took, late = self._here.endpoint.topics.publish(topic, data, timeout)
+        return took if late is None else (*took, *await late)
 
     def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
         """As `publish`, without waiting; if one outbox is full, it sends to none: WouldBlockError.
@@ -348,8 +415,8 @@ class IPC:
     ) -> Subscription:
         """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`; iterate `messages`.
 
-        Each message is a Publication: `.topic`, `.data`, `.sender` (a pid) and `.missed` (how many this
-        subscription has lost since the one before).
+        Each message is a Publication: `.topic`, `.data`, `.worker` (the publisher; `.sender` is its pid)
+        and `.missed` (how many this subscription has lost since the one before).
 
         Once it is entered, it gets every publication that this worker accepts from then on, and every one
         that another member accepts after it knows of the subscription; publications under way to this worker
@@ -389,8 +456,13 @@ class IPC:
 
         Raises NotRunningError outside the lifespan.
         """
-        leader = self._here.endpoint.leading.leader
+        leader = self.leader_worker
         return leader.pid if leader is not None else None
+
+    @property
+    def leader_worker(self) -> Worker | None:
+        """As `leader`, but that very incarnation of the worker."""
+        return self._here.endpoint.leading.leader
 
     @property
     def is_leader(self) -> bool:
@@ -400,7 +472,7 @@ class IPC:
         """
         return self._here.endpoint.leading.is_mine
 
-    async def run_once(self, key: str) -> bool:
+    async def claim(self, key: str) -> bool:
         """Return True for the first claim of all workers, as long as the server runs; False for all others.
 
         This holds after a restart, too, and after the death of the first. Only a cancelled call, whose True
@@ -410,14 +482,14 @@ class IPC:
             key: 1 to 254 bytes of UTF-8, no control characters. `once` has keys of its own.
 
         Raises:
-            LauncherError: there are 10,000 keys of `run_once` and `once` already; these still get answers.
+            TooManyKeysError: there are 10,000 keys of `claim` and `once` already; these still get answers.
             InvalidNameError: not a key.
             NotRunningError: outside the lifespan, on another event loop, or the launcher is gone.
         """
         return await self._here.endpoint_here.claiming.claim(key)
 
     @asynccontextmanager
-    async def once(self, key: str, *, scope: Literal["restart", "fleet"] = "restart") -> AsyncIterator[bool]:
+    async def once(self, key: str, *, per: Literal["restart", "server"] = "restart") -> AsyncIterator[bool]:
         """`async with ipc.once(key) as first:` True in one worker; its block runs while the others wait.
 
         The others get False after that worker has left the block. If it leaves with an exception, or dies
@@ -425,15 +497,15 @@ class IPC:
         around, the wait may take as long as the block.
 
         Args:
-            key: as of `run_once`.
-            scope: `restart`: a rolling restart does it once more, in the first of its workers; one that
-                replaces a dead worker belongs to the last restart. `fleet`: for as long as the server runs.
+            key: as of `claim`.
+            per: `restart`: a rolling restart does it once more, in the first of its workers; one that
+                replaces a dead worker belongs to the last restart. `server`: for as long as the server runs.
 
         Raises:
-            ValueError: there is no such scope.
-            Others: as `run_once`.
+            ValueError: `per` is something else.
+            Others: as `claim`.
         """
-        async with self._here.endpoint_here.claiming.once(key, scope) as first:
+        async with self._here.endpoint_here.claiming.once(key, per) as first:
             yield first
 
     # --- life
@@ -452,8 +524,11 @@ class IPC:
         It may be entered several times on one event loop (by an app and its router, say); the last exit
         leaves.
 
-        Raises LauncherError if it is entered on another event loop already, or is ending; and under
-        `asgi-ipc serve` if another IPC() was entered in this worker, or this one has left.
+        Raises:
+            WrongLoopError: it is entered on another event loop already or, under `asgi-ipc serve`, this is
+                not the server's event loop.
+            SecondIPCError: under `asgi-ipc serve`, another IPC() was entered in this worker.
+            LifespanError: it is ending or, under `asgi-ipc serve`, this worker has left.
         """
         here = self._here
         if here is not self._own:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from asgi_ipc.errors import LauncherError, NotRunningError, OutsideHandlerError
+from asgi_ipc.errors import LifespanError, NotRunningError, OutsideHandlerError, WrongLoopError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.packet import COOKIE_BYTES
@@ -54,6 +54,13 @@ class Lifespan:
         if self._endpoint is None:
             raise NotRunningError
         return self._endpoint
+
+    @property
+    def open_messaging(self) -> Messaging:
+        """What sends messages now. Raises NotRunningError outside the lifespan, and while it ends."""
+        messaging = self.endpoint.messaging
+        messaging.check_open()
+        return messaging
 
     @property
     def endpoint_here(self) -> Endpoint:
@@ -113,11 +120,11 @@ class Lifespan:
                 # A loop that was closed while the lifespan was open never leaves it.
                 endpoint = self._endpoint = self._open()
             elif endpoint.outgoing.loop is not asyncio.get_running_loop():
-                raise LauncherError(
+                raise WrongLoopError(
                     "ipc.lifespan is entered on another event loop already: one at a time, in each process"
                 )
             elif endpoint.departing.is_set():
-                raise LauncherError("ipc.lifespan is ending; it can't be entered again before it has ended")
+                raise LifespanError("ipc.lifespan is ending; it can't be entered again before it has ended")
             endpoint.entries += 1
             return endpoint
 

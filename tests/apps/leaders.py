@@ -69,9 +69,9 @@ async def start_up() -> None:
         notes.write("migrates" if first else "migrated")
         if first and HOLD.exists():
             await asyncio.Event().wait()
-    async with ipc.once("seed", scope="fleet") as first:
+    async with ipc.once("seed", per="server") as first:
         notes.write("seeds" if first else "seeded")
-    notes.write("job", first=await ipc.run_once("job"))
+    notes.write("job", first=await ipc.claim("job"))
 
 
 async def app(

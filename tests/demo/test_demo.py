@@ -260,11 +260,11 @@ async def test_every_worker_is_asked_for_its_uptime(client: httpx.AsyncClient) -
 async def test_who_does_not_answer_has_its_error_in_its_row(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = Gathered()
+    answers: Gathered[Any] = Gathered()
     answers[7] = 1.5
     answers.errors[8] = RequestTimeoutError(8, "uptime")
 
-    async def gather(*args: object, **options: object) -> Gathered:
+    async def gather(*args: object, **options: object) -> Gathered[Any]:
         return answers
 
     monkeypatch.setattr(ipc, "gather", gather)

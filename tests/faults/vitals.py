@@ -10,12 +10,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from tests.processes import own_bytes
 from tests.serving import DEADLINE_S, Server
+from tests.visiting import one_each
 
 # Between an answer and the next question to the same worker.
 PAUSE_S: Final = 0.02
@@ -23,11 +24,14 @@ PAUSE_S: Final = 0.02
 _REQUEST: Final = b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
 @dataclass(slots=True)
 class Vitals:
     """Measurements of some workers, over one connection to each."""
 
-    connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+    connections: dict[int, Streams]
     # The largest that each has been.
     peak_bytes: dict[int, int] = field(default_factory=dict)
 
@@ -69,21 +73,12 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> in
 @asynccontextmanager
 async def watching(server: Server, pids: Collection[int]) -> AsyncIterator[Vitals]:
     """A connection to each of these workers, kept open. The app answers /pid."""
-    kept: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
-    opened: list[asyncio.StreamWriter] = []
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            # The kernel chooses the worker that accepts a connection.
-            while kept.keys() != set(pids):
-                connection = await asyncio.open_connection("127.0.0.1", server.port)
-                opened.append(connection[1])
-                pid = await _ask(*connection)
-                if pid in pids:
-                    kept.setdefault(pid, connection)
-        for writer in opened:
-            if all(writer is not connection[1] for connection in kept.values()):
-                writer.close()
-        yield Vitals(kept)
-    finally:
-        for writer in opened:
-            writer.close()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[int, Streams]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        with closing(writer):
+            yield await _ask(reader, writer), (reader, writer)
+
+    async with one_each(pids, opened) as connections:
+        yield Vitals(connections)

@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asgi_ipc.fleet.claims import MAX_KEYS, Claims, Decision, Scope
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
-ONCE: list[Scope] = ["restart", "fleet"]
-SCOPES: list[Scope] = ["run_once", *ONCE]
+ONCE: list[Scope] = ["restart", "server"]
+SCOPES: list[Scope] = ["claim", *ONCE]
 
 
 def a_fleet(count: int) -> Claims:
@@ -21,30 +21,30 @@ def a_fleet(count: int) -> Claims:
     return claims
 
 
-# --- run_once
+# --- claim
 
 
-def test_the_first_of_run_once_is_told_so_and_everybody_else_at_once_that_it_is_not() -> None:
+def test_the_first_of_a_claim_is_told_so_and_everybody_else_at_once_that_it_is_not() -> None:
     claims = a_fleet(2)
-    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, True)]
-    assert claims.claim(1, 1, "run_once", "job") == [Decision(1, 1, False)]
-    assert claims.claim(2, 2, "run_once", "job") == [Decision(2, 2, False)]
-    assert claims.claim(1, 2, "run_once", "other") == [Decision(1, 2, True)]
+    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
+    assert claims.claim(1, 1, "claim", "job") == [Decision(1, 1, False)]
+    assert claims.claim(2, 2, "claim", "job") == [Decision(2, 2, False)]
+    assert claims.claim(1, 2, "claim", "other") == [Decision(1, 2, True)]
 
 
-def test_what_was_to_run_once_stays_so_when_the_first_dies_and_across_restarts() -> None:
+def test_what_was_was_claimed_stays_so_when_the_first_dies_and_across_restarts() -> None:
     claims = a_fleet(1)
-    claims.claim(1, 1, "run_once", "job")
+    claims.claim(1, 1, "claim", "job")
     claims.born(2, 1)
     assert claims.gone(1) == []
-    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, False)]
+    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, False)]
 
 
 def test_who_was_told_so_and_did_not_wait_for_it_has_not_run() -> None:
     claims = a_fleet(2)
-    claims.claim(1, 1, "run_once", "job")
+    claims.claim(1, 1, "claim", "job")
     assert claims.release(1, 1, False) == []
-    assert claims.claim(2, 1, "run_once", "job") == [Decision(2, 1, True)]
+    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
 
 
 # --- once
@@ -77,8 +77,8 @@ def test_the_next_in_line_is_first_if_the_first_failed_or_died(scope: Scope) -> 
 def test_who_dies_while_it_waits_with_several_claims_is_passed_over() -> None:
     claims = a_fleet(2)
     for number in (1, 2, 3):
-        claims.claim(1, number, "fleet", "migrate")
-    claims.claim(2, 1, "fleet", "migrate")
+        claims.claim(1, number, "server", "migrate")
+    claims.claim(2, 1, "server", "migrate")
     assert claims.gone(1) == [Decision(2, 1, True)]
 
 
@@ -106,7 +106,7 @@ def test_each_restart_round_decides_anew_and_the_fleet_once_for_all() -> None:
         claims.release(1, number, True)
     claims.born(2, 1)
     assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, True)]
-    assert claims.claim(2, 2, "fleet", "migrate") == [Decision(2, 2, False)]
+    assert claims.claim(2, 2, "server", "migrate") == [Decision(2, 2, False)]
     # One of before the restart is still here.
     assert claims.claim(1, 3, "restart", "migrate") == [Decision(1, 3, False)]
 
@@ -114,8 +114,8 @@ def test_each_restart_round_decides_anew_and_the_fleet_once_for_all() -> None:
 def test_a_round_in_which_nobody_lives_is_forgotten_but_for_the_newest() -> None:
     claims = a_fleet(1)
     claims.claim(1, 1, "restart", "migrate")
-    claims.claim(1, 2, "fleet", "migrate")
-    claims.claim(1, 3, "run_once", "migrate")
+    claims.claim(1, 2, "server", "migrate")
+    claims.claim(1, 3, "claim", "migrate")
     claims.release(1, 1, True)
     claims.release(1, 2, True)
     # Its crash replacement finds the work done.
@@ -137,17 +137,17 @@ def test_beyond_ten_thousand_keys_those_that_are_known_are_still_decided() -> No
     for number in range(MAX_KEYS):
         claims.claim(1, number, SCOPES[number % 3], f"key {number}")
     assert len(claims) == MAX_KEYS
-    assert claims.claim(2, 1, "run_once", "one more") == [Decision(2, 1, None)]
-    assert claims.claim(2, 2, "fleet", "one more") == [Decision(2, 2, None)]
-    assert claims.claim(2, 3, "run_once", "key 0") == [Decision(2, 3, False)]
+    assert claims.claim(2, 1, "claim", "one more") == [Decision(2, 1, None)]
+    assert claims.claim(2, 2, "server", "one more") == [Decision(2, 2, None)]
+    assert claims.claim(2, 3, "claim", "key 0") == [Decision(2, 3, False)]
     # Given up without having been done, a key is free.
     claims.release(1, 1, False)
-    assert claims.claim(2, 4, "fleet", "one more") == [Decision(2, 4, True)]
+    assert claims.claim(2, 4, "server", "one more") == [Decision(2, 4, True)]
 
 
 def test_who_is_not_there_is_answered_nothing() -> None:
     claims = a_fleet(1)
-    assert claims.claim(2, 1, "fleet", "key") == []
+    assert claims.claim(2, 1, "server", "key") == []
     assert claims.release(2, 1, True) == claims.release(1, 1, True) == claims.gone(2) == []
 
 
@@ -176,7 +176,7 @@ class ClaimsMachine(RuleBasedStateMachine):
                 continue
             assert place not in self.done, "first at what has been done"
             assert place not in self.holding.values(), "two at once"
-            if place[0] == "run_once":
+            if place[0] == "claim":
                 self.done.add(place)
             else:
                 self.holding[generation, number] = place

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import (
     ENTRY_TIMEOUT_S,
-    MAX_IN_FLIGHT,
+    MAX_DESCRIPTORS_IN_FLIGHT,
     MAX_UNACKNOWLEDGED,
     RETRY_S,
     Item,
@@ -256,13 +256,13 @@ def test_no_more_than_512_write_ends_are_in_flight_in_all() -> None:
         if not in_flight:
             break
         most = max(most, len(in_flight))
-        assert len(in_flight) <= MAX_IN_FLIGHT
+        assert len(in_flight) <= MAX_DESCRIPTORS_IN_FLIGHT
         # Only so many that the total limit stays in reach.
         for _ in range(min(100, len(in_flight))):
             by, of = in_flight.popleft()
             held[by, of] += 1
             relay.took(by, of, True, 0.0)
-    assert most == MAX_IN_FLIGHT
+    assert most == MAX_DESCRIPTORS_IN_FLIGHT
     everybody = range(1, count + 1)
     assert held == {(by, of): 1 for by in everybody for of in everybody if by != of}
 
@@ -525,10 +525,10 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
     relay.gone(1, "killed")
     said(relay, 2)
     relay.hear(1, Resigned(), 0.0)
-    relay.hear(1, Claim(1, "fleet", "key"), 0.0)
+    relay.hear(1, Claim(1, "server", "key"), 0.0)
     relay.hear(1, Release(1, True), 0.0)
     assert said(relay, 2) == []
-    relay.hear(2, Claim(1, "fleet", "key"), 0.0)
+    relay.hear(2, Claim(1, "server", "key"), 0.0)
     assert said(relay, 2) == [Decided(1, True)]
 
 
@@ -538,7 +538,7 @@ def test_a_process_that_has_ended_is_not_heard_any_more() -> None:
 def test_answers_go_to_who_asked_and_those_who_wait_are_answered_when_the_first_is_done_or_gone() -> None:
     relay = a_fleet(3)
     for member in (1, 2, 3):
-        relay.hear(member, Claim(7, "fleet", "migrate"), 0.0)
+        relay.hear(member, Claim(7, "server", "migrate"), 0.0)
     assert said(relay, 1) == [Decided(7, True)]
     assert said(relay, 2) == said(relay, 3) == []
     relay.gone(1, "killed")
@@ -786,7 +786,7 @@ class RelayMachine(RuleBasedStateMachine):
     def the_limits_in_flight_hold(self) -> None:
         counts = [len(each.unacknowledged) for each in self.living.values()]
         assert max(counts, default=0) <= MAX_UNACKNOWLEDGED
-        assert self.relay._in_flight == sum(counts) <= MAX_IN_FLIGHT
+        assert self.relay._in_flight == sum(counts) <= MAX_DESCRIPTORS_IN_FLIGHT
 
     @invariant()
     def close_what_is_not_promised(self) -> None:

@@ -61,7 +61,7 @@ to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
     st.builds(words.Took, _generations, st.booleans()),
     st.builds(words.Leaving),
     st.builds(words.Resigned),
-    st.builds(words.Claim, st.integers(1, 2**40), st.sampled_from(["run_once", "restart", "fleet"]), _texts),
+    st.builds(words.Claim, st.integers(1, 2**40), st.sampled_from(["claim", "restart", "server"]), _texts),
     st.builds(words.Release, st.integers(1, 2**40), st.booleans()),
     st.builds(words.Drained, st.booleans(), st.integers(0, 2**40), st.integers(0, 2**40)),
     st.builds(words.Ready),

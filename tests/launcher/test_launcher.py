@@ -14,7 +14,7 @@ import pytest
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import STALLED_AFTER_S, Policy
 from asgi_ipc.fleet.words import Interpreter
-from asgi_ipc.launcher.launcher import LATE_S, Launcher, Run
+from asgi_ipc.launcher.launcher import LATE_S, Launch, Launcher
 from asgi_ipc.testing.child import is_running
 from tests.faults.oracle import judge
 from tests.puppets import puppets
@@ -23,7 +23,7 @@ from tests.serving import DEADLINE_S, RESTARTED, binds, eventually, serving
 
 async def test_what_a_turn_has_made_possible_is_done_in_the_next_one() -> None:
     """A word that is written may let another go, with no event in between, and none for a second behind."""
-    launcher = Launcher(Run(Policy(1, 1.0), (), Settings(cookie=b"12345678"), Interpreter([]), {}))
+    launcher = Launcher(Launch(Policy(1, 1.0), (), Settings(cookie=b"12345678"), Interpreter([]), {}))
     launcher._loop = asyncio.get_running_loop()
     launcher._wake.set()
     async with asyncio.timeout(DEADLINE_S):
@@ -46,7 +46,7 @@ async def test_a_worker_that_says_what_is_no_word_is_ended_and_the_others_go_on(
     async with puppets(tmp_path, workers=2) as (strings, (a, b)):
         with suppress(ConnectionError):  # it may be gone before it has answered
             await strings.call(b, "babble")
-        await strings.server.said(rf"Worker \[{b}\] says what is no word")
+        await strings.server.said(rf"Worker \[{b}\] sent bytes that are no word")
         await strings.server.said("Application startup complete", 3)
         members = await strings.call(a, "members", 2)
         assert b not in [pid for pid, _, _ in members]

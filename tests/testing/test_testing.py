@@ -658,8 +658,8 @@ async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> No
         assert running != [leader.pid]
         assert [member.pid for member in members if member is not leader and member.is_leader] == running
         with members.acting(next(member for member in members if member is not leader)):
-            assert await like.run_once("job")
-            assert not await like.run_once("job")
+            assert await like.claim("job")
+            assert not await like.claim("job")
     assert running == []
 
 

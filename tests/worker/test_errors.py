@@ -106,6 +106,21 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
         },
         "handler 'who' of worker 7 raised app.NoSuchUser: 42",
     ),
+    (errors.LifespanError("it is ending"), RuntimeError, {}, "it is ending"),
+    (errors.WrongLoopError("another loop"), errors.LifespanError, {}, "another loop"),
+    (
+        errors.SecondIPCError(),
+        errors.LifespanError,
+        {},
+        "one IPC per process: another IPC() has entered its lifespan in this worker; "
+        "share that one, as `from asgi_ipc import ipc` does",
+    ),
+    (
+        errors.TooManyKeysError("job", 10_000),
+        RuntimeError,
+        {"key": "job", "max_keys": 10_000},
+        "claim and once have 10,000 keys, which is the limit; 'job' would be one more",
+    ),
     (errors.LauncherError("the port is taken"), errors.IPCError, {}, "the port is taken"),
 ]
 _named = pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from asgi_ipc import IPC, LauncherError, NotRunningError, UnknownWorkerError
+from asgi_ipc import IPC, LifespanError, NotRunningError, UnknownWorkerError, WrongLoopError
 from asgi_ipc.fleet.words import Drained
 from asgi_ipc.testing import fleet
 from asgi_ipc.worker.lifeline import Lifeline
@@ -129,7 +129,7 @@ async def test_while_it_ends_it_cannot_be_entered() -> None:
     going = asyncio.Event()
 
     async def last(data: object) -> None:
-        with pytest.raises(LauncherError, match="is ending"):
+        with pytest.raises(LifespanError, match="is ending"):
             async with own.lifespan():
                 raise AssertionError("entered")
         going.set()
@@ -182,7 +182,7 @@ async def test_another_loop_is_told_the_true_reason_and_changes_nothing() -> Non
             raise AssertionError("entered")
 
     def elsewhere() -> None:
-        with pytest.raises(LauncherError, match="entered on another event loop already"):
+        with pytest.raises(WrongLoopError, match="entered on another event loop already"):
             asyncio.run(enter())
 
     async with own.lifespan():
@@ -194,7 +194,7 @@ def test_of_two_overlapping_test_clients_the_second_is_told_why_and_one_behind_t
     own = IPC()
     app = Starlette(lifespan=own.lifespan)
     with TestClient(app):
-        with pytest.raises(LauncherError, match="entered on another event loop already"), TestClient(app):
+        with pytest.raises(WrongLoopError, match="entered on another event loop already"), TestClient(app):
             raise AssertionError("entered")
         assert len(own.workers) == 1
     with TestClient(app):
@@ -234,7 +234,7 @@ def test_of_many_threads_that_enter_at_once_each_is_the_only_one_or_refused() ->
         for _ in range(20):
             try:
                 asyncio.run(enter())
-            except LauncherError as error:
+            except LifespanError as error:
                 refused.append(str(error))
             except BaseException as error:  # noqa: BLE001  # it is what is looked for
                 wrong.append(error)
@@ -251,14 +251,16 @@ def test_of_many_threads_that_enter_at_once_each_is_the_only_one_or_refused() ->
 async def test_a_second_ipc_in_a_worker_is_told_that_there_is_one() -> None:
     async with serving("tests.apps.wrapped:divided", "--lifespan", "on", workers=1) as server:
         assert await server.ended() == 3
-        assert "LauncherError: one IPC per process: another IPC() has entered" in server.text
+        assert "SecondIPCError: one IPC per process: another IPC() has entered" in server.text
         assert "has left the fleet" not in server.text
 
 
 async def test_in_a_worker_another_loop_than_the_servers_is_told_so() -> None:
     async with serving("tests.apps.wrapped:elsewhere", "--lifespan", "on", workers=1) as server:
         assert await server.ended() == 3
-        assert "LauncherError: ipc.lifespan is entered on another event loop than the server's" in server.text
+        assert (
+            "WrongLoopError: ipc.lifespan is entered on another event loop than the server's" in server.text
+        )
 
 
 # --- cancelled

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from asgi_ipc import IPC, LauncherError, NotRunningError, ipc
+from asgi_ipc import IPC, NotRunningError, WrongLoopError, ipc
 from tests.apps import wrapped
 from tests.serving import Server, free_port, serving, started
 
@@ -206,7 +206,7 @@ async def test_an_app_that_has_left_before_it_is_ready_is_told_what_to_do() -> N
     async with serving("tests.apps.wrapped:by_hand_in_vain", "--wrap", workers=1) as server:
         assert await server.ended() == 3
         assert (
-            "LauncherError: this worker process has left the fleet: ipc.lifespan was entered" in server.text
+            "LifespanError: this worker process has left the fleet: ipc.lifespan was entered" in server.text
         )
 
 
@@ -305,11 +305,11 @@ async def test_a_lifespan_that_cannot_be_entered_fails_the_startup_once() -> Non
     def failed() -> None:
         for app in (wrapped.answer, wrapped.silent, wrapped.whole, starlettes):
             talk = Talk("startup")
-            with pytest.raises(LauncherError, match="another event loop"):
+            with pytest.raises(WrongLoopError, match="another event loop"):
                 asyncio.run(talk.with_app(app, own))
             (said,) = talk.said
             assert said["type"] == "lifespan.startup.failed"
-            assert "LauncherError: ipc.lifespan is entered on another event loop" in said["message"]
+            assert "WrongLoopError: ipc.lifespan is entered on another event loop" in said["message"]
 
     async with own.lifespan():
         await asyncio.to_thread(failed)
@@ -328,7 +328,7 @@ async def test_a_test_client_is_told_why_a_wrapped_app_cannot_start() -> None:
 
     def on_another_loop() -> None:
         with (
-            pytest.raises(LauncherError, match="another event loop"),
+            pytest.raises(WrongLoopError, match="another event loop"),
             TestClient(own.wrap(two), backend="asyncio"),
         ):
             raise AssertionError("started")

@@ -8,6 +8,7 @@ the loaded modules, never imported.
 from __future__ import annotations
 
 import datetime
+import functools
 import inspect
 import os
 import sys
@@ -50,6 +51,42 @@ def converting(name: str, function: Function) -> Function:
         return _late_converter(name, function, written, target)
 
 
+def answer_converter(expected: Any) -> Function:
+    """Return what converts an answer to the type `expected`; None means that anything fits.
+
+    The converter raises ConversionError for an answer that does not fit.
+
+    Raises TypeError if no answer can become of that type, or nothing can check it.
+    """
+    if expected is None:
+        return _as_it_is
+    try:
+        hash(expected)
+    except TypeError:
+        return _answer_converter(expected)
+    return _kept_answer_converter(expected)
+
+
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def _answer_converter(expected: Any) -> Function:
+    if expected is not type(None) and _is_anything(expected):
+        return _as_it_is
+    try:
+        if _is_for_pydantic(expected):
+            return _by_pydantic(expected)
+        return _by_msgspec("reply_type is", expected)
+    except (UncheckedError, NameError) as error:
+        raise TypeError(f"reply_type {expected!r} can't be checked: {error}") from None
+
+
+# To make one takes 100 times as long as to use it. A program asks for few types; those that it makes anew
+# for each question must not pile up.
+_kept_answer_converter = functools.lru_cache(maxsize=256)(_answer_converter)
+
+
 def _late_converter(name: str, function: Function, written: Any, target: Function) -> Function:
     """Evaluate the annotation with the first message: it names something that is defined further down."""
     ready: Function | None = None
@@ -74,7 +111,11 @@ def _converter(
         expected = annotation.resolved(written, target, local_names)
         if _is_anything(expected):
             return function
-        fit = _by_pydantic(expected) if _is_for_pydantic(expected) else _by_msgspec(name, expected)
+        fit = (
+            _by_pydantic(expected)
+            if _is_for_pydantic(expected)
+            else _by_msgspec(f"handler {name!r} takes", expected)
+        )
     except UncheckedError as error:
         return _unchecked(name, function, error)
     if isinstance(expected, type) and expected in _BARE:
@@ -138,7 +179,7 @@ def _names_and_aliases(validate: Function) -> dict[str, bool]:
     return {"by_alias": True, "by_name": True} if can else {}
 
 
-def _by_msgspec(name: str, expected: Any) -> Function:
+def _by_msgspec(rule: str, expected: Any) -> Function:
     natives: dict[type, Function] = {}
     try:
         kind = _kind(expected)
@@ -147,7 +188,7 @@ def _by_msgspec(name: str, expected: Any) -> Function:
     impossible = _impossible(kind, set())
     if impossible:
         raise TypeError(
-            f"handler {name!r} takes {impossible}, which no data of a message can be: annotate a dataclass, "
+            f"{rule} {impossible}, which no data of a message can be: annotate a dataclass, "
             "msgspec.Struct, TypedDict, Pydantic model or built-in type, or nothing"
         )
     # msgspec reads the type of a Struct's field once; a bare union, list or dict it would read each time.

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from threading import get_ident
-from typing import Final
+from typing import Final, TypeAlias
 
 from asgi_ipc.errors import (
     DeliveryError,
@@ -27,10 +27,12 @@ from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
 from asgi_ipc.worker.transport.room import Waiter
 
-# An awaited verb yields to the loop once a turn has sent so much: a task that
-# sends in a loop would keep all others waiting.
+# The pids that took a message at once, and what brings those that took it later.
+Sent: TypeAlias = tuple[tuple[int, ...], Awaitable[tuple[int, ...]] | None]
+
+# An awaited verb yields to the loop once a turn has sent so many messages, or 1 MiB (see
+# Outgoing.turn_messages): a task that sends in a loop would keep all others waiting.
 MESSAGES_PER_TURN: Final = 256
-BYTES_PER_TURN: Final = 1024 * 1024
 
 # One more receiver of a broadcast costs about this fraction of a message:
 # yielding too often leaves its packets almost empty.
@@ -70,52 +72,54 @@ class Messaging:
 
     # --- verbs
 
-    def send(self, to: int | Worker, name: str, data: Data, timeout: float | None) -> Awaitable[None] | None:
-        """Send one message; see `IPC.send`."""
-        if self.must_check(timeout):
+    def send(
+        self, to: int | Worker, name: str, data: Data, timeout: float | None
+    ) -> Awaitable[object] | None:
+        """Send one message; see `IPC.send`. Returns what must be awaited, if anything."""
+        outgoing = self._outgoing
+        # `check` and `_count` are called when there is something to do: they would cost a tenth of each send.
+        if (
+            not 0 < outgoing.turn_messages < MESSAGES_PER_TURN - 1
+            or get_ident() != self._thread
+            or (timeout is not None and not timeout >= 0)
+        ):
             return self._send_checked(to, name, data, timeout)
+        refused = outgoing.send(to, name, data)
+        if refused is not None:
+            return self._accepted(*refused, timeout)
+        outgoing.turn_messages += 1
+        return None
+
+    def _send_checked(
+        self, to: int | Worker, name: str, data: Data, timeout: float | None
+    ) -> Awaitable[object] | None:
+        self.check(timeout)
         refused = self._outgoing.send(to, name, data)
         if refused is not None:
             return self._accepted(*refused, timeout)
-        self._outgoing.turn_messages += 1
-        return None
-
-    async def _send_checked(self, to: int | Worker, name: str, data: Data, timeout: float | None) -> None:
-        await self.check(timeout)
-        refused = self._outgoing.send(to, name, data)
-        if refused is not None:
-            await self._accepted(*refused, timeout)
-        self._outgoing.turn_messages += 1
+        return self._count(1)
 
     def send_nowait(self, to: int | Worker, name: str, data: Data) -> None:
-        """Send one message, or raise WouldBlockError."""
-        self.check_nowait()
+        """Send one message, or raise WouldBlockError. From any thread."""
         refused = self._outgoing.send(to, name, data)
         if refused is not None:
             raise WouldBlockError(refused.peer.worker.pid)
 
-    async def broadcast(
-        self, name: str, data: Data, *, include_self: bool, timeout: float | None
-    ) -> tuple[int, ...]:
-        """Send one message to all members; the pids that took it."""
-        if self.must_check(timeout):
-            await self.check(timeout)
+    def broadcast(self, name: str, data: Data, *, include_self: bool, timeout: float | None) -> Sent:
+        """Send one message to all members; see `to_each` for the result."""
+        self.check(timeout)
         message = self._outgoing.pack(name, data)
-        members = self._outgoing.peers.members(include_self=include_self)
-        took, full = self.post_to_each(members, message)
-        return await self.all_of(took, full, message, timeout) if full else tuple(took)
+        return self.to_each(self._outgoing.peers.members(include_self=include_self), message, timeout)
 
     def broadcast_nowait(self, name: str, data: Data, *, include_self: bool) -> tuple[int, ...]:
-        """Send one message to all members, or raise WouldBlockError and send it to none."""
-        self.check_nowait()
+        """Send one message to all members, or raise WouldBlockError and send it to none. From any thread."""
         message = self._outgoing.pack(name, data)
-        return tuple(
-            self._outgoing.post_to_all(self._outgoing.peers.members(include_self=include_self), message)
-        )
+        members = self._outgoing.peers.members(include_self=include_self)
+        return tuple(self._outgoing.post_to_all(members, message))
 
     async def send_any(self, name: str, data: Data, *, timeout: float | None) -> int:
         """Send one message to the least busy member; its pid."""
-        await self.check(timeout)
+        self.check(timeout)
         outgoing = self._outgoing
         message = outgoing.pack(name, data)
         deadline = None if timeout is None else outgoing.loop.time() + timeout
@@ -126,56 +130,52 @@ class Messaging:
                 if not outgoing.post(peer, message):
                     left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
                     await self._accepted(peer, message, left_s)
-                outgoing.turn_messages += 1
-                return peer.worker.pid
+                break
+        rest = self._count(1)
+        if rest is not None:
+            await rest
+        return peer.worker.pid
 
-    def post_to_each(self, members: Members, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
-        """Put a message into every outbox with room; the pids of those, and the peers that had none."""
+    def to_each(self, members: Members, message: Encoded, timeout: float | None) -> Sent:
+        """Put a message into every outbox with room; the pids of those, and what brings the other pids."""
         took, full = self._outgoing.post_to_each(members, message)
-        self._outgoing.turn_messages += 1 + len(took) // RECEIVERS_AS_ONE_MESSAGE
-        return took, full
+        if full:
+            return tuple(took), self._late(full, message, timeout)
+        return tuple(took), self._count(1 + len(took) // RECEIVERS_AS_ONE_MESSAGE)
 
     # --- checks
 
-    def must_check(self, timeout: float | None) -> bool:
-        """Whether there is something to check before a verb goes on: quick, since it seldom is so.
+    def check(self, timeout: float | None) -> None:
+        """Check a verb's timeout, thread and loop. Raises ValueError or NotRunningError.
 
-        The first of a turn checks the loop: on one thread no other loop can run before the turn ends.
+        The first verb of a turn checks the loop: on one thread no other loop can run before the turn ends.
         """
-        outgoing = self._outgoing
-        return (
-            not 0 < outgoing.turn_messages < MESSAGES_PER_TURN
-            or outgoing.turn_bytes >= BYTES_PER_TURN
-            or get_ident() != self._thread
-            or (timeout is not None and not timeout >= 0)
-        )
-
-    async def check(self, timeout: float | None) -> None:
-        """Check a verb's timeout and its loop; let others have a turn if this one has sent enough.
-
-        Raises ValueError or NotRunningError.
-        """
-        self.check_here()
-        check_timeout(timeout)
-        outgoing = self._outgoing
-        if outgoing.turn_messages >= MESSAGES_PER_TURN or outgoing.turn_bytes >= BYTES_PER_TURN:
-            await asyncio.sleep(0)
-            # The lifespan may have begun to end in that turn.
+        if not self._outgoing.turn_messages or get_ident() != self._thread:
             self.check_here()
+        if timeout is not None and not timeout >= 0:
+            check_timeout(timeout)
 
     def check_here(self) -> None:
         """Raise NotRunningError unless messages are accepted, and from the event loop that this runs on."""
-        self.check_nowait()
+        self.check_open()
         if get_ident() != self._thread or asyncio.get_running_loop() is not self._outgoing.loop:
             raise NotRunningError(
                 "ipc.lifespan was entered on another event loop; in a thread use ipc.blocking, "
                 "a _nowait verb, or asyncio.run_coroutine_threadsafe()"
             )
 
-    def check_nowait(self) -> None:
+    def check_open(self) -> None:
         """Raise NotRunningError unless messages are accepted. From any thread."""
         if not self._thread:
             raise NotRunningError("ipc.lifespan has not been entered yet, or is ending")
+
+    def _count(self, messages: int) -> Awaitable[tuple[()]] | None:
+        """Count what a verb has sent; return what lets others have a turn, once this one has sent enough.
+
+        A verb yields behind its message, since messages are accepted in the order of the calls.
+        """
+        self._outgoing.turn_messages += messages
+        return _yield() if self._outgoing.turn_messages >= MESSAGES_PER_TURN else None
 
     # --- waiting
 
@@ -183,10 +183,8 @@ class Messaging:
         """Wait for room in one outbox."""
         await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout)
 
-    async def all_of(
-        self, took: Sequence[int], full: Sequence[Peer], message: Encoded, timeout: float | None
-    ) -> tuple[int, ...]:
-        """Wait for room in the outboxes that were full; the pids that took the message, now or before."""
+    async def _late(self, full: Sequence[Peer], message: Encoded, timeout: float | None) -> tuple[int, ...]:
+        """Wait for room in several outboxes at once; the pids that took the message."""
         outgoing = self._outgoing
         waiters: list[Waiter] = []
         for peer in full:
@@ -206,4 +204,9 @@ class Messaging:
                 late.append(waiter.peer.worker.pid)
             elif not isinstance(result, DeliveryError):
                 raise result
-        return (*took, *late)
+        return tuple(late)
+
+
+async def _yield() -> tuple[()]:
+    await asyncio.sleep(0)
+    return ()

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from asgi_ipc.errors import LauncherError, NotRunningError
+from asgi_ipc.errors import NotRunningError, TooManyKeysError
 from asgi_ipc.fleet.claims import MAX_KEYS, Scope
 from asgi_ipc.fleet.words import Claim, Release
 from asgi_ipc.wire.message import check_name
@@ -29,14 +29,14 @@ class Claiming:
 
     async def claim(self, key: str) -> bool:
         """Return whether this call is the first that claims the key."""
-        return bool(await self._first("run_once", key))
+        return bool(await self._first("claim", key))
 
     @asynccontextmanager
-    async def once(self, key: str, scope: Scope) -> AsyncIterator[bool]:
+    async def once(self, key: str, per: Scope) -> AsyncIterator[bool]:
         """True inside for the first; for all others False, once the first is done."""
-        if scope not in ("restart", "fleet"):
-            raise ValueError(f"the scope of a key is 'restart' or 'fleet', not {scope!r}")
-        number = await self._first(scope, key)
+        if per not in ("restart", "server"):
+            raise ValueError(f"`per` is 'restart' or 'server', not {per!r}")
+        number = await self._first(per, key)
         if not number:
             yield False
             return
@@ -50,8 +50,7 @@ class Claiming:
     async def _first(self, scope: Scope, key: str) -> int:
         """Wait for the decision; return the claim's number, to release it by, or 0 if another one was first.
 
-        Raises LauncherError if there is no room for another key, NotRunningError if there is no launcher to
-        decide.
+        Raises TooManyKeysError, or NotRunningError if there is no launcher to decide.
         """
         check_name(key, "key")
         if not self._launcher.is_open:
@@ -68,9 +67,7 @@ class Claiming:
         finally:
             del self._waiting[number]
         if first is None:
-            raise LauncherError(
-                f"run_once and once have {MAX_KEYS:,} keys, which is the limit; {key!r} would be one more"
-            )
+            raise TooManyKeysError(key, MAX_KEYS)
         return number if first else 0
 
     def _release(self, number: int, *, done: bool) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from asgi_ipc.fleet.membership import Worker
+
 
 class Publication(msgspec.Struct, frozen=True):
     """One publication.
@@ -16,14 +18,19 @@ class Publication(msgspec.Struct, frozen=True):
     Attributes:
         topic: the topic of the subscription.
         data: the data as published. All subscribers of one worker get the same object.
-        sender: the pid of the worker that published it.
+        worker: the worker that published it.
         missed: how many publications this subscription has lost since the one before this.
     """
 
     topic: str
     data: Any
-    sender: int
+    worker: Worker
     missed: int
+
+    @property
+    def sender(self) -> int:
+        """The pid of the worker that published it."""
+        return self.worker.pid
 
 
 # With the bytes that it holds, roughly.

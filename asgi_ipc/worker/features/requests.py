@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from asgi_ipc.errors import (
     InvalidDataError,
@@ -25,11 +25,16 @@ from asgi_ipc.errors import (
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import ASK, WITHDRAW, Encoded, check_name
+from asgi_ipc.worker.dispatch.annotation import Function
+from asgi_ipc.worker.dispatch.conversion import answer_converter
+from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.room import Waiter
+
+T = TypeVar("T")
 
 # The outcomes of an answer: the handler's result; no handler; the handler raised; the handler was not called,
 # since the data does not fit it.
@@ -39,7 +44,7 @@ RAISED: Final = 2
 INVALID_DATA: Final = 3
 
 
-class Gathered(dict[int, Any]):
+class Gathered(dict[int, T], Generic[T]):
     """The answers of all asked workers: pid -> answer.
 
     Attributes:
@@ -77,8 +82,11 @@ class Questions:
 
     # --- asking
 
-    async def ask(self, to: int | Worker, name: str, data: Any, timeout_s: float | None) -> Any:
-        """Return the answer of one worker. Raises the error for a missing answer."""
+    async def ask(
+        self, to: int | Worker, name: str, data: Any, timeout_s: float | None, reply_type: Any
+    ) -> Any:
+        """Return the answer of one worker, converted. Raises the error for a missing answer."""
+        convert = answer_converter(reply_type)
         check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
@@ -89,17 +97,20 @@ class Questions:
             async with asyncio.timeout(timeout_s):
                 if not self._outgoing.post(peer, message):
                     await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-                return await answer
+                return _converted(convert, await answer, peer.worker.pid, name)
         except TimeoutError:
             # The answer may have come in the moment in which the time was over.
             if answer.done() and not answer.cancelled():
-                return answer.result()
+                return _converted(convert, answer.result(), peer.worker.pid, name)
             raise RequestTimeoutError(peer.worker.pid, name) from None
         finally:
             self._close(number, [peer])
 
-    async def ask_all(self, name: str, data: Any, timeout_s: float | None, *, include_self: bool) -> Gathered:
-        """Return the answers of all members that come in time."""
+    async def ask_all(
+        self, name: str, data: Any, timeout_s: float | None, reply_type: Any, *, include_self: bool
+    ) -> Gathered[Any]:
+        """Return the answers of all members that come in time, converted."""
+        convert = answer_converter(reply_type)
         check_timeout(timeout_s)
         check_name(name)
         number = next(self._numbers)
@@ -116,13 +127,16 @@ class Questions:
             for waiter in waiters:
                 self._outgoing.withdraw(waiter)
             self._close(number, members.peers)
-        gathered = Gathered()
+        gathered: Gathered[Any] = Gathered()
         for peer, answer in answers.items():
             pid = peer.worker.pid
             if not answer.done():
                 gathered.errors[pid] = RequestTimeoutError(pid, name)
             elif (error := answer.exception()) is None:
-                gathered[pid] = answer.result()
+                try:
+                    gathered[pid] = _converted(convert, answer.result(), pid, name)
+                except InvalidDataError as misfit:
+                    gathered.errors[pid] = misfit
             else:
                 assert isinstance(error, IPCError)
                 gathered.errors[pid] = error
@@ -198,3 +212,10 @@ class Questions:
         """Settle all open questions after this worker has left."""
         for number, generation in list(self._open):
             self._settle(number, generation, NotRunningError("ipc.lifespan has ended"))
+
+
+def _converted(convert: Function, answer: Any, pid: int, name: str) -> Any:
+    try:
+        return convert(answer)
+    except ConversionError as error:
+        raise InvalidDataError(pid, name, error.field, error.expected, error.reason, of_answer=True) from None

@@ -16,7 +16,7 @@ from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_bytes_of
-from asgi_ipc.worker.features.messaging import Messaging
+from asgi_ipc.worker.features.messaging import Messaging, Sent
 from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Members, Peer
@@ -107,19 +107,15 @@ class Topics:
 
     # --- publishing
 
-    async def publish(self, topic: str, data: Any, timeout: float | None) -> tuple[int, ...]:
-        """Send one message to all subscribers of a topic; return the pids that took it."""
-        messaging = self._messaging
-        if messaging.must_check(timeout):
-            await messaging.check(timeout)
+    def publish(self, topic: str, data: Any, timeout: float | None) -> Sent:
+        """Send one message to all subscribers of a topic; see `Messaging.to_each` for the result."""
+        self._messaging.check(timeout)
         audience = self.audience(topic)
-        message = self._outgoing.wrap(PUBLISH, (topic,), data)
-        took, full = messaging.post_to_each(audience, message)
-        return await messaging.all_of(took, full, message, timeout) if full else tuple(took)
+        return self._messaging.to_each(audience, self._outgoing.wrap(PUBLISH, (topic,), data), timeout)
 
     def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
         """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
-        self._messaging.check_nowait()
+        self._messaging.check_open()
         audience = self.audience(topic)
         return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
 
@@ -149,7 +145,7 @@ class Topics:
             self._correct(sender.generation)
             return
         # All share the same object, except subscriptions that have lost something before.
-        entry = Publication(topic, content, sender.pid, 0), size_bytes_of(content, large_bytes.get())
+        entry = Publication(topic, content, sender, 0), size_bytes_of(content, large_bytes.get())
         for subscription in subscriptions:
             subscription.put(entry)
 

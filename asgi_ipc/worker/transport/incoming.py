@@ -84,6 +84,11 @@ class Incoming:
         self._reassembler.forget(generation)
         self.arenas.detach(generation)
 
+    def cut(self) -> None:
+        """In a test: close the pipe without reading the rest, as the kernel does when a process dies."""
+        self._reader.close()
+        self.eof.set()
+
     def close(self) -> None:
         """Read what lies in the pipe for the last time, and close everything."""
         # No handler gets these messages, but the dispatcher counts them.

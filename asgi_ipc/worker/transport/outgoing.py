@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import DeliveryError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.fleet.membership import Worker
@@ -29,6 +29,9 @@ from asgi_ipc.worker.transport.pipes import PipeWriter
 from asgi_ipc.worker.transport.room import Room
 from asgi_ipc.worker.transport.turn import Turn
 
+# Senders yield after 256 messages in a turn, and after 1 MiB of large ones.
+BYTES_AS_ONE_MESSAGE: Final = 4096
+
 
 class Refused(NamedTuple):
     """A message that found no room."""
@@ -41,8 +44,8 @@ class Outgoing:
     """The sending half of an endpoint: peers, and an outbox for each.
 
     Attributes:
-        turn_messages, turn_bytes: the messages, and the bytes of large ones, accepted in this turn of the
-            loop from senders that yield after so much.
+        turn_messages: the messages accepted in this turn of the loop from senders that yield after so many;
+            a large one counts as several.
         lost: accepted messages that never left an outbox because their receiver went.
         progress: set when a packet was written, or can't be written any more.
         thread: the one that `loop` runs on.
@@ -52,7 +55,6 @@ class Outgoing:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.turn_messages = 0
-        self.turn_bytes = 0
         self.lost = 0
         self.progress = asyncio.Event()
         max_packet_bytes = settings.max_packet_bytes
@@ -243,7 +245,7 @@ class Outgoing:
                 return False
             begins_turn = self._turn.touch(peer)
             backlog_bytes = peer.outbox.settled_bytes
-        self.turn_bytes += len(message)
+        self.turn_messages += len(message) // BYTES_AS_ONE_MESSAGE
         self._turn.accepted(peer, begins_turn, backlog_bytes)
         return True
 
@@ -328,7 +330,7 @@ class Outgoing:
     # --- inside
 
     def _turn_ends(self) -> None:
-        self.turn_messages = self.turn_bytes = 0
+        self.turn_messages = 0
 
     def _on_written(self) -> None:
         """Look for room for waiting messages after a packet has left an outbox."""

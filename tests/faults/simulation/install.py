@@ -73,7 +73,12 @@ def installed(
         swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outgoing, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
-        swap(stack, relay, MAX_UNACKNOWLEDGED=bounds.unacknowledged, MAX_IN_FLIGHT=bounds.descriptors)
+        swap(
+            stack,
+            relay,
+            MAX_UNACKNOWLEDGED=bounds.unacknowledged,
+            MAX_DESCRIPTORS_IN_FLIGHT=bounds.descriptors,
+        )
         # Sets of peers are walked in the order of their hashes, which are places in memory.
         swap(stack, peers.Peer, __hash__=lambda peer: peer.worker.generation)
         for name in ("asgi_ipc", "uvicorn.error"):

@@ -19,7 +19,7 @@ from typing import Any, Final
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.words import Interpreter
-from asgi_ipc.launcher.launcher import Launcher, Run
+from asgi_ipc.launcher.launcher import Launch, Launcher
 from asgi_ipc.worker import assignment
 from tests.faults.simulation.checks import Checks
 from tests.faults.simulation.fate import Fate
@@ -127,12 +127,12 @@ class World:
             drain_timeout=self.plan.drain_timeout_s,
         )
         policy = Policy(self.plan.workers, self.plan.hang_timeout_s)
-        self._parent_loop.create_task(self._launch(Run(policy, (), settings, Interpreter([]), {})))
+        self._parent_loop.create_task(self._launch(Launch(policy, (), settings, Interpreter([]), {})))
         self._turn(self.parent)
         for act in self.plan.acts:
             self.later(act.when, partial(self.fate.perform, act))
 
-    async def _launch(self, run: Run) -> None:
+    async def _launch(self, run: Launch) -> None:
         try:
             self.status = await Launcher(run).run()
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the failure that is looked for

@@ -208,7 +208,7 @@ async def test_the_end_of_a_task_may_use_every_verb() -> None:
                 await asyncio.Event().wait()
             finally:
                 took.append(await leader.ipc.broadcast("note", "the end"))
-                took.append(await leader.ipc.run_once("the end"))
+                took.append(await leader.ipc.claim("the end"))
                 took.append(await leader.ipc.request(other.pid, "question"))
 
         await running.wait()

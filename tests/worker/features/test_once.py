@@ -1,4 +1,4 @@
-"""run_once and once: who is first, who waits, and what happens to who waits."""
+"""claim and once: who is first, who waits, and what happens to who waits."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Literal
 
 import pytest
 
-from asgi_ipc import IPC, InvalidNameError, LauncherError, NotRunningError
+from asgi_ipc import IPC, InvalidNameError, NotRunningError, TooManyKeysError
 from asgi_ipc.fleet.claims import MAX_KEYS
 from tests.inprocess import Fleet, Member, fleet, until
 
-Scopes = pytest.mark.parametrize("scope", ["restart", "fleet"])
-Scope = Literal["restart", "fleet"]
+Periods = pytest.mark.parametrize("per", ["restart", "server"])
+Per = Literal["restart", "server"]
 
 
 class Block:
     """A worker's way through the block of a key: what it was told, and when it leaves."""
 
-    def __init__(self, member: Member, key: str = "migrate", scope: Scope = "restart") -> None:
+    def __init__(self, member: Member, key: str = "migrate", per: Per = "restart") -> None:
         self.told: bool | None = None
         self._gate = asyncio.Event()
         self._error: Exception | None = None
-        self._member, self._key, self._scope = member, key, scope
+        self._member, self._key, self._per = member, key, per
         self.task = asyncio.create_task(self._pass())
 
     async def _pass(self) -> None:
-        async with self._member.ipc.once(self._key, scope=self._scope) as first:
+        async with self._member.ipc.once(self._key, per=self._per) as first:
             self.told = first
             await self._gate.wait()
             if self._error is not None:
@@ -50,64 +50,64 @@ async def asked(launcher: Fleet, *waiting: Member) -> None:
     await until(lambda: all(claims._open[member.worker.generation] for member in waiting))
 
 
-# --- run_once
+# --- claim
 
 
-async def test_run_once_is_true_in_exactly_one_worker() -> None:
+async def test_a_claim_is_true_in_exactly_one_worker() -> None:
     async with fleet(3) as (_, members):
-        told = await asyncio.gather(*(member.ipc.run_once("job") for member in members for _ in range(2)))
+        told = await asyncio.gather(*(member.ipc.claim("job") for member in members for _ in range(2)))
         assert sorted(told) == [False] * 5 + [True]
-        assert await members[1].ipc.run_once("other") is True
-        assert await members[1].ipc.run_once("other") is False
+        assert await members[1].ipc.claim("other") is True
+        assert await members[1].ipc.claim("other") is False
 
 
-async def test_run_once_stays_decided_when_the_first_dies_and_across_restarts() -> None:
+async def test_a_claim_stays_decided_when_the_first_dies_and_across_restarts() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        assert await a.ipc.run_once("job")
+        assert await a.ipc.claim("job")
         launcher.kill(a)
-        assert not await b.ipc.run_once("job")
+        assert not await b.ipc.claim("job")
         async with launcher.joined(launcher.new(slot=0, restart_round=1)) as c:
-            assert not await c.ipc.run_once("job")
+            assert not await c.ipc.claim("job")
 
 
 async def test_an_answer_that_nobody_has_waited_for_does_not_count() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        asking = asyncio.create_task(a.ipc.run_once("job"))
+        asking = asyncio.create_task(a.ipc.claim("job"))
         await asked(launcher, a)
         # The answer is under way.
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         await until(lambda: not launcher.relay._claims._open[a.worker.generation])
-        assert await b.ipc.run_once("job")
+        assert await b.ipc.claim("job")
 
 
 # --- once
 
 
-@Scopes
-async def test_the_others_wait_until_the_first_has_left_the_block(scope: Scope) -> None:
+@Periods
+async def test_the_others_wait_until_the_first_has_left_the_block(per: Per) -> None:
     async with fleet(3) as (launcher, (a, b, c)):
-        first = Block(a, scope=scope)
+        first = Block(a, per=per)
         assert await first.is_told()
-        others = [Block(b, scope=scope), Block(c, scope=scope)]
+        others = [Block(b, per=per), Block(c, per=per)]
         await asked(launcher, b, c)
         assert [block.told for block in others] == [None, None]
         await first.leave()
         assert [await block.is_told() for block in others] == [False, False]
         for block in others:
             await block.leave()
-        late = Block(b, scope=scope)
+        late = Block(b, per=per)
         assert not await late.is_told()
         await late.leave()
 
 
-@Scopes
-async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died(scope: Scope) -> None:
+@Periods
+async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died(per: Per) -> None:
     async with fleet(3) as (launcher, (a, b, c)):
         blocks = []
         for member in (a, b, c):
-            blocks.append(Block(member, scope=scope))
+            blocks.append(Block(member, per=per))
             await asked(launcher, member)
         assert await blocks[0].is_told()
         await blocks[0].leave(ValueError("broken on purpose"))
@@ -148,15 +148,15 @@ async def test_who_is_cancelled_in_the_block_has_not_done_it() -> None:
 
 async def test_each_restart_round_is_decided_anew_and_the_fleet_once_for_all() -> None:
     async with fleet(1) as (launcher, (a,)):
-        scopes: list[Scope] = ["restart", "fleet"]
-        for scope in scopes:
-            async with a.ipc.once("migrate", scope=scope) as first:
+        periods: list[Per] = ["restart", "server"]
+        for per in periods:
+            async with a.ipc.once("migrate", per=per) as first:
                 assert first
-        assert await a.ipc.run_once("migrate")
+        assert await a.ipc.claim("migrate")
         async with launcher.joined(launcher.new(slot=1, restart_round=1)) as b:
             async with b.ipc.once("migrate") as first:
                 assert first
-            async with b.ipc.once("migrate", scope="fleet") as first:
+            async with b.ipc.once("migrate", per="server") as first:
                 assert not first
             async with a.ipc.once("migrate") as first:
                 assert not first
@@ -190,7 +190,7 @@ async def test_when_the_launcher_dies_whoever_waits_is_told_so_and_the_block_goe
         with pytest.raises(NotRunningError, match="the launcher is gone"):
             await second.task
         with pytest.raises(NotRunningError, match="the launcher is gone"):
-            await b.ipc.run_once("job")
+            await b.ipc.claim("job")
         await first.leave()
         assert first.task.exception() is None
 
@@ -212,7 +212,7 @@ async def test_who_waits_when_its_lifespan_has_ended_is_told_so() -> None:
 async def test_outside_the_lifespan_nothing_is_decided() -> None:
     ipc = IPC()
     with pytest.raises(NotRunningError):
-        await ipc.run_once("job")
+        await ipc.claim("job")
     with pytest.raises(NotRunningError):
         await ipc.once("migrate").__aenter__()
 
@@ -222,11 +222,11 @@ async def test_a_key_is_checked_as_a_name_is(key: Any) -> None:
     ipc = IPC()
     async with ipc.lifespan():
         with pytest.raises(InvalidNameError, match="invalid key "):
-            await ipc.run_once(key)
+            await ipc.claim(key)
         with pytest.raises(InvalidNameError):
             await ipc.once(key).__aenter__()
-        with pytest.raises(ValueError, match="'restart' or 'fleet', not 'run_once'"):
-            await ipc.once("migrate", scope="run_once").__aenter__()  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="'restart' or 'server', not 'claim'"):
+            await ipc.once("migrate", per="claim").__aenter__()  # type: ignore[arg-type]
 
 
 # --- a fleet of one
@@ -235,7 +235,7 @@ async def test_a_key_is_checked_as_a_name_is(key: Any) -> None:
 async def test_a_fleet_of_one_decides_by_the_same_rules() -> None:
     ipc = IPC()
     async with ipc.lifespan():
-        assert [await ipc.run_once("job") for _ in range(3)] == [True, False, False]
+        assert [await ipc.claim("job") for _ in range(3)] == [True, False, False]
         with suppress(ZeroDivisionError):
             async with ipc.once("migrate") as first:
                 assert first
@@ -256,13 +256,13 @@ async def test_beyond_ten_thousand_keys_the_bound_is_named_and_those_that_are_kn
     ipc = IPC()
     async with ipc.lifespan():
         for number in range(MAX_KEYS - 1):
-            assert await ipc.run_once(f"key {number}")
+            assert await ipc.claim(f"key {number}")
         async with ipc.once("migrate") as first:
             assert first
-        with pytest.raises(LauncherError, match=r"10,000 keys, which is the limit; 'one more' would"):
-            await ipc.run_once("one more")
-        with pytest.raises(LauncherError, match="10,000 keys"):
+        with pytest.raises(TooManyKeysError, match=r"10,000 keys, which is the limit; 'one more' would"):
+            await ipc.claim("one more")
+        with pytest.raises(TooManyKeysError, match="10,000 keys"):
             await ipc.once("one more").__aenter__()
-        assert not await ipc.run_once("key 0")
+        assert not await ipc.claim("key 0")
         async with ipc.once("migrate") as first:
             assert not first

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from asgi_ipc import (
+    InvalidDataError,
     InvalidNameError,
     NoHandlerError,
     NotRunningError,
@@ -193,7 +195,7 @@ async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> N
         with pytest.raises(InvalidNameError):
             await a.ipc.request(b.pid, ASK)
         with pytest.raises(TypeError, match="set"):
-            await a.ipc.request(b.pid, "name", {1})  # type: ignore[arg-type]
+            await a.ipc.request(b.pid, "name", {1})  # type: ignore[call-overload]
         with pytest.raises(UnknownWorkerError):
             await a.ipc.request(1, "name")
         with pytest.raises(ValueError, match="timeout"):
@@ -531,3 +533,54 @@ async def test_what_a_plain_handler_gives_back_is_cancelled_when_nobody_waits_an
         await b.endpoint.dispatcher.idle()
         assert not b.endpoint._answers._open
         assert b.ipc.stats().handler_errors == 0
+
+
+async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
+    class Point(msgspec.Struct):
+        x: int
+        y: int = 0
+
+    async with fleet(2) as (_, (a, b)):
+        for member in (a, b):
+            member.ipc.receive("where", lambda data: data)
+        ask, ask_in_thread = a.ipc.request, a.ipc.blocking.request
+        assert await ask(b.pid, "where", {"x": 1}, reply_type=Point) == Point(1)
+        assert await ask(b.pid, "where", [{"x": 1}], reply_type=list[Point]) == [Point(1)]
+        assert await ask(b.pid, "where", {"x": 1}) == {"x": 1}
+        asked = await asyncio.to_thread(ask_in_thread, b.pid, "where", {"x": 2}, reply_type=Point)
+        assert asked == Point(2)
+        with pytest.raises(InvalidDataError) as caught:
+            await ask(b.pid, "where", {"x": "one"}, reply_type=Point)
+        assert (caught.value.pid, caught.value.name, caught.value.of_answer) == (b.pid, "where", True)
+        assert (caught.value.field, caught.value.expected) == ("x", "int")
+        sentence = f"the answer of handler 'where' of worker {b.pid} does not fit: x: "
+        assert str(caught.value).startswith(sentence)
+
+
+async def test_an_answer_that_does_not_fit_is_the_error_of_its_row() -> None:
+    async with fleet(2) as (_, (a, b)):
+        a.ipc.receive("count", lambda data: 1)
+        b.ipc.receive("count", lambda data: "one")
+        answers = await a.ipc.gather("count", reply_type=int)
+        assert answers == {a.pid: 1}
+        assert isinstance(answers.errors[b.pid], InvalidDataError)
+
+
+async def test_a_type_that_no_answer_can_become_is_refused_before_anything_is_sent() -> None:
+    async with fleet(1) as (_, (a,)):
+        with pytest.raises(TypeError, match="reply_type is"):
+            await a.ipc.request(a.pid, "note", reply_type=asyncio.Event)
+        assert a.ipc.stats().sent == 0
+
+
+async def test_workers_are_named_beside_their_pids() -> None:
+    async with fleet(2) as (_, (a, b)):
+        b.ipc.receive("who", lambda data: (b.ipc.sender, b.ipc.sender_worker == a.worker))
+        assert await a.ipc.request(b.pid, "who") == [a.pid, True]
+        assert b.ipc.sender_worker is None
+        assert b.ipc.leader_worker == a.worker
+        assert b.ipc.leader == a.pid
+        async with b.ipc.subscribe("t") as messages:
+            await a.ipc.publish("t", 1)
+            published = await anext(messages)
+        assert (published.worker, published.sender) == (a.worker, a.pid)

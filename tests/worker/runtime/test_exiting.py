@@ -123,6 +123,7 @@ async def test_restarts_leave_as_many_processes_as_before_whatever_still_runs_in
         for pid in gone:
             told = await server.said(rf"worker {pid} is gone")
             assert all(line.endswith("is gone: replaced") for line in told)
+        await _stopped(server)
 
 
 @pytest.mark.parametrize("kinds", ["program", "program,thread"])
