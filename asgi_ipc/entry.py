@@ -126,7 +126,7 @@ def run(app: str, *, workers: int | None = None, **options: Unpack[Options]) -> 
 
 
 def become_worker() -> None:
-    """In a worker of a frozen program: be it, and never return. In a child of `multiprocessing`: be that."""
+    """Run the worker that a frozen program is, and never return; or the child of `multiprocessing`."""
     if not frozen.IS_FROZEN:
         return
     if frozen.WORKER_ARGUMENTS is not None:

@@ -4,9 +4,8 @@ Law: nothing in this file asks the kernel or the clock, and nothing is done
 here. `handle` takes one event and returns what the launcher is to do, in
 order. Every time is in seconds of one monotonic clock.
 
-A slot has one worker that is meant to serve (`live`) and, while that one is
-replaced, another one that starts (`incoming`). A process that has been told to
-stop belongs to no slot any more; the fleet only waits for its end.
+A slot has one worker that is meant to serve (`live`) and, while that one is replaced, another one that starts
+(`incoming`). A stopping process belongs to no slot any more; the fleet only waits for its end.
 
 A helper is a process of another kind (docs/decisions/0025). It has a slot of its own, with a negative
 number, and is started again whenever it ends. Restarts and scaling leave it alone; it stops last.
@@ -199,7 +198,7 @@ class Fleet:
             self._begin_stop(0, now)
 
     def _stop_unattended(self, now: float) -> None:
-        """Stop as at a first signal, with a deadline: nobody is left who could send a second one."""
+        """Stop as at a first signal, with a deadline, since no second signal can come."""
         if self._told_to_stop is None:
             # Signal 0: any signal in the same moment is another kind, and so an echo.
             self._told_to_stop = 0, now
@@ -222,7 +221,7 @@ class Fleet:
     def _advance_stop(self, now: float) -> None:
         """Stop the helpers when the last worker has ended, and exit when the last helper has.
 
-        What workers send while they drain is still for the helpers.
+        Helpers still get messages from workers that drain.
         """
         if not self._processes:
             self._processes.do(Exit(self._exit_status))

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-# The kind of what serves requests. A helper has a kind of its own (docs/decisions/0025).
+# The kind of the processes that serve requests. A helper has a kind of its own (docs/decisions/0025).
 WORKER: Final = "worker"
 
 

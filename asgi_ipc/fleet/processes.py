@@ -46,7 +46,7 @@ class Process:
     phase: Phase = Phase.STARTING
     ready_at: float | None = None
     stalled: bool = False
-    # Where its event loop has stood since the last beat, if the process could say.
+    # The place at which its event loop has stood since the last beat, if the process could say.
     stack: str | None = None
     # It has the order to stop while others serve on.
     relieved: bool = False

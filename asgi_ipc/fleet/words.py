@@ -233,7 +233,7 @@ class Stuck(_Word, frozen=True):
 
 
 ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
-# What a worker says about its membership, which the relay hears; the rest is about its process.
+# The words of a worker about its membership, which the relay hears; the other words are about its process.
 ToRelay: TypeAlias = Join | Took | Leaving | Resigned | Claim | Release
 ToLauncher: TypeAlias = ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
 

@@ -65,7 +65,7 @@ _LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": log
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What all workers of one run have in common.
+    """The values that all workers of one run have in common.
 
     Attributes:
         policy: how many, and when to lose patience.

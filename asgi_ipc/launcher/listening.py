@@ -77,7 +77,7 @@ class Listener:
                 bound = config.bind_socket()
                 self._file = _number(config.uds)
                 try:
-                    # Nobody can connect yet, whatever the mode is.
+                    # No client can connect yet, whatever the mode is.
                     if owner != (-1, -1):
                         _give(config.uds, owner)
                     mode = left_mode if mode is None else mode

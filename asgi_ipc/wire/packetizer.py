@@ -1,9 +1,8 @@
 """Packetizer: what was accepted for one receiver becomes packets, in order.
 
-Law: nothing in this file asks the kernel or the clock. Small messages share
-packets; a message larger than a packet travels alone, in fragments. Where the
-receiver has mapped this worker's arena, large messages and many small ones
-are written there, and the packet carries their places.
+Law: nothing in this file asks the kernel or the clock. Small messages share packets; a message larger than a
+packet travels alone, in fragments. Once the receiver has mapped this worker's arena, large messages and many
+small ones are written there, and the packet carries their places.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Route:
     max_packet_bytes: int
 
 
-# What a packet finishes: a number of small messages, their bytes, and large messages.
+# The messages that a packet finishes: a number of small messages, their bytes, and large messages.
 Cargo: TypeAlias = tuple[int, int, tuple[LargeMessage, ...]]
 
 _NOTHING: Final[Cargo] = (0, 0, ())

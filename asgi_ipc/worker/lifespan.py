@@ -57,7 +57,7 @@ class Lifespan:
 
     @property
     def open_messaging(self) -> Messaging:
-        """What sends messages now. Raises NotRunningError outside the lifespan, and while it ends."""
+        """The sender of messages now. Raises NotRunningError outside the lifespan, and while it ends."""
         messaging = self.endpoint.messaging
         messaging.check_open()
         return messaging

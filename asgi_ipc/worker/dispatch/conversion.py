@@ -82,8 +82,8 @@ def _answer_converter(expected: Any) -> Function:
         raise TypeError(f"reply_type {expected!r} can't be checked: {error}") from None
 
 
-# To make one takes 100 times as long as to use it. A program asks for few types; those that it makes anew
-# for each question must not pile up.
+# To make one takes 100 times as long as to use it. A program asks for few types; types that it makes for each
+# question must not pile up.
 _kept_answer_converter = functools.lru_cache(maxsize=256)(_answer_converter)
 
 

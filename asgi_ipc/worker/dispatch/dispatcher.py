@@ -1,9 +1,8 @@
 """The dispatcher: calls the handler of each message, in order, each in its own context.
 
-Law: handlers start in the order of arrival across all names and both kinds.
-An async handler runs to its first await before the next message's handler is
-called. What a handler raises is logged and counted, and the next message
-arrives.
+Law: handlers start in the order of arrival across all names and both kinds. An async handler runs to its
+first await before the next message's handler is called. An exception of a handler is logged and counted, and
+the next message arrives.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Entry(NamedTuple):
 
     Attributes:
         context: each handler runs in a copy of it.
-        messages: those that have not been handled yet.
+        messages: the ones not handled yet.
         handlers: by name.
     """
 
@@ -130,7 +129,7 @@ class Dispatcher:
         context: contextvars.Context,
         pid: int = 0,
     ) -> None:
-        """Call those that watch the fleet, behind everything accepted so far.
+        """Call the watchers of the fleet, behind everything accepted so far.
 
         `pid`: messages of this worker that wait in the lanes of ordered handlers start before that, too.
         """
@@ -158,13 +157,13 @@ class Dispatcher:
             await idle.wait()
 
     async def close(self) -> int:
-        """Cancel the handlers in flight, let them clean up; how many. What waits is dropped and counted."""
+        """Cancel the handlers in flight, let them clean up; how many. Count and drop waiting messages."""
         cancelled = self.stop()
         await self.cleaned_up(cancelled)
         return len(cancelled)
 
     def stop(self) -> list[asyncio.Task[Any]]:
-        """Cancel the handlers in flight; their tasks. What waits is dropped and counted."""
+        """Cancel the handlers in flight; their tasks. Waiting messages are dropped and counted."""
         self._is_stopped = True
         self._tell_reader()
         for handler in self._own_handlers:
@@ -202,7 +201,7 @@ class Dispatcher:
         self._check_idle()
 
     def _advance(self) -> None:
-        """Start the handlers of what waits, in order, as far as the bounds allow."""
+        """Start the handlers of the waiting messages, in order, as far as the bounds allow."""
         queue, in_flight, begin = self._queue, self.in_flight, self.calls.begin
         left = begun = self._left
         announcements = 0

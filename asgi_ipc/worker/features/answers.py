@@ -1,9 +1,8 @@
 """Answers: the questions that others have asked this worker, until they are answered.
 
-Law: a question runs like any other message of its name, in its order and
-context. What its handler returns or raises goes to the worker that asked. A
-question that nobody waits for any more is not answered, and its handler is
-cancelled.
+Law: a question runs like any other message of its name, in its order and context. The result or exception of
+its handler goes to the worker that asked. A question that nobody waits for any more is not answered, and its
+handler is cancelled.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ class Answers:
             self._call(question, handler, content)
 
     def withdrawn(self, data: Any) -> None:
-        """Handle the word that nobody waits for an answer any more. Raises as `asked`."""
+        """Handle the word that the asker waits for an answer no longer. Raises as `asked`."""
         (number,) = data
         question = self._open.get((current_sender().generation, number))
         if question is not None:

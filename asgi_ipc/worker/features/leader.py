@@ -71,7 +71,7 @@ class Leading:
             await asyncio.wait(tasks)
 
     def cancel(self) -> list[asyncio.Task[None]]:
-        """Cancel the tasks, once; return those that have not ended. No task starts after that."""
+        """Cancel the tasks, once; return the tasks that have not ended. No task starts after that."""
         tasks = [task for task in self._tasks.values() if not task.done()]
         if not self._ended:
             self._ended = True

@@ -38,7 +38,7 @@ Entry: TypeAlias = tuple[Publication, int]
 
 
 class Subscriber(Protocol):
-    """What the topics know of a subscription."""
+    """The part of a subscription that the topics know."""
 
     @property
     def topic(self) -> str:

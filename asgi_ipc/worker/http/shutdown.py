@@ -142,7 +142,7 @@ class Shutdown:
 
     async def report_waits(self) -> None:
         """Log what this worker waits for, once for each wait that takes long. Runs until cancelled."""
-        # Every request that was open by then has been named.
+        # Every request that was open before this time has been named.
         named_until = 0.0
         reported: set[str] = set()
         draining_since: float | None = None
