@@ -51,7 +51,7 @@ ROOMS: Final = {
     "fleet": Room(("fleet/*.py",), ("tests/fleet",)),
     "features": Room(("worker/features/*.py",), ("tests/worker/features", "--ignore-glob=*_live.py")),
     "typed data": Room(
-        ("worker/dispatch/conversion*.py", "worker/dispatch/misfits.py"),
+        ("worker/dispatch/annotation.py", "worker/dispatch/conversion*.py"),
         ("tests/worker/dispatch/test_conversion.py",),
     ),
     "launcher": Room(

@@ -464,6 +464,16 @@ def parses(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def parses_by_the_same_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper whose parameter has the name of `function`'s, and so seems to have its annotation."""
+
+    @functools.wraps(function)
+    def wrapper(item: bytes) -> Any:
+        return function(msgspec.json.decode(item, type=Item))
+
+    return wrapper
+
+
 def lends(function: Callable[..., Any]) -> Any:
     """A wrapper that takes anything, though functools.wraps gives it the annotations of `function`."""
 
@@ -488,6 +498,7 @@ def test_a_wrapper_with_a_parameter_of_its_own_says_itself_what_it_takes() -> No
     text = b'{"label": "x"}'
     cases: list[tuple[Callable[..., Any], Callable[..., Any], Any, Any]] = [
         (parses, Receiver.static, text, Item("x")),
+        (parses_by_the_same_name, Receiver.static, text, Item("x")),
         (lends, Receiver.static, text, Item("x")),
         (injects, two, 3, ("p", 3)),
     ]
