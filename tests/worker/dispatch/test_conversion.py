@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
 from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
+from asgi_ipc.worker.dispatch.conversion import answer_converter
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError, from_msgspec
 from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
@@ -346,6 +347,13 @@ def test_keys_tags_unknown_fields_and_the_apps_own_errors_are_told_in_other_word
     annotation: Any, sent: Any, told: tuple[str, str, str]
 ) -> None:
     assert refusal(annotation, sent) == told
+
+
+def test_an_answer_is_checked_by_whoever_knows_its_type() -> None:
+    for expected, answer, place in ((Person, {}, "fullName"), (list[int], ["x"], "[0]")):
+        with pytest.raises(ConversionError) as caught:
+            answer_converter(expected)(answer)
+        assert caught.value.field == place
 
 
 @pytest.mark.parametrize("text", ["Something new: int", "Something new at $.count\n", ""])
