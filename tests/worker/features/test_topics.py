@@ -202,8 +202,9 @@ async def test_the_end_of_the_lifespan_ends_iterations_behind_what_waits() -> No
         waits = asyncio.create_task(anext(blocked, None))
         await ipc.publish("t", 1)
         await until(lambda: waiting(messages) == 1)
-    assert [message.data async for message in messages] == [1]
-    assert await waits is None
+    async with asyncio.timeout(DEADLINE_S):
+        assert [message.data async for message in messages] == [1]
+        assert await waits is None
 
 
 async def test_a_stream_that_shall_not_hold_up_a_stop_ends_when_the_worker_is_told_to() -> None:
