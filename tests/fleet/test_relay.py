@@ -451,20 +451,21 @@ def test_nobody_is_given_the_write_end_of_a_process_that_has_ended() -> None:
 
 
 def test_a_word_about_membership_is_heard_as_what_it_says() -> None:
-    relay = a_fleet(1)
-    relay.connect(worker(2))
-    assert relay.hear(2, Join(), 5.0) is None
-    assert words(write(relay, 2, 1)) == [Welcome([worker(1)])]
-    write(relay, 1)
-    assert relay.hear(1, Took(2, False), 5.0) == Reach(2, False)
+    relay = a_fleet(2)
+    relay.connect(worker(3))
+    assert relay.hear(3, Join(), 5.0) is None
+    assert words(write(relay, 3, 1)) == [Welcome([worker(1), worker(2)])]
+    for member in (1, 2):
+        write(relay, member)
+    assert relay.hear(1, Took(3, False), 5.0) == Reach(3, False)
     assert relay.next_deadline() == 5.0 + RETRY_S
     relay.tick(5.0 + RETRY_S)
     write(relay, 1)
-    assert relay.hear(1, Took(2, True, subscribes=True), 6.0) == Reach(2, True)
-    assert words(write(relay, 2)) == [WriteEnd(1), Entered([], [1])]
-    assert relay.hear(2, Took(1, True), 6.0) is None
-    assert relay.hear(2, Leaving(), 6.0) is None
-    assert words(write(relay, 1)) == [Left(2)]
+    assert relay.hear(1, Took(3, True), 6.0) == Reach(3, True)
+    assert relay.hear(2, Took(3, True, subscribes=True), 6.0) is None
+    assert words(write(relay, 3)) == [WriteEnd(1), WriteEnd(2), Entered([], [2])]
+    assert relay.hear(3, Leaving(), 6.0) is None
+    assert words(write(relay, 1)) == [Left(3)]
     assert relay.hear(77, Join(), 6.0) is None
 
 

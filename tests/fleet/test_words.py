@@ -151,6 +151,10 @@ def test_what_is_utf_8_travels_as_it_is() -> None:
     assert words.encodable(["caf\u00e9", {"a": (1, "b")}]) == ["caf\u00e9", {"a": [1, "b"]}]
 
 
+def test_a_lone_surrogate_travels_as_an_extension() -> None:
+    assert words.encodable(["\udc80"]) == [msgspec.msgpack.Ext(1, b"\xed\xb2\x80")]
+
+
 def test_another_extension_is_no_word() -> None:
     said = words.Handover(
         0, 1, Settings(cookie=b"12345678"), words.Interpreter([msgspec.msgpack.Ext(2, b"x")]), {}

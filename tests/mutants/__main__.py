@@ -49,14 +49,22 @@ class Room:
 
 ROOMS: Final = {
     "fleet": Room(("fleet/*.py",), ("tests/fleet",)),
-    "features": Room(("worker/features/*.py",), ("tests/worker/features", "--ignore-glob=*_live.py")),
+    "features": Room(
+        ("worker/features/*.py",),
+        ("tests/worker/features/test_topics.py", "tests/worker/features", "--ignore-glob=*_live.py"),
+    ),
     "typed data": Room(
-        ("worker/dispatch/conversion*.py", "worker/dispatch/misfits.py"),
+        ("worker/dispatch/annotation.py", "worker/dispatch/conversion*.py"),
         ("tests/worker/dispatch/test_conversion.py",),
     ),
     "launcher": Room(
         ("launcher/options.py", "launcher/listening.py", "launcher/limits.py"),
-        ("tests/launcher/test_options.py", "tests/launcher/test_limits.py", "tests/launcher/test_uds.py"),
+        (
+            "tests/launcher/test_decisions.py",
+            "tests/launcher/test_limits.py",
+            "tests/launcher/test_options.py",
+            "tests/launcher/test_uds.py",
+        ),
     ),
 }
 

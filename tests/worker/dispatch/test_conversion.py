@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
 from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
+from asgi_ipc.worker.dispatch.conversion import answer_converter
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError, from_msgspec
 from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
@@ -348,6 +349,13 @@ def test_keys_tags_unknown_fields_and_the_apps_own_errors_are_told_in_other_word
     assert refusal(annotation, sent) == told
 
 
+def test_an_answer_is_checked_by_whoever_knows_its_type() -> None:
+    for expected, answer, place in ((Person, {}, "fullName"), (list[int], ["x"], "[0]")):
+        with pytest.raises(ConversionError) as caught:
+            answer_converter(expected)(answer)
+        assert caught.value.field == place
+
+
 @pytest.mark.parametrize("text", ["Something new: int", "Something new at $.count\n", ""])
 def test_a_text_of_msgspec_that_is_unknown_is_quoted_as_it_is(text: str) -> None:
     error = from_msgspec(text, msgspec.inspect.type_info(Item))
@@ -464,6 +472,16 @@ def parses(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def parses_by_the_same_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A wrapper whose parameter has the name of `function`'s, and so seems to have its annotation."""
+
+    @functools.wraps(function)
+    def wrapper(item: bytes) -> Any:
+        return function(msgspec.json.decode(item, type=Item))
+
+    return wrapper
+
+
 def lends(function: Callable[..., Any]) -> Any:
     """A wrapper that takes anything, though functools.wraps gives it the annotations of `function`."""
 
@@ -488,6 +506,7 @@ def test_a_wrapper_with_a_parameter_of_its_own_says_itself_what_it_takes() -> No
     text = b'{"label": "x"}'
     cases: list[tuple[Callable[..., Any], Callable[..., Any], Any, Any]] = [
         (parses, Receiver.static, text, Item("x")),
+        (parses_by_the_same_name, Receiver.static, text, Item("x")),
         (lends, Receiver.static, text, Item("x")),
         (injects, two, 3, ("p", 3)),
     ]

@@ -25,7 +25,7 @@ from asgi_ipc import (
 from asgi_ipc.wire.message import ANSWER, ASK, WITHDRAW
 from asgi_ipc.worker.dispatch import backpressure
 from asgi_ipc.worker.features.answers import MAX_TRACEBACK
-from tests.inprocess import Member, fleet, until
+from tests.inprocess import DEADLINE_S, Member, fleet, until
 
 MIB = 1024 * 1024
 
@@ -208,7 +208,8 @@ async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> N
 
 
 async def test_a_dead_worker_is_told_of_at_once_and_what_it_had_answered_counts() -> None:
-    async with fleet(2) as (launcher, (a, b)):
+    # `never` holds up the leave of the killed member.
+    async with fleet(2, drain_timeout=0.1) as (launcher, (a, b)):
         begun = asyncio.Event()
 
         async def never(data: Any) -> None:
@@ -385,7 +386,8 @@ async def test_malformed_words_of_the_packages_own_are_counted_and_nothing_else(
 
 
 async def test_everybody_is_asked_and_who_has_no_answer_costs_its_own_row_only() -> None:
-    async with fleet(5) as (launcher, members):
+    # `never` holds up the leave of the killed member.
+    async with fleet(5, drain_timeout=0.1) as (launcher, members):
         a, b, c, d, e = members
         begun = asyncio.Event()
 
@@ -582,5 +584,6 @@ async def test_workers_are_named_beside_their_pids() -> None:
         assert b.ipc.leader == a.pid
         async with b.ipc.subscribe("t") as messages:
             await a.ipc.publish("t", 1)
-            published = await anext(messages)
+            async with asyncio.timeout(DEADLINE_S):
+                published = await anext(messages)
         assert (published.worker, published.sender) == (a.worker, a.pid)

@@ -47,9 +47,14 @@ def waiting(subscribed: Subscription) -> int:
     return len(subscribed._queue)
 
 
-async def take(subscribed: Subscription, count: int) -> list[Any]:
+async def following(subscribed: Subscription) -> Publication:
+    """The next publication, with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
-        return [(await anext(subscribed)).data for _ in range(count)]
+        return await anext(subscribed)
+
+
+async def take(subscribed: Subscription, count: int) -> list[Any]:
+    return [(await following(subscribed)).data for _ in range(count)]
 
 
 # --- who gets it
@@ -61,8 +66,8 @@ async def test_a_publication_goes_to_the_workers_that_have_a_subscriber_and_to_n
             before = c.ipc.stats().received
             assert await a.ipc.publish("room", {"n": 1}) == (b.pid, d.pid)
             assert a.ipc.publish_nowait("elsewhere", 1) == ()
-            assert await anext(at_b) == Publication("room", {"n": 1}, a.worker, 0)
-            assert (await anext(at_d)).sender == a.pid
+            assert await following(at_b) == Publication("room", {"n": 1}, a.worker, 0)
+            assert (await following(at_d)).sender == a.pid
             assert c.ipc.stats().received == before
         await until(lambda: not knows(a, "room"))
         assert await a.ipc.publish("room", 2) == ()
@@ -82,7 +87,7 @@ async def test_a_fleet_of_one_publishes_to_itself() -> None:
     async with ipc.lifespan(), ipc.subscribe("mine") as messages:
         assert await ipc.publish("mine", b"x") == (ipc.pid,)
         assert ipc.publish_nowait("mine", b"y") == (ipc.pid,)
-        assert [(await anext(messages)).data for _ in range(2)] == [b"x", b"y"]
+        assert [(await following(messages)).data for _ in range(2)] == [b"x", b"y"]
 
 
 async def test_publications_arrive_in_order_in_each_subscription_whatever_their_size() -> None:
@@ -92,7 +97,7 @@ async def test_publications_arrive_in_order_in_each_subscription_whatever_their_
             for number, size in enumerate(sizes):
                 await publisher.ipc.publish("t", [number, bytes(size)])
         for each in (first, second):
-            got = [await anext(each) for _ in range(2 * len(sizes))]
+            got = [await following(each) for _ in range(2 * len(sizes))]
             for publisher in (a, b):
                 own = [message.data for message in got if message.sender == publisher.pid]
                 assert own == [[number, bytes(size)] for number, size in enumerate(sizes)]
@@ -133,7 +138,7 @@ async def test_a_handler_may_publish_and_iterate() -> None:
         async def relayed(data: Any) -> Any:
             async with b.ipc.subscribe("inner") as messages:
                 await b.ipc.publish("inner", data)
-                return (await anext(messages)).data
+                return (await following(messages)).data
 
         b.ipc.receive("relayed", relayed)
         assert await a.ipc.request(b.pid, "relayed", 5) == 5
@@ -197,8 +202,9 @@ async def test_the_end_of_the_lifespan_ends_iterations_behind_what_waits() -> No
         waits = asyncio.create_task(anext(blocked, None))
         await ipc.publish("t", 1)
         await until(lambda: waiting(messages) == 1)
-    assert [message.data async for message in messages] == [1]
-    assert await waits is None
+    async with asyncio.timeout(DEADLINE_S):
+        assert [message.data async for message in messages] == [1]
+        assert await waits is None
 
 
 async def test_a_stream_that_shall_not_hold_up_a_stop_ends_when_the_worker_is_told_to() -> None:
@@ -371,10 +377,10 @@ async def test_drop_oldest_keeps_the_last_and_tells_how_many_went_before() -> No
     ipc = IPC()
     async with ipc.lifespan(), ipc.subscribe("t", overflow="drop_oldest", max_messages=3) as messages:
         await put(ipc, "t", 10)
-        got = [await anext(messages) for _ in range(3)]
+        got = [await following(messages) for _ in range(3)]
         assert [(each.data, each.missed) for each in got] == [(7, 7), (8, 0), (9, 0)]
         await put(ipc, "t", 1)
-        assert (await anext(messages)).missed == 0
+        assert (await following(messages)).missed == 0
         assert ipc.stats().dropped == {"overflow": 7}
 
 
@@ -382,9 +388,9 @@ async def test_drop_newest_keeps_the_first_and_tells_with_the_next_one() -> None
     ipc = IPC()
     async with ipc.lifespan(), ipc.subscribe("t", overflow="drop_newest", max_messages=3) as messages:
         await put(ipc, "t", 10)
-        assert [(await anext(messages)).data for _ in range(2)] == [0, 1]
+        assert [(await following(messages)).data for _ in range(2)] == [0, 1]
         await put(ipc, "t", 1, start=10)
-        got = [await anext(messages) for _ in range(2)]
+        got = [await following(messages) for _ in range(2)]
         assert [(each.data, each.missed) for each in got] == [(2, 0), (10, 7)]
         assert ipc.stats().dropped == {"overflow": 7}
 
@@ -395,10 +401,10 @@ async def test_close_ends_the_iteration_behind_what_waits_with_a_typed_error() -
         await put(ipc, "t", 5)
         assert await take(messages, 3) == [0, 1, 2]
         with pytest.raises(SubscriptionOverflowError, match="no room beyond 3") as closed:
-            await anext(messages)
+            await following(messages)
         assert (closed.value.topic, closed.value.max_messages, closed.value.missed) == ("t", 3, 2)
         with pytest.raises(SubscriptionOverflowError):
-            await anext(messages)
+            await following(messages)
 
 
 async def test_wait_loses_nothing_and_holds_up_whoever_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,9 +430,9 @@ async def test_wait_loses_nothing_and_holds_up_whoever_publishes(monkeypatch: py
         got: list[int] = []
         async with asyncio.timeout(DEADLINE_S):
             while len(got) < count:
-                got.append((await anext(messages)).data[0])
+                got.append((await following(messages)).data[0])
                 while waiting(other):
-                    await anext(other)
+                    await following(other)
         await publishing
         assert published == count
         assert got == list(range(count))
@@ -454,9 +460,9 @@ async def test_large_data_waits_up_to_a_bound_of_bytes(monkeypatch: pytest.Monke
         for number in range(10):
             await ipc.publish("t", bytes([number]) * (MIB // 2))
         await until(lambda: waiting(all_of_them) == 10)
-        assert [(await anext(all_of_them)).data[0] for _ in range(10)] == list(range(10))
-        assert [(await anext(newest)).data[0] for _ in range(2)] == [0, 1]
-        assert [(await anext(oldest)).data[0] for _ in range(2)] == [8, 9]
+        assert [(await following(all_of_them)).data[0] for _ in range(10)] == list(range(10))
+        assert [(await following(newest)).data[0] for _ in range(2)] == [0, 1]
+        assert [(await following(oldest)).data[0] for _ in range(2)] == [8, 9]
 
 
 async def test_answers_and_no_deadline_let_go_who_waits_for_members_to_know(
@@ -480,7 +486,7 @@ async def test_what_waits_for_a_subscriber_that_asks_does_not_keep_its_answer_fr
                 assert await a.ipc.publish("t", number) == (b.pid,)
             async with asyncio.timeout(DEADLINE_S):
                 for number in range(count):
-                    assert (await anext(messages)).data == number
+                    assert (await following(messages)).data == number
                     # Its answer comes behind all of them.
                     assert await b.ipc.request(a.pid, "double", number, timeout=None) == number * 2
         in_flight = b.endpoint.dispatcher.in_flight
@@ -538,7 +544,7 @@ async def test_what_is_taken_and_what_is_told_as_missed_add_up_to_what_was_put(
 
             async def take_one() -> None:
                 nonlocal expected
-                message = await anext(subscribed)
+                message = await following(subscribed)
                 # Numbered from 0: as many as are told are skipped, and never one twice.
                 expected += message.missed
                 assert message.data == expected
@@ -614,12 +620,12 @@ async def test_one_task_iterates_and_a_cancelled_wait_loses_nothing() -> None:
         first = asyncio.create_task(anext(messages))
         await until(lambda: messages._waiter is not None)
         with pytest.raises(RuntimeError, match="one task"):
-            await anext(messages)
+            await following(messages)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         await ipc.publish("t", 1)
-        assert (await anext(messages)).data == 1
+        assert (await following(messages)).data == 1
         assert repr(messages) == "<Subscription to 't': 0 waiting>"
 
 

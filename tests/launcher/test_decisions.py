@@ -1,0 +1,101 @@
+"""What the launcher decides before it starts anything: which options, modes and owners can be meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_ipc.errors import LauncherError
+from asgi_ipc.launcher.listening import parse_mode, parse_owner
+from asgi_ipc.launcher.options import check, check_range, check_workers
+from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"port": 0, "fd": None, "log_level": "INFO", "lifespan": "on", "interface": "asgi3", "loop": "auto"},
+        {"limit_concurrency": 1, "timeout_keep_alive": 0.5, "root_path": "/a%20b", "log_level": 10},
+        {"headers": [["X-Name", "value"], ("x", "")]},
+        {"loop": "module:attribute", "http": "h11", "ws": "none"},
+        {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CERTIFICATE, "ssl_ciphers": "ALL"},
+        {"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY, "ssl_keyfile_password": "secret"},
+    ],
+    ids=str,
+)
+def test_what_can_be_meant_is_let_through(given: dict[str, Any]) -> None:
+    check(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"headers": [["X-Name", "a\nb"]]}, "headers are a name and a value each"),
+        ({"headers": [["X Name", "value"]]}, "headers are a name and a value each"),
+        ({"port": True}, "port is a number from 0 to 65535, not True"),
+        ({"port": 1.0}, "port is a number from 0 to 65535, not 1.0"),
+        ({"limit_concurrency": 0}, "limit_concurrency is a number from 1"),
+        ({"ssl_certfile": "/no/such", "ssl_keyfile": KEY}, "ssl_certfile can't be used: FileNotFoundError"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": "/no/such"}, "ssl_keyfile can't be used: FileNot"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": OTHER_KEY}, "ssl_keyfile can't be used: SSLError"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY}, "ssl_keyfile_password can't be used"),
+        ({"ssl_keyfile": KEY}, "ssl_keyfile needs --ssl-certfile"),
+        ({"ssl_ca_certs": KEY}, "ssl_ca_certs can't be used: SSLError"),
+    ],
+    ids=str,
+)
+def test_the_first_that_can_not_be_meant_is_named(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(LauncherError, match=f"^{named}"):
+        check(given)
+
+
+def test_the_ends_of_a_range_are_in_it() -> None:
+    for value in (1, 3):
+        check_range("x", value, 1, 3)
+    for value in (0, 4, True, "2", 2.5):
+        with pytest.raises(LauncherError, match="x is a number from 1 to 3, not "):
+            check_range("x", value, 1, 3, whole=True)
+
+
+def test_the_environment_says_how_many_workers_unless_an_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    assert check_workers(None, 8) == 1
+    monkeypatch.setenv("WEB_CONCURRENCY", "8")
+    assert (check_workers(None, 8), check_workers(3, 8)) == (8, 3)
+    with pytest.raises(LauncherError, match="WEB_CONCURRENCY is a number from 1 to 7, not 8"):
+        check_workers(None, 7)
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")
+    with pytest.raises(LauncherError, match="WEB_CONCURRENCY is a number from 1 to 7, not 'many'"):
+        check_workers(None, 7)
+
+
+def test_a_mode_is_octal_text_or_a_number_up_to_777() -> None:
+    assert [parse_mode(given) for given in ("0", "660", "777", 0o600)] == [0, 0o660, 0o777, 0o600]
+    wrong: list[Any] = ["1000", "8", "-1", 0o1000, -1, "", None, 6.0]
+    for given in wrong:
+        with pytest.raises(LauncherError, match="uds_mode is a mode from 000 to 777, octal, not "):
+            parse_mode(given)
+
+
+def test_an_owner_is_a_user_or_a_group_or_both() -> None:
+    given = ["root", ":root", "root:root", "3", ":4", "3:4", f"{2**32 - 2}"]
+    assert [parse_owner(each) for each in given] == [
+        (0, -1),
+        (-1, 0),
+        (0, 0),
+        (3, -1),
+        (-1, 4),
+        (3, 4),
+        (2**32 - 2, -1),
+    ]
+    for each, named in (
+        (":", "USER, USER:GROUP or :GROUP"),
+        ("nobody-such", "no such user or group"),
+        ("0:9x", "no such user or group"),
+        (f"{2**32 - 1}", "a number is below 4294967295"),
+        (f":{2**32 - 1}", "a number is below 4294967295"),
+    ):
+        with pytest.raises(LauncherError, match=named):
+            parse_owner(each)
