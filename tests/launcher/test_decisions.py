@@ -54,9 +54,9 @@ def test_the_first_that_can_not_be_meant_is_named(given: dict[str, Any], named: 
 def test_the_ends_of_a_range_are_in_it() -> None:
     for value in (1, 3):
         check_range("x", value, 1, 3)
-    for value in (0, 4, True, "2", 2.5):
+    for bad in (0, 4, True, "2", 2.5):
         with pytest.raises(LauncherError, match="x is a number from 1 to 3, not "):
-            check_range("x", value, 1, 3, whole=True)
+            check_range("x", bad, 1, 3, whole=True)
 
 
 def test_the_environment_says_how_many_workers_unless_an_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
