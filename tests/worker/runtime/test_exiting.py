@@ -176,10 +176,10 @@ async def test_an_open_request_outlives_the_launcher_and_its_worker_ends_behind_
 async def test_a_request_without_client_ends_when_the_launcher_is_killed_and_messages_are_handled() -> None:
     async with serving(APP, workers=2) as server:
         workers = await _up(server, 2)
-        for _ in range(2):
+        for number in (1, 2):
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET /wait/100 HTTP/1.1\r\nhost: test\r\n\r\n")
-            await server.said("a request waits", server.count("a request waits") + 1)
+            await server.said("a request waits", number)
             writer.close()
         await server.get("/leave/late")
         with watching(workers) as ends:
