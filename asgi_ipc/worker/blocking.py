@@ -12,6 +12,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar, overload
 
 from asgi_ipc.errors import NotRunningError
@@ -175,8 +176,11 @@ class Blocking:
         deadline = None if timeout is None else time.monotonic() + timeout
         # Taken by the loop when it begins, or by this thread when it gives up: nothing is sent after that.
         first = threading.Lock()
+        running: asyncio.Task[Any] | None = None
 
         async def begin() -> T:
+            nonlocal running
+            running = asyncio.current_task()
             if not first.acquire(blocking=False):
                 raise asyncio.CancelledError
             left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -184,12 +188,12 @@ class Blocking:
 
         coroutine = begin()
         try:
-            # Its task gets a copy of this thread's context.
-            future = asyncio.run_coroutine_threadsafe(coroutine, outgoing.loop)
-        except RuntimeError:
-            coroutine.close()
-            raise NotRunningError("the event loop is closed") from None
-        try:
+            try:
+                # Its task gets a copy of this thread's context.
+                future = asyncio.run_coroutine_threadsafe(coroutine, outgoing.loop)
+            except RuntimeError:
+                coroutine.close()
+                raise NotRunningError("the event loop is closed") from None
             while not concurrent.futures.wait([future], LOOK_S).done:
                 if outgoing.loop.is_closed():
                     if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
@@ -204,9 +208,11 @@ class Blocking:
         except concurrent.futures.CancelledError:
             raise NotRunningError("ipc.lifespan has ended") from None
         finally:
-            # If this was interrupted, no thread waits any more.
-            if not outgoing.loop.is_closed():
-                future.cancel()
+            # If this was interrupted, no thread waits any more. `future` may not be known yet.
+            first.acquire(blocking=False)
+            if running is not None and not running.done():
+                with suppress(RuntimeError):  # the loop is closed
+                    outgoing.loop.call_soon_threadsafe(running.cancel)
 
 
 async def _done(waits: Awaitable[object] | None) -> None:

@@ -18,7 +18,7 @@ from msgspec import inspect as types
 # The value that a missing field has, and the type of a field that may not be there.
 NOTHING: Final = "nothing"
 
-# What msgspec says: the text, and behind it the place, unless all of the data is meant.
+# A sentence of msgspec: the text, and behind it the place, unless all of the data is meant.
 _PLACE: Final = re.compile(r"(.*?)(?: - at (`key` in )?`\$([^`]*)`)?", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[([^\]]+)\]")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
