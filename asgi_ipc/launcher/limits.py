@@ -7,8 +7,11 @@ running process (prlimit(1)). The sentences stand in `fleet/descriptor_budget.py
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -71,16 +74,22 @@ def tell_reach(pid: int, to: int, is_reached: bool) -> None:
 
 
 class PipeWatch:
-    """Warns when pipes are smaller than they should be; once, until one has the right size again."""
+    """Warns when pipes are smaller than they should be; at most once in WARN_AGAIN_S.
 
-    def __init__(self, wanted_bytes: int | None) -> None:
+    While the pages for pipes run out, each process that ends gives some back: pipes of
+    both sizes are made in turn, and a warning for each change would fill the log.
+    """
+
+    WARN_AGAIN_S: Final = 3600.0
+
+    def __init__(self, wanted_bytes: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._wanted_bytes = wanted_bytes or DEFAULT_PIPE_BYTES
-        self._is_small = False
+        self._clock = clock
+        self._quiet_until = -math.inf
 
     def saw(self, given_bytes: int | None) -> None:
         """The kernel has given a pipe of that size; None: it does not say."""
-        was_small, self._is_small = self._is_small, False
-        if given_bytes is not None and given_bytes < self._wanted_bytes:
-            self._is_small = True
-            if not was_small:
-                logger.warning("%s", descriptor_budget.small_pipes(given_bytes, self._wanted_bytes))
+        if given_bytes is None or given_bytes >= self._wanted_bytes or self._clock() < self._quiet_until:
+            return
+        self._quiet_until = self._clock() + self.WARN_AGAIN_S
+        logger.warning("%s", descriptor_budget.small_pipes(given_bytes, self._wanted_bytes))

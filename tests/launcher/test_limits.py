@@ -108,11 +108,16 @@ async def test_an_app_that_has_used_up_all_descriptors_is_told_of_the_limit(tmp_
         assert server.count("this process may have 64 descriptors and all are in use") == 1
 
 
-def test_small_pipes_are_told_of_once_until_they_are_right_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_small_pipes_are_warned_of_once_an_hour(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "uvicorn.error")
-    watch = PipeWatch(None)
-    for given in (DEFAULT_PIPE_BYTES, 8192, 8192, None, DEFAULT_PIPE_BYTES, 8192):
+    now = 0.0
+    watch = PipeWatch(None, clock=lambda: now)
+    for given in (None, DEFAULT_PIPE_BYTES, 8192, DEFAULT_PIPE_BYTES, 8192):
         watch.saw(given)
+    assert len(caplog.records) == 1
+    now = PipeWatch.WARN_AGAIN_S
+    watch.saw(8192)
+    watch.saw(8192)
     texts = [record.getMessage() for record in caplog.records]
     assert len(texts) == 2
     assert all("pipes of 8,192 bytes instead of 65,536" in text for text in texts)

@@ -45,6 +45,10 @@ class SimLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._kernel.now
 
+    def is_running(self) -> bool:
+        # An eager task is entered at once only on a loop that says that it runs.
+        return asyncio._get_running_loop() is self
+
     def add_reader(  # type: ignore[override]  # typeshed ties the arguments to the callback
         self, fd: int | _HasFileno, callback: Callable[..., Any], *args: Any
     ) -> None:
