@@ -180,4 +180,4 @@ class Shutdown:
         return f"{printable(str(held[0]))}, open for {now - held[0].since:.0f} s{more}; {bound}"
 
     def _report(self, level: int, text: str) -> None:
-        logger.log(level, "Worker [%d] leaves, and waits for %s.", os.getpid(), text)
+        logger.log(level, "Worker [%d] stops, and waits for %s.", os.getpid(), text)

@@ -86,7 +86,11 @@ class Guard:
                 self._lifeline.send_beside_loop(Stuck(stack_of_main_thread()))
 
     def _end_orphan(self) -> None:
-        """Wait for the process to end by itself; end it when it does not."""
+        """Wait for the process to end by itself; end it when it does not.
+
+        C code that holds the interpreter's lock for ever stops this thread, too (docs/decisions/0019). A timer
+        of the kernel needs no lock, but can't know whether the launcher lives.
+        """
         beats = self._beats
         beat_at = served_at = now = time.monotonic()
         while now < min(beat_at, served_at) + GRACE_S:
