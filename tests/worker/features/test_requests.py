@@ -559,13 +559,20 @@ async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
         assert str(caught.value).startswith(sentence)
 
 
-async def test_an_answer_that_does_not_fit_is_the_error_of_its_row() -> None:
-    async with fleet(2) as (_, (a, b)):
+async def test_what_does_not_fit_is_the_error_of_its_row() -> None:
+    async with fleet(3) as (_, (a, b, c)):
+
+        def count(data: int) -> int:
+            return data
+
         a.ipc.receive("count", lambda data: 1)
         b.ipc.receive("count", lambda data: "one")
-        answers = await a.ipc.gather("count", reply_type=int)
+        c.ipc.receive("count", count)
+        answers = await a.ipc.gather("count", "two", reply_type=int)
         assert answers == {a.pid: 1}
-        assert isinstance(answers.errors[b.pid], InvalidDataError)
+        told = [(each.of_answer, each.reason) for each in answers.errors.values()]  # type: ignore[attr-defined]
+        assert told == [(True, "expected int, got str"), (False, "expected int, got str")]
+        assert not answers.complete
 
 
 async def test_a_type_that_no_answer_can_become_is_refused_before_anything_is_sent() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from random import Random
 from typing import Any, cast
 
@@ -759,14 +758,3 @@ async def test_whatever_comes_and_goes_every_subscription_gets_all_of_it_once_an
             for taker in crowd.takers.values():
                 taker.cancel()
             await asyncio.gather(*(stack.aclose() for stack in crowd.members.values()))
-
-
-async def test_typed_data_can_be_published_and_arrives_as_its_fields() -> None:
-    @dataclass
-    class Said:
-        who: str
-        text: str
-
-    async with fleet(2) as (_, (a, b)), b.ipc.subscribe("t") as messages:
-        await a.ipc.publish("t", Said("me", "hello"))
-        assert await take(messages, 1) == [{"who": "me", "text": "hello"}]
