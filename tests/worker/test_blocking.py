@@ -23,7 +23,6 @@ from asgi_ipc import (
     RemoteError,
     RequestTimeoutError,
     SendTimeoutError,
-    ipc,
 )
 from asgi_ipc.testing import fleet
 from tests.inprocess import fleet as inprocess
@@ -467,12 +466,3 @@ async def test_a_route_that_asks_while_its_worker_stops_has_its_answer() -> None
         server.signal(signal.SIGTERM)
         assert sorted((await slow).json()["answers"]) == sorted(pids)
         assert await server.ended() == 0
-
-
-def test_each_verb_has_the_parameters_of_the_awaited_one() -> None:
-    import inspect
-
-    for name in VERBS:
-        mine = inspect.signature(getattr(ipc.blocking, name))
-        theirs = inspect.signature(getattr(ipc, name))
-        assert mine == theirs, name
