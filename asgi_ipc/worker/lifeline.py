@@ -1,7 +1,7 @@
 """The worker's end of its lifeline: words in and out, and the launcher's death.
 
-Law: one owner of the socket. What concerns the process (handover, stop, end of file) is handled here; words
-about the fleet are handed on in the order of arrival, each with its descriptors. End of file counts only
+Law: one owner of the socket. It handles the words about the process (handover, stop) and the end of file, and
+hands words about the fleet on in the order of arrival, each with its descriptors. End of file counts only
 behind the last word. Another thread may sleep on the socket for its hang-up (runtime/guard.py).
 """
 
@@ -216,7 +216,7 @@ class Lifeline:
     def _ended(self) -> None:
         self._detach()
         self._drop_descriptors()
-        # Nobody serves on without a launcher.
+        # Without a launcher all workers stop.
         self.is_relieved = False
         callbacks, self._on_eof = self._on_eof, []
         for callback in callbacks:

@@ -1,7 +1,7 @@
 """Standalone: a worker without a launcher, and what answers it in the launcher's place.
 
-Law: the relay decides, as it does in a launcher, and its words come back inside the call that asked. No other
-member must be told, and no descriptor travels.
+Law: the relay decides, as it does in a launcher, and its words come back inside the call that asked. There
+is no other member, and no descriptor travels.
 """
 
 from __future__ import annotations

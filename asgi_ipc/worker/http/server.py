@@ -142,7 +142,7 @@ class WorkerServer(uvicorn.Server):
             signals.reset(signal.SIGTERM)
 
     def is_serving(self) -> bool:
-        """Whether a client has a connection. From any thread."""
+        """Return whether a client has a connection. From any thread."""
         return bool(self.server_state.connections)
 
     def _wrap(self) -> None:

@@ -87,7 +87,7 @@ class Shutdown:
         return now < self._began + self._min_wait_s or any(lives) or bool(requests)
 
     def _may_live(self, connection: Any, now: float) -> bool:
-        """Whether this connection may live on; tell it to end if not."""
+        """Return whether this connection may live on; tell it to end if not."""
         if connection in self._told:
             # uvicorn's shutdown waits for the rest of its response.
             return False
@@ -111,7 +111,7 @@ class Shutdown:
         return False
 
     def _cancel_overdue(self, requests: list[Request], now: float) -> None:
-        """Cancel as uvicorn does, but the time of a request that came after the stop counts from then."""
+        """Cancel as uvicorn does; the time of a request that came after the stop begins when it came."""
         if self._grace_s is None:
             return
         late_s = max(self._grace_s, LINGER_S)
