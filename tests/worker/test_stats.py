@@ -18,7 +18,6 @@ from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.message import ANSWER
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
 from asgi_ipc.worker.dispatch import backpressure
-from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests.encoding import encode_message, encode_unchecked
 from tests.inprocess import COOKIE, Member, fleet, until
 
@@ -227,39 +226,6 @@ async def test_a_leave_that_cannot_hear_of_a_death_any_more_counts_the_unfinishe
         assert leaver.ipc.stats().dropped == {"partial": 1}
         assert leaver.ipc.stats().reassembly_bytes == 0
         launcher.bury(leaver, "left")
-
-
-async def test_a_leave_that_is_cancelled_leaves_nothing_open_and_nothing_uncounted() -> None:
-    async with fleet(1) as (launcher, (a,)):
-        leaver = launcher.new(slot=1)
-        told: list[Any] = []
-        a.ipc.on_leave(lambda *news: told.append(news))
-        entered, go = asyncio.Event(), asyncio.Event()
-
-        async def live() -> None:
-            async with launcher.joined(leaver):
-                entered.set()
-                await go.wait()
-
-        living = asyncio.create_task(live())
-        await entered.wait()
-        endpoint = leaver.endpoint
-        writer = endpoint.outgoing.peers.meant_by(a.pid).writer
-        a.stop_reading()
-        for _ in range(2):
-            leaver.ipc.send_nowait(a.pid, "note", bytes(MIB))
-        go.set()
-        await until(endpoint.departing.is_set)
-        living.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await living
-        assert leaver.ipc.stats().dropped == {"lost": 2}
-        assert isinstance(writer, PipeWriter)
-        assert not writer.is_open
-        assert not endpoint.incoming._reader.is_open
-        launcher.bury(leaver, "drain_timeout")
-        a.go_on_reading()
-        await until(lambda: bool(told))
 
 
 async def test_stats_are_there_from_the_lifespan_on_and_stay_when_it_has_ended() -> None:
