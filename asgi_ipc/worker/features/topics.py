@@ -19,7 +19,7 @@ from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_
 from asgi_ipc.worker.features.messaging import Messaging, Sent
 from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Members, Peer
+from asgi_ipc.worker.transport.peers import Peer, Receivers
 
 # Entering a subscription waits so long for members to know of it. No healthy member takes as long. A member
 # that has taken as long once is not waited for again until it has answered.
@@ -28,7 +28,7 @@ KNOWN_TIMEOUT_S: Final = 1.0
 # The size of one report: some thousand topics, and little beside the other messages to that worker in a turn.
 MAX_WORD_BYTES: Final = 32 * 1024
 
-_NOBODY: Final = Members((), ())
+_NOBODY: Final = Receivers((), ())
 
 
 class _Wait:
@@ -98,8 +98,8 @@ class Topics:
         self._revision = 0
         self._listeners: dict[Peer, _Listener] = {}
         # The subscribers of each topic, replaced as a whole, since any thread may read them.
-        self._audience: dict[str, Members] = {}
-        # Members with known subscriptions, and members without a report yet.
+        self._audience: dict[str, Receivers] = {}
+        # Receivers with known subscriptions, and members without a report yet.
         self._heard: set[Peer] = set()
         self._unheard: tuple[Peer, ...] = ()
 
@@ -117,7 +117,7 @@ class Topics:
         audience = self.audience(topic)
         return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
 
-    def audience(self, topic: str) -> Members:
+    def audience(self, topic: str) -> Receivers:
         """Return the receivers of a publication. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
@@ -329,20 +329,20 @@ class Topics:
 # Ten thousand topics change at once when a member goes, so neither function sorts.
 
 
-def _with(members: Members, peer: Peer) -> Members:
+def _with(members: Receivers, peer: Peer) -> Receivers:
     """Return the members with this one among them, in the order of their slots."""
     if peer in members.peers:
         return members
     place = bisect(members.peers, _order_of(peer), key=_order_of)
     pid = peer.worker.pid
     peers, pids = members
-    return Members((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
+    return Receivers((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
 
 
-def _without(members: Members, peer: Peer) -> Members:
+def _without(members: Receivers, peer: Peer) -> Receivers:
     place = members.peers.index(peer)
     peers, pids = members
-    return Members(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
+    return Receivers(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
 
 
 def _order_of(peer: Peer) -> tuple[int, int]:
