@@ -17,8 +17,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
 from tests.faults.ordinary import User
@@ -28,6 +26,9 @@ from tests.serving import DEADLINE_S, Server, serving
 
 # The app whose workers talk on command.
 PRESSURE = "tests.apps.pressure:app"
+
+# A round's moment: after so many large messages, so that the moment differs and is often within a message.
+_LARGE_AT_MOST = 5
 
 # All workers together must send at least so many messages a second.
 LEAST_RATE = 5_000
@@ -92,14 +93,38 @@ class Traffic:
     strings: Puppets
     began: float = field(default_factory=time.monotonic)
 
+    @property
+    def joined(self) -> dict[int, int]:
+        """The generation of every worker that has joined so far, by pid."""
+        return {note["pid"]: note["by"] for note in self.listener.notes if note["what"] == "joined"}
+
     def verdict(self) -> Verdict:
         """Return the verdict of the ledgers; the server has ended."""
         return judge(self.folder)
 
+    async def finish(
+        self,
+        trial: Trial,
+        *,
+        is_lossless: bool = False,
+        excused: Collection[int] = (),
+        what: str = "exit status",
+    ) -> Verdict:
+        """Stop the server; check its exit status and the ledgers."""
+        status = await self.server.stop()
+        verdict = self.verdict()
+        check_verdict(trial, verdict, is_lossless=is_lossless, excused=excused)
+        trial.ended(status, what)
+        return verdict
+
     def check_rate(self, trial: Trial, verdict: Verdict, seconds: float) -> None:
         """At least so many messages a second, over all of the run."""
-        rate = verdict.accepted / seconds
-        trial.check(f"at least {LEAST_RATE:,} messages a second", f"{rate:,.0f}", rate >= LEAST_RATE)
+        trial.least("messages a second", verdict.accepted / seconds, LEAST_RATE)
+
+    async def moment(self, number: int) -> None:
+        """Wait for the moment of a round of that number."""
+        for _ in range(1 + number % _LARGE_AT_MOST):
+            await self.listener.next(lambda note: note["what"] == "large")
 
 
 @asynccontextmanager
@@ -178,13 +203,3 @@ async def ask_until(server: Server, done: asyncio.Event, failures: list[str], *,
         else:
             failures.append(repr(answer[:40]))
     return answered
-
-
-async def who(server: Server, pid: int) -> dict[str, object]:
-    """Return the answer of the worker `pid`; ask until this worker answers."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
-                answer: dict[str, object] = (await client.get("/who")).json()
-                if answer["pid"] == pid:
-                    return answer

@@ -7,10 +7,11 @@ figures. A figure that does not hold is written down like any other, and the tri
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,14 @@ class Trial:
         """As many as there should be."""
         self.check(what, f"{count:,} of {wanted:,}", count == wanted)
 
+    def least(self, what: str, value: float, least: float) -> None:
+        """There are at least so many of them."""
+        self.check(f"at least {least:,} {what}", f"{value:,.0f}", value >= least)
+
+    def yes(self, what: str, holds: bool) -> None:
+        """It is so."""
+        self.check(what, "yes" if holds else "no", holds)
+
     def within(self, what: str, seconds: float, most_s: float) -> None:
         """It took no longer."""
         self.check(f"{what} within {most_s:g} s", as_ms(seconds), seconds <= most_s)
@@ -100,6 +109,17 @@ class Trial:
         folder.mkdir()
         return replace(self, folder=folder, prefix=self.prefix + prefix)
 
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        """Write down how long it takes."""
+        began = time.monotonic()
+        yield
+        self.say(what, f"{time.monotonic() - began:.1f} s")
+
+    def rounds(self) -> Iterator[Trial]:
+        """As many parts as the fault is injected, each with a folder of its own."""
+        return (self.part(str(number)) for number in range(self.count))
+
     def say(self, what: str, measured: object) -> None:
         """Write down what was measured, though nothing is promised of it."""
         self.check(what, measured, True)
@@ -110,7 +130,12 @@ class Trial:
         return [str(figure) for figure in self.figures if not figure.holds]
 
 
-Run: TypeAlias = Callable[[Trial], Awaitable[None]]
+class Run(Protocol):
+    """A function that injects a fault and writes the figures down."""
+
+    __name__: str
+
+    def __call__(self, trial: Trial, /) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +143,6 @@ class Row:
     """One fault of the table.
 
     Attributes:
-        name: one word, for the command line.
         fault, how: for the table.
         counts: what `Trial.count` counts.
         full: how many in the long run, by variant.
@@ -127,20 +151,37 @@ class Row:
         run: does it, and writes the figures down.
     """
 
-    name: str
     fault: str
     how: str
     counts: str
     full: dict[Variant, int]
     short: int
+    short_everywhere: bool
     run: Run
-    short_everywhere: bool = False
+
+    @property
+    def name(self) -> str:
+        """One word, for the command line."""
+        return self.run.__name__.replace("_", "-")
 
     @property
     def short_variants(self) -> list[Variant]:
         """Those of the short form."""
         variants = list(self.full)
         return variants if self.short_everywhere else variants[:1]
+
+
+def row(
+    *,
+    fault: str,
+    how: str,
+    counts: str,
+    full: dict[Variant, int],
+    short: int,
+    short_everywhere: bool = False,
+) -> Callable[[Run], Row]:
+    """Make a row of the function that injects its fault, named as the function."""
+    return lambda run: Row(fault, how, counts, full, short, short_everywhere, run)
 
 
 def everywhere(count: int) -> dict[Variant, int]:

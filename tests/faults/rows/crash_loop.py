@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.faults.oracle import Note
 from tests.faults.traffic import Listener, ask_until
-from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.faults.trial import Trial, as_ms, everywhere, row
 from tests.processes import of_session
 from tests.serving import RESTARTED, Server, eventually, listens, serving
 
@@ -50,6 +50,13 @@ CLIENT_PAUSE_S: Final = 0.02
 DYING_SLOT: Final = 1
 
 
+@row(
+    fault="crash loop",
+    how="an app that dies 0.1 s after its start; one that cannot start; one that takes long to start",
+    counts="seconds of a crash loop",
+    full=everywhere(FULL_S),
+    short=5,
+)
 async def crash_loop(trial: Trial) -> None:
     """Run all three side by side; they wait most of the time."""
     async with asyncio.TaskGroup() as parts:
@@ -246,14 +253,3 @@ async def _starts_slowly(trial: Trial) -> None:
         "failed requests meanwhile", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0
     )
     trial.ended(status, "exit status of a stop then")
-
-
-CRASH_LOOP: Final = Row(
-    name="crash-loop",
-    fault="crash loop",
-    how="an app that dies 0.1 s after its start; one that cannot start; one that takes long to start",
-    counts="seconds of a crash loop",
-    full=everywhere(FULL_S),
-    short=5,
-    run=crash_loop,
-)

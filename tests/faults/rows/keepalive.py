@@ -27,7 +27,7 @@ from tests.faults.keeping import (
     nginx,
     raw,
 )
-from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.faults.trial import NotHereError, Trial, everywhere, row
 from tests.serving import Server, eventually, free_port, listens, serving, started
 
 WORKERS: Final = 4
@@ -71,6 +71,14 @@ class Kind:
 Serve = Callable[[Trial], AbstractAsyncContextManager[Server]]
 
 
+@row(
+    fault="kept connections",
+    how="SIGHUP under clients that keep their connections (wrk, httpx, aiohttp, bare sockets), at full load "
+    "and with pauses, directly and through nginx without retries",
+    counts="restarts",
+    full=everywhere(20),
+    short=1,
+)
 async def keepalive(trial: Trial) -> None:
     """Run all kinds of clients at once, with so many restarts; then the clients that pause too long."""
     ours, missing = await _restart_under(trial, _ours, Server.restart)
@@ -216,15 +224,3 @@ async def _too_long(trial: Trial) -> None:
                 f"{tally}; uvicorn {other}",
                 len(tally.failed) <= most,
             )
-
-
-KEEPALIVE: Final = Row(
-    name="keepalive",
-    fault="kept connections",
-    how="SIGHUP under clients that keep their connections (wrk, httpx, aiohttp, bare sockets), at full load "
-    "and with pauses, directly and through nginx without retries",
-    counts="restarts",
-    full=everywhere(20),
-    short=1,
-    run=keepalive,
-)

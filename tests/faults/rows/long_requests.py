@@ -14,7 +14,7 @@ from typing import Final
 
 from tests.faults.holding import TOLD_SO, Held, hold_stream, hold_websocket
 from tests.faults.traffic import ask_until
-from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.faults.trial import Trial, as_ms, everywhere, row
 from tests.serving import Server, serving, watching
 
 WORKERS: Final = 3
@@ -65,6 +65,13 @@ class Tally:
     unclean: list[str] = field(default_factory=list)
 
 
+@row(
+    fault="long requests",
+    how="SIGHUP and SIGTERM with open streaming responses and open WebSockets",
+    counts="rounds",
+    full=everywhere(10),
+    short=1,
+)
 async def long_requests(trial: Trial) -> None:
     """Two servers side by side, so often: one whose grace ends, one that waits for ever."""
     tally = Tally()
@@ -216,14 +223,3 @@ def _check(trial: Trial, tally: Tally) -> None:
         f"{as_ms(at_once_s)}, status {tally.forced_statuses}",
         forced and at_once_s <= ANSWERED_S,
     )
-
-
-LONG_REQUESTS: Final = Row(
-    name="long-requests",
-    fault="long requests",
-    how="SIGHUP and SIGTERM with open streaming responses and open WebSockets",
-    counts="rounds",
-    full=everywhere(10),
-    short=1,
-    run=long_requests,
-)

@@ -14,17 +14,17 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.trial import NotHereError, Row, Trial, as_ms, everywhere
+from tests.faults.trial import NotHereError, Trial, as_ms, everywhere, row
 from tests.processes import name_inside
 from tests.puppets import Puppets
-from tests.serving import Server, eventually, free_port, started
+from tests.serving import STARTED, Server, eventually, free_port, started
 
 WORKERS: Final = 2
 ORPHANS: Final = 20
@@ -36,28 +36,45 @@ REAPED_S: Final = 2.0
 _BECOME: Final = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 
-@dataclass(slots=True)
-class Tally:
-    """The results of all rounds."""
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of one server."""
 
-    as_pid_1: int = 0
-    orphans: int = 0
-    reaped_s: list[float] = field(default_factory=list)
-    zombies: int = 0
-    members: int = 0
-    statuses: list[int] = field(default_factory=list)
-    stopped_s: list[float] = field(default_factory=list)
+    is_pid_1: bool
+    orphans: int
+    reaped_s: float
+    zombies: int
+    members: int
+    status: int
+    stopped_s: float
 
 
+@row(
+    fault="PID 1",
+    how="the launcher in a pid namespace of its own, 20 orphaned grandchildren and a worker killed at once",
+    counts="servers",
+    full=everywhere(10),
+    short=1,
+)
 async def pid1(trial: Trial) -> None:
     """A new server in a new namespace, so often. Raises NotHereError where there can't be one."""
     inside = _in_a_pid_namespace()
-    tally = Tally()
-    for number in range(trial.count):
-        folder = trial.part(str(number)).folder
-        async with _serving(inside, folder, *trial.variant.options) as (server, launcher):
-            await _round(server, launcher, folder, tally)
-    _check(trial, tally)
+    rounds = []
+    for one in trial.rounds():
+        async with _serving(inside, one.folder, *trial.variant.options) as (server, launcher):
+            rounds.append(await _round(server, launcher, one.folder))
+    trial.equal("launchers that were PID 1", sum(each.is_pid_1 for each in rounds), trial.count)
+    orphans = sum(each.orphans for each in rounds)
+    trial.equal("orphans of theirs, killed in one moment", orphans, trial.count * ORPHANS)
+    trial.within("all reaped", max(each.reaped_s for each in rounds), REAPED_S)
+    trial.none("zombies", sum(each.zombies for each in rounds))
+    members, wanted = sum(each.members for each in rounds), trial.count * WORKERS
+    worker = "a worker killed in the same moment is reported and replaced"
+    trial.check(worker, f"{members} of {wanted} members", members == wanted)
+    clean = sum(not each.status for each in rounds)
+    slowest = as_ms(max(each.stopped_s for each in rounds))
+    text = f"{clean} of {trial.count} with 0, the slowest after {slowest}"
+    trial.check(f"SIGTERM, with {ORPHANS} more orphans alive", text, clean == trial.count)
 
 
 def _in_a_pid_namespace() -> list[str]:
@@ -87,29 +104,29 @@ async def _serving(inside: list[str], folder: Path, *options: str) -> AsyncItera
         yield server, pid
 
 
-async def _round(server: Server, launcher: int, folder: Path, tally: Tally) -> None:
-    tally.as_pid_1 += name_inside(launcher) == 1
+async def _round(server: Server, launcher: int, folder: Path) -> Round:
+    is_pid_1 = name_inside(launcher) == 1
     keeper, victim = sorted(children(launcher), key=name_inside)
     puppets = Puppets(server, folder)
     orphans = await _orphans(puppets, keeper, launcher)
-    tally.orphans += len(orphans)
     its_name = name_inside(victim)
     killed_at = time.monotonic()
     # A worker in the same moment: its death must not drown among the orphans'.
     for pid in (*orphans[: ORPHANS // 2], victim, *orphans[ORPHANS // 2 :]):
         os.kill(pid, signal.SIGKILL)
     await eventually(lambda: not any(map(psutil.pid_exists, orphans)), "they are reaped")
-    tally.reaped_s.append(time.monotonic() - killed_at)
+    reaped_s = time.monotonic() - killed_at
     await server.said(rf"Worker \[{its_name}\] died: it was killed by SIGKILL; starting another")
-    await server.said("Application startup complete", WORKERS + 1)
-    tally.members += len(await puppets.call(name_inside(keeper), "members", WORKERS))
-    tally.zombies += sum(not is_running(pid) for pid in children(launcher))
+    await server.said(STARTED, WORKERS + 1)
+    members = len(await puppets.call(name_inside(keeper), "members", WORKERS))
+    zombies = sum(not is_running(pid) for pid in children(launcher))
     # It ends although it is the parent of these orphans; the kernel ends them with it.
     await _orphans(puppets, keeper, launcher)
     stopped_at = time.monotonic()
     os.kill(launcher, signal.SIGTERM)
-    tally.statuses.append(await server.ended())
-    tally.stopped_s.append(time.monotonic() - stopped_at)
+    status = await server.ended()
+    stopped_s = time.monotonic() - stopped_at
+    return Round(is_pid_1, len(orphans), reaped_s, zombies, members, status, stopped_s)
 
 
 async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
@@ -119,29 +136,3 @@ async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
     orphans = sorted({*children(launcher)} - before)
     assert all(psutil.Process(pid).ppid() == launcher for pid in orphans)
     return orphans
-
-
-def _check(trial: Trial, tally: Tally) -> None:
-    rounds = trial.count
-    trial.check("launchers that were PID 1", tally.as_pid_1, tally.as_pid_1 == rounds)
-    orphans = rounds * ORPHANS
-    trial.check("orphans of theirs, killed in one moment", tally.orphans, tally.orphans == orphans)
-    reaped_s = max(tally.reaped_s)
-    trial.within("all reaped", reaped_s, REAPED_S)
-    trial.none("zombies", tally.zombies)
-    members, wanted = tally.members, rounds * WORKERS
-    worker = "a worker killed in the same moment is reported and replaced"
-    trial.check(worker, f"{members} of {wanted} members", members == wanted)
-    status = f"{tally.statuses.count(0)} of {rounds} with 0, the slowest after {as_ms(max(tally.stopped_s))}"
-    trial.check(f"SIGTERM, with {ORPHANS} more orphans alive", status, not any(tally.statuses))
-
-
-PID1: Final = Row(
-    name="pid1",
-    fault="PID 1",
-    how="the launcher in a pid namespace of its own, 20 orphaned grandchildren and a worker killed at once",
-    counts="servers",
-    full=everywhere(10),
-    short=1,
-    run=pid1,
-)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from tests.faults.traffic import check_verdict, traffic
-from tests.faults.trial import Row, Trial, everywhere
+from tests.faults.trial import Trial, everywhere, row
 from tests.processes import open_descriptors
 from tests.serving import RESTARTED, Server, eventually
 
@@ -47,6 +47,13 @@ def _count(server: Server) -> tuple[int, list[str]]:
     return size, wrong
 
 
+@row(
+    fault="signal storm",
+    how="random HUP, TTIN and TTOU at 20 a second, under traffic",
+    counts="signals",
+    full=everywhere(1000),
+    short=40,
+)
 async def storm(trial: Trial) -> None:
     """Send so many random signals, wait for quiet, count; then send SIGTERM after some more."""
     chance = random.Random(trial.count)
@@ -94,14 +101,3 @@ def _is_quiet(server: Server) -> bool:
     """Return whether every restart is over, with exactly the right number of processes."""
     size, _ = _count(server)
     return server.count(BEGUN) == server.count(RESTARTED) and len(server.workers()) == size
-
-
-STORM: Final = Row(
-    name="storm",
-    fault="signal storm",
-    how="random HUP, TTIN and TTOU at 20 a second, under traffic",
-    counts="signals",
-    full=everywhere(1000),
-    short=40,
-    run=storm,
-)
