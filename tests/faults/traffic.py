@@ -178,28 +178,3 @@ def check_verdict(
     if is_lossless:
         trial.equal("delivered", sums["delivered"], sums["accepted"])
         trial.none("counted as lost", sums["counted lost"])
-
-
-async def ask_until(server: Server, done: asyncio.Event, failures: list[str], *, pause_s: float = 0.0) -> int:
-    """A client with a connection for each request, which asks some time after it has connected.
-
-    How many were answered; what was not goes to `failures`.
-    """
-    answered = 0
-    while not done.is_set():
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-                if pause_s:
-                    await asyncio.sleep(pause_s)  # this is what the client does: it connects first
-                writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-                answer = await reader.read()
-                writer.close()
-        except (OSError, TimeoutError) as error:
-            failures.append(repr(error))
-            continue
-        if answer.startswith(b"HTTP/1.1 200 "):
-            answered += 1
-        else:
-            failures.append(repr(answer[:40]))
-    return answered

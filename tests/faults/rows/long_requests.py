@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.faults import keeping
 from tests.faults.holding import TOLD_SO, Held, hold_stream, hold_websocket
-from tests.faults.traffic import ask_until
+from tests.faults.keeping import asking
 from tests.faults.trial import Trial, as_ms, everywhere, row
 from tests.serving import Server, serving, watching
 
@@ -60,8 +61,7 @@ class Tally:
     streams: int = 0
     went_on: int = 0
     codes: list[int | None] = field(default_factory=list)
-    answered: int = 0
-    failed: list[str] = field(default_factory=list)
+    requests: keeping.Tally = field(default_factory=keeping.Tally)
     unclean: list[str] = field(default_factory=list)
 
 
@@ -109,11 +109,8 @@ async def _with_a_grace(trial: Trial, tally: Tally) -> None:
     options = (*trial.variant.options, *OPTIONS, "--timeout-graceful-shutdown", str(GRACE_S))
     async with serving("tests.apps.stream:app", *options, workers=WORKERS) as server:
         old = await server.started(WORKERS)
-        done = asyncio.Event()
-        client = asyncio.create_task(ask_until(server, done, tally.failed, pause_s=CLIENT_PAUSE_S))
-        await _restart(server, old, tally)
-        done.set()
-        tally.answered += await client
+        async with asking(server, tally.requests, CLIENT_PAUSE_S):
+            await _restart(server, old, tally)
         await _stop(server, tally)
         tally.statuses.append(await server.ended())
         tally.unclean += server.found("died|drain timeout|not stopped in time|giving the restart up")
@@ -197,8 +194,7 @@ def _check(trial: Trial, tally: Tally) -> None:
         f"{tally.went_on} of {tally.streams}",
         tally.went_on == tally.streams > 0,
     )
-    failed = f"{len(tally.failed)} of {tally.answered:,}: {tally.failed[:3]}"
-    trial.check("failed requests of others", failed, not tally.failed and tally.answered > 0)
+    tally.requests.check(trial, "failed requests of others")
     for what, seconds in (("restart", tally.ended_after_hup_s), ("SIGTERM", tally.ended_after_term_s)):
         trial.check(
             f"after a {what}, the last has ended within the grace and {REST_S:g} s for all else",

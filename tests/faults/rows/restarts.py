@@ -5,11 +5,11 @@ Law: the promise of a restart, and nothing else that goes wrong meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
-from tests.faults.traffic import ask_until, traffic
+from tests.faults.keeping import Tally, asking
+from tests.faults.traffic import traffic
 from tests.faults.trial import Trial, everywhere, row
 from tests.serving import RESTARTED
 
@@ -35,18 +35,12 @@ LEAST_MESSAGES: Final = 1_000_000
 )
 async def restarts(trial: Trial) -> None:
     """Send SIGHUP so often, each time after the last restart is over; clients ask meanwhile."""
+    tally = Tally()
     async with traffic(trial, workers=WORKERS, env=PACED) as run:
-        done = asyncio.Event()
-        failed: list[str] = []
-        clients = [
-            asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
-            for pause_s in (0.0, SLOW_CLIENT_S)
-        ]
-        for _ in range(trial.count):
-            await run.server.restart()
+        async with asking(run.server, tally, 0.0, SLOW_CLIENT_S):
+            for _ in range(trial.count):
+                await run.server.restart()
         seconds = time.monotonic() - run.began
-        done.set()
-        answered = sum([await client for client in clients])
         verdict = await run.finish(trial, is_lossless=True)
     trial.equal("restarts", run.server.count(RESTARTED), trial.count)
     trial.none("in doubt", verdict.in_doubt)
@@ -54,7 +48,7 @@ async def restarts(trial: Trial) -> None:
         run.check_rate(trial, verdict, seconds)
     if trial.count >= 200:
         trial.least("messages", verdict.accepted, LEAST_MESSAGES)
-    trial.check("failed requests", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0)
+    tally.check(trial, "failed requests")
     left, noted = len(verdict.left), len(verdict.told("leaving"))
     trial.say("workers that left", f"{left}, each talking until refused ({noted} noted it)")
     trial.equal("workers that have left, cleanly", left, WORKERS * (trial.count + 1))
