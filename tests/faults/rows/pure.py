@@ -69,11 +69,10 @@ async def simulation(trial: Trial) -> None:
     trial.check("seeds and named schedules that failed", failed, not report.failures)
     least = max(trial.count // SEEDS_PER_KILL, 1)
     for step in STEPS:
-        kills = report.kills.get(step, 0)
+        kills = report.kills[step]
         trial.check(f"workers killed at: {step}; at least {least:,}", f"{kills:,}", kills >= least)
     for name in NAMED:
-        seen = f"in its seed {report.named.get(name)}; {report.events.get(name, 0):,} times in the others"
+        seen = f"in its seed {report.named.get(name)}; {report.events[name]:,} times in the others"
         trial.check(f"named schedule: {name}", seen, name in report.named)
-    messages = {"accepted": report.accepted, "delivered": report.delivered, "counted lost": report.lost}
-    trial.say("messages", describe(messages))
+    trial.say("messages", describe(report.messages))
     trial.say("workers, by their end", describe(report.exits))
