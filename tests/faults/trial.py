@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -40,8 +42,7 @@ class NotHereError(Exception):
     """The machine lacks something that a row needs, so nothing was measured; the text names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(msgspec.Struct, frozen=True):
     """One thing that must hold, and what was measured."""
 
     what: str
