@@ -11,7 +11,6 @@ import asyncio
 import json
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from pathlib import Path
 from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
 from tests.faults.ordinary import User
-from tests.faults.trial import Trial, describe
+from tests.faults.trial import Trial
 from tests.puppets import Puppets
 from tests.serving import DEADLINE_S, Server, serving
 
@@ -160,21 +159,16 @@ async def traffic(
 
 
 def check_verdict(
-    trial: Trial, *verdicts: Verdict, excused: Collection[int] = (), is_lossless: bool = False
+    trial: Trial, verdict: Verdict, *, excused: Collection[int] = (), is_lossless: bool = False
 ) -> None:
     """Nothing duplicated, reordered, altered, misdelivered or missing but to or from the `excused`, ever.
 
     Nothing at all is lost where it `is_lossless`: nobody was killed, and nobody's time for a leave was up.
     """
-    sums: Counter[str] = Counter()
-    for verdict in verdicts:
-        sums.update(verdict.summary())
-    trial.say("messages", describe(sums))
-    trial.none(
-        "duplicated, reordered, altered, misdelivered", [fault for each in verdicts for fault in each.faults]
-    )
-    missing = [pair for each in verdicts for pair in each.missing_between(each.left - set(excused))]
+    trial.sums("messages", verdict.summary())
+    trial.none("duplicated, reordered, altered, misdelivered", verdict.faults)
+    missing = verdict.missing_between(verdict.left - set(excused))
     trial.none("missing between workers that lived or left cleanly", missing)
     if is_lossless:
-        trial.equal("delivered", sums["delivered"], sums["accepted"])
-        trial.none("counted as lost", sums["counted lost"])
+        trial.equal("delivered", verdict.delivered, verdict.accepted)
+        trial.none("counted as lost", verdict.lost)

@@ -14,14 +14,13 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.trial import NotHereError, Trial, as_ms, everywhere, row
+from tests.faults.trial import NotHereError, Trial, everywhere, row
 from tests.processes import name_inside
 from tests.puppets import Puppets
 from tests.serving import STARTED, Server, eventually, free_port, started
@@ -36,19 +35,6 @@ REAPED_S: Final = 2.0
 _BECOME: Final = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What came of one server."""
-
-    is_pid_1: bool
-    orphans: int
-    reaped_s: float
-    zombies: int
-    members: int
-    status: int
-    stopped_s: float
-
-
 @row(
     fault="PID 1",
     how="the launcher in a pid namespace of its own, 20 orphaned grandchildren and a worker killed at once",
@@ -59,22 +45,9 @@ class Round:
 async def pid1(trial: Trial) -> None:
     """A new server in a new namespace, so often. Raises NotHereError where there can't be one."""
     inside = _in_a_pid_namespace()
-    rounds = []
     for one in trial.rounds():
         async with _serving(inside, one.folder, *trial.variant.options) as (server, launcher):
-            rounds.append(await _round(server, launcher, one.folder))
-    trial.equal("launchers that were PID 1", sum(each.is_pid_1 for each in rounds), trial.count)
-    orphans = sum(each.orphans for each in rounds)
-    trial.equal("orphans of theirs, killed in one moment", orphans, trial.count * ORPHANS)
-    trial.within("all reaped", max(each.reaped_s for each in rounds), REAPED_S)
-    trial.none("zombies", sum(each.zombies for each in rounds))
-    members, wanted = sum(each.members for each in rounds), trial.count * WORKERS
-    worker = "a worker killed in the same moment is reported and replaced"
-    trial.check(worker, f"{members} of {wanted} members", members == wanted)
-    clean = sum(not each.status for each in rounds)
-    slowest = as_ms(max(each.stopped_s for each in rounds))
-    text = f"{clean} of {trial.count} with 0, the slowest after {slowest}"
-    trial.check(f"SIGTERM, with {ORPHANS} more orphans alive", text, clean == trial.count)
+            await _round(one, server, launcher)
 
 
 def _in_a_pid_namespace() -> list[str]:
@@ -104,29 +77,30 @@ async def _serving(inside: list[str], folder: Path, *options: str) -> AsyncItera
         yield server, pid
 
 
-async def _round(server: Server, launcher: int, folder: Path) -> Round:
-    is_pid_1 = name_inside(launcher) == 1
+async def _round(trial: Trial, server: Server, launcher: int) -> None:
+    trial.equal("launchers that were PID 1", name_inside(launcher) == 1)
     keeper, victim = sorted(children(launcher), key=name_inside)
-    puppets = Puppets(server, folder)
+    puppets = Puppets(server, trial.folder)
     orphans = await _orphans(puppets, keeper, launcher)
+    trial.equal("orphans of theirs, killed in one moment", len(orphans), ORPHANS)
     its_name = name_inside(victim)
     killed_at = time.monotonic()
     # A worker in the same moment: its death must not drown among the orphans'.
     for pid in (*orphans[: ORPHANS // 2], victim, *orphans[ORPHANS // 2 :]):
         os.kill(pid, signal.SIGKILL)
     await eventually(lambda: not any(map(psutil.pid_exists, orphans)), "they are reaped")
-    reaped_s = time.monotonic() - killed_at
+    trial.within("all reaped", time.monotonic() - killed_at, REAPED_S)
     await server.said(rf"Worker \[{its_name}\] died: it was killed by SIGKILL; starting another")
     await server.said(STARTED, WORKERS + 1)
-    members = len(await puppets.call(name_inside(keeper), "members", WORKERS))
-    zombies = sum(not is_running(pid) for pid in children(launcher))
+    members = await puppets.call(name_inside(keeper), "members", WORKERS)
+    trial.equal("members, when a worker killed in the same moment is replaced", len(members), WORKERS)
+    trial.none("zombies", [pid for pid in children(launcher) if not is_running(pid)])
     # It ends although it is the parent of these orphans; the kernel ends them with it.
     await _orphans(puppets, keeper, launcher)
     stopped_at = time.monotonic()
     os.kill(launcher, signal.SIGTERM)
-    status = await server.ended()
-    stopped_s = time.monotonic() - stopped_at
-    return Round(is_pid_1, len(orphans), reaped_s, zombies, members, status, stopped_s)
+    trial.ended(await server.ended(), f"exit status of a SIGTERM with {ORPHANS} more orphans alive")
+    trial.at_most("the slowest such stop took", time.monotonic() - stopped_at)
 
 
 async def _orphans(puppets: Puppets, worker: int, launcher: int) -> list[int]:
