@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from itertools import pairwise
 from typing import Final
@@ -108,20 +108,30 @@ async def _dies_again_and_again(trial: Trial) -> None:
     async with _crashing(trial, "dying", workers=2, dying_slot=DYING_SLOT) as (server, listener):
         first = await listener.next(lambda note: note["what"] == "start" and note["slot"] == DYING_SLOT)
         await server.said(f"exited with status 9; starting another in {pause_s:g} s")
-        answered_s, joined_s, left_s = await _scale_meanwhile(server, listener)
+
+        async def scale(ask: Callable[[int], Awaitable[None]], workers: int, told: str) -> float:
+            """Ask for so many workers; the seconds until the one that stays is told of the other."""
+            is_told = listener.next(lambda n: (n["what"], n["by"]) == (told, 1) and n["slot"] > DYING_SLOT)
+            telling = asyncio.create_task(is_told)
+            asked_at = time.monotonic()
+            await ask(workers)
+            what = f"SIGTTIN and SIGTTOU in a pause of {pause_s:g} s answered"
+            trial.within(what, time.monotonic() - asked_at, ANSWERED_S)
+            return float((await telling)["at"]) - asked_at
+
+        joined_s = await scale(server.more, 3, "told_join")
+        left_s = await scale(server.fewer, 2, "told_leave")
         # The duration of the fault.
         await asyncio.sleep(first["at"] + trial.count - time.monotonic())
         stopped_at = time.monotonic()
-        status = await server.stop()
-        stopped_s = time.monotonic() - stopped_at
-    starts = [n for n in listener.notes if n["what"] == "start" and n["slot"] == DYING_SLOT]
+        trial.ended(await server.stop(), "exit status of a stop in a pause")
+    started = [n["at"] for n in listener.notes if n["what"] == "start" and n["slot"] == DYING_SLOT]
+    starts = sum(at <= stopped_at for at in started)
     # Longer than ordered if the machine is slow to reach the awaited pause.
     seconds = stopped_at - first["at"]
-    starts = [each for each in starts if each["at"] <= stopped_at]
     limit = most_starts(seconds)
-    trial.check(f"at most {limit} starts in {seconds:.0f} s", len(starts), 2 < len(starts) <= limit)
+    trial.check(f"at most {limit} starts in {seconds:.0f} s", starts, 2 < starts <= limit)
     _check_pauses(trial, server, listener.notes)
-    trial.within(f"SIGTTIN and SIGTTOU in a pause of {pause_s:g} s answered", answered_s, ANSWERED_S)
     limit_s = pause_s if trial.full else MEMBER_S
     trial.check(
         f"the extra worker has joined, and left on request, in {limit_s:g} s",
@@ -129,29 +139,6 @@ async def _dies_again_and_again(trial: Trial) -> None:
         joined_s + left_s <= limit_s,
     )
     _check_told(trial, listener.notes, until=stopped_at - ANSWERED_S)
-    trial.check("exit status of a stop in a pause", f"{status}, {as_ms(stopped_s)}", status == 0)
-
-
-async def _scale_meanwhile(server: Server, listener: Listener) -> tuple[float, float, float]:
-    """Ask for one worker more and one fewer; return the seconds to the slower answer, join and leave."""
-
-    def told(what: str) -> asyncio.Task[Note]:
-        # By the worker that stays.
-        return asyncio.create_task(
-            listener.next(lambda note: note["what"] == what and note["slot"] > DYING_SLOT and note["by"] == 1)
-        )
-
-    joins = told("told_join")
-    asked_at = time.monotonic()
-    await server.more(3)
-    answered_s = time.monotonic() - asked_at
-    joined_s = (await joins)["at"] - asked_at
-    leaves = told("told_leave")
-    asked_at = time.monotonic()
-    await server.fewer(2)
-    answered_s = max(answered_s, time.monotonic() - asked_at)
-    left_s = (await leaves)["at"] - asked_at
-    return answered_s, joined_s, left_s
 
 
 def _check_pauses(trial: Trial, server: Server, notes: list[Note]) -> None:
