@@ -19,6 +19,9 @@ from asgi_ipc.testing import inprocess
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
 
+# Bounds a whole test: what waits forever fails at the line where it waits.
+TEST_DEADLINE_S = 45.0
+
 settings = partial(Settings, cookie=COOKIE)
 
 
@@ -103,7 +106,8 @@ async def fleet(
         stack.push_async_callback(_leave_together, members)
         for member in members:
             await member.enter()
-        yield launcher, members
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            yield launcher, members
 
 
 async def _leave_together(members: list[Member]) -> None:

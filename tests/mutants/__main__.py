@@ -51,7 +51,14 @@ ROOMS: Final = {
     "fleet": Room(("fleet/*.py",), ("tests/fleet",)),
     "features": Room(
         ("worker/features/*.py",),
-        ("tests/worker/features/test_topics.py", "tests/worker/features", "--ignore-glob=*_live.py"),
+        (
+            "tests/worker/features/test_topics.py",
+            "tests/worker/features",
+            # The verbs, and what is refused before and after the lifespan.
+            "tests/worker/test_endpoint.py",
+            "tests/worker/test_ipc.py",
+            "--ignore-glob=*_live.py",
+        ),
     ),
     "typed data": Room(
         ("worker/dispatch/annotation.py", "worker/dispatch/conversion*.py"),
