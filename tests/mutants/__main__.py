@@ -54,9 +54,8 @@ ROOMS: Final = {
         (
             "tests/worker/features/test_topics.py",
             "tests/worker/features",
-            # The verbs, and what is refused before and after the lifespan.
+            # Verbs that wait for room, and those that are refused before and after the lifespan.
             "tests/worker/test_endpoint.py",
-            "tests/worker/test_ipc.py",
             "--ignore-glob=*_live.py",
         ),
     ),

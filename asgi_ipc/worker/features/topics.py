@@ -19,7 +19,7 @@ from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_
 from asgi_ipc.worker.features.messaging import Messaging, Sent
 from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Members, Peer
+from asgi_ipc.worker.transport.peers import Peer, Receivers
 
 # Entering a subscription waits so long for members to know of it. No healthy member takes as long. A member
 # that has taken as long once is not waited for again until it has answered.
@@ -28,7 +28,7 @@ KNOWN_TIMEOUT_S: Final = 1.0
 # The size of one report: some thousand topics, and little beside the other messages to that worker in a turn.
 MAX_WORD_BYTES: Final = 32 * 1024
 
-_NOBODY: Final = Members((), ())
+_NOBODY: Final = Receivers((), ())
 
 
 class _Wait:
@@ -99,7 +99,7 @@ class Topics:
         self._listeners: dict[Peer, _Listener] = {}
         # In other workers: the subscribers of each topic, replaced as a whole, since any thread may read
         # them; and by member.
-        self._audience: dict[str, Members] = {}
+        self._audience: dict[str, Receivers] = {}
         self._wants: dict[Peer, set[str]] = {}
         # Members with known subscriptions, and members without a report yet.
         self._heard: set[Peer] = set()
@@ -119,7 +119,7 @@ class Topics:
         audience = self.audience(topic)
         return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
 
-    def audience(self, topic: str) -> Members:
+    def audience(self, topic: str) -> Receivers:
         """Return the receivers of a publication. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
@@ -129,7 +129,7 @@ class Topics:
         return self._and_unheard(audience, unheard) if unheard else audience
 
     @staticmethod
-    def _and_unheard(audience: Members, unheard: Iterable[Peer]) -> Members:
+    def _and_unheard(audience: Receivers, unheard: Iterable[Peer]) -> Receivers:
         for peer in unheard:
             if peer not in audience.peers:
                 audience = _with(audience, peer)
@@ -343,18 +343,18 @@ class Topics:
 # Ten thousand topics change at once when a member goes, so neither function sorts.
 
 
-def _with(members: Members, peer: Peer) -> Members:
+def _with(members: Receivers, peer: Peer) -> Receivers:
     """Return the members with a new one added, in the order of their slots."""
     place = bisect(members.peers, _order_of(peer), key=_order_of)
     pid = peer.worker.pid
     peers, pids = members
-    return Members((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
+    return Receivers((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
 
 
-def _without(members: Members, peer: Peer) -> Members:
+def _without(members: Receivers, peer: Peer) -> Receivers:
     place = members.peers.index(peer)
     peers, pids = members
-    return Members(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
+    return Receivers(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
 
 
 def _order_of(peer: Peer) -> tuple[int, int]:

@@ -112,7 +112,7 @@ async def test_a_leader_that_leaves_is_followed() -> None:
 
 async def test_nobody_leads_when_nobody_is_left_to() -> None:
     async with fleet(2) as (_, (a, b)):
-        await asyncio.gather(a.endpoint.resign(), b.endpoint.resign())
+        await asyncio.gather(a.endpoint.leave.resign(), b.endpoint.leave.resign())
         await leads(a, b, leader=None)
 
 
@@ -346,7 +346,7 @@ async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
         await until(lambda: bool(a.endpoint.leading.running))
         # It must have begun.
         await asyncio.sleep(0)
-        await a.endpoint.resign()
+        await a.endpoint.leave.resign()
         await leads(a, b, leader=b)
         await until(lambda: runs.running == [b.pid])
     assert "leader task 'sweep' failed" in caplog.text

@@ -69,29 +69,6 @@ async def test_a_message_for_any_worker_waits_for_room_as_long_as_it_may() -> No
             member.go_on_reading()
 
 
-async def test_a_broadcast_names_those_that_took_it_and_withdraws_the_rest() -> None:
-    async with fleet(3, has_arena=False, max_message_bytes=MIB) as (_, (a, b, c)):
-        c.stop_reading()
-        full = 0
-        with suppress(WouldBlockError):
-            while True:
-                a.ipc.send_nowait(c.pid, "note", bytes(MIB - 100))
-                full += 1
-        late = bytes(MIB - 100)
-        took = await a.ipc.broadcast("note", late, include_self=False, timeout=0.01)
-        assert took == (b.pid,)
-        waits = asyncio.create_task(a.ipc.broadcast("note", late, include_self=False, timeout=None))
-        # It is queued in the next turn, and withdrawn before its wait begins.
-        await asyncio.sleep(0)
-        waits.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waits
-        c.go_on_reading()
-        await c.until(full)
-        await a.ipc.send(c.pid, "note", "last")
-        assert (await c.until(full + 1))[full:] == ["last"]
-
-
 def test_a_verb_on_another_loop_of_the_thread_is_refused() -> None:
     ipc = IPC()
 
