@@ -134,8 +134,9 @@ class Launcher:
             self._relay.tick(now)
         for generation in self._relay.pending():
             self._write_lifeline(generation)
+        promised = self._relay.promised()
         for generation, process in self._processes.items():
-            if not self._relay.is_promised(generation):
+            if generation not in promised:
                 process.close_write_end()
 
     def _post(self, event: Event) -> None:

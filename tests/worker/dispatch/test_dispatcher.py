@@ -188,7 +188,7 @@ async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes
         here.deliver(("nobody", ""), ("good", 3))
         await here.settle()
     assert here.started == [1, 2, 3]
-    assert here.dispatcher.handler_errors == 6
+    assert here.dispatcher.calls.errors == 6
     assert (here.dispatcher.received, here.dispatcher.discarded) == (10, 1)
     assert "LookupError: on purpose" in caplog.text
 

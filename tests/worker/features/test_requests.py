@@ -407,9 +407,7 @@ async def test_what_waits_for_room_when_the_time_is_over_is_never_asked() -> Non
 async def test_a_question_that_waits_for_room_ends_when_the_worker_begins_to_leave() -> None:
     async with fleet(2, has_arena=False, max_message_bytes=MIB, drain_timeout=0.1) as (_, (a, b)):
         b.stop_reading()
-        with suppress(WouldBlockError):
-            while True:
-                a.ipc.send_nowait(b.pid, "note", bytes(MIB - 100))
+        a.fill(b, MIB - 100)
         asking = asyncio.create_task(a.ipc.gather("who", bytes(MIB - 100), timeout=None, include_self=False))
         await asyncio.sleep(0)
         leaving = asyncio.create_task(b.leave())
