@@ -49,7 +49,13 @@ ROOMS: Final = {
     "fleet": Room(("fleet/*.py",), ("tests/fleet",)),
     "features": Room(
         ("worker/features/*.py",),
-        ("tests/worker/features/test_topics.py", "tests/worker/features", "--ignore-glob=*_live.py"),
+        (
+            "tests/worker/features/test_topics.py",
+            "tests/worker/features",
+            # Verbs that wait for room, and those that are refused before and after the lifespan.
+            "tests/worker/test_endpoint.py",
+            "--ignore-glob=*_live.py",
+        ),
     ),
     "typed data": Room(
         ("worker/dispatch/annotation.py", "worker/dispatch/conversion*.py"),
