@@ -394,6 +394,22 @@ async def test_what_waits_for_room_when_the_time_is_over_is_never_asked() -> Non
         assert asked == []
 
 
+async def test_a_question_that_waits_for_room_ends_when_the_worker_begins_to_leave() -> None:
+    async with fleet(2, has_arena=False, max_message_bytes=MIB, drain_timeout=0.1) as (_, (a, b)):
+        b.stop_reading()
+        a.fill(b, MIB - 100)
+        asking = asyncio.create_task(a.ipc.gather("who", bytes(MIB - 100), timeout=None, include_self=False))
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(b.leave())
+        await until(lambda: b.worker not in a.ipc.workers)
+        async with asyncio.timeout(DEADLINE_S):
+            gathered = await asking
+        assert not leaving.done()
+        assert type(gathered.errors[b.pid]) is WorkerGoneError
+        b.go_on_reading()
+        await leaving
+
+
 async def test_one_of_all_gets_it_in_turn_and_who_is_busy_does_not() -> None:
     async with fleet(3, has_arena=False) as (_, members):
         a, b, c = members

@@ -236,6 +236,24 @@ async def test_what_changes_meanwhile_is_told_with_one_word_however_often_it_cha
                 assert a.ipc.stats().sent == sent + 1
 
 
+async def test_a_topic_that_changes_again_is_told_behind_those_that_changed_before() -> None:
+    async with fleet(2, max_message_bytes=1024) as (_, (a, b)):
+        # One word has room for two of these.
+        first, second, third = (f"{number}" * 200 for number in range(3))
+        b.stop_reading()
+        (listener,) = a.endpoint.topics._listeners.values()
+        listener.is_late = True
+        async with a.ipc.subscribe("under way"):
+            async with a.ipc.subscribe(first):
+                pass
+            async with a.ipc.subscribe(second), a.ipc.subscribe(third), a.ipc.subscribe(first):
+                b.go_on_reading()
+                await until(lambda: not listener.changed and not listener.is_telling)
+                # The last answer is of the last change.
+                assert listener.known == a.endpoint.topics._revision
+                assert [knows(b, topic) for topic in (first, second, third)] == [(a.pid,)] * 3
+
+
 async def test_who_waits_to_enter_is_let_in_when_the_last_that_is_missing_dies() -> None:
     async with fleet(2) as (launcher, (a, _)):
         third = launcher.new(2)
@@ -361,13 +379,25 @@ async def test_wait_loses_nothing_and_holds_up_whoever_publishes(monkeypatch: py
         assert b.ipc.stats().dropped == {}
 
 
+async def test_what_is_taken_is_in_flight_no_more() -> None:
+    async with fleet(2) as (_, (a, b)), b.ipc.subscribe("t", max_messages=1) as messages:
+        for _ in range(20):
+            await a.ipc.publish("t", bytes(1000))
+        in_flight = b.endpoint.dispatcher.in_flight
+        await until(lambda: in_flight.calls == 19)
+        assert in_flight.size_bytes >= 19_000
+        await take(messages, 20)
+        assert (in_flight.calls, in_flight.size_bytes) == (0, 0)
+
+
 async def test_whoever_leaves_lets_go_of_what_waited_for_it() -> None:
     async with fleet(2) as (_, (a, b)):
         async with b.ipc.subscribe("t", max_messages=1):
             for number in range(20):
                 await a.ipc.publish("t", number)
             await until(lambda: b.endpoint.dispatcher.in_flight.calls == 19)
-        assert b.endpoint.dispatcher.in_flight.calls == 0
+        in_flight = b.endpoint.dispatcher.in_flight
+        assert (in_flight.calls, in_flight.size_bytes) == (0, 0)
 
 
 async def test_what_waits_for_a_subscriber_that_asks_does_not_keep_its_answer_from_coming() -> None:
