@@ -27,6 +27,9 @@ COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
 MIB = 1024 * 1024
 
+# Bounds a whole test: what waits forever fails at the line where it waits.
+TEST_DEADLINE_S = 45.0
+
 settings = partial(Settings, cookie=COOKIE)
 
 
@@ -168,7 +171,8 @@ async def fleet(
         stack.push_async_callback(_leave_together, members)
         for member in members:
             await member.enter()
-        yield launcher, members
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            yield launcher, members
 
 
 async def _leave_together(members: list[Member]) -> None:
