@@ -29,7 +29,7 @@ from asgi_ipc.fleet.words import (
     Welcome,
     WriteEnd,
 )
-from tests.fleet.test_fleet import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
+from tests.fleet.desk import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
 from tests.fleet.test_relay import said, worker
 
 # In a fleet of two workers: the generation of the helper.
