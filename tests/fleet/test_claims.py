@@ -24,112 +24,32 @@ def processes(count: int) -> Claims:
     return claims
 
 
-# --- claim
+# --- one by one
 
 
 def test_the_first_of_a_claim_is_told_so_and_everybody_else_at_once_that_it_is_not() -> None:
     claims = processes(2)
     assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
     assert claims.claim(1, 1, "claim", "job") == [Decision(1, 1, False)]
-    assert claims.claim(2, 2, "claim", "job") == [Decision(2, 2, False)]
-    assert claims.claim(1, 2, "claim", "other") == [Decision(1, 2, True)]
-
-
-def test_what_was_was_claimed_stays_so_when_the_first_dies_and_across_restarts() -> None:
-    claims = processes(1)
-    claims.claim(1, 1, "claim", "job")
-    claims.born(2, 1)
-    assert claims.gone(1) == []
-    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, False)]
-
-
-def test_who_was_told_so_and_did_not_wait_for_it_has_not_run() -> None:
-    claims = processes(2)
-    claims.claim(1, 1, "claim", "job")
-    assert claims.release(1, 1, False) == []
-    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
-
-
-# --- once
+    # It stays so when the first dies; who has not waited for the answer has not run.
+    assert claims.gone(2) == []
+    assert claims.claim(1, 2, "claim", "job") == [Decision(1, 2, False)]
+    assert claims.claim(1, 3, "claim", "other") == [Decision(1, 3, True)]
+    assert claims.release(1, 3, False) == []
+    assert claims.claim(1, 4, "claim", "other") == [Decision(1, 4, True)]
 
 
 @pytest.mark.parametrize("scope", ONCE)
-def test_the_others_wait_until_the_first_is_done(scope: Scope) -> None:
-    claims = processes(3)
-    assert claims.claim(1, 5, scope, "migrate") == [Decision(1, 5, True)]
-    assert claims.claim(2, 5, scope, "migrate") == []
-    assert claims.claim(3, 5, scope, "migrate") == []
-    assert claims.release(1, 5, True) == [Decision(2, 5, False), Decision(3, 5, False)]
-    assert claims.claim(2, 6, scope, "migrate") == [Decision(2, 6, False)]
+def test_the_others_wait_until_the_first_is_done_and_the_next_is_first_if_it_is_not(scope: Scope) -> None:
+    claims = processes(5)
+    assert claims.claim(1, 7, scope, "migrate") == [Decision(1, 7, True)]
+    for generation in (2, 3, 4, 5):
+        assert claims.claim(generation, 7, scope, "migrate") == []
+    assert claims.release(1, 7, False) == [Decision(2, 7, True)]
+    assert claims.gone(2) == [Decision(3, 7, True)]
+    assert claims.release(3, 7, True) == [Decision(4, 7, False), Decision(5, 7, False)]
     # Who was not the first has nothing to end.
-    assert claims.release(2, 5, False) == claims.release(3, 5, True) == []
-
-
-@pytest.mark.parametrize("scope", ONCE)
-def test_the_next_in_line_is_first_if_the_first_failed_or_died(scope: Scope) -> None:
-    claims = processes(4)
-    for generation in (1, 2, 3, 4):
-        claims.claim(generation, 1, scope, "migrate")
-    assert claims.release(1, 1, False) == [Decision(2, 1, True)]
-    assert claims.gone(2) == [Decision(3, 1, True)]
-    assert claims.gone(3) == [Decision(4, 1, True)]
-    assert claims.gone(4) == []
-    assert claims.claim(1, 2, scope, "migrate") == [Decision(1, 2, True)]
-
-
-def test_who_dies_while_it_waits_with_several_claims_is_passed_over() -> None:
-    claims = processes(2)
-    for number in (1, 2, 3):
-        claims.claim(1, number, "server", "migrate")
-    claims.claim(2, 1, "server", "migrate")
-    assert claims.gone(1) == [Decision(2, 1, True)]
-
-
-def test_who_waits_no_more_is_passed_over() -> None:
-    claims = processes(3)
-    for generation in (1, 2, 3):
-        claims.claim(generation, 1, "restart", "migrate")
-    assert claims.release(2, 1, False) == []
-    assert claims.release(1, 1, False) == [Decision(3, 1, True)]
-
-
-def test_keys_of_different_scopes_are_different_keys() -> None:
-    claims = processes(1)
-    decisions = [claims.claim(1, number, scope, "key") for number, scope in enumerate(SCOPES)]
-    assert decisions == [[Decision(1, number, True)] for number in range(3)]
-
-
-# --- rounds
-
-
-def test_each_restart_round_decides_anew_and_the_fleet_once_for_all() -> None:
-    claims = processes(1)
-    for number, scope in enumerate(ONCE):
-        claims.claim(1, number, scope, "migrate")
-        claims.release(1, number, True)
-    claims.born(2, 1)
-    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, True)]
-    assert claims.claim(2, 2, "server", "migrate") == [Decision(2, 2, False)]
-    # One of before the restart is still here.
-    assert claims.claim(1, 3, "restart", "migrate") == [Decision(1, 3, False)]
-
-
-def test_a_round_in_which_nobody_lives_is_forgotten_but_for_the_newest() -> None:
-    claims = processes(1)
-    claims.claim(1, 1, "restart", "migrate")
-    claims.claim(1, 2, "server", "migrate")
-    claims.claim(1, 3, "claim", "migrate")
-    claims.release(1, 1, True)
-    claims.release(1, 2, True)
-    # Its crash replacement finds the work done.
-    claims.gone(1)
-    assert len(claims) == 3
-    claims.born(2, 0)
-    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, False)]
-    claims.born(3, 1)
-    assert len(claims) == 3
-    claims.gone(2)
-    assert len(claims) == 2
+    assert claims.release(4, 7, False) == claims.release(5, 7, True) == []
 
 
 # --- bounds
@@ -179,6 +99,8 @@ class ClaimsMachine(RuleBasedStateMachine):
                 continue
             assert place not in self.done, "first at what has been done"
             assert place not in self.holding.values(), "two at once"
+            behind = [other for (_, other), waits_for in self.waiting.items() if waits_for == place]
+            assert number < min(behind, default=self.numbers + 1), "not in the order of asking"
             if place[0] == "claim":
                 self.done.add(place)
             else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from hypothesis import strategies as st
@@ -42,6 +44,14 @@ REASONS: Final = {"left", "replaced", "killed", "stalled", "drain_timeout"}
 # Trouble comes seldom enough for something to be built up that it can hurt.
 _spared = st.sampled_from([True, True, True, False])
 
+_policies = st.builds(
+    Policy,
+    workers=st.integers(1, 3),
+    hang_timeout_s=st.sampled_from([None, 2.0, 10.0]),
+    stop_timeout_s=st.sampled_from([None, 5.0]),
+    outlive_failed_start=st.booleans(),
+)
+
 
 @dataclass
 class Process:
@@ -55,7 +65,27 @@ class Process:
     told_to_stop: bool = False
     relieved: bool = False
     killed: bool = False
+    ended: bool = False
     shown_as_stalled: bool = False
+
+    @property
+    def serves(self) -> bool:
+        return self.ready and not self.told_to_stop
+
+    @property
+    def starts(self) -> bool:
+        return not self.ready and not self.frozen
+
+    @property
+    def beats(self) -> bool:
+        return self.ready and not self.frozen
+
+    @property
+    def is_ending(self) -> bool:
+        return self.killed or (self.told_to_stop and not self.frozen)
+
+
+_starts, _beats, _is_ending = attrgetter("starts"), attrgetter("beats"), attrgetter("is_ending")
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -63,10 +93,9 @@ class FleetMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.processes: dict[int, Process] = {}
-        self.started: set[int] = set()
+        self.newest = 0
         # Of each restart that is not over, the last generation from before it.
         self.restarts: deque[int] = deque()
-        self.buried: set[int] = set()
         self.events: deque[Event] = deque()
         self.spawning_fails = False
         self.exit_status: int | None = None
@@ -77,25 +106,12 @@ class FleetMachine(RuleBasedStateMachine):
         # After a restart without any failure, every worker is newer than this.
         self.newer_than = 0
 
-    @initialize(
-        workers=st.integers(1, 3),
-        hang_timeout_s=st.sampled_from([None, 2.0, 10.0]),
-        stop_timeout_s=st.sampled_from([None, 5.0]),
-        outlive=st.booleans(),
-        settled=st.sampled_from([True, True, False]),
-    )
-    def begin(
-        self,
-        workers: int,
-        hang_timeout_s: float | None,
-        stop_timeout_s: float | None,
-        outlive: bool,
-        settled: bool,
-    ) -> None:
+    @initialize(policy=_policies, settled=st.sampled_from([True, True, False]))
+    def begin(self, policy: Policy, settled: bool) -> None:
         self.now = 100.0
-        self.policy = Policy(workers, hang_timeout_s, stop_timeout_s, outlive)
-        self.fleet = Fleet(self.policy)
-        self.requested = workers
+        self.policy = policy
+        self.fleet = Fleet(policy)
+        self.requested = policy.workers
         self.post(Begin())
         if settled:
             for generation in list(self.processes):
@@ -127,27 +143,23 @@ class FleetMachine(RuleBasedStateMachine):
                 process.shown_as_stalled = is_stalled
             case Buried(generation, reason):
                 assert reason in REASONS
-                assert generation not in self.buried
-                self.buried.add(generation)
+                assert self.processes.pop(generation).ended
             case Exit(status):
                 self.exit_status = status
-                assert self.buried == self.started
                 assert not self.processes
             case Log(level, text):
                 assert level in {"info", "warning", "error"}
-                assert text
                 self.told(text)
 
     def spawn(self, generation: int, slot: int) -> None:
         assert not self.is_stopping, "started after the stop"
-        assert generation not in self.started, "a generation that was used before"
-        assert generation > max(self.started, default=0)
+        assert generation > self.newest, "a generation that was used before"
         assert slot < max(self.requested, self.policy.workers)
-        self.started.add(generation)
+        self.newest = generation
         self.processes[generation] = Process(generation, slot)
         if self.spawning_fails:
             self.newer_than = 0
-            del self.processes[generation]
+            self.processes[generation].ended = True
             self.events.append(Said(generation, Failed("A worker process can't be started")))
             self.events.append(Exited(generation, 1, "could not be started"))
         else:
@@ -155,17 +167,13 @@ class FleetMachine(RuleBasedStateMachine):
 
     def told(self, text: str) -> None:
         if "restarting workers" in text:
-            self.restarts.append(max(self.started))
+            self.restarts.append(self.newest)
         elif text == "All workers have been restarted.":
-            oldest_new = self.restarts.popleft()
-            # Who is buried in this very turn has gone.
-            old = {g for g in self.processes if g <= oldest_new} - self.buried
-            assert not old, f"{old} are from before the restart"
+            assert min(self.processes) > self.restarts.popleft(), "one is from before the restart"
         elif "giving the restart up" in text:
             self.restarts.pop()
         elif "ready." in text:
-            serving = {each.slot for each in self.processes.values() if each.ready and not each.told_to_stop}
-            assert serving >= set(range(self.requested))
+            assert {each.slot for each in self.those(lambda each: each.serves)} >= set(range(self.requested))
 
     def told_to_stop(self, process: Process, starting: bool, relieved: bool) -> None:
         if process.told_to_stop:
@@ -179,11 +187,7 @@ class FleetMachine(RuleBasedStateMachine):
         assert starting is not process.ready
         if self.is_stopping or process.slot >= self.requested:
             return
-        in_its_place = [
-            each
-            for each in self.processes.values()
-            if each.slot == process.slot and each.ready and not each.told_to_stop and not each.killed
-        ]
+        in_its_place = self.those(lambda each: each.slot == process.slot and each.serves and not each.killed)
         assert in_its_place or not process.ready, "stopped before its replacement was ready"
 
     @property
@@ -192,24 +196,16 @@ class FleetMachine(RuleBasedStateMachine):
 
     # --- what processes do
 
-    def some(self, data: st.DataObject, among: list[Process]) -> int:
-        return data.draw(st.sampled_from([each.generation for each in among]))
+    def those(self, condition: Callable[[Process], object]) -> list[Process]:
+        return [each for each in self.processes.values() if condition(each)]
 
-    def starting(self) -> list[Process]:
-        return [each for each in self.processes.values() if not each.ready and not each.frozen]
+    def some(self, data: st.DataObject, condition: Callable[[Process], object]) -> int:
+        return data.draw(st.sampled_from([each.generation for each in self.those(condition)]))
 
-    def serving(self) -> list[Process]:
-        return [each for each in self.processes.values() if each.ready and not each.frozen]
-
-    def ending(self) -> list[Process]:
-        return [
-            each for each in self.processes.values() if each.killed or (each.told_to_stop and not each.frozen)
-        ]
-
-    @precondition(lambda self: self.starting())
+    @precondition(lambda self: self.those(_starts))
     @rule(data=st.data())
     def is_ready(self, data: st.DataObject) -> None:
-        self.become_ready(self.some(data, self.starting()))
+        self.become_ready(self.some(data, _starts))
 
     def become_ready(self, generation: int) -> None:
         process = self.processes[generation]
@@ -217,12 +213,12 @@ class FleetMachine(RuleBasedStateMachine):
         process.ready = not process.told_to_stop
         self.post(Said(generation, Ready()))
 
-    @precondition(lambda self: self.starting())
+    @precondition(lambda self: self.those(_starts))
     @rule(data=st.data(), spared=_spared, reason=st.sampled_from(["syntax error", "no database"]))
     def fail(self, data: st.DataObject, spared: bool, reason: str) -> None:
         if spared:
             return
-        generation = self.some(data, self.starting())
+        generation = self.some(data, _starts)
         self.post(Said(generation, Failed(reason)))
         self.end(generation, 3)
 
@@ -231,18 +227,19 @@ class FleetMachine(RuleBasedStateMachine):
     def die(self, data: st.DataObject, spared: bool, status: int) -> None:
         if spared:
             return
-        self.end(self.some(data, list(self.processes.values())), status)
+        self.end(self.some(data, bool), status)
 
     def end(self, generation: int, status: int) -> None:
-        process = self.processes.pop(generation)
+        process = self.processes[generation]
+        process.ended = True
         if not (process.told_to_stop or process.killed):
             self.newer_than = 0
         self.post(Exited(generation, status, f"exited with {status}"))
 
-    @precondition(lambda self: self.ending())
+    @precondition(lambda self: self.those(_is_ending))
     @rule(data=st.data(), clean=st.booleans())
     def obey(self, data: st.DataObject, clean: bool) -> None:
-        self.obey_as(self.some(data, self.ending()), clean)
+        self.obey_as(self.some(data, _is_ending), clean)
 
     def obey_as(self, generation: int, clean: bool = True) -> None:
         if self.processes[generation].killed:
@@ -251,15 +248,15 @@ class FleetMachine(RuleBasedStateMachine):
             self.post(Said(generation, Drained(clean, 0 if clean else 3, 0 if clean else 2)))
             self.end(generation, 0)
 
-    @precondition(lambda self: self.serving())
+    @precondition(lambda self: self.those(_beats))
     @rule(data=st.data())
     def retire(self, data: st.DataObject) -> None:
-        self.post(Said(self.some(data, self.serving()), Retiring()))
+        self.post(Said(self.some(data, _beats), Retiring()))
 
     @precondition(lambda self: self.processes)
     @rule(data=st.data(), thawed=st.booleans())
     def freeze_or_thaw(self, data: st.DataObject, thawed: bool) -> None:
-        self.processes[self.some(data, list(self.processes.values()))].frozen = not thawed
+        self.processes[self.some(data, bool)].frozen = not thawed
 
     @rule(works=_spared)
     def spawning_breaks_or_works_again(self, works: bool) -> None:
@@ -280,7 +277,7 @@ class FleetMachine(RuleBasedStateMachine):
                 self.tick()
 
     def beat(self) -> None:
-        self.post(*(Said(each.generation, Beat()) for each in self.serving()))
+        self.post(*(Said(each.generation, Beat()) for each in self.those(_beats)))
 
     def tick(self) -> None:
         self.post(Tick())
@@ -302,7 +299,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         if not self.is_stopping:
-            self.newer_than = max(self.started)
+            self.newer_than = self.newest
         self.post(RestartRequested("Received SIGHUP"))
 
     @precondition(lambda self: self.requested < MOST_WORKERS)
@@ -339,7 +336,7 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def the_fleet_knows_every_process_and_its_phase(self) -> None:
         known = self.fleet._processes
-        assert known.keys() == self.processes.keys() == self.started - self.buried
+        assert known.keys() == self.processes.keys()
         for generation, process in self.processes.items():
             phase = known[generation].phase
             assert known[generation].slot == process.slot
@@ -386,7 +383,7 @@ class FleetMachine(RuleBasedStateMachine):
             assert self.exit_status == 0
         assert self.exit_status is not None
         assert self.exit_status in ({3, 0, 130, 143} if self.stops else {3})
-        assert self.buried == self.started
+        assert not self.processes
         assert self.fleet.next_deadline() is None
 
     def become_quiet(self) -> None:
@@ -395,10 +392,10 @@ class FleetMachine(RuleBasedStateMachine):
             process.frozen = False
         for _ in range(1000):
             moved = False
-            for generation in [each.generation for each in self.ending()]:
+            for generation in [each.generation for each in self.those(_is_ending)]:
                 self.obey_as(generation)
                 moved = True
-            for generation in [each.generation for each in self.starting()]:
+            for generation in [each.generation for each in self.those(_starts)]:
                 if generation in self.processes:
                     self.become_ready(generation)
                     moved = True
@@ -406,7 +403,12 @@ class FleetMachine(RuleBasedStateMachine):
                 return
             self.pass_time(2 * BEAT_S)
             retries = [slot.retry_at for slot in self.fleet._slots.values() if slot.retry_at is not None]
-            if not moved and not self.starting() and not self.ending() and (self.is_stopping or not retries):
+            if (
+                not moved
+                and not self.those(_starts)
+                and not self.those(_is_ending)
+                and (self.is_stopping or not retries)
+            ):
                 return
         raise AssertionError("it never becomes quiet")
 

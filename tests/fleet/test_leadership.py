@@ -1,14 +1,10 @@
-"""Leadership: who is appointed, when it moves, that there are never two, and how the members hear of it."""
+"""Leadership: who is appointed, when it moves, and how the members hear of it."""
 
 from __future__ import annotations
-
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asgi_ipc.fleet.leadership import Leadership
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.words import Entered, Gone, Join, Joined, Leads, Leaving, Left, Resigned, Stop, Welcome
-from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.fleet.relays import a_fleet, said, settle, worker
 
 
@@ -81,73 +77,6 @@ def test_who_was_appointed_and_had_resigned_in_that_moment_passes_it_on() -> Non
     assert leadership.resigned(3)
     assert not leadership.resigned(3)
     assert leadership.leader == 2
-
-
-class LeadershipMachine(RuleBasedStateMachine):
-    """Workers that run what only the leader may do from the moment in which they are appointed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leadership = Leadership()
-        self.born = 0
-        self.entered: set[int] = set()
-        self.out: set[int] = set()
-        # Whose tasks run: begun when it was appointed, over when it resigned or ended.
-        self.running: set[int] = set()
-
-    def heard(self, changed: bool) -> None:
-        leader = self.leadership.leader
-        if changed and leader:
-            assert leader not in self.running, "told of what it does already"
-            assert leader in self.entered - self.out
-            self.running.add(leader)
-
-    @rule()
-    def enter(self) -> None:
-        self.born += 1
-        self.entered.add(self.born)
-        self.heard(self.leadership.entered(self.born))
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        leaver = data.draw(st.sampled_from(sorted(self.entered)))
-        self.out.add(leaver)
-        self.leadership.leaving(leaver)
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def resign(self, data: st.DataObject) -> None:
-        generation = data.draw(st.sampled_from(sorted(self.entered)))
-        self.out.add(generation)
-        self.running.discard(generation)
-        self.heard(self.leadership.resigned(generation))
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data(), is_stalled=st.booleans())
-    def stall(self, data: st.DataObject, is_stalled: bool) -> None:
-        self.leadership.stalled(data.draw(st.sampled_from(sorted(self.entered))), is_stalled)
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
-        dead = data.draw(st.sampled_from(sorted(self.entered)))
-        self.entered.discard(dead)
-        self.out.discard(dead)
-        self.running.discard(dead)
-        self.heard(self.leadership.gone(dead))
-
-    @invariant()
-    def there_are_never_two(self) -> None:
-        assert len(self.running) <= 1
-        assert self.running == ({self.leadership.leader} if self.leadership.leader else set())
-
-    @invariant()
-    def somebody_leads_if_anybody_can(self) -> None:
-        assert self.leadership.leader or not self.entered - self.out
-
-
-test_whatever_happens_there_is_one_leader_if_there_can_be = LeadershipMachine.TestCase
 
 
 # --- as the relay tells it
