@@ -156,7 +156,7 @@ class Endpoint:
             sent=self.outgoing.sent,
             received=dispatcher.received,
             discarded=dispatcher.discarded,
-            handler_errors=dispatcher.handler_errors,
+            handler_errors=dispatcher.calls.errors,
             dropped=self._dropped(),
             outbox_bytes=self.outgoing.outbox_bytes(),
             reassembly_bytes=self.incoming.partial_bytes,
