@@ -25,21 +25,16 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
+    Exited,
     KillProcess,
     LauncherSlept,
     Log,
+    Said,
     Stalled,
+    Started,
     StartProcess,
     StopProcess,
     Tick,
-    WorkerBeat,
-    WorkerDrained,
-    WorkerExited,
-    WorkerFailed,
-    WorkerReady,
-    WorkerRetiring,
-    WorkerStarted,
-    WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.membership import WORKER, Worker
@@ -51,7 +46,6 @@ from asgi_ipc.launcher.operator import Operator
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.logs import server_logger as logger
-from asgi_ipc.printable import printable_lines
 
 # A turn that comes this much after its time means that the launcher itself
 # was stopped or starved.
@@ -140,8 +134,9 @@ class Launcher:
             self._relay.tick(now)
         for generation in self._relay.pending():
             self._write_lifeline(generation)
+        promised = self._relay.promised()
         for generation, process in self._processes.items():
-            if not self._relay.is_promised(generation):
+            if generation not in promised:
                 process.close_write_end()
 
     def _post(self, event: Event) -> None:
@@ -151,7 +146,7 @@ class Launcher:
     def _handle(self, event: Event, now: float) -> None:
         for action in self._fleet.handle(event, now):
             self._perform(action)
-        if isinstance(event, WorkerExited):
+        if isinstance(event, Exited):
             process = self._processes.pop(event.generation, None)
             if process is not None:
                 process.close()
@@ -191,10 +186,9 @@ class Launcher:
             inherited = (kin.tracker_fd, kin.sentinel_fd)
             process = WorkerProcess(generation, sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
-            self._post(
-                WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
-            )
-            self._post(WorkerExited(generation, 1, "could not be started"))
+            reason = f"A worker process can't be started: {describe_refusal(error)}"
+            self._post(Said(generation, words.Failed(reason)))
+            self._post(Exited(generation, 1, "could not be started"))
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
@@ -205,7 +199,7 @@ class Launcher:
             words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),
         )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
-        self._post(WorkerStarted(generation, process.pid))
+        self._post(Started(generation, process.pid))
 
     def _reap(self) -> None:
         if os.getpid() == 1:
@@ -233,7 +227,7 @@ class Launcher:
         # Its last words count before its end.
         self._read_lifeline(generation)
         self._forget_lifeline(generation)
-        self._post(WorkerExited(generation, status, describe_status(status)))
+        self._post(Exited(generation, status, describe_status(status)))
 
     # --- lifelines
 
@@ -255,25 +249,12 @@ class Launcher:
             self._loop.remove_reader(process.lifeline)
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
-        match word:
-            case words.Drained(clean, unsent, unhandled, cancelled):
-                self._post(WorkerDrained(generation, clean, unsent, unhandled, cancelled))
-            case words.Ready():
-                self._post(WorkerReady(generation))
-            case words.Failed(reason):
-                self._post(WorkerFailed(generation, printable_lines(reason)))
-            case words.Retiring():
-                self._post(WorkerRetiring(generation))
-            case words.Beat():
-                self._post(WorkerBeat(generation))
-            case words.Stuck(stack):
-                self._post(WorkerStuck(generation, printable_lines(f"\n{stack}")))
-            case _:
-                reach = self._relay.hear(generation, word, self._loop.time())
-                if reach is not None:
-                    tell_reach(
-                        self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached
-                    )
+        if not isinstance(word, words.ToRelay):
+            self._post(Said(generation, word))
+            return
+        reach = self._relay.hear(generation, word, self._loop.time())
+        if reach is not None:
+            tell_reach(self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached)
         self._wake.set()
 
     def _write_lifeline(self, generation: int) -> None:

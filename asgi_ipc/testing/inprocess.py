@@ -246,8 +246,9 @@ class InProcessLauncher(Generic[M]):
                         fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
                         socket.send_fds(line, [encoded], fds)
                     self.relay.wrote(generation)
-        for member in self.members.values():
-            if not self.relay.is_promised(member.worker.generation):
+        promised = self.relay.promised()
+        for generation, member in self.members.items():
+            if generation not in promised:
                 member.close_write_end()
         self._wait_for(self.relay.next_deadline())
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.blocking import Blocking
+from asgi_ipc.worker.blocking import Waiting, blocking
 from asgi_ipc.worker.dispatch.registry import Function
 from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.features.subscription import Overflow, Subscription
@@ -37,9 +37,8 @@ class IPC:
     with `receive`, give `ipc.lifespan` to the app, and use the verbs from
     route handlers and message handlers.
 
-    Messages from one worker to another arrive in the order in which they were
-    accepted; there is no order between different senders. A verb that
-    returned without an error has had its message accepted: it reaches its
+    Messages from one worker to another arrive in the order in which they were accepted; there is no order
+    between different senders. A message is accepted when its verb returns without an error: it reaches its
     handler exactly once unless the receiver is killed or a leave times out.
 
     Attributes:
@@ -52,7 +51,7 @@ class IPC:
         self._own = Lifespan()
         # The test kit's seam: the member of its fleet that acts for this IPC in this context.
         self._stand_in: Callable[[], Lifespan | None] | None = None
-        self.blocking = Blocking(lambda: self._here)
+        self.blocking = Blocking(self, lambda: self._here)
 
     @property
     def _here(self) -> Lifespan:
@@ -101,10 +100,8 @@ class IPC:
     def stats(self) -> Stats:
         """Return the messages sent, received and dropped so far, and those that wait now.
 
-        After the lifespan: the figures of its end, with the messages that a leave had to drop at its
-        deadline.
-
-        Raises NotRunningError before the lifespan.
+        After the lifespan: the figures of its end, with the messages that the leave had to drop at its
+        deadline. Raises NotRunningError before the lifespan.
         """
         return self._here.stats()
 
@@ -127,9 +124,8 @@ class IPC:
         handler runs on the event loop, so it must not block.
 
         If its parameter is annotated (a dataclass, msgspec.Struct, TypedDict, Pydantic model, built-in type,
-        or lists, dicts and unions of them), the data arrives as that type. Data that does not fit never
-        reaches the handler: it is counted (`invalid_data` of `stats().dropped`), and answers a question with
-        InvalidDataError.
+        or lists, dicts and unions of them), the data arrives as that type. Data that does not fit is counted
+        (`invalid_data` of `stats().dropped`), and answers a question with InvalidDataError.
 
         Args:
             name: 1 to 254 bytes of UTF-8, no control characters.
@@ -144,13 +140,9 @@ class IPC:
     def on_join(self, callback: W) -> W:
         """Call `callback(worker)` for every worker that joins from now on; usable as a decorator.
 
-        It is called once this worker can address the newcomer, and before the newcomer's first
-        message is handled. The members that are here already are in `ipc.workers`.
-
-        Args:
-            callback: a plain or an async function. Its exceptions are logged and counted.
-
-        Raises TypeError if it is not callable with one argument.
+        `callback` is a plain or an async function; its exceptions are logged and counted. It is called once
+        this worker can address the newcomer, and before the newcomer's first message is handled. The members
+        that are here already are in `ipc.workers`. Raises TypeError if it is not callable with one argument.
         """
         self._here.registry.watch_joins(callback)
         return callback
@@ -158,18 +150,16 @@ class IPC:
     def on_leave(self, callback: L) -> L:
         """Call `callback(worker, reason, lost)` for every worker that has gone; usable as a decorator.
 
-        It is called once for each, after the last message of that worker has gone to its handler. Until then
-        that worker can't be addressed any more, but its messages may still arrive.
+        `callback` is a plain or an async function; its exceptions are logged and counted. It is called once
+        for each worker, after that worker's last message has gone to its handler. Until then the worker can't
+        be addressed any more, but its messages may still arrive.
 
-        Args:
-            callback: a plain or an async function of
-                `worker`: the worker that has gone;
-                `reason`: `left` (scaled down, or the server stops), `replaced` (by a restart),
-                `killed` (it died, or was ended), `stalled` (its event loop stood still and it was
-                replaced), `drain_timeout` (it left with something not delivered or not handled), or
-                `cancelled` (the same, since its app cancelled the end of its lifespan);
-                `lost`: how many messages that this worker had accepted for it never left here. Its exceptions
-                    are logged and counted.
+        Args of `callback`:
+            reason: `left` (scaled down, or the server stops), `replaced` (by a restart), `killed` (it died,
+                or was ended), `stalled` (its event loop stood still and it was replaced), `drain_timeout` (it
+                left with something not delivered or not handled), or `cancelled` (the same, since its app
+                cancelled the end of its lifespan).
+            lost: how many messages that this worker had accepted for it never left here.
 
         Raises TypeError if it is not callable with three arguments.
         """
@@ -179,15 +169,15 @@ class IPC:
     def leader_task(self, function: T) -> T:
         """Run an async function without arguments in one worker only, the leader; usable as a decorator.
 
-        It starts when its worker is appointed, in the turn after `ipc.lifespan` has entered at the earliest;
-        registered later, at once in the leader. At the end of the leader's lifespan it is cancelled and
-        awaited, while every verb still works. Only then another worker is appointed, within a second, also
-        when the leader was killed. So it never runs twice at once. If it has not ended at the drain deadline,
-        its worker leads until its process has ended.
+        It starts when its worker is appointed, in the turn after `ipc.lifespan` has entered at the earliest,
+        or when it is registered later. At the end of the leader's lifespan it is cancelled and awaited, while
+        every verb still works. Only then, or within a second of the leader's death, another worker is
+        appointed, so it never runs twice at once. If it has not ended at the drain deadline, its worker leads
+        until its process has ended.
 
-        If it raises, that is logged and counted, and it starts again after 0.5 s, then 1 s, up to 30 s. After
-        a run longer than that the pauses begin again with the shortest. If it returns, it is done until
-        another worker leads. Registering a function again has no effect.
+        If it raises, that is logged and counted, and it starts again after 0.5 s, then 1 s, up to 30 s; after
+        a run of more than 30 s, again after 0.5 s. If it returns, it is done until another worker leads.
+        Registering a function again has no effect.
 
         Raises TypeError if it is not an async function, or needs an argument.
         """
@@ -201,16 +191,14 @@ class IPC:
     ) -> None:
         """Send one message to the worker `pid`, or to that very incarnation if it is a Worker.
 
-        Returns once the message is accepted for that worker; its handler may
-        not have run. Messages to one worker arrive in the order of sending.
+        Returns once the message is accepted; its handler may not have run.
 
         Args:
             name: 1 to 254 bytes of UTF-8, no control characters.
-            data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them;
-                tuples arrive as lists, bytearrays and memoryviews as bytes. Dataclasses, msgspec.Structs
-                and Pydantic models arrive as dicts of their fields, or as what the handler is annotated
-                with; their fields may have types that msgspec turns into text (UUID, Decimal, Enum, date...),
-                too.
+            data: str, bytes, numbers, None, time-zone-aware datetimes, and lists and dicts of them; tuples
+                arrive as lists, bytearrays and memoryviews as bytes. Dataclasses, msgspec.Structs and
+                Pydantic models arrive as dicts of their fields, or as the type that the handler is annotated
+                with; fields may also be what msgspec turns into text (UUID, Decimal, Enum, date...).
             timeout: seconds to wait for room in that worker's outbox; None: without limit.
 
         Raises:
@@ -249,9 +237,9 @@ class IPC:
         return took if late is None else (*took, *await late)
 
     def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
-        """Send one message to all members or, if one outbox is full, to none: WouldBlockError.
+        """As `broadcast`, without waiting: one full outbox, and it sends to none: WouldBlockError.
 
-        Returns the pids. May be called from any thread of the worker.
+        May be called from any thread of the worker.
         """
         messaging = self._own.messaging or self._here.open_messaging
         return messaging.broadcast_nowait(name, data, include_self=include_self)
@@ -259,7 +247,7 @@ class IPC:
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """Send one message to the sender of the message being handled, to that very incarnation.
 
-        Raises OutsideHandlerError outside a handler, and otherwise as `send`.
+        Raises as `send`, and OutsideHandlerError outside a handler.
         """
         here = self._here
         waits = here.endpoint.replying.send(here.addressee, name, data, timeout)
@@ -277,9 +265,8 @@ class IPC:
     async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
         """Send one message to exactly one member, the one with the least work waiting; return its pid.
 
-        Only the figures that this worker can see count: its outbox for a member, and the bytes that the
-        member has not read. Equals take turns. If the member goes before the message is accepted, another one
-        gets it.
+        Work is what this worker can see: its outbox for a member, and the bytes that the member has not read.
+        Equals take turns. If the member goes before the message is accepted, another one gets it.
 
         Raises as `send`; UnknownWorkerError and WorkerGoneError only if no member is left.
         """
@@ -371,16 +358,12 @@ class IPC:
         timeout: float | None = 5.0,
         include_self: bool = True,
     ) -> Gathered[Any]:
-        """Ask all members at once, including this one; return a dict of pid -> answer, of those in time.
+        """Ask all members at once, including this one; return a dict of pid -> answer, by slot.
 
-        It raises nothing for a member that is slow, fails or goes: this costs only that member's row, which
-        is in `.errors` (pid -> RequestTimeoutError, RemoteError, NoHandlerError, InvalidDataError,
-        WorkerGoneError or UnknownWorkerError); `.complete` says whether there is none. Rows are in the order
-        of the slots.
+        A member that is slow, fails or goes costs only its own row, which is in `.errors` (pid -> an error of
+        `request`); `.complete` says whether there is none.
 
-        `reply_type` is as of `request`: an answer that does not fit is that row's InvalidDataError.
-
-        Raises as `send` for data that is no message, before anything is sent.
+        Args: as of `request`. Raises as `send` for data that is no message, before anything is sent.
         """
         questions = self._here.endpoint_here.questions
         return await questions.ask_all(name, data, timeout, reply_type, include_self=include_self)
@@ -391,20 +374,15 @@ class IPC:
         """Send one message to all subscribers of a topic; return the pids of the workers that took it.
 
         Workers without a subscriber get nothing. Publications of one worker arrive in each subscription in
-        the order in which they were accepted. It waits for full outboxes as `broadcast` does, and raises
-        nothing for slow or vanished members.
+        the order in which they were accepted. For full outboxes it waits as `broadcast` does.
 
-        Args:
-            topic: 1 to 254 bytes of UTF-8, no control characters.
-            data, timeout: as of `send`.
-
-        Raises as `broadcast`; InvalidNameError for an invalid topic.
+        Args: as of `send`; a topic is like a name. Raises as `broadcast`.
         """
         took, late = self._here.endpoint.topics.publish(topic, data, timeout)
         return took if late is None else (*took, *await late)
 
     def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
-        """As `publish`, without waiting; if one outbox is full, it sends to none: WouldBlockError.
+        """As `publish`, without waiting: one full outbox, and it sends to none: WouldBlockError.
 
         May be called from any thread of the worker.
         """
@@ -418,11 +396,11 @@ class IPC:
         Each message is a Publication: `.topic`, `.data`, `.worker` (the publisher; `.sender` is its pid)
         and `.missed` (how many this subscription has lost since the one before).
 
-        Once it is entered, it gets every publication that this worker accepts from then on, and every one
-        that another member accepts after it knows of the subscription; publications under way to this worker
-        may come, too. Entering waits until all members know, which takes one round trip. For a member that
-        does not answer it waits for a second at most, logs that, and does not wait for it again until it has
-        answered. A worker that joins later publishes nothing before it knows.
+        Once entered, it gets every publication that this worker, or a member that knows of the subscription,
+        accepts from then on; publications under way to this worker may come, too. Entering waits until all
+        members know, which takes one round trip. For a member that does not answer it waits for a second at
+        most, logs that, and does not wait for it again until it has answered. A worker that joins later
+        publishes nothing before it knows.
 
         Args:
             topic: 1 to 254 bytes of UTF-8, no control characters.
@@ -475,8 +453,8 @@ class IPC:
     async def claim(self, key: str) -> bool:
         """Return True for the first claim of all workers, as long as the server runs; False for all others.
 
-        This holds after a restart, too, and after the death of the first. Only a cancelled call, whose True
-        no code has seen, does not count.
+        This holds after a restart, too, and after the death of the first. A cancelled call does not
+        count, since the app never saw its result.
 
         Args:
             key: 1 to 254 bytes of UTF-8, no control characters. `once` has keys of its own.
@@ -555,6 +533,26 @@ class IPC:
         Raises TypeError if it can't be called.
         """
         return Wrapped(app, self.lifespan)
+
+
+class Blocking(Waiting[IPC]):
+    """`ipc.blocking`: each verb as on `ipc`, but it returns its result when it has one.
+
+    For `def` routes, which frameworks run in threads, and any other thread than the event loop's. `sender`
+    and `reply` work in threads that a handler has started with `asyncio.to_thread`.
+
+    Each raises as on `ipc`, and NotRunningError on the event loop's own thread, which it would block for
+    ever, when `ipc.lifespan` ends while it waits, or when the loop stands still until `timeout` is over, and
+    for another second or two. The timeout begins with the call.
+    """
+
+    send = blocking(IPC.send)
+    broadcast = blocking(IPC.broadcast)
+    reply = blocking(IPC.reply)
+    request = blocking(IPC.request)
+    gather = blocking(IPC.gather)
+    send_any = blocking(IPC.send_any)
+    publish = blocking(IPC.publish)
 
 
 ipc: Final = IPC()

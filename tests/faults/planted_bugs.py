@@ -14,15 +14,6 @@ from typing import Final
 class PlantError(Exception):
     """The place for an edit is not what it was when the bug was written."""
 
-    def __init__(self, name: str, file: str, found: int) -> None:
-        super().__init__(name, file, found)
-        self.name = name
-        self.file = file
-        self.found = found
-
-    def __str__(self) -> str:
-        return f"{self.name}: its place occurs {self.found} times in asgi_ipc/{self.file}, not once"
-
 
 @dataclass(frozen=True, slots=True)
 class Planted:
@@ -46,7 +37,7 @@ class Planted:
         """The file's text with the bug. Raises PlantError unless its place is found once."""
         found = text.count(self.old)
         if found != 1:
-            raise PlantError(self.name, self.file, found)
+            raise PlantError(f"{self.name}: its place occurs {found} times in asgi_ipc/{self.file}, not once")
         return text.replace(self.old, self.new)
 
 
@@ -55,11 +46,11 @@ _JOINING_AND_LEAVING: Final = (
         "entered-when-written",
         "fleet/relay.py",
         """            if newcomer is not None:
-                newcomer.queue.append(Item(WriteEnd(generation), generation))
+                newcomer.tell(WriteEnd(generation), generation)
 """,
         """            if newcomer is not None:
-                newcomer.queue.append(Item(WriteEnd(generation), generation))
-                self._answered(generation, item.write_end_of)
+                newcomer.tell(WriteEnd(generation), generation)
+                self._await_no_more(newcomer, generation)
 """,
         "A broadcast made just after a newcomer's lifespan has entered misses it, if the member that "
         "makes it was too busy to read the word.",
@@ -75,8 +66,8 @@ _JOINING_AND_LEAVING: Final = (
     Planted(
         "write-end-closed-before-handed-out",
         "fleet/relay.py",
-        "not line.leaving or bool(self._promised.get(generation))",
-        "not line.leaving",
+        "        return promised & self._lines.keys()\n",
+        "        return {generation for generation, line in self._lines.items() if not line.leaving}\n",
         "When a worker leaves while a newcomer still waits for its write end, what the newcomer had accepted "
         "for it is lost, and the newcomer hears no further word of the launcher.",
     ),
@@ -84,14 +75,14 @@ _JOINING_AND_LEAVING: Final = (
         "answer-about-the-dead-not-counted",
         "fleet/relay.py",
         """        line.unacknowledged.remove(of)
-        self._in_flight -= 1
-        if of not in self._lines:
+        owner = self._lines.get(of)
+        if owner is None:
             return None
 """,
-        """        if of not in self._lines:
+        """        owner = self._lines.get(of)
+        if owner is None:
             return None
         line.unacknowledged.remove(of)
-        self._in_flight -= 1
 """,
         "After eight workers have died just as they joined, a worker never learns of a newcomer again.",
     ),

@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -22,11 +22,8 @@ from asgi_ipc import (
     OutsideHandlerError,
     RemoteError,
     RequestTimeoutError,
-    SendTimeoutError,
-    ipc,
 )
 from asgi_ipc.testing import fleet
-from tests.inprocess import fleet as inprocess
 from tests.serving import DEADLINE_S, run_python, serving
 
 
@@ -53,17 +50,6 @@ async def test_every_verb_works_from_a_thread_as_on_the_loop() -> None:
         assert [data for _, data in noted[3:]] == ["any"]
 
 
-def test_on_uvloop_too() -> None:
-    async def main() -> None:
-        own = IPC()
-        own.receive("double", lambda number: number * 2)
-        async with own.lifespan():
-            assert await asyncio.to_thread(own.blocking.request, own.pid, "double", 21) == 42
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
 async def test_a_handlers_thread_knows_its_sender_and_replies() -> None:
     async with fleet(2) as members:
         a, b = members
@@ -84,18 +70,6 @@ async def test_a_handlers_thread_knows_its_sender_and_replies() -> None:
         assert seen == [(b.pid, [a.pid, "question"])]
         with pytest.raises(OutsideHandlerError):
             await asyncio.to_thread(a.blocking.reply, "answer")
-
-
-async def test_an_apps_own_ipc_blocks_as_the_member_that_acts() -> None:
-    like = IPC()
-    like.receive("who", lambda data: like.pid)
-    async with fleet(2, like=like) as members:
-        a, b = members
-        with members.acting(b):
-            assert await asyncio.to_thread(like.blocking.request, a.pid, "who") == a.pid
-            assert await asyncio.to_thread(like.blocking.gather, "who") == {a.pid: a.pid, b.pid: b.pid}
-        with pytest.raises(NotRunningError):
-            await asyncio.to_thread(like.blocking.gather, "who")
 
 
 async def test_a_thousand_calls_from_many_threads_all_arrive_in_the_order_of_each_thread() -> None:
@@ -133,23 +107,16 @@ VERBS: dict[str, Callable[[IPC], Any]] = {
 
 
 @pytest.mark.parametrize("name", VERBS)
-async def test_on_the_loop_it_says_that_it_would_deadlock_and_what_to_use(name: str) -> None:
+async def test_outside_of_the_lifespan_and_on_its_loop_it_says_so(name: str) -> None:
     own = IPC()
+    with pytest.raises(NotRunningError, match="is not entered"):
+        await asyncio.to_thread(VERBS[name], own)
     async with own.lifespan():
         with pytest.raises(NotRunningError) as caught:
             VERBS[name](own)
     assert str(caught.value) == (
         f"ipc.blocking.{name}() would block the event loop that it waits for; here use `await ipc.{name}()`"
     )
-
-
-@pytest.mark.parametrize("name", VERBS)
-async def test_outside_of_the_lifespan_it_says_so(name: str) -> None:
-    own = IPC()
-    with pytest.raises(NotRunningError, match="is not entered"):
-        await asyncio.to_thread(VERBS[name], own)
-    async with own.lifespan():
-        pass
     with pytest.raises(NotRunningError, match="is not entered"):
         VERBS[name](own)
 
@@ -182,23 +149,6 @@ async def test_errors_and_bounds_are_those_of_the_verb() -> None:
             assert 0.2 <= time.monotonic() - began < DEADLINE_S
 
         await asyncio.to_thread(work)
-
-
-async def test_a_full_outbox_is_waited_for_up_to_the_timeout() -> None:
-    async with inprocess(2, has_arena=False) as (_, (a, b)):
-        endpoint = b.endpoint
-        endpoint.incoming._reader.pause()
-
-        def flood() -> None:
-            while True:
-                a.ipc.blocking.send(b.pid, "nobody", bytes(4 * 1024 * 1024), timeout=0.1)
-
-        def work() -> None:
-            with pytest.raises(SendTimeoutError):
-                flood()
-
-        await asyncio.to_thread(work)
-        endpoint.incoming._reader.resume()
 
 
 async def test_what_waits_for_a_loop_that_stands_still_has_used_its_time() -> None:
@@ -289,64 +239,26 @@ async def test_the_end_of_the_lifespan_ends_what_waits(monkeypatch: pytest.Monke
     await thread
 
 
-def _loop_in_a_thread(own: IPC) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    """A loop that has entered the lifespan, and does not end it."""
-    loop = asyncio.new_event_loop()
-    entered = threading.Event()
-    lifespan = own.lifespan()
-
-    async def enter() -> None:
-        await lifespan.__aenter__()
-        entered.set()
-
-    def run() -> None:
-        loop.run_until_complete(enter())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert entered.wait(DEADLINE_S)
-    # Or the lifespan would end with its generator.
-    thread.kept = lifespan  # type: ignore[attr-defined]
-    return loop, thread
-
-
 def test_a_loop_that_cancels_all_when_it_ends_ends_what_waits() -> None:
     own = IPC()
-    loop, thread = _loop_in_a_thread(own)
-    begun = threading.Event()
+    lifespan = own.lifespan()
 
-    async def never(data: object) -> None:
-        begun.set()
-        await asyncio.Event().wait()
+    async def main() -> Future[Any]:
+        begun = asyncio.Event()
 
-    own.receive("never", never)
-    failed: list[BaseException] = []
+        async def never(data: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
 
-    def work() -> None:
-        try:
-            own.blocking.request(own.pid, "never", timeout=None)
-        except BaseException as error:  # noqa: BLE001  # it is what is looked for
-            failed.append(error)
+        own.receive("never", never)
+        await lifespan.__aenter__()
+        waiting = pool.submit(own.blocking.request, own.pid, "never", timeout=None)
+        await begun.wait()
+        return waiting
 
-    waiting = threading.Thread(target=work)
-    waiting.start()
-    assert begun.wait(DEADLINE_S)
-
-    async def cancel_all() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        await thread.kept.__aexit__(None, None, None)  # type: ignore[attr-defined]
-
-    asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(DEADLINE_S)
-    waiting.join(DEADLINE_S)
-    assert not waiting.is_alive()
-    assert isinstance(failed[0], (NotRunningError, RemoteError))
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(DEADLINE_S)
-    loop.close()
+    with ThreadPoolExecutor() as pool:
+        waiting = asyncio.run(main())
+        assert isinstance(waiting.exception(DEADLINE_S), NotRunningError | RemoteError)
 
 
 INTERRUPTED = """
@@ -427,28 +339,6 @@ def test_a_loop_that_is_closed_without_a_word_is_noticed() -> None:
 # --- where it is for
 
 
-def test_a_plain_route_asks_under_a_test_client() -> None:
-    own = IPC()
-    app = FastAPI(lifespan=own.lifespan)
-    own.receive("double", lambda number: number * 2)
-
-    @app.get("/plain/{number}")
-    def plain(number: int) -> dict[str, Any]:
-        return {"answers": list(own.blocking.gather("double", number).values())}
-
-    @app.get("/async")
-    async def on_the_loop() -> dict[str, Any]:
-        try:
-            own.blocking.gather("double", 1)
-        except NotRunningError as error:
-            return {"error": str(error)}
-        return {}
-
-    with TestClient(app) as client:
-        assert client.get("/plain/21").json() == {"answers": [42]}
-        assert "await ipc.gather()" in client.get("/async").json()["error"]
-
-
 async def test_plain_routes_of_three_workers_ask_all_of_them_and_stop_with_status_0() -> None:
     async with serving("tests.apps.blocking:app", workers=3) as server:
         pids = await server.started(3)
@@ -467,12 +357,3 @@ async def test_a_route_that_asks_while_its_worker_stops_has_its_answer() -> None
         server.signal(signal.SIGTERM)
         assert sorted((await slow).json()["answers"]) == sorted(pids)
         assert await server.ended() == 0
-
-
-def test_each_verb_has_the_parameters_of_the_awaited_one() -> None:
-    import inspect
-
-    for name in VERBS:
-        mine = inspect.signature(getattr(ipc.blocking, name))
-        theirs = inspect.signature(getattr(ipc, name))
-        assert mine == theirs, name

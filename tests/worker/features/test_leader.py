@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from asgi_ipc import IPC, NotRunningError
 from asgi_ipc.fleet.slots import backoff_s
 from asgi_ipc.worker.features import leader
-from tests.inprocess import Fleet, Member, fleet, until
+from tests.inprocess import Member, fleet, until
 
 
 class Runs:
@@ -45,31 +45,10 @@ async def leads(*members: Member, leader: Member | None) -> None:
     await until(lambda: all(member.ipc.leader == pid for member in members))
 
 
-@asynccontextmanager
-async def led(
-    **changes: Any,
-) -> AsyncIterator[tuple[Fleet, Member, Member, Callable[[], Coroutine[Any, Any, None]]]]:
-    """A leader, another member, and what ends the leader's lifespan."""
-    async with fleet(0, **changes) as (launcher, _):
-        leader, other = launcher.new(0), launcher.new(1)
-        leaving = asyncio.Event()
-
-        async def life() -> None:
-            async with launcher.joined(leader):
-                await leaving.wait()
-
-        async def leave() -> None:
-            leaving.set()
-            await living
-
-        living = asyncio.create_task(life())
-        await until(lambda: leader.lifespan.messaging is not None)
-        async with launcher.joined(other):
-            try:
-                yield launcher, leader, other, leave
-            finally:
-                leaving.set()
-                await asyncio.wait([living])
+async def begun(member: Member, tasks: int = 1) -> None:
+    """Wait until so many leader tasks of this member have begun."""
+    await until(lambda: len(member.endpoint.leading.running) == tasks)
+    await asyncio.sleep(0)
 
 
 # --- who
@@ -81,38 +60,17 @@ async def test_the_first_leads_and_everybody_knows_it() -> None:
         assert [member.ipc.is_leader for member in (a, b, c)] == [True, False, False]
 
 
-async def test_when_the_leader_dies_the_newest_leads() -> None:
-    async with fleet(3) as (launcher, (a, b, c)):
-        launcher.kill(a)
-        await leads(b, c, leader=c)
-        assert c.ipc.is_leader
-        assert not b.ipc.is_leader
-
-
 async def test_between_a_death_and_the_next_leader_there_is_none() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        told: list[int | None] = []
-
-        @b.ipc.on_leave
-        def left(*news: Any) -> None:
-            told.append(b.ipc.leader)
-
         b.endpoint.leading.gone(a.worker.generation)
         assert b.ipc.leader is None
         launcher.kill(a)
         await leads(b, leader=b)
 
 
-async def test_a_leader_that_leaves_is_followed() -> None:
-    async with led() as (_, leader, other, leave):
-        await leads(leader, other, leader=leader)
-        await leave()
-        await leads(other, leader=other)
-
-
 async def test_nobody_leads_when_nobody_is_left_to() -> None:
     async with fleet(2) as (_, (a, b)):
-        await asyncio.gather(a.endpoint.resign(), b.endpoint.resign())
+        await asyncio.gather(a.endpoint.leave.resign(), b.endpoint.leave.resign())
         await leads(a, b, leader=None)
 
 
@@ -123,16 +81,15 @@ async def test_outside_the_lifespan_there_is_no_leader_to_ask_for() -> None:
             getattr(ipc, attribute)
 
 
-async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks() -> None:
+async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks_when_verbs_may_be_used() -> None:
     ipc = IPC()
-    seen = asyncio.Event()
-    ended = asyncio.Event()
-    leads: list[bool] = []
+    seen, ended = asyncio.Event(), asyncio.Event()
+    leads: list[Any] = []
 
     @ipc.leader_task
     async def sweep() -> None:
-        leads.append(ipc.is_leader)
-        assert ipc.sender is None
+        leads.append(await ipc.broadcast("name"))
+        leads.append((ipc.is_leader, ipc.sender))
         seen.set()
         try:
             await asyncio.Event().wait()
@@ -144,11 +101,12 @@ async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks() -> None:
         async with ipc.lifespan():
             assert ipc.is_leader
             assert ipc.leader == ipc.pid
+            assert not seen.is_set()
             await seen.wait()
         assert ended.is_set()
         seen.clear()
         ended.clear()
-    assert leads == [True, False] * 2
+    assert leads == [(ipc.pid,), (True, None), False] * 2
 
 
 # --- what runs there
@@ -167,7 +125,7 @@ async def test_a_task_runs_in_the_leader_only_and_moves_when_it_is_killed() -> N
 
 
 async def test_a_task_has_ended_before_another_worker_leads() -> None:
-    async with led() as (_, leader, other, leave):
+    async with fleet(2) as (_, (leader, other)):
         runs = Runs()
         runs.register(leader, other)
         gate, cleaning = asyncio.Event(), asyncio.Event()
@@ -180,8 +138,8 @@ async def test_a_task_has_ended_before_another_worker_leads() -> None:
                 cleaning.set()
                 await gate.wait()
 
-        await until(lambda: len(leader.endpoint.leading.running) == 2)
-        leaves = asyncio.create_task(leave())
+        await begun(leader, 2)
+        leaves = asyncio.create_task(leader.leave())
         await cleaning.wait()
         # It is a member meanwhile, and hears what others say.
         await other.ipc.send(leader.pid, "note", "still here")
@@ -196,7 +154,7 @@ async def test_a_task_has_ended_before_another_worker_leads() -> None:
 
 
 async def test_the_end_of_a_task_may_use_every_verb() -> None:
-    async with led() as (_, leader, other, leave):
+    async with fleet(2) as (_, (leader, other)):
         took: list[Any] = []
         running = asyncio.Event()
         other.ipc.receive("question", lambda data: "answer")
@@ -212,7 +170,7 @@ async def test_the_end_of_a_task_may_use_every_verb() -> None:
                 took.append(await leader.ipc.request(other.pid, "question"))
 
         await running.wait()
-        await leave()
+        await leader.leave()
         assert took == [(leader.pid, other.pid), True, "answer"]
         assert leader.seen == other.seen == [("note", leader.pid, "the end")]
 
@@ -236,19 +194,6 @@ async def test_a_task_that_is_registered_later_starts_in_the_leader_at_once_and_
         await a.ipc.send(b.pid, "note", "behind")
         await b.until(1)
         assert starts == [a.pid]
-
-
-async def test_a_task_does_not_start_before_verbs_may_be_used() -> None:
-    ipc = IPC()
-    outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    @ipc.leader_task
-    async def sweep() -> None:
-        outcome.set_result(await ipc.broadcast("name"))
-
-    async with ipc.lifespan():
-        assert not outcome.done()
-        assert await outcome == (ipc.pid,)
 
 
 @pytest.mark.parametrize("task", [None, "sweep", lambda: None, print])
@@ -275,34 +220,7 @@ async def test_a_lifespan_that_ends_at_once_starts_nothing() -> None:
 
 
 async def test_a_task_that_fails_is_logged_counted_and_restarted_later_and_later(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    ipc = IPC()
-    loop = asyncio.get_running_loop()
-    starts: list[float] = []
-    done = asyncio.Event()
-
-    @ipc.leader_task
-    async def sweep() -> None:
-        starts.append(loop.time())
-        if len(starts) == 1:
-            raise ValueError("broken on purpose")
-        if len(starts) == 2:
-            # Nobody has cancelled it.
-            raise asyncio.CancelledError
-        done.set()
-
-    async with ipc.lifespan():
-        await done.wait()
-        assert ipc.stats().handler_errors == 2
-    first, second, third = starts
-    assert 0.5 <= second - first < 1.0 <= third - second < 2.0
-    assert len(re.findall(r"worker \[\d+\]: leader task 'sweep' failed", caplog.text)) == 2
-    assert "broken on purpose" in caplog.text
-
-
-async def test_the_pauses_double_up_to_thirty_seconds_and_begin_anew_behind_a_long_run(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[int] = []
 
@@ -316,17 +234,31 @@ async def test_the_pauses_double_up_to_thirty_seconds_and_begin_anew_behind_a_lo
 
     @ipc.leader_task
     async def sweep() -> None:
-        if len(asked) == 3:
-            monkeypatch.setattr(leader, "SOUND_AFTER_S", -1.0)
-        if len(asked) == 5:
-            done.set()
-            return
-        raise ValueError
+        match len(asked):
+            case 1:
+                # Nobody has cancelled it.
+                raise asyncio.CancelledError
+            case 2:
+                # Foreign code cancels it.
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.Event().wait()
+            case 3:
+                # From here on, each run is a long one.
+                monkeypatch.setattr(leader, "SOUND_AFTER_S", -1.0)
+            case 5:
+                done.set()
+                return
+        raise ValueError("broken on purpose")
 
     async with ipc.lifespan():
         await done.wait()
+        assert ipc.stats().handler_errors == 5
     assert asked == [2, 3, 4, 2, 2]
     assert [backoff_s(deaths) for deaths in (2, 3, 4, 9)] == [0.5, 1.0, 2.0, 30.0]
+    assert len(re.findall(r"worker \[\d+\]: leader task 'sweep' failed", caplog.text)) == 5
+    assert "broken on purpose" in caplog.text
 
 
 async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
@@ -343,10 +275,8 @@ async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
             finally:
                 raise ValueError("broken on purpose")
 
-        await until(lambda: bool(a.endpoint.leading.running))
-        # It must have begun.
-        await asyncio.sleep(0)
-        await a.endpoint.resign()
+        await begun(a)
+        await a.endpoint.leave.resign()
         await leads(a, b, leader=b)
         await until(lambda: runs.running == [b.pid])
     assert "leader task 'sweep' failed" in caplog.text
@@ -368,13 +298,13 @@ async def test_who_can_not_end_its_tasks_leads_until_its_process_has_ended(
 ) -> None:
     loop = asyncio.get_running_loop()
     gate = asyncio.Event()
-    async with led(drain_timeout=0.3) as (launcher, leader, other, leave):
+    async with fleet(2, drain_timeout=0.3) as (launcher, (leader, other)):
         runs = Runs()
         runs.register(other)
         leader.ipc.leader_task(never_ends(gate))
-        await until(lambda: bool(leader.endpoint.leading.running))
+        await begun(leader)
         began = loop.time()
-        await leave()
+        await leader.leave()
         # The leave has had no time of its own.
         assert 0.3 <= loop.time() - began < 0.6
         await until(lambda: len(other.ipc.workers) == 1)
@@ -398,8 +328,7 @@ async def test_a_lifespan_that_is_cancelled_while_its_tasks_end_closes_everythin
 
         async def life() -> None:
             async with launcher.joined(b):
-                await until(lambda: bool(b.endpoint.leading.running))
-                await asyncio.sleep(0)
+                await begun(b)
                 ending.set()
 
         living = asyncio.create_task(life())
@@ -426,24 +355,3 @@ async def test_when_the_launcher_dies_the_leader_stays_until_it_leaves() -> None
         assert b.ipc.leader == a.pid
         assert runs.running == [a.pid]
     assert runs.ended == [a.pid]
-
-
-async def test_a_task_that_somebody_else_cancels_is_logged_and_started_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(leader, "backoff_s", lambda failures: 0.0)
-    async with fleet(1) as (_, (a,)):
-        begun: list[asyncio.Task[Any]] = []
-
-        @a.ipc.leader_task
-        async def lead() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            begun.append(task)
-            await asyncio.Event().wait()
-
-        await until(lambda: len(begun) == 1)
-        begun[0].cancel()
-        await until(lambda: len(begun) == 2)
-        assert "leader task 'lead' failed" in caplog.text
-        assert a.ipc.stats().handler_errors == 1
