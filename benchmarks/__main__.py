@@ -31,8 +31,8 @@ LOOPS: Final = ("asyncio", "uvloop")
 # More than an idle system's own housekeeping.
 QUIET_CPUS: Final = 0.3
 
-FULL: Final = Extent(runs=5, starts=2, run_s=0.2)
-QUICK: Final = Extent(runs=4, starts=4, run_s=0.15)
+FULL: Final = Extent(runs=5, starts=2, run_s=0.15)
+QUICK: Final = Extent(runs=3, starts=3, run_s=0.15)
 
 # The name of a run that `--save` or `--quick` got no name for.
 SAVED: Final = "saved"
@@ -44,9 +44,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure asgi-ipc between real workers."
     )
     option = parser.add_argument
-    option("--runs", type=int, metavar="N", help="runs of each case (5; quick: 4)")
-    option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 4)")
-    option("--run-seconds", type=float, metavar="S", help="length of a run (0.2; quick: 0.15)")
+    option("--runs", type=int, metavar="N", help="runs of each case (5; quick: 3)")
+    option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 3)")
+    option("--run-seconds", type=float, metavar="S", help="length of a run (0.15)")
     option(
         "--only", metavar="CASE", action="append", help="for instance A-10B-nowait or 'B*'; may be repeated"
     )
@@ -74,6 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         with_peers=not options.without_peers and not options.quick,
         against_commit=options.against_commit,
         python=options.python,
+        with_socket=not options.quick,
     )
     if min(extent.runs, extent.starts) < 1:
         parser.error("--runs and --starts are at least 1")

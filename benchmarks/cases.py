@@ -33,7 +33,7 @@ SUBSCRIPTIONS: Final = (1, 100, 10_000)
 # How cost grows: every worker in turn broadcasts a burst to all others, as if it told them of a request that
 # it has served. The more workers there are, the longer each pauses: all receive the same number of messages a
 # second at any size, in packets of as many, and about as many deliveries go out of each.
-GROWTH: Final = (2, 4, 8, 16, 32, 64)
+GROWTH: Final = (4, 16, 64)
 BURST: Final = 20
 RECEIVED_PER_S: Final = 2_000
 

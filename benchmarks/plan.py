@@ -32,8 +32,11 @@ BESIDE: Final = (
 
 LOOP: Final = "uvloop"
 
-# Enough to tell a loss of two percent, where rates of a second differ by some.
-PAIRS: Final = 24
+# Rates of a second differ by some percent.
+PAIRS: Final = 16
+
+# Starts and seconds without requests differ by less.
+FOOTPRINT_RUNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Plan:
         only: patterns of names; None for everything.
         against_commit: an older commit that is built and measured in the same rounds.
         python: another interpreter that is, too.
+        with_socket: the yardstick that takes as long as a peer.
     """
 
     loops: Sequence[str]
@@ -52,6 +56,7 @@ class Plan:
     with_peers: bool = True
     against_commit: str | None = None
     python: str | None = None
+    with_socket: bool = True
 
     def means(self, name: str) -> bool:
         """True if a case of that name is chosen."""
@@ -104,7 +109,7 @@ async def carry_out(plan: Plan, where: Circumstances) -> Record:
             else:
                 results += await http.measure(plan.loops[-1], PAIRS, measured)
         if plan.means(FOOTPRINT):
-            footprints += await footprint.measure(plan.loops[-1], plan.extent.runs, measured)
+            footprints += await footprint.measure(plan.loops[-1], FOOTPRINT_RUNS, measured)
     return Record(where, results, left_out, footprints, against=against, engine=present.engine)
 
 
@@ -124,7 +129,7 @@ def _entries(
     shapes = list(dict.fromkeys(case.shape for case in plan.cases if case.shape.fleet == size))
     entries = [
         Entry(subject, theirs[0].fleet, [Case(shape) for shape in theirs])
-        for subject, theirs in yardsticks.subjects(plan.loops, shapes)
+        for subject, theirs in yardsticks.subjects(plan.loops, shapes, with_socket=plan.with_socket)
     ]
     for subject, cases in ours_alone:
         if able := [case for case in cases if case.shape.fleet == size]:

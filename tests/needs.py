@@ -19,6 +19,7 @@ PROGRAMS: Final = {
     "chromium": (("chromium", "chromium-browser"), "apt-get install chromium"),
     "nginx": (("nginx",), "apt-get install nginx-light"),
     "wrk": (("wrk",), "apt-get install wrk"),
+    "valgrind": (("valgrind",), "apt-get install valgrind"),
 }
 
 # Debian keeps servers outside an ordinary user's PATH.

@@ -55,8 +55,10 @@ def _subject(name: str, factory: Factory, loop: str = "") -> Subject:
     return Subject(name, loop, functools.partial(_beside_a_folder, factory, loop))
 
 
-def subjects(loops: Sequence[str], shapes: Sequence[Shape]) -> list[tuple[Subject, list[Shape]]]:
-    """Each with what is measured of it beside those shapes, which all have fleets of one size."""
+def subjects(
+    loops: Sequence[str], shapes: Sequence[Shape], *, with_socket: bool
+) -> list[tuple[Subject, list[Shape]]]:
+    """Each with what is measured of it beside those shapes, which have fleets of one size; Y6 if wanted."""
     found = [(_subject("Y4", Codec), [Y4])]
     if all(shape.burst for shape in shapes):
         # Of growth only the processor time counts, which is compared by Y4.
@@ -66,6 +68,7 @@ def subjects(loops: Sequence[str], shapes: Sequence[Shape]) -> list[tuple[Subjec
         found += [(_subject("Y3", PingPong, loop), [Y3_FREE, Y3_ONE_CPU]) for loop in loops]
     if any(shape.size_bytes == MIB for shape in shapes):
         found.append((_subject("Y5", Memory), [Y5]))
-    if alike := [shape for shape in shapes if not shape.is_ours_alone]:
+    alike = [shape for shape in shapes if not shape.is_ours_alone]
+    if with_socket and alike:
         found.append((_subject("Y6", UnixProtocol, "uvloop"), alike))
     return found
