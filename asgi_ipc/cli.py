@@ -169,9 +169,20 @@ class _Serve(click.Command):
     """The arguments behind `--` are the app's: `sys.argv` in its workers."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        place = args.index("--") if "--" in args else len(args)
-        ctx.obj = args[place + 1 :]
-        return super().parse_args(ctx, args[:place])
+        ours, its_own = _cut(args)
+        (app,) = (each for each in self.params if each.name == "app")
+        given, _, _ = self.make_parser(ctx).parse_args(list(ours))
+        if not isinstance(given["app"], str) and app.value_from_envvar(ctx) is None:
+            # As under uvicorn, APP itself may stand behind `--`; further ones begin the app's arguments.
+            behind, its_own = _cut(its_own)
+            ours += ["--", *behind]
+        ctx.obj = its_own
+        return super().parse_args(ctx, ours)
+
+
+def _cut(arguments: list[str]) -> tuple[list[str], list[str]]:
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
 
 
 main.add_command(

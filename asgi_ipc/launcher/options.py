@@ -224,29 +224,31 @@ def _check_descriptor(fd: int) -> None:
 
 def _check_tls(given: Mapping[str, Any]) -> None:
     """Load the files that every worker will load, as `uvicorn.config.create_ssl_context` does."""
-    with _blaming("ssl_version"):
-        context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
-    if key and not certificate:
-        raise LauncherError("ssl_keyfile needs --ssl-certfile, too")
+    if not certificate:
+        if key:
+            raise LauncherError("ssl_keyfile needs --ssl-certfile, too")
+        # uvicorn serves plain HTTP then, and looks at no other option of TLS.
+        return
     for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
         if given.get(name):
             with _blaming(name), open(given[name], "rb") as file:
                 file.read(1)
-    if certificate:
-        is_encrypted = False
+    with _blaming("ssl_version"):
+        context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
+    is_encrypted = False
 
-        def password() -> str:
-            # Without this OpenSSL asks at the terminal: each worker would, at each restart.
-            nonlocal is_encrypted
-            is_encrypted = True
-            return given.get("ssl_keyfile_password") or ""
+    def password() -> str:
+        # Without this OpenSSL asks at the terminal: each worker would, at each restart.
+        nonlocal is_encrypted
+        is_encrypted = True
+        return given.get("ssl_keyfile_password") or ""
 
-        try:
-            context.load_cert_chain(certificate, key, password)
-        except (OSError, ValueError, TypeError) as error:
-            name = "ssl_keyfile_password" if is_encrypted else "ssl_keyfile" if key else "ssl_certfile"
-            raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except (OSError, ValueError, TypeError) as error:
+        name = "ssl_keyfile_password" if is_encrypted else "ssl_keyfile" if key else "ssl_certfile"
+        raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
     with _blaming("ssl_cert_reqs"):
         context.verify_mode = ssl.VerifyMode(given.get("ssl_cert_reqs", ssl.CERT_NONE))
     if given.get("ssl_ca_certs"):

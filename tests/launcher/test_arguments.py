@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import click
 import pytest
 
+from asgi_ipc.cli import main
 from tests.serving import free_port, serving, started
 
 ARGS = """
@@ -62,6 +64,31 @@ async def test_behind_two_dashes_stand_the_apps_own_arguments(tmp_path: Path) ->
         program, *rest = ast.literal_eval((await server.get("/")).text)[2]
         assert rest == own
         assert program.endswith("cli.py")
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "found"),
+    [
+        (["--", "a:b"], "", ("a:b", [])),
+        (["--port", "1", "--", "a:b", "--", "--env", "x"], "", ("a:b", ["--env", "x"])),
+        (["a:b", "--", "c:d", "--", "e"], "", ("a:b", ["c:d", "--", "e"])),
+        (["--", "c:d"], "a:b", ("a:b", ["c:d"])),
+    ],
+)
+def test_the_app_itself_may_stand_behind_two_dashes_as_under_uvicorn(
+    given: list[str], env: str, found: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UVICORN_APP", env)
+    context = main.commands["serve"].make_context("serve", given, auto_envvar_prefix="UVICORN")
+    assert (context.params["app"], context.obj) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [(["--", "a:b", "x"], r"unexpected extra argument \(x\)"), (["--"], "Missing")]
+)
+def test_behind_two_dashes_that_begin_with_the_app_stands_nothing_else(given: list[str], error: str) -> None:
+    with pytest.raises(click.UsageError, match=error):
+        main.commands["serve"].make_context("serve", given)
 
 
 async def test_without_arguments_there_is_the_program_only(tmp_path: Path) -> None:

@@ -31,6 +31,14 @@ CERTIFICATES = ROOT / "tests" / "certificates"
 CERTIFICATE, KEY = str(CERTIFICATES / "cert.pem"), str(CERTIFICATES / "key.pem")
 OTHER_KEY, ENCRYPTED_KEY = str(CERTIFICATES / "other_key.pem"), str(CERTIFICATES / "encrypted_key.pem")
 NO_PEM = str(Path(__file__))
+TLS = ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", KEY]
+# Without a certificate uvicorn serves plain HTTP, whatever these are.
+NEEDS_TLS = (
+    ("--ssl-version", "99"),
+    ("--ssl-cert-reqs", "9"),
+    ("--ssl-ca-certs", "/no/such/file", NO_PEM),
+    ("--ssl-ciphers", "nonsense"),
+)
 
 # The option that is named, all that is given, and where uvicorn refuses it, too.
 Case = tuple[str, list[str]]
@@ -95,10 +103,7 @@ CASES: list[Case] = [
         "--ssl-keyfile-password",
         ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY, "--ssl-keyfile-password", "wrong"],
     ),
-    *_each("--ssl-version", "99"),
-    *_each("--ssl-cert-reqs", "9"),
-    *_each("--ssl-ca-certs", "/no/such/file", NO_PEM),
-    *_each("--ssl-ciphers", "nonsense"),
+    *((option, [option, value, *TLS]) for option, *values in NEEDS_TLS for value in values),
     *_each("--drain-timeout", "-1", "nan"),
     *_each("--worker-hang-timeout", "1.9", "nan"),
     *_each("--max-message-bytes", "0"),
@@ -281,6 +286,19 @@ async def test_an_app_may_stand_in_a_zip_archive(command: list[str], tmp_path: P
     options = ["--port", "0", "--workers", "2", "--app-dir", str(archive)]
     async with started("-m", *command, "zipped:app", *options) as server:
         await server.said("Application startup complete", 2)
+
+
+@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+async def test_without_a_certificate_options_of_tls_are_ignored_and_it_serves_plain(
+    command: list[str],
+) -> None:
+    options = [word for option, *values in NEEDS_TLS for word in (option, values[0])]
+    port = free_port()
+    async with started(
+        "-m", *command, APP, "--port", str(port), "--workers", "2", *options, port=port
+    ) as server:
+        await server.started(2)
+        assert (await server.get("/")).status_code == 200
 
 
 async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
