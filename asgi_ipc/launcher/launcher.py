@@ -232,7 +232,9 @@ class Launcher:
     def _bury(self, generation: int, status: int) -> None:
         # Its last words count before its end.
         self._read_lifeline(generation)
-        self._forget_lifeline(generation)
+        lifeline = self._processes[generation].lifeline
+        self._loop.remove_reader(lifeline)
+        self._loop.remove_writer(lifeline)
         self._post(WorkerExited(generation, status, describe_status(status)))
 
     # --- lifelines
@@ -283,9 +285,9 @@ class Launcher:
             return
         self._loop.remove_writer(process.lifeline)
         while (item := self._relay.next_item(generation)) is not None:
-            owner = self._processes.get(item.write_end_of) if item.write_end_of is not None else None
+            owner = None if item.write_end_of is None else self._processes.get(item.write_end_of)
             try:
-                process.write_item(words.encode_word(item.word), item, owner)
+                process.write_word(words.encode_word(item.word), owner)
             except LifelineFullError as full:
                 if full.begun:
                     self._relay.began(generation)
@@ -299,8 +301,3 @@ class Launcher:
                 return
             self._relay.wrote(generation)
             self._wake.set()
-
-    def _forget_lifeline(self, generation: int) -> None:
-        process = self._processes[generation]
-        self._loop.remove_reader(process.lifeline)
-        self._loop.remove_writer(process.lifeline)

@@ -97,7 +97,7 @@ def serve(
         policy = _policy(config, own, count)
         run = Launch(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
         logger.info("Started parent process [%d]", os.getpid())
-        status = asyncio.run(_launch(run))
+        status = asyncio.run(Launcher(run).run())
         logger.info("Stopping parent process [%d]", os.getpid())
         return status
     finally:
@@ -180,10 +180,6 @@ def _policy(config: uvicorn.Config, own: Settings, count: int) -> Policy:
         # A program in one file has a parent that unpacks it, waits, and hands on each signal.
         signals_come_twice=frozen.IS_FROZEN,
     )
-
-
-async def _launch(run: Launch) -> int:
-    return await Launcher(run).run()
 
 
 def _need_watchfiles() -> None:

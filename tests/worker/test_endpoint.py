@@ -245,7 +245,7 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         a.ipc.receive("early", lambda data: heard.set())
         # The word is on a's lifeline and the packet is in its pipe before its loop turns.
         read_end, write_end = os.pipe()
-        socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
+        socket.send_fds(launcher.members[1].lifeline, [encode_word(Joined(newcomer.worker))], [write_end])
         payload = join_batch([encode_message("early", "data", 1000)])
         packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
         a.endpoint.incoming._on_bytes(packet, True)
@@ -280,7 +280,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         a.ipc.on_leave(lambda worker, reason, lost: gone.set_result(worker))
         newcomer = Worker(12_345, 1, 7)
         # Its packet has been read, with nothing behind it; both words about it are on the lifeline.
-        launcher.members[1].line.sendall(
+        launcher.members[1].lifeline.sendall(
             encode_word(Joined(newcomer)) + encode_word(Gone(newcomer.generation, "killed"))
         )
         payload = join_batch([encode_message("note", "last words", 1000)])
@@ -427,8 +427,8 @@ async def test_when_the_launcher_dies_all_deliver_what_they_accepted_and_leave()
             for other in members:
                 await member.ipc.send(other.pid, "note", bytes(100_000))
         for member in list(launcher.members.values()):
-            launcher._loop.remove_reader(member.line)
-            member.line.close()
+            launcher._loop.remove_reader(member.lifeline)
+            member.lifeline.close()
             member.close_write_end()
     for member in members:
         assert sorted(sender or 0 for _, sender, _ in member.seen) == [each.pid for each in members]

@@ -91,6 +91,10 @@ class Socket:
     def fileno(self) -> int:
         return self._fd
 
+    def detach(self) -> int:
+        fd, self._fd = self._fd, -1
+        return fd
+
     def setblocking(self, blocking: bool) -> None:
         # The scheduler runs a blocking reader only when there is something to read.
         pass
