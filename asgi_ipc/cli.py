@@ -25,64 +25,53 @@ if sys.platform == "win32":
 
 from asgi_ipc.launcher.serve import serve
 
+
+def _own(name: str, unit: str, kind: type, text: str) -> click.Option:
+    default = getattr(DEFAULTS, name.removeprefix("--").replace("-", "_"))
+    shows = default is not None
+    return click.Option([name], type=kind, default=default, show_default=shows, metavar=unit, help=text)
+
+
 _OWN: Final[list[click.Parameter]] = [
-    click.Option(
-        ["--drain-timeout"],
-        type=float,
-        default=DEFAULTS.drain_timeout,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a leaving worker may take to deliver and handle its messages.",
+    _own(
+        "--drain-timeout",
+        "SECONDS",
+        float,
+        "How long a leaving worker may take to deliver and handle its messages.",
     ),
-    click.Option(
-        ["--exit-timeout"],
-        type=float,
-        default=DEFAULTS.exit_timeout,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a worker that has left waits for threads and pools of the app before it ends.",
+    _own(
+        "--exit-timeout",
+        "SECONDS",
+        float,
+        "How long a worker that has left waits for threads and pools of the app before it ends.",
     ),
-    click.Option(
-        ["--worker-hang-timeout"],
-        type=float,
-        default=None,
-        metavar="SECONDS",
-        help="Replace a worker whose event loop has stood still this long (at least 2). Off unless set.",
+    _own(
+        "--worker-hang-timeout",
+        "SECONDS",
+        float,
+        "Replace a worker whose event loop has stood still this long (at least 2). Off unless set.",
     ),
-    click.Option(
-        ["--max-message-bytes"],
-        type=int,
-        default=DEFAULTS.max_message_bytes,
-        show_default=True,
-        metavar="BYTES",
-        help="The largest message, encoded.",
+    _own("--max-message-bytes", "BYTES", int, "The largest message, encoded."),
+    _own(
+        "--max-packet-bytes", "BYTES", int, f"The largest packet; at most the system's PIPE_BUF ({PIPE_BUF})."
     ),
-    click.Option(
-        ["--max-packet-bytes"],
-        type=int,
-        default=DEFAULTS.max_packet_bytes,
-        show_default=True,
-        metavar="BYTES",
-        help=f"The largest packet; at most the system's PIPE_BUF ({PIPE_BUF}).",
+    _own(
+        "--pipe-bytes",
+        "BYTES",
+        int,
+        "The capacity to ask for each worker's pipe. The system's default unless set.",
     ),
-    click.Option(
-        ["--pipe-bytes"],
-        type=int,
-        default=None,
-        metavar="BYTES",
-        help="The capacity to ask for each worker's pipe. The system's default unless set.",
+    _own(
+        "--uds-mode",
+        "MODE",
+        str,
+        "The mode of the --uds file, octal. That of the file that it replaces, or 666, unless set.",
     ),
-    click.Option(
-        ["--uds-mode"],
-        default=None,
-        metavar="MODE",
-        help="The mode of the --uds file, octal. That of the file that it replaces, or 666, unless set.",
-    ),
-    click.Option(
-        ["--uds-owner"],
-        default=None,
-        metavar="USER[:GROUP]",
-        help="Whose the socket's file is to be, by name or number; it takes the right to give files away.",
+    _own(
+        "--uds-owner",
+        "USER[:GROUP]",
+        str,
+        "Whose the socket's file is to be, by name or number; it takes the right to give files away.",
     ),
     click.Option(
         ["--wrap"],

@@ -55,7 +55,6 @@ class Tie:
     Attributes:
         fd: the write end.
         theirs: the read end, for `pass_fds`; closed by `pass_on`.
-        options: the options that name the pipe to `asgi-ipc serve`.
     """
 
     def __init__(self) -> None:
@@ -63,12 +62,11 @@ class Tie:
         with descriptors.changing_hands:
             self.theirs, self.fd = os.pipe()
             descriptors.register(self)
-        self.options = ("--stop-at-eof", str(self.theirs))
 
     def told_to(self, command: Sequence[str]) -> list[str]:
-        """Return a command with these options behind `serve`; words behind `--` are for the app."""
+        """Return a command that is told of the pipe behind `serve`; words behind `--` are for the app."""
         place = [*command].index("serve") + 1
-        return [*command[:place], *self.options, *command[place:]]
+        return [*command[:place], "--stop-at-eof", str(self.theirs), *command[place:]]
 
     def pass_on(self) -> None:
         """Close the read end: the server has its own now, or will never start."""
