@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import click
@@ -91,12 +92,6 @@ def test_behind_two_dashes_that_begin_with_the_app_stands_nothing_else(given: li
         main.commands["serve"].make_context("serve", given)
 
 
-async def test_without_arguments_there_is_the_program_only(tmp_path: Path) -> None:
-    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {len(sys.argv)}\\n')\n" + PLAIN)
-    async with serving("bare:app", "--app-dir", str(tmp_path)) as server:
-        await server.said("argv 1$", 2)
-
-
 PLAIN = """
 async def app(scope, receive, send):
     if scope["type"] == "http":
@@ -105,16 +100,17 @@ async def app(scope, receive, send):
 """
 
 
+@pytest.mark.parametrize("own", [[], ["--env", "prod"]])
+async def test_a_worker_that_is_started_later_has_the_same_arguments(own: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {sys.argv[1:]}\\n')\n" + PLAIN)
+    async with serving("bare:app", "--app-dir", str(tmp_path), *(["--", *own] if own else [])) as server:
+        await server.said(re.escape(f"argv {own}"), 2)
+        await server.restart()
+        assert server.count(re.escape(f"argv {own}")) == server.count("^argv") == 4
+
+
 @pytest.mark.parametrize("command", [["-m", "asgi_ipc.cli", "serve"], ["-m", "uvicorn"]])
 async def test_a_stray_argument_stays_an_error(command: list[str]) -> None:
     async with started(*command, "tests.apps.plain:app", "stray") as server:
         assert await server.ended() == 2
         assert server.count(r"Got unexpected extra argument \(stray\)") == 1
-
-
-async def test_a_worker_that_is_started_later_has_them_too(tmp_path: Path) -> None:
-    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {sys.argv[1:]}\\n')\n" + PLAIN)
-    async with serving("bare:app", "--app-dir", str(tmp_path), "--", "--env", "prod") as server:
-        await server.said(r"argv \['--env', 'prod'\]", 2)
-        server.signal(1)
-        await server.said(r"argv \['--env', 'prod'\]", 4)

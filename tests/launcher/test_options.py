@@ -11,6 +11,7 @@ import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -239,13 +240,18 @@ def test_every_option_of_uvicorns_that_takes_a_number_a_file_or_a_choice_is_amon
         ({"timeout_worker_healthcheck": 1}, "timeout_worker_healthcheck"),
         ({"ssl_context_factory": print}, "ssl_context_factory"),
         ({"app_dir": "/no/such/folder"}, "app_dir"),
+        ({"app": object()}, "import string"),
+        ({"workers": 0}, "workers is a number from 1"),
+        ({"no_such_option": 1}, "there is no option 'no_such_option'\n"),
+        ({"drain_timout": 1}, "there is no option 'drain_timout'; did you mean 'drain_timeout'?"),
+        ({"log_levels": "info"}, "did you mean 'log_level'"),
     ],
     ids=repr,
 )
 def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str) -> None:
     def call() -> None:
         try:
-            asgi_ipc.run(APP, **{"port": 0, **options})
+            asgi_ipc.run(**{"app": APP, "port": 0, **options})
         except asgi_ipc.LauncherError as error:
             sys.stderr.write(f"ERROR: {error}\n")
             raise SystemExit(1) from error
@@ -253,6 +259,14 @@ def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str
     status, said = _forked(call)
     _check_line("", status, said)
     assert any(name in said for name in named.split("|")), said
+
+
+def test_run_is_refused_beside_the_main_thread() -> None:
+    with (
+        ThreadPoolExecutor() as pool,
+        pytest.raises(asgi_ipc.LauncherError, match="serve on the main thread: only it gets signals"),
+    ):
+        pool.submit(asgi_ipc.run, APP).result()
 
 
 @pytest.mark.parametrize(
