@@ -59,8 +59,9 @@ async def test_a_helper_is_reached_comes_back_outlives_a_restart_and_is_drained_
         assert not any({first, second} & {*member["news"]} for member in members.values())
         assert await server.stop() == 0
         # What the workers have sent while they left has arrived.
-        assert server.count(rf"Helper \[{second}\] has heard \d+ last words") == 1
+        assert server.count(rf"Helper \[{second}\] has heard 4 last words") == 1
         assert not server.found("drain timeout|not stopped in time")
+        assert server.count("died") == 1
 
 
 async def test_a_helper_that_stands_still_is_replaced_like_a_worker() -> None:

@@ -110,7 +110,7 @@ CASES: list[Case] = [
     *_each("--max-message-bytes", "0"),
     *_each("--max-packet-bytes", "1"),
     *_each("--pipe-bytes", "1"),
-    *_each("--stop-at-eof", "-1", "99"),
+    *_each("--stop-at-eof", "-1", "99", "3"),
 ]
 
 ENVIRONMENTS: list[tuple[str, dict[str, str]]] = [

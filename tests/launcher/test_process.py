@@ -100,17 +100,12 @@ def test_a_process_that_the_kernel_refuses_leaves_nothing_open() -> None:
     assert links().keys() == before
 
 
-async def test_the_pipe_has_the_capacity_that_was_asked_for() -> None:
-    process = WorkerProcess(1, [], 16 * 1024)
-    assert process.pipe_bytes == 16 * 1024
-    process.signal(signal.SIGKILL)
-    await _until_reaped(process)
-    process.close()
-
-
-async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent() -> None:
+async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent_and_its_pipe_has_the_size() -> (
+    None
+):
     other = socket.socket()
-    process = WorkerProcess(1, [other], None)
+    process = WorkerProcess(1, [other], 16 * 1024)
+    assert process.pipe_bytes == 16 * 1024
     held = set(links(process.pid).values())
     ours = f"pipe:[{os.fstat(process.write_end).st_ino}]"
     assert ours in held

@@ -58,7 +58,7 @@ async def test_an_app_that_cannot_start_is_told_once_and_ends_the_server(
         (["serve", "demo:app", "--no-such-option"], "No such option"),
         (
             ["serve", "demo:app", "--max-packet-bytes", "5000"],
-            "--max-packet-bytes is a number from 128 to 4096",
+            "is a number from 128 to 4096",
         ),
         (["serve", "demo:app", "--max-message-bytes", "99999999"], "from 1024 to 33554432"),
         (["serve"], "Missing argument 'APP'"),
