@@ -100,9 +100,7 @@ def test_a_process_that_the_kernel_refuses_leaves_nothing_open() -> None:
     assert links().keys() == before
 
 
-async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent_and_its_pipe_has_the_size() -> (
-    None
-):
+async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent() -> None:
     other = socket.socket()
     process = WorkerProcess(1, [other], 16 * 1024)
     assert process.pipe_bytes == 16 * 1024
