@@ -46,7 +46,7 @@ class LastingLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def error_text(error: BaseException) -> str:
-    """Format the traceback of an error and of those that led to it, with nothing unprintable in it."""
+    """Format the traceback of an error and of the errors that led to it, with nothing unprintable in it."""
     try:
         return "\n".join(_lines(TracebackException.from_exception(error), MAX_GROUP_DEPTH))
     except Exception:  # noqa: BLE001  # an app's error may raise when its parts are read

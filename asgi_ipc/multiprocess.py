@@ -65,7 +65,7 @@ def program_tracker() -> int:
 
 
 def is_importing_main() -> bool:
-    """Whether this is a child of `multiprocessing` that imports the program's main module just now.
+    """Return whether this is a child of `multiprocessing` that imports the program's main module just now.
 
     `multiprocessing` asks the same before a child may start a child.
     """

@@ -7,17 +7,20 @@ notes what it is sent, and can be stopped; words can be held back.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+from asgi_ipc import WouldBlockError
 from asgi_ipc.fleet import words
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.testing import inprocess
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
+MIB = 1024 * 1024
 
 settings = partial(Settings, cookie=COOKIE)
 
@@ -49,6 +52,15 @@ class Member(inprocess.Member):
     def go_on_reading(self) -> None:
         self.endpoint.incoming.resume()
 
+    def fill(self, to: Member, size_bytes: int = MIB) -> int:
+        """Send notes of that size until the outbox for that member is full; how many."""
+        for sent in itertools.count():
+            try:
+                self.ipc.send_nowait(to.pid, "note", bytes(size_bytes))
+            except WouldBlockError:
+                return sent
+        raise AssertionError
+
     async def until(self, count: int) -> list[Any]:
         """Wait for that many notes; their data."""
         async with asyncio.timeout(DEADLINE_S):
@@ -56,6 +68,21 @@ class Member(inprocess.Member):
                 self.arrived.clear()
                 await self.arrived.wait()
         return [data for _, _, data in self.seen]
+
+
+class Held:
+    """A handler that waits until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, data: object) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
 
 
 class Fleet(inprocess.InProcessLauncher[Member]):

@@ -6,7 +6,6 @@ gets an answer in the end: when the holder is done, or as its successor, in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 Scope: TypeAlias = Literal["claim", "restart", "server"]
@@ -34,25 +33,17 @@ class Decision(NamedTuple):
     first: bool | None
 
 
-@dataclass(slots=True)
-class _Key:
-    """`holder` is None once it is done. For `claim` it is the claimant that was the first."""
-
-    holder: _Claimant | None
-    # In the order of asking.
-    waiting: dict[_Claimant, None] = field(default_factory=dict)
-
-
 class Claims:
     """The keys of one fleet. A claim is named by its generation and a number of its own."""
 
     def __init__(self) -> None:
-        self._keys: dict[_Place, _Key] = {}
+        # The claimants of each key, in the order of asking; the first holds it. Without one it is decided.
+        self._keys: dict[_Place, list[_Claimant]] = {}
+        # The key of each claim that holds or waits.
+        self._open: dict[_Claimant, _Place] = {}
         # The round in which each process was started, and the newest round.
         self._rounds: dict[int, int] = {}
         self._newest = 0
-        # The places that each process holds or waits for, by the claim's number.
-        self._open: dict[int, dict[int, _Place]] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -60,7 +51,6 @@ class Claims:
     def born(self, generation: int, restart_round: int) -> None:
         """Note that a process has been started in that restart round."""
         self._rounds[generation] = restart_round
-        self._open[generation] = {}
         if restart_round > self._newest:
             self._newest = restart_round
             self._forget_rounds()
@@ -71,66 +61,57 @@ class Claims:
             return []
         place = (scope, self._rounds[generation] if scope == "restart" else 0, key)
         claimant = _Claimant(generation, number)
-        entry = self._keys.get(place)
-        if entry is None:
+        if place not in self._keys:
             if len(self._keys) >= MAX_KEYS:
-                return [Decision(generation, number, None)]
-            self._keys[place] = _Key(claimant)
-            self._open[generation][number] = place
-            return [Decision(generation, number, True)]
-        if entry.holder is None or scope == "claim":
-            return [Decision(generation, number, False)]
-        entry.waiting[claimant] = None
-        self._open[generation][number] = place
+                return [Decision(*claimant, None)]
+            self._keys[place] = [claimant]
+            self._open[claimant] = place
+            return [Decision(*claimant, True)]
+        if scope == "claim" or not self._keys[place]:
+            return [Decision(*claimant, False)]
+        self._keys[place].append(claimant)
+        self._open[claimant] = place
         return []
 
     def release(self, generation: int, number: int, done: bool) -> list[Decision]:
         """Note that a claimant is done with its key, or gives up the key or its wait; decide on the next."""
-        place = self._open.get(generation, {}).pop(number, None)
-        if place is None:
-            return []
         claimant = _Claimant(generation, number)
-        entry = self._keys[place]
-        if entry.holder != claimant:
-            del entry.waiting[claimant]
+        if claimant not in self._open:
             return []
-        if not done:
-            return self._pass_on(place, entry)
-        answers = [Decision(*waiting, False) for waiting in entry.waiting]
-        for waiting in entry.waiting:
-            del self._open[waiting.generation][waiting.number]
-        entry.holder = None
-        entry.waiting.clear()
-        return answers
+        holder, *waiting = self._keys[self._open[claimant]]
+        if not done or claimant != holder:
+            return self._withdraw(claimant)
+        self._keys[self._open.pop(claimant)].clear()
+        for each in waiting:
+            del self._open[each]
+        return [Decision(*each, False) for each in waiting]
 
     def gone(self, generation: int) -> list[Decision]:
         """Note that a process has ended: its unfinished keys go to the next claimants."""
         restart_round = self._rounds.pop(generation, None)
         if restart_round is None:
             return []
-        held = []
-        for number, place in self._open.pop(generation).items():
-            claimant = _Claimant(generation, number)
-            if self._keys[place].holder != claimant:
-                del self._keys[place].waiting[claimant]
-            elif place[0] != "claim":
-                # The work of `claim` has begun, so the key stays decided.
-                held.append(place)
         decisions = []
-        for place in held:
-            decisions += self._pass_on(place, self._keys[place])
+        # The newest first: none of its own waiting claims may come to hold a key.
+        for claimant in reversed([each for each in self._open if each.generation == generation]):
+            if self._open[claimant][0] == "claim":
+                # The work of `claim` has begun, so the key stays decided.
+                self._keys[self._open.pop(claimant)].clear()
+            else:
+                decisions += self._withdraw(claimant)
         if restart_round < self._newest:
             self._forget_rounds()
         return decisions
 
-    def _pass_on(self, place: _Place, entry: _Key) -> list[Decision]:
-        """Make the next claimant the first, since the holder was not done; without one, forget the key."""
-        if not entry.waiting:
+    def _withdraw(self, claimant: _Claimant) -> list[Decision]:
+        """Take a claim back. The next claimant becomes the holder; without one, the key is forgotten."""
+        place = self._open.pop(claimant)
+        claimants = self._keys[place]
+        was_holder = claimants[0] == claimant
+        claimants.remove(claimant)
+        if not claimants:
             del self._keys[place]
-            return []
-        entry.holder = next(iter(entry.waiting))
-        del entry.waiting[entry.holder]
-        return [Decision(*entry.holder, True)]
+        return [Decision(*claimants[0], True)] if claimants and was_holder else []
 
     def _forget_rounds(self) -> None:
         """Forget the keys of older rounds without a living process: no claim can come for them."""

@@ -5,19 +5,20 @@ Law: frozen data, no behaviour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
+
+from asgi_ipc.fleet.words import ToFleet
 
 # --- events: what has happened
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """Start the fleet."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(Struct, frozen=True):
     """A signal asks for the end; the second one for the end at once.
 
     Another kind of signal in the same moment is the same request.
@@ -27,99 +28,51 @@ class StopRequested:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ParentGone:
+class ParentGone(Struct, frozen=True):
     """The process that started the server, and was to stop it, has ended. No second signal will come."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestartRequested:
+class RestartRequested(Struct, frozen=True):
     """Replace every worker, one slot after the other."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleRequested:
+class ScaleRequested(Struct, frozen=True):
     """One worker more (+1) or fewer (-1)."""
 
     by: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStarted:
-    """The process that a Start asked for runs, as `pid`."""
+class Started(Struct, frozen=True):
+    """The process that a StartProcess asked for runs, as `pid`."""
 
     generation: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """It serves requests."""
+class Said(Struct, frozen=True):
+    """That process says a word about itself."""
 
     generation: int
+    word: ToFleet
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerFailed:
-    """It can't start, for this reason; its exit follows."""
-
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRetiring:
-    """It has served as many requests as it may, and serves on until it is replaced."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerBeat:
-    """Its event loop turns."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStuck:
-    """Its event loop has not turned for a while, and stands there. `stack` begins with a line end."""
-
-    generation: int
-    stack: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDrained:
-    """Its leave is over, cleanly or with this many messages not sent and not handled."""
-
-    generation: int
-    clean: bool
-    unsent: int
-    unhandled: int
-    cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
-    """Its process has been reaped. `status` as in subprocess: negative is a signal. `how`: in words."""
+class Exited(Struct, frozen=True):
+    """That process has been reaped. `status` as in subprocess: negative is a signal. `how`: in words."""
 
     generation: int
     status: int
     how: str
 
 
-@dataclass(frozen=True, slots=True)
-class LauncherSlept:
+class LauncherSlept(Struct, frozen=True):
     """The launcher itself did not run for so long; that time counts against no worker."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
@@ -129,14 +82,9 @@ Event: TypeAlias = (
     | ParentGone
     | RestartRequested
     | ScaleRequested
-    | WorkerStarted
-    | WorkerReady
-    | WorkerFailed
-    | WorkerRetiring
-    | WorkerBeat
-    | WorkerStuck
-    | WorkerDrained
-    | WorkerExited
+    | Started
+    | Said
+    | Exited
     | LauncherSlept
     | Tick
 )
@@ -145,9 +93,8 @@ Event: TypeAlias = (
 # --- actions: what is to be done
 
 
-@dataclass(frozen=True, slots=True)
-class StartProcess:
-    """Start a process. The answer is WorkerStarted, or WorkerFailed and WorkerExited.
+class StartProcess(Struct, frozen=True):
+    """Start a process. The answer is Started, or Said(Failed) and Exited.
 
     `round`: how many restarts have begun so far.
     """
@@ -157,8 +104,7 @@ class StartProcess:
     round: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StopProcess:
+class StopProcess(Struct, frozen=True):
     """Ask it to finish and exit.
 
     `starting`: it may not listen to its lifeline yet. `relieved`: others serve on. A second stop without
@@ -170,39 +116,34 @@ class StopProcess:
     relieved: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KillProcess:
+class KillProcess(Struct, frozen=True):
     """End it at once."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(Struct, frozen=True):
     """Its event loop stands still, or (False) turns again."""
 
     generation: int
     is_stalled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Buried:
+class Buried(Struct, frozen=True):
     """It is gone, for this reason: left, replaced, killed, stalled, drain_timeout or cancelled."""
 
     generation: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True):
     """Tell the operator."""
 
     level: str  # info, warning or error
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """Nothing is left to do; the server's exit status."""
 
     status: int

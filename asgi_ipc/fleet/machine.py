@@ -19,16 +19,16 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
+    Exited,
     KillProcess,
     LauncherSlept,
     ParentGone,
     RestartRequested,
+    Said,
     ScaleRequested,
+    Started,
     StopRequested,
     Tick,
-    WorkerExited,
-    WorkerReady,
-    WorkerRetiring,
 )
 from asgi_ipc.fleet.membership import WORKER
 from asgi_ipc.fleet.processes import Phase, Process, Processes
@@ -43,6 +43,7 @@ from asgi_ipc.fleet.slots import (
     Slot,
     backoff_s,
 )
+from asgi_ipc.fleet.words import Ready, Retiring
 
 
 class Fleet:
@@ -64,18 +65,6 @@ class Fleet:
         self._told_to_stop: tuple[int, float] | None = None
         self._exit_status = 0
 
-    # --- seen from outside
-
-    @property
-    def size(self) -> int:
-        """How many workers there should be."""
-        return len(self._slots)
-
-    @property
-    def generations(self) -> dict[int, tuple[int, Phase]]:
-        """Every process that exists: generation -> (slot, phase)."""
-        return {generation: (process.slot, process.phase) for generation, process in self._processes.items()}
-
     def next_deadline(self) -> float | None:
         """When the next Tick has something to do, or None."""
         retries = [slot.retry_at for slot in self._all_slots().values() if slot.retry_at is not None]
@@ -91,47 +80,91 @@ class Fleet:
                     -place: Slot(-place, kind) for place, kind in enumerate(self.policy.helpers, 1)
                 }
                 for slot in self._all_slots().values():
-                    slot.live = self._start(slot, now)
+                    self._start(slot, now)
             case StopRequested():
                 self._stop_all(event, now)
             case ParentGone():
                 self._stop_unattended(now)
+            case RestartRequested() | ScaleRequested() if self._stopping:
+                pass
             case RestartRequested(reason):
-                self._restart_all(reason, now)
+                self._restart_all(reason)
             case ScaleRequested(by):
                 self._scale(by, now)
             case LauncherSlept(seconds):
                 self._processes.slept(seconds)
             case Tick():
                 self._tick(now)
+            case _ if event.generation in self._processes:
+                self._hear(event, now)
             case _:
-                process = self._processes.get(event.generation)
-                if process is not None:
-                    self._hear(event, process, now)
+                pass
+        if not self._stopping:
+            self._settle(now)
         return self._processes.actions
 
     def _all_slots(self) -> dict[int, Slot]:
         return self._slots | self._helpers
 
+    def _settle(self, now: float) -> None:
+        """Do what follows from the state of the slots, whatever event has changed it."""
+        self._established = self._established or all(each.was_ready for each in self._slots.values())
+        self._advance_restart(now)
+        self._judge_ready()
+        # A restart is over when the last worker from before it has gone.
+        oldest = min(self._processes.workers(), default=self._processes.newest + 1)
+        for _ in range(self._restart.over(oldest)):
+            self._log("info", "All workers have been restarted.")
+        reason = self._restart.take_again()
+        if reason is not None:
+            self._restart_all(reason)
+            self._advance_restart(now)
+        self._recycle(now)
+
+    def _judge_ready(self) -> None:
+        """Say so when every slot has a worker that is ready, and did not before."""
+        ready = all(self._is_ready(slot) for slot in self._slots.values())
+        if ready and not self._told_ready:
+            count = len(self._slots)
+            which = "The worker is" if count == 1 else f"All {count} workers are"
+            self._log("info", f"{which} ready.")
+        self._told_ready = ready
+
+    def _recycle(self, now: float) -> None:
+        """Replace the worker that has waited longest to retire, unless a replacement is under way.
+
+        Workers that have served as much as they may at the same time would otherwise be doubled at once.
+        """
+        if any(slot.incoming is not None for slot in self._slots.values()):
+            return
+        waiting = [
+            (slot.retiring_at, slot.index)
+            for slot in self._slots.values()
+            if slot.retiring_at is not None and slot.retry_at is None
+        ]
+        if waiting:
+            self._start_incoming(self._slots[min(waiting)[1]], now)
+
     # --- what a process says
 
-    def _hear(self, event: Event, process: Process, now: float) -> None:
+    def _hear(self, event: Started | Said | Exited, now: float) -> None:
+        process = self._processes[event.generation]
         match event:
-            case WorkerExited():
+            case Started(pid=pid):
+                process.pid = pid
+            case Exited():
                 self._exited(event, now)
-            case WorkerReady(generation) if process.phase is Phase.STARTING:
+            case Said(generation, Ready()) if process.phase is Phase.STARTING:
                 process.phase = Phase.READY
                 process.ready_at = process.last_beat = now
                 self._ready(generation, process, now)
-            case WorkerRetiring(generation) if process.phase is Phase.READY:
+            case Said(generation, Retiring()) if process.phase is Phase.READY:
                 slot = self._slots.get(process.slot)
                 if slot is not None and slot.live == generation:
-                    slot.retiring_at = slot.retiring_at if slot.retiring else now
-                    slot.retiring = True
+                    slot.retiring_at = now if slot.retiring_at is None else slot.retiring_at
                     slot.retry_at = None
-                    self._recycle(now)
-            case _:
-                self._processes.hear(event, process, now)
+            case Said(generation, word):
+                self._processes.hear(generation, word, now)
 
     def _ready(self, generation: int, process: Process, now: float) -> None:
         if process.kind != WORKER:
@@ -143,40 +176,10 @@ class Fleet:
         # The next failure is news again, even for the same reason.
         self._processes.told_failure = None
         slot.retry_at = None
-        self._judge_established()
         if slot.incoming == generation:
-            old, slot.live, slot.incoming, slot.retiring = slot.live, generation, None, False
+            old, slot.live, slot.incoming, slot.retiring_at = slot.live, generation, None, None
             if old is not None:
                 self._processes.stop(old, "replaced", now, relieved=True)
-        if self._restart.current == process.slot and slot.live == generation and slot.incoming is None:
-            self._restart.current = None
-            self._advance_restart(now)
-        self._judge_ready()
-        self._recycle(now)
-
-    def _judge_established(self) -> None:
-        self._established = self._established or all(each.was_ready for each in self._slots.values())
-
-    def _judge_ready(self) -> None:
-        """Say so when every slot has a worker that is ready, and did not before."""
-        live = [self._processes[slot.live] for slot in self._slots.values() if slot.live is not None]
-        ready = len(live) == self.size and all(each.phase is Phase.READY for each in live)
-        if ready and not self._told_ready:
-            which = "The worker is" if self.size == 1 else f"All {self.size} workers are"
-            self._log("info", f"{which} ready.")
-        self._told_ready = ready
-
-    def _recycle(self, now: float) -> None:
-        """Replace the worker that has waited longest to retire, unless a replacement is under way.
-
-        Workers that have served as much as they may at the same time would otherwise be doubled at once.
-        """
-        if self._stopping or any(slot.incoming is not None for slot in self._slots.values()):
-            return
-        waiting = [slot for slot in self._slots.values() if slot.retiring and slot.retry_at is None]
-        if waiting:
-            slot = min(waiting, key=lambda each: (each.retiring_at, each.index))
-            slot.incoming = self._start(slot, now)
 
     # --- what the operator asks
 
@@ -229,68 +232,47 @@ class Fleet:
             for generation in self._processes:
                 self._processes.stop(generation, "left", now)
 
-    def _restart_all(self, reason: str, now: float) -> None:
-        if self._stopping:
-            return
+    def _restart_all(self, reason: str) -> None:
         self._processes.told_failure = None
         if self._restart.begin(reason, self._slots, self._processes.newest + 1):
             self._log("info", f"{reason}, restarting workers.")
-            self._advance_restart(now)
 
     def _advance_restart(self, now: float) -> None:
-        """Begin the next slot of the restart under way, if one is."""
+        """Begin the next slot of the restart under way, if one is and the current slot has been replaced."""
+        current = self._slots.get(self._restart.current) if self._restart.current is not None else None
+        if current is None or (current.incoming is None and self._is_ready(current)):
+            self._restart.current = None
         index = self._restart.next_of(self._slots)
         if index is not None:
             slot = self._slots[index]
             slot.early_deaths = 0
             slot.retry_at = None
             if slot.live is None:
-                slot.live = self._start(slot, now)
+                self._start(slot, now)
             else:
                 if slot.incoming is not None:
                     # It was started before the request, with the old code.
                     self._processes.stop(slot.incoming, "left", now)
-                slot.incoming = self._start(slot, now)
+                self._start_incoming(slot, now)
         if self._restart.finish():
             # Tell it again: the new workers are ready, although every slot has been served all the time.
             self._told_ready = False
-            self._judge_ready()
-            self._judge_restarted()
-        reason = self._restart.take_again()
-        if reason is not None:
-            self._restart_all(reason, now)
-
-    def _judge_restarted(self) -> None:
-        """A restart is over when the last worker from before it has gone."""
-        oldest = min(self._processes.workers(), default=self._processes.newest + 1)
-        for _ in range(self._restart.over(oldest)):
-            self._log("info", "All workers have been restarted.")
 
     def _scale(self, by: int, now: float) -> None:
-        if self._stopping:
-            return
         if by > 0:
             index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
             slot = self._slots[index] = Slot(index)
             self._log("info", f"Increasing the number of workers to {len(self._slots)}.")
-            slot.live = self._start(slot, now)
-            self._judge_ready()
+            self._start(slot, now)
             return
         if len(self._slots) == 1:
             self._log("info", "One worker is left; there can't be fewer.")
             return
-        index = max(self._slots)
-        slot = self._slots.pop(index)
+        slot = self._slots.pop(max(self._slots))
         self._log("info", f"Decreasing the number of workers to {len(self._slots)}.")
         for generation in (slot.live, slot.incoming):
             if generation is not None:
                 self._processes.stop(generation, "left", now, relieved=True)
-        self._judge_established()
-        if self._restart.current == index:
-            self._restart.current = None
-            self._advance_restart(now)
-        self._judge_ready()
-        self._recycle(now)
 
     # --- what time and the kernel bring
 
@@ -300,47 +282,39 @@ class Fleet:
             if slot.retry_at is not None and now >= slot.retry_at:
                 slot.retry_at = None
                 if slot.live is None:
-                    slot.live = self._start(slot, now)
-        self._recycle(now)
+                    self._start(slot, now)
 
-    def _exited(self, event: WorkerExited, now: float) -> None:
+    def _exited(self, event: Exited, now: float) -> None:
         process = self._processes.pop(event.generation)
         self._processes.do(Buried(event.generation, process.why_gone(event.status)))
         slot = self._all_slots().get(process.slot)
         if self._stopping:
             self._advance_stop(now)
-            return
-        if slot is not None and slot.incoming == event.generation:
+        elif slot is not None and slot.incoming == event.generation:
             slot.incoming = None
             self._replacement_died(process, slot, event, now)
         elif slot is not None and slot.live == event.generation:
             slot.live = None
             self._live_died(process, slot, event, now)
-        # A first start that failed has begun a stop.
-        if not self._stopping:
-            self._judge_restarted()
-            self._judge_ready()
-            self._recycle(now)
 
-    def _replacement_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
+    def _replacement_died(self, process: Process, slot: Slot, event: Exited, now: float) -> None:
         self._processes.tell_failure(process)
         new = f"New worker [{process.pid}]" if process.pid else "A new worker"
         how = f"{new} {event.how} before it was ready"
         kept = self._processes[slot.live].pid if slot.live is not None else 0
         if self._restart.current == process.slot:
             self._log("error", f"{how}; keeping worker [{kept}] and giving the restart up.")
-            self._give_restart_up(now)
-        if slot.retiring:
+            self._restart.give_up()
+        if slot.retiring_at is not None:
             slot.early_deaths += 1
             slot.retry_at = now + backoff_s(slot.early_deaths + 1)
             self._log("error", f"{how}; worker [{kept}] serves on until another try.")
 
-    def _live_died(self, process: Process, slot: Slot, event: WorkerExited, now: float) -> None:
+    def _live_died(self, process: Process, slot: Slot, event: Exited, now: float) -> None:
         early = process.ready_at is None or now - process.ready_at < EARLY_DEATH_S
         self._processes.tell_failure(process)
         text = f"{process.name} died: it {event.how}" if process.pid else f"A {process.kind} {event.how}"
-        slot.retiring = False
-        slot.retry_at = None
+        slot.retiring_at = slot.retry_at = None
         if slot.incoming is not None:
             # The one that was to replace it takes the slot over as it is.
             slot.live, slot.incoming = slot.incoming, None
@@ -360,18 +334,22 @@ class Fleet:
             self._log("error", f"{text} before it was ready{ending}; waiting for a change.")
         elif delay_s == 0.0:
             self._log("error", f"{text}; starting another.")
-            slot.live = self._start(slot, now)
+            self._start(slot, now)
             return
         else:
             ending = " and giving the restart up" if gives_up else ""
             self._log("error", f"{text}; starting another in {delay_s:g} s{ending}.")
             slot.retry_at = now + delay_s
         if gives_up:
-            self._give_restart_up(now)
+            self._restart.give_up()
 
-    def _give_restart_up(self, now: float) -> None:
-        self._restart.give_up()
-        self._advance_restart(now)
+    # --- slots
 
-    def _start(self, slot: Slot, now: float) -> int:
-        return self._processes.start(slot.index, slot.kind, self._restart.rounds, now)
+    def _is_ready(self, slot: Slot) -> bool:
+        return slot.live is not None and self._processes[slot.live].phase is Phase.READY
+
+    def _start(self, slot: Slot, now: float) -> None:
+        slot.live = self._processes.start(slot.index, slot.kind, self._restart.rounds, now)
+
+    def _start_incoming(self, slot: Slot, now: float) -> None:
+        slot.incoming = self._processes.start(slot.index, slot.kind, self._restart.rounds, now)

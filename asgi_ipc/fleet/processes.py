@@ -11,20 +11,16 @@ from dataclasses import dataclass
 
 from asgi_ipc.fleet.events import (
     Action,
-    Event,
     KillProcess,
     Log,
     Stalled,
     StartProcess,
     StopProcess,
-    WorkerBeat,
-    WorkerDrained,
-    WorkerFailed,
-    WorkerStarted,
-    WorkerStuck,
 )
 from asgi_ipc.fleet.membership import WORKER
 from asgi_ipc.fleet.slots import Policy
+from asgi_ipc.fleet.words import Beat, Drained, Failed, Stuck, ToFleet
+from asgi_ipc.printable import printable_lines
 
 
 class Phase(enum.Enum):
@@ -54,10 +50,8 @@ class Process:
     failure: str | None = None
     # The reason of its stop; a process that goes by itself has left.
     reason: str = "left"
-    # Its own last word: whether it left cleanly.
-    drained: bool | None = None
-    leave_cancelled: bool = False
-    judged_stalled: bool = False
+    # Its own last word.
+    drained: Drained | None = None
 
     @property
     def name(self) -> str:
@@ -71,11 +65,11 @@ class Process:
         the word may not have fitted its lifeline. Any other end gave it no time to leave.
         """
         if self.drained is not None:
-            if self.drained:
+            if self.drained.clean:
                 return self.reason
-            return "cancelled" if self.leave_cancelled else "drain_timeout"
-        if self.judged_stalled:
-            return "stalled"
+            return "cancelled" if self.drained.cancelled else "drain_timeout"
+        if self.reason == "stalled":
+            return self.reason
         return self.reason if status == 0 and self.phase is Phase.STOPPING else "killed"
 
 
@@ -107,24 +101,23 @@ class Processes(dict[int, Process]):
 
     # --- what happens
 
-    def hear(self, event: Event, process: Process, now: float) -> None:
+    def hear(self, generation: int, word: ToFleet, now: float) -> None:
         """Note what a process has said; what else follows from that is the fleet's."""
-        match event:
-            case WorkerStarted(pid=pid):
-                process.pid = pid
-            case WorkerBeat(generation):
+        process = self[generation]
+        match word:
+            case Beat():
                 process.last_beat = now
                 process.stack = None
                 if process.stalled:
                     process.stalled = False
                     self.do(Stalled(generation, False))
                     self.log("info", f"{process.name} responds again.")
-            case WorkerStuck(stack=stack):
-                process.stack = stack
-            case WorkerFailed(reason=reason):
-                process.failure = reason
-            case WorkerDrained(clean=clean, unsent=unsent, unhandled=unhandled, cancelled=cancelled):
-                process.drained, process.leave_cancelled = clean, cancelled
+            case Stuck(stack):
+                process.stack = printable_lines(f"\n{stack}")
+            case Failed(reason):
+                process.failure = printable_lines(reason)
+            case Drained(clean, unsent, unhandled, cancelled):
+                process.drained = word
                 if not clean:
                     how = "had its leave cancelled by the app" if cancelled else "reached its drain timeout"
                     self.log(
@@ -163,9 +156,8 @@ class Processes(dict[int, Process]):
             self.do(Stalled(generation, True))
         hang_s = self.policy.hang_timeout_s
         if hang_s is not None and now >= process.last_beat + hang_s:
-            process.judged_stalled = True
             # Judge it once: it ends as soon as the kernel gets to it.
-            process.phase = Phase.STOPPING
+            process.phase, process.reason = Phase.STOPPING, "stalled"
             self.log("error", f"{process.name} has been stalled for {hang_s:g} s; replacing it.")
             self.do(KillProcess(generation))
 

@@ -19,6 +19,7 @@ relay tells it, in the same order as everything else.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -61,8 +62,7 @@ ENTRY_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A word for one lifeline, and the owner of the write end that goes with it, if any."""
 
     word: ToWorker
@@ -85,20 +85,24 @@ class _Line:
     # The first word of the queue has been written in part.
     begun: bool = False
     # The write ends that it was sent and has not acknowledged.
-    unacknowledged: list[int] = field(default_factory=list)
-    # The write ends for which it had no descriptor to spare.
-    refused: set[int] = field(default_factory=set)
+    unacknowledged: set[int] = field(default_factory=set)
+    # The write ends that it had no descriptor for, and when each is offered again; inf: it has been.
+    refused: dict[int, float] = field(default_factory=dict)
     joined: bool = False
     # Its welcome has been written, whole.
     welcomed: bool = False
     leaving: bool = False
     stalled: bool = False
-    # Members whose answer this newcomer still waits for; None once it has entered.
-    awaited: set[int] | None = None
+    # Members whose answer this newcomer still waits for, and those that it waits for no more.
+    awaited: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
     # Members that have answered, and will tell it of their subscriptions.
     telling: set[int] = field(default_factory=set)
     entry_deadline: float = 0.0
+
+    def tell(self, word: ToWorker, write_end_of: int | None = None) -> None:
+        """Queue a word behind the words that wait."""
+        self.queue.append(Item(word, write_end_of))
 
 
 class Relay:
@@ -106,11 +110,6 @@ class Relay:
 
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
-        self._in_flight = 0
-        # How many times each write end is still to be handed out, or may yet be refused.
-        self._promised: dict[int, int] = {}
-        # (time, receiver, owner): write ends refused for lack of descriptors.
-        self._retries: list[tuple[float, int, int]] = []
         self._leadership = Leadership()
         self._claims = Claims()
 
@@ -125,77 +124,25 @@ class Relay:
         """Queue a word that others decided (a stop, a handover) behind the words that wait there."""
         line = self._lines.get(generation)
         if line is not None:
-            line.queue.append(Item(word))
+            line.tell(word)
         if isinstance(word, Stop):
             # When all are stopped, each next leader would begin its tasks only to end them at once.
             self._leadership.leaving(generation)
 
-    def join(self, generation: int, now: float) -> None:
-        """Take a worker's request to be a member."""
-        newcomer = self._lines.get(generation)
-        if newcomer is None or newcomer.joined:
-            return
-        members = [line for line in self._lines.values() if line.joined and not line.leaving]
-        newcomer.joined = True
-        newcomer.queue.append(Item(Welcome([line.worker for line in members])))
-        if self._leadership.leader:
-            newcomer.queue.append(Item(self._leads()))
-        newcomer.awaited = set()
-        newcomer.entry_deadline = now + ENTRY_TIMEOUT_S
-        for line in members:
-            member = line.worker.generation
-            line.queue.append(Item(Joined(newcomer.worker), generation))
-            self._promise(generation, 1)
-            self._promise(member, 1)
-            (newcomer.missing if line.stalled else newcomer.awaited).add(member)
-        self._enter_if_complete(newcomer)
-
-    def took(self, by: int, of: int, arrived: bool, now: float, *, subscribes: bool = False) -> bool | None:
-        """A worker acknowledges, or refuses, a write end; `subscribes`: it will tell the owner its topics.
-
-        `subscribes`: the worker will report its subscriptions to the owner. Returns False if the worker can't
-            reach the owner now, True if it can again, None without a change.
-        """
-        line = self._lines.get(by)
-        if line is None or of not in line.unacknowledged:
-            return None
-        line.unacknowledged.remove(of)
-        self._in_flight -= 1
-        if of not in self._lines:
-            return None
-        was_refused = of in line.refused
-        if arrived:
-            line.refused.discard(of)
-            self._promise(of, -1)
-            if subscribes:
-                self._lines[of].telling.add(by)
-            self._answered(by, of)
-            return True if was_refused else None
-        line.refused.add(of)
-        self._retries.append((now + RETRY_S, by, of))
-        return None if was_refused else False
-
-    def leave(self, generation: int) -> None:
-        """Send the word of a leaving member to all that know it."""
-        leaver = self._lines.get(generation)
-        if leaver is None or not leaver.joined or leaver.leaving:
-            return
-        leaver.leaving = True
-        self._leadership.leaving(generation)
-        self._tell_members(Left(generation), but=generation)
-
     def hear(self, generation: int, word: ToRelay, now: float) -> Reach | None:
         """A worker says a word about its membership. Returns news of whom it can send to, if any."""
-        if generation not in self._lines:
+        line = self._lines.get(generation)
+        if line is None:
             return None
         match word:
-            case Join():
-                self.join(generation, now)
-            case Took(of, arrived, subscribes):
-                is_reached = self.took(generation, of, arrived, now, subscribes=subscribes)
-                return None if is_reached is None else Reach(of, is_reached)
-            case Leaving():
-                self.leave(generation)
+            case Join() if not line.joined:
+                self._join(line, now)
+            case Took():
+                return self._took(line, word, now)
+            case Leaving() if line.joined and not line.leaving:
+                line.leaving = True
+                self._leadership.leaving(generation)
+                self._tell_members(Left(generation), but=generation)
             case Resigned():
                 if self._leadership.resigned(generation):
                     self._tell_members(self._leads())
@@ -203,6 +150,8 @@ class Relay:
                 self._answer(self._claims.claim(generation, number, scope, key))
             case Release(number, done):
                 self._answer(self._claims.release(generation, number, done))
+            case _:
+                pass
         return None
 
     def gone(self, generation: int, reason: str) -> None:
@@ -210,41 +159,24 @@ class Relay:
         line = self._lines.pop(generation, None)
         if line is None:
             return
-        self._in_flight -= len(line.unacknowledged)
-        for of in line.unacknowledged:
-            self._promise(of, -1)
-        for item in line.queue:
-            if item.write_end_of is not None:
-                self._promise(item.write_end_of, -1)
-        self._promised.pop(generation, None)
-        for to, other in self._lines.items():
+        for other in self._lines.values():
             # A word that was written in part must be written to its end, or the next one is garbage.
             kept = [
                 item
                 for place, item in enumerate(other.queue)
                 if item.write_end_of != generation or (place == 0 and other.begun)
             ]
-            for item in other.queue:
-                if isinstance(item.word, Joined) and item.write_end_of == generation:
-                    # The dead process would have got this one's write end after that word.
-                    self._promise(to, -1)
             other.queue = deque(kept)
-        for _, to, of in self._retries:
-            if to == generation:
-                self._promise(of, -1)
-        self._retries = [entry for entry in self._retries if generation not in entry[1:]]
+            other.refused.pop(generation, None)
+            other.missing.discard(generation)
+            other.telling.discard(generation)
         if line.joined:
-            self._tell_members(Gone(generation, reason), but=generation)
+            self._tell_members(Gone(generation, reason))
         if self._leadership.gone(generation):
             self._tell_members(self._leads())
         self._answer(self._claims.gone(generation))
         for other in self._lines.values():
-            other.refused.discard(generation)
-            other.missing.discard(generation)
-            other.telling.discard(generation)
-            if other.awaited is not None:
-                other.awaited.discard(generation)
-                self._enter_if_complete(other)
+            self._await_no_more(other, generation)
 
     def stalled(self, generation: int, is_stalled: bool) -> None:
         """Note that an event loop stands still, or turns again; newcomers don't wait for a stalled worker."""
@@ -253,30 +185,29 @@ class Relay:
             return
         line.stalled = is_stalled
         self._leadership.stalled(generation, is_stalled)
-        if is_stalled:
-            for other in self._lines.values():
-                if other.awaited is not None and generation in other.awaited:
-                    other.awaited.discard(generation)
-                    other.missing.add(generation)
-                    self._enter_if_complete(other)
+        for other in self._lines.values():
+            if is_stalled and generation in other.awaited:
+                other.missing.add(generation)
+                self._await_no_more(other, generation)
 
     def tick(self, now: float) -> None:
         """Let newcomers in when their time is up, and offer refused write ends again."""
         for line in self._lines.values():
-            if line.awaited is not None and now >= line.entry_deadline:
+            if line.awaited and now >= line.entry_deadline:
                 line.missing |= line.awaited
                 line.awaited.clear()
-                self._enter_if_complete(line)
-        due = [entry for entry in self._retries if entry[0] <= now]
-        self._retries = [entry for entry in self._retries if entry[0] > now]
-        for _, to, of in due:
-            self._lines[to].queue.append(Item(WriteEnd(of), of))
+                self._enter(line)
+            for of, again_at in line.refused.items():
+                if again_at <= now:
+                    line.refused[of] = math.inf
+                    line.tell(WriteEnd(of), of)
 
     def next_deadline(self) -> float | None:
         """Return the time at which `tick` has something to do, or None."""
-        deadlines = [line.entry_deadline for line in self._lines.values() if line.awaited is not None]
-        deadlines += [entry[0] for entry in self._retries]
-        return min(deadlines, default=None)
+        deadlines = [line.entry_deadline for line in self._lines.values() if line.awaited]
+        deadlines += [again_at for line in self._lines.values() for again_at in line.refused.values()]
+        earliest = min(deadlines, default=math.inf)
+        return None if earliest == math.inf else earliest
 
     # --- actions
 
@@ -292,7 +223,8 @@ class Relay:
         item = line.queue[0]
         if line.begun or item.write_end_of is None:
             return item
-        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or self._in_flight >= MAX_DESCRIPTORS_IN_FLIGHT:
+        in_flight = sum(len(each.unacknowledged) for each in self._lines.values())
+        if len(line.unacknowledged) >= MAX_UNACKNOWLEDGED or in_flight >= MAX_DESCRIPTORS_IN_FLIGHT:
             return None
         if isinstance(item.word, Joined) and not self._lines[item.write_end_of].welcomed:
             return None
@@ -311,20 +243,58 @@ class Relay:
             line.welcomed = True
         if item.write_end_of is None:
             return
-        line.unacknowledged.append(item.write_end_of)
-        self._in_flight += 1
+        line.unacknowledged.add(item.write_end_of)
         if isinstance(item.word, Joined):
             # This member knows the newcomer now, so the newcomer may write to it.
             newcomer = self._lines.get(item.write_end_of)
             if newcomer is not None:
-                newcomer.queue.append(Item(WriteEnd(generation), generation))
+                newcomer.tell(WriteEnd(generation), generation)
 
-    def is_promised(self, generation: int) -> bool:
-        """Return whether the launcher must keep its write end of a worker to hand it out."""
-        line = self._lines.get(generation)
-        return line is not None and (not line.leaving or bool(self._promised.get(generation)))
+    def promised(self) -> set[int]:
+        """Return the generations whose write ends the launcher must keep to hand them out."""
+        promised = {generation for generation, line in self._lines.items() if not line.leaving}
+        for generation, line in self._lines.items():
+            promised |= line.unacknowledged | line.refused.keys()
+            promised |= {item.write_end_of for item in line.queue if item.write_end_of is not None}
+            # A newcomer gets the write end of a member behind that member's word of it.
+            if any(isinstance(item.word, Joined) for item in line.queue):
+                promised.add(generation)
+        return promised & self._lines.keys()
 
     # --- inside
+
+    def _join(self, newcomer: _Line, now: float) -> None:
+        members = [line for line in self._lines.values() if line.joined and not line.leaving]
+        newcomer.joined = True
+        newcomer.tell(Welcome([line.worker for line in members]))
+        if self._leadership.leader:
+            newcomer.tell(self._leads())
+        newcomer.entry_deadline = now + ENTRY_TIMEOUT_S
+        for line in members:
+            line.tell(Joined(newcomer.worker), newcomer.worker.generation)
+            (newcomer.missing if line.stalled else newcomer.awaited).add(line.worker.generation)
+        if not newcomer.awaited:
+            self._enter(newcomer)
+
+    def _took(self, line: _Line, word: Took, now: float) -> Reach | None:
+        """Settle the answer to a write end. Only the first refusal and its end are news."""
+        by, of = line.worker.generation, word.generation
+        if of not in line.unacknowledged:
+            return None
+        line.unacknowledged.remove(of)
+        owner = self._lines.get(of)
+        if owner is None:
+            return None
+        was_refused = of in line.refused
+        if word.arrived:
+            line.refused.pop(of, None)
+            if word.subscribes:
+                owner.telling.add(by)
+            owner.missing.discard(by)
+            self._await_no_more(owner, by)
+        else:
+            line.refused[of] = now + RETRY_S
+        return Reach(of, word.arrived) if word.arrived is was_refused else None
 
     def _leads(self) -> Leads:
         line = self._lines.get(self._leadership.leader)
@@ -337,24 +307,17 @@ class Relay:
     def _tell_members(self, word: ToWorker, but: int = 0) -> None:
         for generation, line in self._lines.items():
             if line.joined and generation != but:
-                line.queue.append(Item(word))
+                line.tell(word)
 
-    def _promise(self, generation: int, count: int) -> None:
-        if generation in self._lines:
-            self._promised[generation] = self._promised.get(generation, 0) + count
+    def _await_no_more(self, newcomer: _Line, member: int) -> None:
+        if member in newcomer.awaited:
+            newcomer.awaited.remove(member)
+            if not newcomer.awaited:
+                self._enter(newcomer)
 
-    def _answered(self, by: int, of: int) -> None:
-        newcomer = self._lines[of]
-        newcomer.missing.discard(by)
-        if newcomer.awaited is not None and by in newcomer.awaited:
-            newcomer.awaited.discard(by)
-            self._enter_if_complete(newcomer)
-
-    def _enter_if_complete(self, line: _Line) -> None:
-        if line.awaited is not None and not line.awaited:
-            line.awaited = None
-            missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
-            line.queue.append(Item(Entered(missing, sorted(line.missing | line.telling))))
-            # Only a worker runs leader tasks.
-            if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
-                self._tell_members(self._leads())
+    def _enter(self, line: _Line) -> None:
+        missing = [self._lines[generation].worker.pid for generation in sorted(line.missing)]
+        line.tell(Entered(missing, sorted(line.missing | line.telling)))
+        # Only a worker runs leader tasks.
+        if line.worker.kind == WORKER and self._leadership.entered(line.worker.generation):
+            self._tell_members(self._leads())

@@ -22,21 +22,19 @@ class Restart:
         self.rounds = 0
         self.current: int | None = None
         self._waiting: deque[int] = deque()
-        self._runs = False
         self._again: str | None = None
-        # The first generation of this restart; and that of each whose new workers all serve, while an older
-        # worker still leaves.
-        self._first_new = 0
+        # The first generation of the restart under way; and that of each whose new workers all serve, while
+        # an older worker still leaves.
+        self._first_new: int | None = None
         self._almost_over: deque[int] = deque()
 
     def begin(self, reason: str, slots: Collection[int], first_new: int) -> bool:
         """Begin a restart of these slots. False: one is under way, and this one follows."""
-        if self.current is not None or self._waiting:
+        if self._first_new is not None:
             self._again = reason
             return False
         self._waiting.extend(sorted(slots))
         self._first_new = first_new
-        self._runs = True
         self.rounds += 1
         return True
 
@@ -51,10 +49,10 @@ class Restart:
 
     def finish(self) -> bool:
         """Return whether the last slot has been replaced now."""
-        if self.current is not None or not self._runs:
+        if self.current is not None or self._first_new is None:
             return False
-        self._runs = False
         self._almost_over.append(self._first_new)
+        self._first_new = None
         return True
 
     def over(self, oldest: int) -> int:
@@ -66,15 +64,14 @@ class Restart:
 
     def take_again(self) -> str | None:
         """The reason for the restart that is to follow, once, when none is under way."""
-        if self.current is not None:
+        if self._first_new is not None:
             return None
         reason, self._again = self._again, None
         return reason
 
     def give_up(self) -> None:
         """Leave the slots that are left as they are."""
-        self._runs = False
-        self.current = None
+        self._first_new = self.current = None
         self._waiting.clear()
 
     def forget(self) -> None:

@@ -72,9 +72,8 @@ class Slot:
     kind: str = WORKER
     live: int | None = None
     incoming: int | None = None
-    retiring: bool = False
-    # Since when; the one that has waited longest is replaced first.
-    retiring_at: float = 0.0
+    # Since when its worker asks to be replaced; the one that has waited longest is replaced first.
+    retiring_at: float | None = None
     was_ready: bool = False
     early_deaths: int = 0
     retry_at: float | None = None

@@ -233,9 +233,10 @@ class Stuck(_Word, frozen=True):
 
 
 ToWorker: TypeAlias = Handover | Welcome | Joined | WriteEnd | Entered | Left | Gone | Leads | Decided | Stop
-# The words of a worker about its membership, which the relay hears; the other words are about its process.
+# The words of a worker about its membership, and those about its process.
 ToRelay: TypeAlias = Join | Took | Leaving | Resigned | Claim | Release
-ToLauncher: TypeAlias = ToRelay | Drained | Ready | Failed | Retiring | Beat | Stuck
+ToFleet: TypeAlias = Drained | Ready | Failed | Retiring | Beat | Stuck
+ToLauncher: TypeAlias = ToRelay | ToFleet
 
 # The only extension on a lifeline: a text that is no UTF-8. Messages have none.
 _TEXT: Final = 1

@@ -18,29 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from asgi_ipc import multiprocess
-from asgi_ipc.fleet import words
-from asgi_ipc.fleet.events import (
-    Action,
-    Begin,
-    Buried,
-    Event,
-    Exit,
-    KillProcess,
-    LauncherSlept,
-    Log,
-    Stalled,
-    StartProcess,
-    StopProcess,
-    Tick,
-    WorkerBeat,
-    WorkerDrained,
-    WorkerExited,
-    WorkerFailed,
-    WorkerReady,
-    WorkerRetiring,
-    WorkerStarted,
-    WorkerStuck,
-)
+from asgi_ipc.fleet import events, words
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
@@ -51,7 +29,6 @@ from asgi_ipc.launcher.operator import Operator
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
 from asgi_ipc.launcher.tracker import Tracker
 from asgi_ipc.logs import server_logger as logger
-from asgi_ipc.printable import printable_lines
 
 # A turn that comes this much after its time means that the launcher itself
 # was stopped or starved.
@@ -92,7 +69,7 @@ class Launcher:
         self._fleet = Fleet(replace(run.policy, helpers=tuple(helper.kind for helper in run.helpers)))
         self._relay = Relay()
         self._processes: dict[int, WorkerProcess] = {}
-        self._events: deque[Event] = deque()
+        self._events: deque[events.Event] = deque()
         self._wake = asyncio.Event()
         self._status: int | None = None
         self._pipe_watch = PipeWatch(run.settings.pipe_bytes)
@@ -102,7 +79,7 @@ class Launcher:
         self._loop = asyncio.get_running_loop()
         operator = Operator(self._post, self._reap, self._run.changes, self._run.settings.stop_at_eof)
         self._tracker = Tracker()
-        self._post(Begin())
+        self._post(events.Begin())
         try:
             while self._status is None:
                 await self._turn()
@@ -127,7 +104,7 @@ class Launcher:
         is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:
             # The launcher lost that time, not the workers.
-            self._handle(LauncherSlept(now - deadline), now)
+            self._handle(events.LauncherSlept(now - deadline), now)
         if is_due:
             # Hear the workers before they are judged: a select that was interrupted until its time was over
             # (SIGSTOP, SIGCONT: signal(7)) has reported no lifeline.
@@ -136,45 +113,46 @@ class Launcher:
         while self._events:
             self._handle(self._events.popleft(), now)
         if is_due:
-            self._handle(Tick(), now)
+            self._handle(events.Tick(), now)
             self._relay.tick(now)
         for generation in self._relay.pending():
             self._write_lifeline(generation)
+        promised = self._relay.promised()
         for generation, process in self._processes.items():
-            if not self._relay.is_promised(generation):
+            if generation not in promised:
                 process.close_write_end()
 
-    def _post(self, event: Event) -> None:
+    def _post(self, event: events.Event) -> None:
         self._events.append(event)
         self._wake.set()
 
-    def _handle(self, event: Event, now: float) -> None:
+    def _handle(self, event: events.Event, now: float) -> None:
         for action in self._fleet.handle(event, now):
             self._perform(action)
-        if isinstance(event, WorkerExited):
+        if isinstance(event, events.Exited):
             process = self._processes.pop(event.generation, None)
             if process is not None:
                 process.close()
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: events.Action) -> None:
         match action:
-            case StartProcess(generation, slot, restart_round):
+            case events.StartProcess(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case StopProcess(generation, starting, relieved):
+            case events.StopProcess(generation, starting, relieved):
                 self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
-            case KillProcess(generation):
+            case events.KillProcess(generation):
                 if generation in self._processes:
                     self._processes[generation].signal(signal.SIGKILL)
-            case Stalled(generation, is_stalled):
+            case events.Stalled(generation, is_stalled):
                 self._relay.stalled(generation, is_stalled)
-            case Buried(generation, reason):
+            case events.Buried(generation, reason):
                 self._relay.gone(generation, reason)
-            case Log(level, text):
+            case events.Log(level, text):
                 logger.log(_LEVELS[level], "%s", text)
-            case Exit(status):
+            case events.Exit(status):
                 self._status = status
             case _:
                 assert_never(action)
@@ -191,10 +169,9 @@ class Launcher:
             inherited = (kin.tracker_fd, kin.sentinel_fd)
             process = WorkerProcess(generation, sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
-            self._post(
-                WorkerFailed(generation, f"A worker process can't be started: {describe_refusal(error)}")
-            )
-            self._post(WorkerExited(generation, 1, "could not be started"))
+            reason = f"A worker process can't be started: {describe_refusal(error)}"
+            self._post(events.Said(generation, words.Failed(reason)))
+            self._post(events.Exited(generation, 1, "could not be started"))
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
@@ -205,7 +182,7 @@ class Launcher:
             words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),
         )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
-        self._post(WorkerStarted(generation, process.pid))
+        self._post(events.Started(generation, process.pid))
 
     def _reap(self) -> None:
         if os.getpid() == 1:
@@ -235,7 +212,7 @@ class Launcher:
         lifeline = self._processes[generation].lifeline
         self._loop.remove_reader(lifeline)
         self._loop.remove_writer(lifeline)
-        self._post(WorkerExited(generation, status, describe_status(status)))
+        self._post(events.Exited(generation, status, describe_status(status)))
 
     # --- lifelines
 
@@ -257,25 +234,12 @@ class Launcher:
             self._loop.remove_reader(process.lifeline)
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
-        match word:
-            case words.Drained(clean, unsent, unhandled, cancelled):
-                self._post(WorkerDrained(generation, clean, unsent, unhandled, cancelled))
-            case words.Ready():
-                self._post(WorkerReady(generation))
-            case words.Failed(reason):
-                self._post(WorkerFailed(generation, printable_lines(reason)))
-            case words.Retiring():
-                self._post(WorkerRetiring(generation))
-            case words.Beat():
-                self._post(WorkerBeat(generation))
-            case words.Stuck(stack):
-                self._post(WorkerStuck(generation, printable_lines(f"\n{stack}")))
-            case _:
-                reach = self._relay.hear(generation, word, self._loop.time())
-                if reach is not None:
-                    tell_reach(
-                        self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached
-                    )
+        if not isinstance(word, words.ToRelay):
+            self._post(events.Said(generation, word))
+            return
+        reach = self._relay.hear(generation, word, self._loop.time())
+        if reach is not None:
+            tell_reach(self._processes[generation].pid, self._processes[reach.of].pid, reach.is_reached)
         self._wake.set()
 
     def _write_lifeline(self, generation: int) -> None:

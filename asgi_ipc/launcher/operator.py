@@ -17,16 +17,13 @@ from typing import Final
 
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.events import Event, ParentGone, RestartRequested, ScaleRequested, StopRequested
+from asgi_ipc.launcher.process import OPERATORS_SIGNALS
 from asgi_ipc.logs import server_logger as logger
 
 READ_BYTES: Final = 4096
 
 _SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
+    *OPERATORS_SIGNALS,
     signal.SIGCHLD,
     # Harmless under uvicorn, so harmless here; the default of most is to end the process.
     signal.SIGQUIT,

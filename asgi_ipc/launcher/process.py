@@ -35,15 +35,15 @@ _BOOT: Final = (
 
 READ_BYTES: Final = 64 * 1024
 
-# Kept from the child until it has set up its own handling: Ctrl-C in a
-# terminal reaches the whole group, at any moment of the child's start.
-_HELD_SIGNALS: Final = {
+# What an operator says to the launcher. A child is kept from these until it has set up its own handling:
+# Ctrl-C in a terminal reaches the whole group, at any moment of the child's start.
+OPERATORS_SIGNALS: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
-}
+)
 
 
 class LifelineFullError(Exception):
@@ -192,7 +192,7 @@ def _spawn(fds: list[int], also: Sequence[int]) -> subprocess.Popen[bytes]:
 
 def start_quietly(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
     """Start a process that inherits `fds` and lifts its mask when it can answer signals."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OPERATORS_SIGNALS)
     try:
         return subprocess.Popen(command, pass_fds=fds)
     finally:

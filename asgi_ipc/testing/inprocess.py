@@ -222,8 +222,9 @@ class InProcessLauncher(Generic[M]):
                     owner = None if item.write_end_of is None else self.members[item.write_end_of]
                     self.members[generation].write_word(encoded, owner)
                     self.relay.wrote(generation)
-        for member in self.members.values():
-            if not self.relay.is_promised(member.worker.generation):
+        promised = self.relay.promised()
+        for generation, member in self.members.items():
+            if generation not in promised:
                 member.close_write_end()
         self._wait_for(self.relay.next_deadline())
 

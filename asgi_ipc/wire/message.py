@@ -241,7 +241,7 @@ def _sealed(extra: Extra) -> msgspec.Raw:
 
 
 def refuse_extension(code: int, data: memoryview) -> Any:
-    """No message carries an extension type, but for the timestamp."""
+    """The timestamp is the only extension type that a message carries."""
     raise ValueError(f"no message carries the extension type {code}")
 
 

@@ -1,7 +1,7 @@
 """The assignment: what the launcher gave this process, until a lifespan takes it.
 
-Law: one per worker process, made by `worker/main.py` before the app is
-imported; `current` is None in a process that no launcher started.
+Law: one per worker process, made by `worker/main.py` before the app is imported; `current` is None in a
+process that no launcher started.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from asgi_ipc.errors import LifespanError, SecondIPCError, WrongLoopError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
-from asgi_ipc.fleet.words import Beat, Stop, ToWorker
+from asgi_ipc.fleet.words import Beat
 from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.registry import Registry
@@ -22,13 +22,16 @@ from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.runtime.heartbeat import Heartbeat
 
-# An app that has said that its shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or
-# never.
+# An app whose shutdown is complete leaves `ipc.lifespan` in the next turns of the loop, or never.
 RETURN_GRACE_S: Final = 0.5
 
 
 class Assignment:
-    """This process's lifeline, pipe, arena and name, and the endpoint that takes them."""
+    """This process's lifeline, pipe, arena and name, and the endpoint that takes them.
+
+    Attributes:
+        endpoint: None until an `ipc.lifespan` is entered in this process.
+    """
 
     def __init__(
         self,
@@ -45,46 +48,22 @@ class Assignment:
         self.settings = settings
         self._pipe = pipe
         self._arena = arena
-        self._endpoint: Endpoint | None = None
+        self.endpoint: Endpoint | None = None
         self._owner: object = None
         self._leave: Callable[[Endpoint], Awaitable[None]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_stop: Callable[[], None] | None = None
         self._heartbeat: Heartbeat | None = None
-        # The launcher's last Stop said that other workers serve on.
-        self._relieved = False
-
-    @property
-    def was_joined(self) -> bool:
-        """Return whether an `ipc.lifespan` has been entered in this process."""
-        return self._endpoint is not None
-
-    @property
-    def has_left(self) -> bool:
-        """Return whether it has left, or is about to."""
-        return self._endpoint is not None and self._endpoint.departing.is_set()
-
-    @property
-    def is_relieved(self) -> bool:
-        """Whether this worker stops while others serve on, as far as the launcher has said."""
-        return self._relieved and self.lifeline.is_open
-
-    @property
-    def drains(self) -> bool:
-        """Return whether the endpoint is in its leave, which has a time limit of its own."""
-        return self._endpoint is not None and self._endpoint.drains
-
-    def signalled(self) -> None:
-        """A signal has told this process to stop, and may have told all workers."""
-        self._relieved = False
 
     def attach(self, on_stop: Callable[[], None]) -> None:
         """Listen to the launcher on the running loop, and beat. `on_stop`: it says stop, or has gone."""
-        self._on_stop = on_stop
+
+        def stop() -> None:
+            on_stop()
+            self.stop_streams()
+
         self._loop = asyncio.get_running_loop()
-        self.lifeline.attach(self._on_word)
-        self.lifeline.on_eof(on_stop)
-        self._heartbeat = Heartbeat(self._beat, self.settings.beat_s)
+        self.lifeline.attach(stop)
+        self._heartbeat = Heartbeat(self._beat, period_s=self.settings.beat_s)
 
     def open(
         self, registry: Registry, owner: object, leave: Callable[[Endpoint], Awaitable[None]]
@@ -92,15 +71,15 @@ class Assignment:
         """The endpoint of this process, which has one life. `leave` ends it."""
         if self._loop is not asyncio.get_running_loop():
             raise WrongLoopError("ipc.lifespan is entered on another event loop than the server's")
-        if self._endpoint is not None and owner is not self._owner:
+        if self.endpoint is not None and owner is not self._owner:
             raise SecondIPCError
-        if self._endpoint is not None:
+        if self.endpoint is not None:
             raise LifespanError(
                 "this worker process has left the fleet: ipc.lifespan was entered and has ended; "
                 "a process joins once"
             )
         self._owner, self._leave = owner, leave
-        self._endpoint = Endpoint(
+        self.endpoint = Endpoint(
             self.me,
             self.settings,
             registry,
@@ -110,14 +89,14 @@ class Assignment:
             self._arena,
             self._heartbeat,
         )
-        return self._endpoint
+        return self.endpoint
 
     async def left(self) -> None:
         """Wait until the endpoint has left, if there was one; it takes at most the drain timeout.
 
         An app may have ended without leaving the lifespan: then this leaves for it.
         """
-        endpoint = self._endpoint
+        endpoint = self.endpoint
         if endpoint is None:
             return
         try:
@@ -141,22 +120,12 @@ class Assignment:
 
     def stop_streams(self) -> None:
         """This worker stops: end the streams that must not delay that."""
-        if self._endpoint is not None:
-            self._endpoint.topics.stop()
+        if self.endpoint is not None:
+            self.endpoint.topics.stop()
 
     def _beat(self) -> None:
         self._on_beat()
         self.lifeline.send(Beat())
-
-    def _on_word(self, word: ToWorker) -> None:
-        """Stop is for the process, which may have no endpoint yet. Every other word is for the endpoint."""
-        if isinstance(word, Stop):
-            self._relieved = word.relieved
-            if self._on_stop is not None:
-                self._on_stop()
-            self.stop_streams()
-        elif self._endpoint is not None:
-            self._endpoint.on_word(word)
 
 
 current: Assignment | None = None

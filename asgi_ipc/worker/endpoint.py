@@ -53,9 +53,9 @@ from asgi_ipc.worker.transport.pipes import PipeWriter
 # Smaller data in handlers is not counted, unless it is text or bytes: a thousand of them are 4 MiB.
 LARGE_BYTES: Final = 4096
 
-# A newcomer waits so long until the members know it: a little longer than the launcher, which then names the
-# members that have not answered.
-ENTRY_TIMEOUT_S: Final = 6.0
+# A newcomer waits so long until the members know it: a little longer than the launcher (ENTRY_TIMEOUT_S in
+# fleet/relay.py), which then names the members that have not answered.
+JOIN_TIMEOUT_S: Final = 6.0
 
 
 class Endpoint:
@@ -64,6 +64,7 @@ class Endpoint:
     Attributes:
         messaging: refuses messages from the leave on.
         replying: takes replies until the leave is over.
+        leave: what ends it.
         entries: how many times its lifespan is entered now.
         departing, departed: set when its leave begins, and when it is over.
     """
@@ -87,10 +88,11 @@ class Endpoint:
         self._registry = registry
         self._owner = owner
         self._context = contextvars.copy_context()
-        self._launcher = launcher or LocalRelay(me, self.on_word)
-        self.heartbeat = heartbeat or Heartbeat(lambda: None)
+        self._launcher = launcher or LocalRelay(me)
+        self._launcher.on_word = self.on_word
+        self.heartbeat = heartbeat or Heartbeat()
         self._owns_heartbeat = heartbeat is None
-        self.heartbeat.also(self._on_heartbeat)
+        self.heartbeat.callbacks.append(self._on_heartbeat)
         self.outgoing = Outgoing(me, settings)
         self._self_peer = self.outgoing.add(me, self._context_of(me))
         self.incoming = Incoming(
@@ -124,7 +126,7 @@ class Endpoint:
         self.dispatcher.receive(PUBLISH, self.topics.published)
         self.dispatcher.receive(TOPICS, self.topics.told)
         self.dispatcher.receive(KNOWN, self.topics.answered)
-        self._leave = Leave(
+        self.leave = Leave(
             self._launcher,
             self.leading,
             self.dispatcher,
@@ -135,7 +137,7 @@ class Endpoint:
         )
         self._asked_to_join = False
         self._entered = asyncio.Event()
-        # Before `_begin`, news of members wait: verbs can't be used yet.
+        # Before `begin`, news of members wait: verbs can't be used yet.
         self._begun = False
         self._early_news: list[Callable[[], None]] = []
 
@@ -147,11 +149,6 @@ class Endpoint:
         is_quiet = not self._early_news and not self.dispatcher.is_busy
         return self._begun and is_quiet and self.incoming.is_empty and self.outgoing.is_empty()
 
-    @property
-    def drains(self) -> bool:
-        """Whether its leave has begun and is not over."""
-        return self._leave.is_under_way
-
     def stats(self) -> Stats:
         """The counters now."""
         dispatcher, heartbeat = self.dispatcher, self.heartbeat
@@ -159,7 +156,7 @@ class Endpoint:
             sent=self.outgoing.sent,
             received=dispatcher.received,
             discarded=dispatcher.discarded,
-            handler_errors=dispatcher.handler_errors,
+            handler_errors=dispatcher.calls.errors,
             dropped=self._dropped(),
             outbox_bytes=self.outgoing.outbox_bytes(),
             reassembly_bytes=self.incoming.partial_bytes,
@@ -180,7 +177,7 @@ class Endpoint:
         }
         return {reason: count for reason, count in counts.items() if count}
 
-    # --- joining and leaving
+    # --- joining, and the end
 
     async def join(self) -> None:
         """Become a member; return when everything that members broadcast from now on arrives here.
@@ -193,14 +190,14 @@ class Endpoint:
                 self._launcher.on_eof(self._orphaned)
                 self._launcher.send(Join())
             try:
-                async with asyncio.timeout(ENTRY_TIMEOUT_S):
+                async with asyncio.timeout(JOIN_TIMEOUT_S):
                     await self._entered.wait()
             except TimeoutError:
                 logger.warning("the launcher has not answered; not every worker may know this one yet")
         # In the next turn, so that a handler that is registered right behind this misses nothing.
-        self.outgoing.loop.call_soon(self._begin)
+        self.outgoing.loop.call_soon(self.begin)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Tell the news of members that came while this joined, and hand messages on from now on."""
         self._begun = True
         news, self._early_news = self._early_news, []
@@ -209,20 +206,6 @@ class Endpoint:
         self.leading.begin()
         if not self.dispatcher.is_full:
             self.incoming.resume()
-
-    async def resign(self) -> None:
-        """Begin the leave: end the leader tasks."""
-        await self._leave.resign()
-
-    async def leave(self) -> None:
-        """Stop accepting, read and handle the messages of others, write the accepted messages, close.
-
-        Takes at most the part of the drain timeout that `resign` has left; messages that remain are counted
-        and logged.
-        """
-        # A join that was cut short leaves, too.
-        self._begin()
-        await self._leave.run()
 
     def _close_features(self) -> None:
         self.questions.close()
@@ -238,7 +221,7 @@ class Endpoint:
         self.claiming.close("the launcher is gone")
         for peer in self.outgoing.peers.all():
             self._seal(peer.worker.generation)
-        self._leave.orphaned()
+        self.leave.orphaned()
 
     # --- messages
 
@@ -264,7 +247,7 @@ class Endpoint:
             self.dispatcher.accept(own, [message])
 
     def _on_heartbeat(self) -> None:
-        if not self._leave.is_over:
+        if not self.leave.is_over:
             self.incoming.arenas.tidy()
 
     # --- the launcher's words
@@ -308,7 +291,7 @@ class Endpoint:
         arrived = write_end.fd >= 0
         self._launcher.send(Took(generation, arrived, not self.topics.is_empty))
         peer = self.outgoing.peers.find(generation)
-        if peer is None or not arrived or isinstance(peer.writer, PipeWriter) or self._leave.is_over:
+        if peer is None or not arrived or isinstance(peer.writer, PipeWriter) or self.leave.is_over:
             # A leaver waits until the last of its write ends is closed.
             write_end.close()
             arena.close()
@@ -344,11 +327,10 @@ class Endpoint:
         self._tell(self._registry.on_leave, (worker, reason, peer.lost), worker.pid)
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], pid: int = 0) -> None:
-        """Call the present watchers of members, behind the messages read so far and not before `_begin`."""
+        """Call the present watchers of members, behind the messages read so far and not before `begin`."""
         if news[0].kind != WORKER:
             return
-        announce = self.dispatcher.announce
-        tell = partial(announce, tuple(watchers), news, self._context, pid)
+        tell = partial(self.dispatcher.announce, tuple(watchers), news, self._context, pid)
         if self._begun:
             tell()
         else:

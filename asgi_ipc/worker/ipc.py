@@ -453,8 +453,8 @@ class IPC:
     async def claim(self, key: str) -> bool:
         """Return True for the first claim of all workers, as long as the server runs; False for all others.
 
-        This holds after a restart, too, and after the death of the first. Only a cancelled call, whose True
-        was never seen, does not count.
+        This holds after a restart, too, and after the death of the first. A cancelled call does not
+        count, since the app never saw its result.
 
         Args:
             key: 1 to 254 bytes of UTF-8, no control characters. `once` has keys of its own.

@@ -1,8 +1,8 @@
 """The worker's end of its lifeline: words in and out, and the launcher's death.
 
-Law: one owner of the socket. Words are handed on in the order of arrival, each
-with its descriptors; end of file counts only behind the last word. Another
-thread may sleep on the socket for its hang-up (runtime/guard.py).
+Law: one owner of the socket. It handles the words about the process (handover, stop) and the end of file, and
+hands words about the fleet on in the order of arrival, each with its descriptors. End of file counts only
+behind the last word. Another thread may sleep on the socket for its hang-up (runtime/guard.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from asgi_ipc.fleet.words import (
     Handover,
+    Stop,
     ToLauncher,
     ToWorker,
     WordError,
@@ -34,15 +35,23 @@ READ_BYTES: Final = 64 * 1024
 # With this flag a descriptor is never inheritable, not even for a moment.
 _CLOEXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
-OnWord = Callable[[ToWorker], None]
+OnWord: TypeAlias = Callable[[ToWorker], None]
+
+
+def _ignore(*word: ToWorker) -> None:
+    pass
 
 
 class Lifeline:
     """Owns the worker's end of the socket pair between it and the launcher.
 
-    `handover()` reads the first word, blocking. After `attach`, each word goes
-    to `on_word`, which takes the descriptors of a word that carries some with
-    `take_descriptors`. The end of file goes to each of `on_eof`.
+    `handover()` reads the first word, blocking. After `attach`, each word about the fleet goes to `on_word`,
+    which takes the descriptors of a word that carries some with `take_descriptors`.
+
+    Attributes:
+        is_open: the launcher lives, as far as is known.
+        is_relieved: the launcher's last Stop said that other workers serve on.
+        on_word: the endpoint's; before it joins, no word about the fleet comes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -57,9 +66,11 @@ class Lifeline:
         # Held by the event loop, which a finalizer may interrupt to send, too; the guard only tries it.
         self._speaking = threading.RLock()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._on_word: OnWord | None = None
+        self.on_word: OnWord = _ignore
+        self._on_stop: Callable[[], None] = _ignore
         self._on_eof: list[Callable[[], None]] = []
         self.is_open = True
+        self.is_relieved = False
 
     def fileno(self) -> int:
         """The descriptor, or -1."""
@@ -77,10 +88,11 @@ class Lifeline:
             raise WordError(f"{type(word).__name__} instead of a handover")
         return word
 
-    def attach(self, on_word: OnWord) -> None:
-        """Hand words on from now, on the running event loop."""
+    def attach(self, on_stop: Callable[[], None]) -> None:
+        """Hand words on from now, on the running loop. `on_stop`: the launcher says stop, or has gone."""
         self._socket.setblocking(False)
-        self._on_word = on_word
+        self._on_stop = on_stop
+        self.on_eof(on_stop)
         self.loop = asyncio.get_running_loop()
         self.loop.add_reader(self._socket.fileno(), self.drain)
 
@@ -104,8 +116,12 @@ class Lifeline:
             except BlockingIOError:
                 break
         while self._bodies:
-            assert self._on_word is not None
-            self._on_word(decode_for_worker(self._bodies.popleft()))
+            word = decode_for_worker(self._bodies.popleft())
+            if isinstance(word, Stop):
+                self.is_relieved = word.relieved
+                self._on_stop()
+            else:
+                self.on_word(word)
         if not self.is_open:
             self._ended()
 
@@ -170,24 +186,21 @@ class Lifeline:
 
     def _flush(self) -> None:
         with self._speaking:
-            self._flush_now()
-
-    def _flush_now(self) -> None:
-        try:
-            sent = self._socket.send(self._outgoing)
-        except BlockingIOError:
-            sent = 0
-        except (BrokenPipeError, ConnectionResetError):
-            # The end of file comes after its last words.
-            self._outgoing.clear()
-            return
-        del self._outgoing[:sent]
-        if self.loop is None:
-            return
-        if self._outgoing:
-            self.loop.add_writer(self._socket.fileno(), self._flush)
-        else:
-            self.loop.remove_writer(self._socket.fileno())
+            try:
+                sent = self._socket.send(self._outgoing)
+            except BlockingIOError:
+                sent = 0
+            except (BrokenPipeError, ConnectionResetError):
+                # The end of file comes after its last words.
+                self._outgoing.clear()
+                return
+            del self._outgoing[:sent]
+            if self.loop is None:
+                return
+            if self._outgoing:
+                self.loop.add_writer(self._socket.fileno(), self._flush)
+            else:
+                self.loop.remove_writer(self._socket.fileno())
 
     def _detach(self) -> None:
         if self.loop is not None and self._socket.fileno() >= 0 and not self.loop.is_closed():
@@ -203,6 +216,8 @@ class Lifeline:
     def _ended(self) -> None:
         self._detach()
         self._drop_descriptors()
+        # Without a launcher all workers stop.
+        self.is_relieved = False
         callbacks, self._on_eof = self._on_eof, []
         for callback in callbacks:
             callback()

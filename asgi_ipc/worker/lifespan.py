@@ -146,13 +146,15 @@ class Lifespan:
         try:
             try:
                 # First of all: leader tasks may use every verb to their end.
-                await endpoint.resign()
+                await endpoint.leave.resign()
             except asyncio.CancelledError as error:
                 cancelled = error
             endpoint.messaging.close()
             if self._endpoint is endpoint:
                 self.messaging = None
-            await endpoint.leave()
+            # A join that was cut short leaves, too.
+            endpoint.begin()
+            await endpoint.leave.run()
             if cancelled is not None:
                 raise cancelled
         finally:

@@ -1,8 +1,7 @@
 """Standalone: a worker without a launcher, and what answers it in the launcher's place.
 
-Law: the relay decides, as it does in a launcher, and its words come back
-inside the call that asked. No other member must be told, and no descriptor
-travels.
+Law: the relay decides, as it does in a launcher, and its words come back inside the call that asked. There
+is no other member, and no descriptor travels.
 """
 
 from __future__ import annotations
@@ -10,14 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from multiprocessing import current_process
-from typing import Protocol
+from typing import Final, TypeAlias
 
 from asgi_ipc import multiprocess
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
-from asgi_ipc.fleet.words import ToLauncher, ToRelay, ToWorker
+from asgi_ipc.fleet.words import ToLauncher, ToRelay
 from asgi_ipc.logs import server_logger
 from asgi_ipc.worker.descriptors import Descriptor
+from asgi_ipc.worker.lifeline import Lifeline, OnWord
 
 _ADVICE = (
     "started by %s with several workers: each is alone, and messages do not reach the others. "
@@ -25,31 +25,14 @@ _ADVICE = (
 )
 
 
-class LauncherLink(Protocol):
-    """A worker's way to its launcher: a Lifeline, or LocalRelay."""
-
-    is_open: bool
-
-    def send(self, word: ToLauncher) -> None:
-        """Send a word."""
-
-    def on_eof(self, callback: Callable[[], None]) -> None:
-        """Call back when the launcher is gone."""
-
-    def drain(self) -> None:
-        """Handle every word that the launcher has sent so far."""
-
-    def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
-        """Take the write end and the arena of the word that is being handled; either may be missing."""
-
-
 class LocalRelay:
-    """The relay of a fleet of one."""
+    """The relay of a fleet of one. It has what an endpoint uses of a Lifeline."""
 
-    def __init__(self, me: Worker, on_word: Callable[[ToWorker], None]) -> None:
-        self.is_open = True
+    is_open: Final = True
+    on_word: OnWord
+
+    def __init__(self, me: Worker) -> None:
         self._me = me.generation
-        self._on_word = on_word
         self._relay = Relay()
         self._relay.connect(me)
 
@@ -59,7 +42,7 @@ class LocalRelay:
             self._relay.hear(self._me, word, 0.0)
         while (item := self._relay.next_item(self._me)) is not None:
             self._relay.wrote(self._me)
-            self._on_word(item.word)
+            self.on_word(item.word)
 
     def on_eof(self, callback: Callable[[], None]) -> None:
         """Never call back: the relay lives as long as its worker."""
@@ -70,6 +53,9 @@ class LocalRelay:
     def take_descriptors(self) -> tuple[Descriptor, Descriptor]:
         """Return two empty descriptors: none ever travels."""
         return Descriptor(), Descriptor()
+
+
+LauncherLink: TypeAlias = Lifeline | LocalRelay
 
 
 def warn_if_one_of_several() -> None:

@@ -55,11 +55,11 @@ _JOINING_AND_LEAVING: Final = (
         "entered-when-written",
         "fleet/relay.py",
         """            if newcomer is not None:
-                newcomer.queue.append(Item(WriteEnd(generation), generation))
+                newcomer.tell(WriteEnd(generation), generation)
 """,
         """            if newcomer is not None:
-                newcomer.queue.append(Item(WriteEnd(generation), generation))
-                self._answered(generation, item.write_end_of)
+                newcomer.tell(WriteEnd(generation), generation)
+                self._await_no_more(newcomer, generation)
 """,
         "A broadcast made just after a newcomer's lifespan has entered misses it, if the member that "
         "makes it was too busy to read the word.",
@@ -75,8 +75,8 @@ _JOINING_AND_LEAVING: Final = (
     Planted(
         "write-end-closed-before-handed-out",
         "fleet/relay.py",
-        "not line.leaving or bool(self._promised.get(generation))",
-        "not line.leaving",
+        "        return promised & self._lines.keys()\n",
+        "        return {generation for generation, line in self._lines.items() if not line.leaving}\n",
         "When a worker leaves while a newcomer still waits for its write end, what the newcomer had accepted "
         "for it is lost, and the newcomer hears no further word of the launcher.",
     ),
@@ -84,14 +84,14 @@ _JOINING_AND_LEAVING: Final = (
         "answer-about-the-dead-not-counted",
         "fleet/relay.py",
         """        line.unacknowledged.remove(of)
-        self._in_flight -= 1
-        if of not in self._lines:
+        owner = self._lines.get(of)
+        if owner is None:
             return None
 """,
-        """        if of not in self._lines:
+        """        owner = self._lines.get(of)
+        if owner is None:
             return None
         line.unacknowledged.remove(of)
-        self._in_flight -= 1
 """,
         "After eight workers have died just as they joined, a worker never learns of a newcomer again.",
     ),

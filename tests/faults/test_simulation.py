@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.fleet.relay import Item, Relay
-from asgi_ipc.fleet.words import WriteEnd
+from asgi_ipc.fleet.relay import Reach, Relay
+from asgi_ipc.fleet.words import Join, ToRelay, WriteEnd
 from asgi_ipc.worker.transport.pipes import PipeReader, PipeWriter
 from tests.faults.simulation.report import trace_hash
 from tests.faults.simulation.seeds import plan_of
@@ -42,13 +42,15 @@ def _forget_the_dead_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def _hand_out_write_ends_early(patch: pytest.MonkeyPatch) -> None:
     """A newcomer gets a member's write end before the member has the word of it."""
-    join, wrote = Relay.join, Relay.wrote
+    hear, wrote = Relay.hear, Relay.wrote
 
-    def early_join(relay: Relay, generation: int, now: float) -> None:
+    def early_join(relay: Relay, generation: int, word: ToRelay, now: float) -> Reach | None:
         members = [worker for worker in _members(relay) if worker.generation != generation]
-        join(relay, generation, now)
-        for worker in members:
-            relay._lines[generation].queue.append(Item(WriteEnd(worker.generation), worker.generation))
+        news = hear(relay, generation, word, now)
+        if isinstance(word, Join):
+            for worker in members:
+                relay._lines[generation].tell(WriteEnd(worker.generation), worker.generation)
+        return news
 
     def no_more(relay: Relay, generation: int) -> None:
         queues = {other: len(line.queue) for other, line in relay._lines.items()}
@@ -57,7 +59,7 @@ def _hand_out_write_ends_early(patch: pytest.MonkeyPatch) -> None:
             while other != generation and len(line.queue) > queues[other]:
                 line.queue.pop()
 
-    patch.setattr(Relay, "join", early_join)
+    patch.setattr(Relay, "hear", early_join)
     patch.setattr(Relay, "wrote", no_more)
 
 
@@ -68,11 +70,10 @@ def _members(relay: Relay) -> list[Worker]:
 def _close_a_leavers_write_end_early(patch: pytest.MonkeyPatch) -> None:
     """The launcher does not keep the write end for the members that were promised it."""
 
-    def is_promised(relay: Relay, generation: int) -> bool:
-        line = relay._lines.get(generation)
-        return line is not None and not line.leaving
+    def promised(relay: Relay) -> set[int]:
+        return {generation for generation, line in relay._lines.items() if not line.leaving}
 
-    patch.setattr(Relay, "is_promised", is_promised)
+    patch.setattr(Relay, "promised", promised)
 
 
 def _close_without_flushing(patch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from asgi_ipc.fleet.events import (
     Action,
@@ -15,25 +16,20 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
+    Exited,
     KillProcess,
     LauncherSlept,
     Log,
     ParentGone,
     RestartRequested,
+    Said,
     ScaleRequested,
     Stalled,
+    Started,
     StartProcess,
     StopProcess,
     StopRequested,
     Tick,
-    WorkerBeat,
-    WorkerDrained,
-    WorkerExited,
-    WorkerFailed,
-    WorkerReady,
-    WorkerRetiring,
-    WorkerStarted,
-    WorkerStuck,
 )
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.processes import Phase
@@ -47,6 +43,7 @@ from asgi_ipc.fleet.slots import (
     Policy,
     backoff_s,
 )
+from asgi_ipc.fleet.words import Beat, Drained, Failed, Ready, Retiring, Stuck
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 A = TypeVar("A")
@@ -56,7 +53,7 @@ TERM = StopRequested(15, "SIGTERM")
 INT = StopRequested(2, "SIGINT")
 MORE = ScaleRequested(1)
 FEWER = ScaleRequested(-1)
-EXITED = WorkerExited(1, 1, "exited")
+EXITED = Exited(1, 1, "exited")
 
 NEW = "New worker [1002] exited before it was ready"
 KEPT = "keeping worker [1001]"
@@ -79,7 +76,7 @@ class Desk:
             answer = self.fleet.handle(event, self.now)
             self.actions += answer
             for start in of(StartProcess, answer):
-                self.fleet.handle(WorkerStarted(start.generation, 1000 + start.generation), self.now)
+                self.fleet.handle(Started(start.generation, 1000 + start.generation), self.now)
         return self.actions
 
     def later(self, seconds: float) -> list[Action]:
@@ -87,15 +84,15 @@ class Desk:
         return self.hear(Tick())
 
     def ready(self, *generations: int) -> list[Action]:
-        return self.hear(*map(WorkerReady, generations))
+        return self.hear(*(Said(generation, Ready()) for generation in generations))
 
     def dies(self, generation: int, status: int = 1, reason: str | None = None) -> list[Action]:
-        said = [WorkerFailed(generation, reason)] if reason is not None else []
-        return self.hear(*said, WorkerExited(generation, status, "exited"))
+        said = [Said(generation, Failed(reason))] if reason is not None else []
+        return self.hear(*said, Exited(generation, status, "exited"))
 
     @property
     def phases(self) -> dict[int, Phase]:
-        return {generation: phase for generation, (_, phase) in self.fleet.generations.items()}
+        return {generation: process.phase for generation, process in self.fleet._processes.items()}
 
     @property
     def texts(self) -> list[str]:
@@ -137,7 +134,7 @@ def a_fleet(workers: int, **policy: Any) -> Desk:
     desk = a_start(workers, **policy)
     desk.ready(*range(1, workers + 1))
     desk.now += EARLY_DEATH_S
-    desk.hear(*map(WorkerBeat, range(1, workers + 1)))
+    desk.hear(*(Said(generation, Beat()) for generation in range(1, workers + 1)))
     return desk
 
 
@@ -147,8 +144,8 @@ def a_fleet(workers: int, **policy: Any) -> Desk:
 def test_the_fleet_begins_with_one_process_for_each_slot() -> None:
     desk = a_start(3)
     assert desk.actions == [StartProcess(1, 0), StartProcess(2, 1), StartProcess(3, 2)]
-    assert desk.fleet.size == 3
-    assert desk.fleet.generations == {g: (g - 1, Phase.STARTING) for g in (1, 2, 3)}
+    assert len(desk.fleet._slots) == 3
+    assert desk.phases == dict.fromkeys((1, 2, 3), Phase.STARTING)
 
 
 def test_a_first_start_that_fails_ends_the_server_with_status_3_and_one_reason() -> None:
@@ -192,7 +189,7 @@ def test_a_stop_with_nothing_running_ends_at_once() -> None:
     assert deeds(desk.hear(TERM)) == [Exit(0)]
 
 
-LIVED = [WorkerReady(1), WorkerReady(2)]
+LIVED = [Said(1, Ready()), Said(2, Ready())]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +198,10 @@ LIVED = [WorkerReady(1), WorkerReady(2)]
         # A kill says nothing about the app.
         ([], 1, -9, StartProcess(3, 0)),
         # This one was ready once, so it was not the app that failed.
-        ([WorkerReady(1)], 1, 1, StartProcess(3, 0)),
+        ([Said(1, Ready())], 1, 1, StartProcess(3, 0)),
         ([*LIVED, MORE], 3, 3, StartProcess(4, 2)),
         # The slot that was never ready does not count once it is scaled away.
-        ([WorkerReady(1), FEWER, MORE], 3, 3, StartProcess(4, 1)),
+        ([Said(1, Ready()), FEWER, MORE], 3, 3, StartProcess(4, 1)),
     ],
 )
 def test_such_a_death_does_not_end_the_server(
@@ -250,7 +247,7 @@ def test_further_restarts_during_one_merge_into_one_more() -> None:
     assert deeds(desk.ready(4)) == [StopProcess(2, False), StartProcess(5, 0)]
     desk.ready(5)
     assert deeds(desk.ready(6)) == [StopProcess(4, False)]
-    assert desk.fleet.size == 2
+    assert len(desk.fleet._slots) == 2
 
 
 def test_a_restart_that_comes_during_the_one_more_is_not_forgotten() -> None:
@@ -392,7 +389,7 @@ def test_workers_are_added_and_taken_away_one_by_one_down_to_one() -> None:
     assert deeds(desk.hear(FEWER, FEWER)) == [StopProcess(4, True), StopProcess(3, True)]
     assert deeds(desk.hear(FEWER)) == [StopProcess(2, False)]
     assert deeds(desk.hear(FEWER, FEWER)) == []
-    assert desk.fleet.size == 1
+    assert len(desk.fleet._slots) == 1
     assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
     assert deeds(desk.hear(MORE)) == [StartProcess(5, 1)]
 
@@ -406,7 +403,7 @@ def test_each_change_of_size_counts_during_a_restart() -> None:
     assert deeds(desk.ready(3)) == [StopProcess(1, False), StartProcess(6, 1)]
     # What was started after the request has the new code.
     assert deeds(desk.ready(6)) == [StopProcess(2, False)]
-    assert desk.fleet.size == 3
+    assert len(desk.fleet._slots) == 3
 
 
 def test_a_slot_that_was_scaled_away_is_not_filled_again() -> None:
@@ -429,7 +426,7 @@ def test_a_slot_that_keeps_dying_waits_longer_and_longer() -> None:
     desk = a_fleet(2)
     generation = 1
     for delay_s in (0, 0.5, 1, 2, 4, 8, 16, 30, 30):
-        desk.hear(WorkerBeat(2))
+        desk.hear(Said(2, Beat()))
         desk.dies(generation)
         if generation == 1:
             # That one had lived; its death is not early.
@@ -476,27 +473,27 @@ def test_the_back_off_of_one_slot_holds_up_no_other_and_no_signal() -> None:
 
 def test_a_worker_that_retires_is_replaced_before_it_stops_and_without_back_off() -> None:
     desk = a_fleet(2)
-    assert deeds(desk.hear(WorkerRetiring(1))) == [StartProcess(3, 0)]
-    assert deeds(desk.hear(WorkerRetiring(1))) == []
+    assert deeds(desk.hear(Said(1, Retiring()))) == [StartProcess(3, 0)]
+    assert deeds(desk.hear(Said(1, Retiring()))) == []
     assert deeds(desk.ready(3)) == [StopProcess(1, False)]
-    assert deeds(desk.hear(WorkerRetiring(1))) == []
+    assert deeds(desk.hear(Said(1, Retiring()))) == []
     assert deeds(desk.dies(1, 0)) == [Buried(1, "replaced")]
-    assert deeds(desk.hear(WorkerRetiring(3))) == [StartProcess(4, 0)]
+    assert deeds(desk.hear(Said(3, Retiring()))) == [StartProcess(4, 0)]
 
 
 def test_a_retiring_worker_serves_on_while_its_replacement_fails_and_is_tried_again() -> None:
     desk = a_fleet(1)
-    desk.hear(WorkerRetiring(1))
+    desk.hear(Said(1, Retiring()))
     for generation, delay_s in ((2, 0.5), (3, 1.0), (4, 2.0)):
         assert deeds(desk.dies(generation, 3, "no database")) == [Buried(generation, "killed")]
-        desk.hear(WorkerBeat(1))
+        desk.hear(Said(1, Beat()))
         assert deeds(desk.later(delay_s)) == [StartProcess(generation + 1, 0)]
     assert deeds(desk.ready(5)) == [StopProcess(1, False)]
 
 
 def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> None:
     desk = a_fleet(1)
-    desk.hear(WorkerRetiring(1))
+    desk.hear(Said(1, Retiring()))
     desk.dies(2, 3)
     assert deeds(desk.dies(1, -11)) == [Buried(1, "killed"), StartProcess(3, 0)]
     assert deeds(desk.later(0.5)) == []
@@ -505,20 +502,20 @@ def test_a_retiring_worker_that_dies_before_another_try_is_replaced_once() -> No
 
 def test_workers_that_retire_at_the_same_time_are_replaced_one_after_the_other() -> None:
     desk = a_fleet(3)
-    assert starts(desk.hear(WorkerRetiring(2))) == [StartProcess(4, 1)]
+    assert starts(desk.hear(Said(2, Retiring()))) == [StartProcess(4, 1)]
     desk.now += 1.0
-    assert starts(desk.hear(WorkerRetiring(3), WorkerRetiring(1))) == []
+    assert starts(desk.hear(Said(3, Retiring()), Said(1, Retiring()))) == []
     assert starts(desk.ready(4)) == [StartProcess(5, 0)]
     # The first of them again comes behind those that have waited longer.
     desk.now += 1.0
-    assert starts(desk.hear(WorkerRetiring(4))) == []
+    assert starts(desk.hear(Said(4, Retiring()))) == []
     assert starts(desk.ready(5)) == [StartProcess(6, 2)]
     assert starts(desk.ready(6)) == [StartProcess(7, 1)]
 
 
 def test_a_death_is_replaced_at_once_while_a_retiring_worker_is_replaced() -> None:
     desk = a_fleet(3)
-    desk.hear(WorkerRetiring(1), WorkerRetiring(2))
+    desk.hear(Said(1, Retiring()), Said(2, Retiring()))
     assert starts(desk.dies(3)) == [StartProcess(5, 2)]
     assert starts(desk.dies(2)) == [StartProcess(6, 1)]
     assert starts(desk.ready(4)) == []
@@ -526,9 +523,9 @@ def test_a_death_is_replaced_at_once_while_a_retiring_worker_is_replaced() -> No
 
 def test_a_replacement_that_fails_lets_the_next_in_line_begin() -> None:
     desk = a_fleet(2)
-    desk.hear(WorkerRetiring(1), WorkerRetiring(2))
+    desk.hear(Said(1, Retiring()), Said(2, Retiring()))
     assert starts(desk.dies(3, 3, "no database")) == [StartProcess(4, 1)]
-    desk.hear(WorkerBeat(1), WorkerBeat(2))
+    desk.hear(Said(1, Beat()), Said(2, Beat()))
     # Its time for another try has come, but it is not alone.
     assert starts(desk.later(0.5)) == []
     assert starts(desk.ready(4)) == [StartProcess(5, 0)]
@@ -537,16 +534,16 @@ def test_a_replacement_that_fails_lets_the_next_in_line_begin() -> None:
 def test_a_retiring_worker_waits_for_the_end_of_a_restart() -> None:
     desk = a_fleet(2)
     desk.hear(HUP)
-    assert starts(desk.hear(WorkerRetiring(2))) == []
+    assert starts(desk.hear(Said(2, Retiring()))) == []
     assert starts(desk.ready(3)) == [StartProcess(4, 1)]
-    assert starts(desk.hear(WorkerRetiring(3))) == []
+    assert starts(desk.hear(Said(3, Retiring()))) == []
     assert starts(desk.ready(4)) == [StartProcess(5, 0)]
 
 
 def test_whoever_is_replaced_or_scaled_away_is_relieved_and_a_full_stop_takes_that_back() -> None:
     desk = a_fleet(3, stop_timeout_s=10.0, linger_s=5.0)
     began = desk.now
-    desk.hear(WorkerRetiring(1))
+    desk.hear(Said(1, Retiring()))
     assert of(StopProcess, desk.ready(4)) == [StopProcess(1, False, relieved=True)]
     desk.hear(HUP)
     assert of(StopProcess, desk.ready(5)) == [StopProcess(4, False, relieved=True)]
@@ -564,15 +561,15 @@ def test_whoever_is_relieved_may_take_longer() -> None:
     desk = a_fleet(1, stop_timeout_s=10.0, linger_s=5.0)
     desk.hear(HUP)
     desk.ready(2)
-    desk.hear(WorkerBeat(2))
+    desk.hear(Said(2, Beat()))
     assert of(KillProcess, desk.later(14.9)) == []
-    desk.hear(WorkerBeat(2))
+    desk.hear(Said(2, Beat()))
     assert of(KillProcess, desk.later(0.1)) == [KillProcess(1)]
 
 
 def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:
     desk = a_fleet(1)
-    desk.hear(WorkerRetiring(1))
+    desk.hear(Said(1, Retiring()))
     assert deeds(desk.hear(HUP)) == [StopProcess(2, True), StartProcess(3, 0)]
     assert deeds(desk.ready(3)) == [StopProcess(1, False)]
     assert deeds(desk.dies(2, 0)) == [Buried(2, "left")]
@@ -584,26 +581,26 @@ def test_a_restart_replaces_the_replacement_that_has_the_old_code() -> None:
 def test_a_worker_shows_as_stalled_after_three_and_a_half_seconds_and_responds_again() -> None:
     desk = a_fleet(2)
     desk.now += 1.0
-    desk.hear(WorkerBeat(2))
+    desk.hear(Said(2, Beat()))
     assert desk.fleet.next_deadline() == desk.now - 1.0 + STALLED_AFTER_S
     assert desk.later(STALLED_AFTER_S - 1.25) == []
     assert deeds(desk.later(0.25)) == [Stalled(1, True)]
     assert deeds(desk.later(0.5)) == []
-    assert deeds(desk.hear(WorkerBeat(1))) == [Stalled(1, False)]
-    assert deeds(desk.hear(WorkerBeat(1))) == []
+    assert deeds(desk.hear(Said(1, Beat()))) == [Stalled(1, False)]
+    assert deeds(desk.hear(Said(1, Beat()))) == []
     assert deeds(desk.later(STALLED_AFTER_S)) == [Stalled(1, True), Stalled(2, True)]
 
 
 def test_the_warning_of_a_stall_says_where_the_worker_stands_or_that_it_is_not_known() -> None:
     desk = a_fleet(2)
     desk.now += STALLED_AFTER_S - 0.5
-    desk.hear(WorkerStuck(1, "\n    app.py:3 in slow"))
+    desk.hear(Said(1, Stuck("app.py:3 in slow")))
     desk.later(0.5)
     first, second = desk.texts
     assert first.endswith("It stands here:\n    app.py:3 in slow")
     assert "is not known" in second
     # What it has said once is no more so when it has turned.
-    desk.hear(WorkerBeat(1))
+    desk.hear(Said(1, Beat()))
     desk.later(STALLED_AFTER_S)
     assert "is not known" in desk.texts[0]
 
@@ -611,9 +608,9 @@ def test_the_warning_of_a_stall_says_where_the_worker_stands_or_that_it_is_not_k
 def test_a_worker_that_hangs_is_killed_at_the_limit_and_replaced_as_stalled() -> None:
     desk = a_fleet(2, hang_timeout_s=10.0)
     desk.later(STALLED_AFTER_S)
-    desk.hear(WorkerBeat(2))
+    desk.hear(Said(2, Beat()))
     assert deeds(desk.later(6.25)) == [Stalled(2, True)]
-    desk.hear(WorkerBeat(2))
+    desk.hear(Said(2, Beat()))
     assert desk.fleet.next_deadline() == 1000.0 + EARLY_DEATH_S + 10.0
     assert deeds(desk.later(0.25)) == [KillProcess(1)]
     assert deeds(desk.later(0.25)) == []
@@ -671,7 +668,7 @@ def test_a_stop_asks_all_and_ends_with_0_when_the_last_is_gone() -> None:
     desk = a_fleet(2)
     desk.hear(MORE)
     assert deeds(desk.hear(TERM)) == [StopProcess(1, False), StopProcess(2, False), StopProcess(3, True)]
-    assert deeds(desk.hear(HUP, MORE, FEWER, WorkerRetiring(1), WorkerReady(3), Tick())) == []
+    assert deeds(desk.hear(HUP, MORE, FEWER, Said(1, Retiring()), Said(3, Ready()), Tick())) == []
     assert deeds(desk.dies(1, 0)) == [Buried(1, "left")]
     assert deeds(desk.dies(3, 0)) == [Buried(3, "left")]
     assert deeds(desk.dies(2, 1)) == [Buried(2, "killed"), Exit(0)]
@@ -746,10 +743,10 @@ def test_a_starter_that_goes_behind_a_stop_does_not_hurry_it() -> None:
 
 # --- reasons
 
-CLEAN = WorkerDrained(1, True, 0, 0)
-UNCLEAN = WorkerDrained(1, False, 7, 2)
-CUT_SHORT = WorkerDrained(1, False, 7, 2, cancelled=True)
-REPLACED = [HUP, WorkerReady(3)]
+CLEAN = Said(1, Drained(True, 0, 0))
+UNCLEAN = Said(1, Drained(False, 7, 2))
+CUT_SHORT = Said(1, Drained(False, 7, 2, cancelled=True))
+REPLACED = [HUP, Said(3, Ready())]
 
 
 @pytest.mark.parametrize(
@@ -759,7 +756,7 @@ REPLACED = [HUP, WorkerReady(3)]
         ([CLEAN], 0, "left"),
         ([UNCLEAN], 0, "drain_timeout"),
         ([CUT_SHORT], 0, "cancelled"),
-        ([replace(CUT_SHORT, clean=True)], 0, "left"),
+        ([Said(1, Drained(True, 7, 2, cancelled=True))], 0, "left"),
         ([TERM], 0, "left"),
         ([TERM, UNCLEAN], 0, "drain_timeout"),
         ([TERM], -9, "killed"),
@@ -804,17 +801,17 @@ def test_the_same_reason_of_many_workers_is_told_once_until_a_restart() -> None:
         ({}, [HUP, replace(EXITED, generation=2)], "error", f"{NEW}; {KEPT} and giving the restart up."),
         (
             {},
-            [WorkerRetiring(1), replace(EXITED, generation=2)],
+            [Said(1, Retiring()), replace(EXITED, generation=2)],
             "error",
             f"{NEW}; {SERVES} until another try.",
         ),
-        ({}, [STALLED_AFTER_S, WorkerBeat(1)], "info", "Worker [1001] responds again."),
+        ({}, [STALLED_AFTER_S, Said(1, Beat())], "info", "Worker [1001] responds again."),
         ({"hang_timeout_s": 9.5}, [9.5], "error", "Worker [1001] has been stalled for 9.5 s; replacing it."),
         ({"stop_timeout_s": 5.0}, [TERM, 5.0], "error", "Worker [1001] has not stopped in time; killing it."),
-        ({}, [WorkerDrained(1, False, 7, 2)], "warning", f"Worker [1001] reached its drain timeout {UNDONE}"),
+        ({}, [Said(1, Drained(False, 7, 2))], "warning", f"Worker [1001] reached its drain timeout {UNDONE}"),
         (
             {},
-            [WorkerDrained(1, False, 7, 2, cancelled=True)],
+            [Said(1, Drained(False, 7, 2, cancelled=True))],
             "warning",
             f"Worker [1001] had its leave cancelled by the app {UNDONE}",
         ),
@@ -862,18 +859,18 @@ def test_a_restart_that_a_stop_forgets_does_not_follow() -> None:
 def test_what_is_heard_of_a_process_that_is_gone_changes_nothing(generation: int) -> None:
     desk = a_fleet(2)
     desk.dies(1)
-    before = desk.fleet.generations
+    before = desk.phases
     late: list[Event] = [
-        WorkerStarted(generation, 5),
-        WorkerReady(generation),
-        WorkerFailed(generation, "late"),
-        WorkerRetiring(generation),
-        WorkerBeat(generation),
-        WorkerDrained(generation, False, 1, 2),
-        WorkerExited(generation, 1, "exited"),
+        Started(generation, 5),
+        Said(generation, Ready()),
+        Said(generation, Failed("late")),
+        Said(generation, Retiring()),
+        Said(generation, Beat()),
+        Said(generation, Drained(False, 1, 2)),
+        Exited(generation, 1, "exited"),
     ]
     assert desk.hear(*late) == []
-    assert desk.fleet.generations == before
+    assert desk.phases == before
 
 
 def test_a_process_that_is_ready_after_it_was_told_to_stop_stops_all_the_same() -> None:
@@ -893,10 +890,10 @@ def test_a_tick_at_the_deadline_has_something_to_do_whatever_the_rounding(
     begin: float, hang_timeout_s: float | None, beats: list[float]
 ) -> None:
     desk = Desk(Fleet(Policy(1, hang_timeout_s=hang_timeout_s)), now=begin)
-    desk.hear(Begin(), WorkerReady(1))
+    desk.hear(Begin(), Said(1, Ready()))
     for pause in beats:
         desk.now += pause
-        desk.hear(WorkerBeat(1))
+        desk.hear(Said(1, Beat()))
     while (deadline := desk.fleet.next_deadline()) is not None:
         assert deadline >= desk.now
         desk.now = deadline

@@ -15,27 +15,24 @@ from asgi_ipc.fleet.events import (
     Buried,
     Event,
     Exit,
+    Exited,
     KillProcess,
     LauncherSlept,
     Log,
     RestartRequested,
+    Said,
     ScaleRequested,
     Stalled,
+    Started,
     StartProcess,
     StopProcess,
     StopRequested,
     Tick,
-    WorkerBeat,
-    WorkerDrained,
-    WorkerExited,
-    WorkerFailed,
-    WorkerReady,
-    WorkerRetiring,
-    WorkerStarted,
 )
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.processes import Phase
 from asgi_ipc.fleet.slots import SAME_STOP_S, Policy
+from asgi_ipc.fleet.words import Beat, Drained, Failed, Ready, Retiring
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 MOST_WORKERS: Final = 5
@@ -145,16 +142,16 @@ class FleetMachine(RuleBasedStateMachine):
         assert not self.is_stopping, "started after the stop"
         assert generation not in self.started, "a generation that was used before"
         assert generation > max(self.started, default=0)
-        assert slot < self.fleet.size or generation == 1 or len(self.started) < self.policy.workers
+        assert slot < max(self.requested, self.policy.workers)
         self.started.add(generation)
         self.processes[generation] = Process(generation, slot)
         if self.spawning_fails:
             self.newer_than = 0
             del self.processes[generation]
-            self.events.append(WorkerFailed(generation, "A worker process can't be started"))
-            self.events.append(WorkerExited(generation, 1, "could not be started"))
+            self.events.append(Said(generation, Failed("A worker process can't be started")))
+            self.events.append(Exited(generation, 1, "could not be started"))
         else:
-            self.events.append(WorkerStarted(generation, 1000 + generation))
+            self.events.append(Started(generation, 1000 + generation))
 
     def told(self, text: str) -> None:
         if "restarting workers" in text:
@@ -168,7 +165,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.restarts.pop()
         elif "ready." in text:
             serving = {each.slot for each in self.processes.values() if each.ready and not each.told_to_stop}
-            assert serving >= set(range(self.fleet.size))
+            assert serving >= set(range(self.requested))
 
     def told_to_stop(self, process: Process, starting: bool, relieved: bool) -> None:
         if process.told_to_stop:
@@ -180,7 +177,7 @@ class FleetMachine(RuleBasedStateMachine):
         process.relieved = relieved
         assert not (relieved and self.is_stopping), "nobody serves on"
         assert starting is not process.ready
-        if self.is_stopping or process.slot >= self.fleet.size:
+        if self.is_stopping or process.slot >= self.requested:
             return
         in_its_place = [
             each
@@ -218,7 +215,7 @@ class FleetMachine(RuleBasedStateMachine):
         process = self.processes[generation]
         # One that was told to stop may be ready all the same, and say so.
         process.ready = not process.told_to_stop
-        self.post(WorkerReady(generation))
+        self.post(Said(generation, Ready()))
 
     @precondition(lambda self: self.starting())
     @rule(data=st.data(), spared=_spared, reason=st.sampled_from(["syntax error", "no database"]))
@@ -226,7 +223,7 @@ class FleetMachine(RuleBasedStateMachine):
         if spared:
             return
         generation = self.some(data, self.starting())
-        self.post(WorkerFailed(generation, reason))
+        self.post(Said(generation, Failed(reason)))
         self.end(generation, 3)
 
     @precondition(lambda self: self.processes)
@@ -240,7 +237,7 @@ class FleetMachine(RuleBasedStateMachine):
         process = self.processes.pop(generation)
         if not (process.told_to_stop or process.killed):
             self.newer_than = 0
-        self.post(WorkerExited(generation, status, f"exited with {status}"))
+        self.post(Exited(generation, status, f"exited with {status}"))
 
     @precondition(lambda self: self.ending())
     @rule(data=st.data(), clean=st.booleans())
@@ -251,13 +248,13 @@ class FleetMachine(RuleBasedStateMachine):
         if self.processes[generation].killed:
             self.end(generation, -9)
         else:
-            self.post(WorkerDrained(generation, clean, 0 if clean else 3, 0 if clean else 2))
+            self.post(Said(generation, Drained(clean, 0 if clean else 3, 0 if clean else 2)))
             self.end(generation, 0)
 
     @precondition(lambda self: self.serving())
     @rule(data=st.data())
     def retire(self, data: st.DataObject) -> None:
-        self.post(WorkerRetiring(self.some(data, self.serving())))
+        self.post(Said(self.some(data, self.serving()), Retiring()))
 
     @precondition(lambda self: self.processes)
     @rule(data=st.data(), thawed=st.booleans())
@@ -283,7 +280,7 @@ class FleetMachine(RuleBasedStateMachine):
                 self.tick()
 
     def beat(self) -> None:
-        self.post(*(WorkerBeat(each.generation) for each in self.serving()))
+        self.post(*(Said(each.generation, Beat()) for each in self.serving()))
 
     def tick(self) -> None:
         self.post(Tick())
@@ -340,55 +337,31 @@ class FleetMachine(RuleBasedStateMachine):
     # --- always
 
     @invariant()
-    def there_are_as_many_slots_as_were_asked_for(self) -> None:
-        assert self.is_stopping or self.fleet.size == self.requested
-
-    @invariant()
     def the_fleet_knows_every_process_and_its_phase(self) -> None:
-        assert self.fleet.generations.keys() == self.processes.keys() == self.started - self.buried
-        for generation, (slot, phase) in self.fleet.generations.items():
-            process = self.processes[generation]
-            assert slot == process.slot
+        known = self.fleet._processes
+        assert known.keys() == self.processes.keys() == self.started - self.buried
+        for generation, process in self.processes.items():
+            phase = known[generation].phase
+            assert known[generation].slot == process.slot
             assert (phase is Phase.STOPPING) is (process.told_to_stop or process.killed)
             assert phase is not Phase.READY or process.ready
 
     @invariant()
-    def a_slot_has_one_worker_and_at_most_one_that_is_to_replace_it(self) -> None:
+    def each_slot_has_a_worker_or_waits_for_one_and_few_are_replaced_at_a_time(self) -> None:
         if self.is_stopping:
             return
-        for index in range(self.fleet.size):
-            slot = self.fleet._slots[index]
-            assert slot.incoming is None or (slot.live is not None and slot.incoming != slot.live)
-            members = {g for g, (at, phase) in self.fleet.generations.items() if at == index}
-            going = {g for g in members if self.fleet.generations[g][1] is Phase.STOPPING}
-            assert members - going <= {slot.live, slot.incoming}
-        orphans = {g for g, (at, _) in self.fleet.generations.items() if at >= self.fleet.size}
-        assert all(self.fleet.generations[g][1] is Phase.STOPPING for g in orphans)
-
-    @invariant()
-    def a_restart_does_one_slot_at_a_time(self) -> None:
-        under_way = [
-            index
-            for index, slot in self.fleet._slots.items()
-            if slot.incoming is not None and not slot.retiring
-        ]
-        assert self.is_stopping or len(under_way) <= 1
-
-    @invariant()
-    def one_retiring_worker_is_replaced_at_a_time(self) -> None:
-        under_way = [
-            index for index, slot in self.fleet._slots.items() if slot.incoming is not None and slot.retiring
-        ]
-        # One more is a slot of the restart under way, which is replaced in any case.
-        under_way = [index for index in under_way if index != self.fleet._restart.current]
-        assert self.is_stopping or len(under_way) <= 1
-
-    @invariant()
-    def a_slot_without_a_worker_waits_for_another_try_or_for_a_change(self) -> None:
-        if self.is_stopping:
-            return
-        for slot in self.fleet._slots.values():
-            assert slot.live is not None or slot.retry_at is not None or self.policy.outlive_failed_start
+        slots = self.fleet._slots
+        assert slots.keys() == set(range(self.requested))
+        meant = {generation for slot in slots.values() for generation in (slot.live, slot.incoming)}
+        assert {g for g, each in self.fleet._processes.items() if each.phase is not Phase.STOPPING} <= meant
+        for slot in slots.values():
+            waits = slot.incoming is None and (slot.retry_at is not None or self.policy.outlive_failed_start)
+            assert waits if slot.live is None else slot.incoming != slot.live
+        replaced = [slot for slot in slots.values() if slot.incoming is not None]
+        assert sum(slot.retiring_at is None for slot in replaced) <= 1
+        # One more is the slot of the restart under way, which is replaced in any case.
+        current = self.fleet._restart.current
+        assert sum(slot.retiring_at is not None and slot.index != current for slot in replaced) <= 1
 
     @invariant()
     def nothing_is_to_be_done_in_the_past(self) -> None:
@@ -438,13 +411,11 @@ class FleetMachine(RuleBasedStateMachine):
         raise AssertionError("it never becomes quiet")
 
     def all_is_as_it_should_be(self) -> None:
-        phases = list(self.fleet.generations.values())
-        assert sorted(phases, key=lambda each: each[0]) == [
-            (slot, Phase.READY) for slot in range(self.requested)
-        ]
-        assert min(self.fleet.generations) > self.newer_than, "not restarted"
+        serving = sorted((each.slot, each.phase) for each in self.fleet._processes.values())
+        assert serving == [(slot, Phase.READY) for slot in range(self.requested)]
+        assert min(self.processes) > self.newer_than, "not restarted"
         assert not any(each.shown_as_stalled for each in self.processes.values())
-        assert not any(slot.incoming or slot.retiring for slot in self.fleet._slots.values())
+        assert not any(slot.incoming or slot.retiring_at for slot in self.fleet._slots.values())
 
 
 test_the_fleet_is_as_it_should_be_whatever_happens = FleetMachine.TestCase

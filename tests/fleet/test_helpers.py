@@ -8,16 +8,27 @@ from asgi_ipc.fleet.events import (
     KillProcess,
     LauncherSlept,
     ParentGone,
+    Said,
     Stalled,
     StartProcess,
     StopProcess,
-    WorkerRetiring,
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.processes import Phase
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.slots import EARLY_DEATH_S, KILLED, STALLED_AFTER_S, STARTUP_FAILURE, UNATTENDED_STOP_S
-from asgi_ipc.fleet.words import Joined, Leads, Left, Resigned, Welcome, WriteEnd
+from asgi_ipc.fleet.words import (
+    Join,
+    Joined,
+    Leads,
+    Leaving,
+    Left,
+    Resigned,
+    Retiring,
+    Took,
+    Welcome,
+    WriteEnd,
+)
 from tests.fleet.test_fleet import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
 from tests.fleet.test_relay import said, worker
 
@@ -36,7 +47,7 @@ def a_helped_fleet(**policy: float) -> Desk:
 def test_a_helper_is_started_behind_the_workers_in_a_slot_of_no_worker() -> None:
     desk = a_start(2, helpers=("bridge", "keeper"))
     assert desk.actions == [StartProcess(1, 0), StartProcess(2, 1), StartProcess(3, -1), StartProcess(4, -2)]
-    assert desk.fleet.size == 2
+    assert len(desk.fleet._slots) == 2
 
 
 def test_the_workers_are_ready_without_a_helper_and_its_own_start_is_told_by_its_kind() -> None:
@@ -87,7 +98,7 @@ def test_a_restart_and_scaling_leave_a_helper_alone() -> None:
 
 def test_a_helper_never_retires() -> None:
     desk = a_helped_fleet()
-    assert desk.hear(WorkerRetiring(HELPER)) == []
+    assert desk.hear(Said(HELPER, Retiring())) == []
 
 
 def test_a_helper_shows_as_stalled_and_a_hung_one_is_killed() -> None:
@@ -146,16 +157,16 @@ def test_a_helper_joins_through_the_relay_and_leads_never() -> None:
     helper = Worker(pid=1002, slot=-1, generation=2, kind="bridge")
     relay.connect(worker(1))
     relay.connect(helper)
-    relay.join(2, 0.0)
+    relay.hear(2, Join(), 0.0)
     assert Welcome([]) in said(relay, 2)
-    relay.join(1, 0.0)
+    relay.hear(1, Join(), 0.0)
     assert said(relay, 1) == [Welcome([helper])]
     assert said(relay, 2) == [Joined(worker(1))]
-    relay.took(2, 1, True, 0.0)
+    relay.hear(2, Took(1, True), 0.0)
     words_to_1 = said(relay, 1)
     assert WriteEnd(2) in words_to_1
     assert Leads(worker(1)) in words_to_1
-    relay.took(1, 2, True, 0.0)
-    relay.leave(1)
+    relay.hear(1, Took(2, True), 0.0)
+    relay.hear(1, Leaving(), 0.0)
     relay.hear(1, Resigned(), 0.0)
     assert said(relay, 2) == [Leads(worker(1)), Left(1), Leads(None)]

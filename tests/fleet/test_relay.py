@@ -75,7 +75,7 @@ def settle(relay: Relay, generations: range, now: float = 0.0) -> dict[int, list
             for item in write(relay, generation):
                 said[generation].append(item.word)
                 if item.write_end_of is not None:
-                    relay.took(generation, item.write_end_of, True, now)
+                    relay.hear(generation, Took(item.write_end_of, True), now)
     return said
 
 
@@ -84,7 +84,7 @@ def a_fleet(count: int) -> Relay:
     relay = Relay()
     for generation in range(1, count + 1):
         relay.connect(worker(generation))
-        relay.join(generation, 0.0)
+        relay.hear(generation, Join(), 0.0)
         settle(relay, range(1, count + 1))
     return relay
 
@@ -92,7 +92,7 @@ def a_fleet(count: int) -> Relay:
 def a_newcomer(relay: Relay, generation: int, now: float = 0.0) -> list[Worker]:
     """One that has asked, and has been welcomed; by whom."""
     relay.connect(worker(generation))
-    relay.join(generation, now)
+    relay.hear(generation, Join(), now)
     [item] = write(relay, generation, 1)
     assert isinstance(item.word, Welcome)
     return item.word.members
@@ -119,7 +119,7 @@ def test_a_member_hears_of_the_newcomer_before_the_newcomer_gets_its_write_end()
 def test_a_newcomer_is_welcomed_before_any_member_hears_of_it() -> None:
     relay = a_fleet(1)
     relay.connect(worker(2))
-    relay.join(2, 0.0)
+    relay.hear(2, Join(), 0.0)
     relay.tell(1, Stop())
     # If the launcher died here, a message of the member would come from somebody whom the newcomer
     # does not know.
@@ -136,14 +136,14 @@ def test_a_newcomer_enters_when_every_member_has_answered() -> None:
     for member in (1, 2):
         write(relay, member)
         assert Entered([]) not in words(write(relay, 3))
-        relay.took(member, 3, True, 0.0)
+        relay.hear(member, Took(3, True), 0.0)
     assert words(write(relay, 3)) == [Entered([])]
 
 
 def test_a_worker_that_asks_twice_joins_once() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
-    relay.join(2, 0.0)
+    relay.hear(2, Join(), 0.0)
     said = settle(relay, range(1, 3))
     assert said[1] == [Joined(worker(2))]
     assert said[2] == [WriteEnd(1), Entered([])]
@@ -154,7 +154,7 @@ def test_a_newcomer_does_not_wait_for_a_member_that_is_stalled() -> None:
     relay.stalled(1, True)
     a_newcomer(relay, 3)
     write(relay, 2)
-    relay.took(2, 3, True, 0.0)
+    relay.hear(2, Took(3, True), 0.0)
     assert words(write(relay, 3)) == [WriteEnd(2), Entered([1001], [1])]
 
 
@@ -179,7 +179,7 @@ def test_a_stalled_member_that_answers_in_time_is_not_missing() -> None:
     a_newcomer(relay, 3)
     for member in (1, 2):
         write(relay, member)
-        relay.took(member, 3, True, 0.0)
+        relay.hear(member, Took(3, True), 0.0)
     assert words(write(relay, 3))[-1] == Entered([])
 
 
@@ -187,7 +187,7 @@ def test_after_five_seconds_a_newcomer_enters_without_those_that_have_not_answer
     relay = a_fleet(2)
     a_newcomer(relay, 3, now=100.0)
     write(relay, 2)
-    relay.took(2, 3, True, 100.0)
+    relay.hear(2, Took(3, True), 100.0)
     assert relay.next_deadline() == 100.0 + ENTRY_TIMEOUT_S
     relay.tick(100.0 + ENTRY_TIMEOUT_S - 0.001)
     assert Entered([1001], [1]) not in words(write(relay, 3))
@@ -195,7 +195,7 @@ def test_after_five_seconds_a_newcomer_enters_without_those_that_have_not_answer
     assert words(write(relay, 3)) == [Entered([1001], [1])]
     assert relay.next_deadline() is None
     write(relay, 1)
-    relay.took(1, 3, True, 106.0)
+    relay.hear(1, Took(3, True), 106.0)
     assert words(write(relay, 3)) == [WriteEnd(1)]
 
 
@@ -203,7 +203,7 @@ def test_a_newcomer_does_not_wait_for_a_member_that_has_died() -> None:
     relay = a_fleet(2)
     a_newcomer(relay, 3)
     write(relay, 2)
-    relay.took(2, 3, True, 0.0)
+    relay.hear(2, Took(3, True), 0.0)
     relay.gone(1, "killed")
     assert words(write(relay, 3))[-2:] == [Gone(1, "killed"), Entered([])]
 
@@ -220,7 +220,7 @@ def test_no_lifeline_has_more_than_eight_unacknowledged_write_ends() -> None:
     assert [item.write_end_of for item in items] == list(range(1, MAX_UNACKNOWLEDGED + 1))
     assert relay.next_item(13) is None
     assert 13 not in relay.pending()
-    relay.took(13, 1, True, 0.0)
+    relay.hear(13, Took(1, True), 0.0)
     assert [item.write_end_of for item in write(relay, 13)] == [MAX_UNACKNOWLEDGED + 1]
 
 
@@ -230,8 +230,7 @@ def test_an_answer_about_one_who_has_died_meanwhile_makes_room_for_the_next() ->
         a_newcomer(relay, generation)
         write(relay, 1)
         relay.gone(generation, "killed")
-        relay.took(1, generation, generation % 2 == 0, 0.0)
-    assert relay._in_flight == 0
+        relay.hear(1, Took(generation, generation % 2 == 0), 0.0)
     assert relay.next_deadline() is None
     a_newcomer(relay, 99)
     assert words(write(relay, 1)) == [
@@ -261,7 +260,7 @@ def test_no_more_than_512_write_ends_are_in_flight_in_all() -> None:
         for _ in range(min(100, len(in_flight))):
             by, of = in_flight.popleft()
             held[by, of] += 1
-            relay.took(by, of, True, 0.0)
+            relay.hear(by, Took(of, True), 0.0)
     assert most == MAX_DESCRIPTORS_IN_FLIGHT
     everybody = range(1, count + 1)
     assert held == {(by, of): 1 for by in everybody for of in everybody if by != of}
@@ -271,13 +270,13 @@ def test_a_refused_write_end_is_offered_again_after_half_a_second() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     write(relay, 1)
-    relay.took(1, 2, False, 10.0)
+    relay.hear(1, Took(2, False), 10.0)
     assert relay.next_deadline() == min(0.0 + ENTRY_TIMEOUT_S, 10.0 + RETRY_S)
     relay.tick(10.0 + RETRY_S - 0.001)
     assert write(relay, 1) == []
     relay.tick(10.0 + RETRY_S)
     assert write(relay, 1) == [Item(WriteEnd(2), 2)]
-    relay.took(1, 2, True, 11.0)
+    relay.hear(1, Took(2, True), 11.0)
     assert relay.next_deadline() is None
 
 
@@ -285,16 +284,16 @@ def test_a_refusal_is_news_once_and_so_is_its_end() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     write(relay, 1)
-    assert relay.took(1, 2, False, 0.0) is False
+    assert relay.hear(1, Took(2, False), 0.0) == Reach(2, False)
     relay.tick(RETRY_S)
     write(relay, 1)
-    assert relay.took(1, 2, False, RETRY_S) is None
+    assert relay.hear(1, Took(2, False), RETRY_S) is None
     relay.tick(2 * RETRY_S)
     write(relay, 1)
-    assert relay.took(1, 2, True, 2 * RETRY_S) is True
-    assert relay.took(1, 2, True, 2 * RETRY_S) is None
+    assert relay.hear(1, Took(2, True), 2 * RETRY_S) == Reach(2, True)
+    assert relay.hear(1, Took(2, True), 2 * RETRY_S) is None
     write(relay, 2)
-    assert relay.took(2, 1, True, 2 * RETRY_S) is None
+    assert relay.hear(2, Took(1, True), 2 * RETRY_S) is None
 
 
 @pytest.mark.parametrize("gone", [1, 2])
@@ -302,7 +301,7 @@ def test_a_refused_write_end_is_not_offered_again_when_either_side_is_gone(gone:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     write(relay, 1)
-    relay.took(1, 2, False, 0.0)
+    relay.hear(1, Took(2, False), 0.0)
     relay.gone(gone, "killed")
     assert all(item.write_end_of is None for item in write(relay, 3 - gone))
     relay.tick(RETRY_S)
@@ -311,12 +310,11 @@ def test_a_refused_write_end_is_not_offered_again_when_either_side_is_gone(gone:
 
 def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
     relay = a_fleet(2)
-    relay.took(1, 2, True, 0.0)
-    relay.took(1, 2, False, 0.0)
-    relay.took(99, 2, True, 0.0)
+    relay.hear(1, Took(2, True), 0.0)
+    relay.hear(1, Took(2, False), 0.0)
+    relay.hear(99, Took(2, True), 0.0)
     assert relay.pending() == []
     assert relay.next_deadline() is None
-    assert relay._in_flight == 0
 
 
 # --- leaving
@@ -325,7 +323,7 @@ def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
 def test_everyone_who_knows_the_leaver_is_told_on_the_same_lifeline_behind_its_write_end() -> None:
     relay = a_fleet(2)
     a_newcomer(relay, 3)
-    relay.leave(3)
+    relay.hear(3, Leaving(), 0.0)
     assert words(write(relay, 1)) == [Joined(worker(3)), Left(3)]
     assert words(write(relay, 2)) == [Joined(worker(3)), Left(3)]
     assert Left(3) not in words(write(relay, 3))
@@ -334,16 +332,16 @@ def test_everyone_who_knows_the_leaver_is_told_on_the_same_lifeline_behind_its_w
 def test_a_leave_counts_once_and_only_for_a_member() -> None:
     relay = a_fleet(2)
     relay.connect(worker(3))
-    relay.leave(3)
-    relay.leave(77)
-    relay.leave(1)
-    relay.leave(1)
+    relay.hear(3, Leaving(), 0.0)
+    relay.hear(77, Leaving(), 0.0)
+    relay.hear(1, Leaving(), 0.0)
+    relay.hear(1, Leaving(), 0.0)
     assert words(write(relay, 2)) == [Left(1)]
 
 
 def test_a_newcomer_is_not_told_of_one_that_had_left_before() -> None:
     relay = a_fleet(2)
-    relay.leave(1)
+    relay.hear(1, Leaving(), 0.0)
     settle(relay, range(1, 3))
     assert a_newcomer(relay, 3) == [worker(2)]
     assert settle(relay, range(1, 4)) == {
@@ -356,63 +354,63 @@ def test_a_newcomer_is_not_told_of_one_that_had_left_before() -> None:
 def test_a_leavers_write_end_still_goes_to_those_who_were_promised_it() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
-    relay.leave(1)
-    relay.leave(2)
-    assert relay.is_promised(1)
-    assert relay.is_promised(2)
+    relay.hear(1, Leaving(), 0.0)
+    relay.hear(2, Leaving(), 0.0)
+    assert 1 in relay.promised()
+    assert 2 in relay.promised()
     assert words(write(relay, 1)) == [Joined(worker(2)), Left(2)]
-    assert relay.is_promised(1)
+    assert 1 in relay.promised()
     assert words(write(relay, 2)) == [Left(1), WriteEnd(1)]
-    relay.took(1, 2, True, 0.0)
-    relay.took(2, 1, True, 0.0)
-    assert not relay.is_promised(1)
-    assert not relay.is_promised(2)
+    relay.hear(1, Took(2, True), 0.0)
+    relay.hear(2, Took(1, True), 0.0)
+    assert 1 not in relay.promised()
+    assert 2 not in relay.promised()
 
 
 def test_a_leavers_write_end_is_kept_for_who_may_still_refuse_it() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     write(relay, 1)
-    relay.leave(2)
+    relay.hear(2, Leaving(), 0.0)
     write(relay, 1)
-    assert relay.is_promised(2)
-    relay.took(1, 2, False, 0.0)
-    assert relay.is_promised(2)
+    assert 2 in relay.promised()
+    relay.hear(1, Took(2, False), 0.0)
+    assert 2 in relay.promised()
     relay.tick(RETRY_S)
     assert write(relay, 1) == [Item(WriteEnd(2), 2)]
-    relay.took(1, 2, True, RETRY_S)
-    assert not relay.is_promised(2)
+    relay.hear(1, Took(2, True), RETRY_S)
+    assert 2 not in relay.promised()
 
 
 def test_a_leavers_write_end_is_not_kept_for_who_has_died() -> None:
     relay = a_fleet(2)
     a_newcomer(relay, 3)
     write(relay, 1)
-    relay.leave(3)
+    relay.hear(3, Leaving(), 0.0)
     relay.gone(1, "killed")
-    assert relay.is_promised(3)
+    assert 3 in relay.promised()
     write(relay, 2)
-    relay.took(2, 3, True, 0.0)
-    assert not relay.is_promised(3)
+    relay.hear(2, Took(3, True), 0.0)
+    assert 3 not in relay.promised()
 
 
 def test_a_leavers_write_end_is_not_kept_for_who_refused_it_and_died() -> None:
     relay = a_fleet(1)
     a_newcomer(relay, 2)
     write(relay, 1)
-    relay.took(1, 2, False, 0.0)
-    relay.leave(2)
-    assert relay.is_promised(2)
+    relay.hear(1, Took(2, False), 0.0)
+    relay.hear(2, Leaving(), 0.0)
+    assert 2 in relay.promised()
     relay.gone(1, "killed")
-    assert not relay.is_promised(2)
+    assert 2 not in relay.promised()
 
 
 def test_the_write_end_of_one_that_serves_is_always_kept() -> None:
     relay = a_fleet(1)
     relay.connect(worker(2))
-    assert relay.is_promised(1)
-    assert relay.is_promised(2)
-    assert not relay.is_promised(3)
+    assert 1 in relay.promised()
+    assert 2 in relay.promised()
+    assert 3 not in relay.promised()
 
 
 # --- dying
@@ -420,12 +418,12 @@ def test_the_write_end_of_one_that_serves_is_always_kept() -> None:
 
 def test_everyone_who_knows_the_dead_is_told_with_the_reason() -> None:
     relay = a_fleet(3)
-    relay.leave(2)
+    relay.hear(2, Leaving(), 0.0)
     settle(relay, range(1, 4))
     relay.gone(3, "stalled")
     assert words(write(relay, 1)) == [Gone(3, "stalled")]
     assert words(write(relay, 2)) == [Gone(3, "stalled")]
-    assert not relay.is_promised(3)
+    assert 3 not in relay.promised()
     assert relay.next_item(3) is None
 
 
@@ -436,7 +434,7 @@ def test_nobody_is_given_the_write_end_of_a_process_that_has_ended() -> None:
     relay.gone(3, "killed")
     relay.gone(3, "killed")
     assert write(relay, 2) == [Item(Gone(3, "killed"))]
-    relay.took(1, 3, True, 0.0)
+    relay.hear(1, Took(3, True), 0.0)
     assert write(relay, 1) == [Item(Gone(3, "killed"))]
     a_newcomer(relay, 4)
     write(relay, 1)
@@ -475,10 +473,10 @@ def test_a_word_about_membership_is_heard_as_what_it_says() -> None:
 def test_who_has_entered_first_leads_and_a_newcomer_hears_of_it_behind_its_welcome() -> None:
     relay = Relay()
     relay.connect(worker(1))
-    relay.join(1, 0.0)
+    relay.hear(1, Join(), 0.0)
     assert said(relay, 1) == [Welcome([]), Entered([]), Leads(worker(1))]
     relay.connect(worker(2))
-    relay.join(2, 0.0)
+    relay.hear(2, Join(), 0.0)
     assert said(relay, 2) == [Welcome([worker(1)]), Leads(worker(1))]
     assert said(relay, 1) == [Joined(worker(2))]
 
@@ -486,7 +484,7 @@ def test_who_has_entered_first_leads_and_a_newcomer_hears_of_it_behind_its_welco
 def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_brings_it() -> None:
     relay = a_fleet(3)
     relay.hear(1, Resigned(), 0.0)
-    relay.leave(1)
+    relay.hear(1, Leaving(), 0.0)
     for member in (2, 3):
         assert said(relay, member) == [Leads(worker(3)), Left(1)]
     assert said(relay, 1) == [Leads(worker(3))]
@@ -499,10 +497,10 @@ def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_bring
 
 def test_a_leader_that_leaves_and_has_not_resigned_is_named_to_a_newcomer_that_does_not_know_it() -> None:
     relay = a_fleet(2)
-    relay.leave(1)
+    relay.hear(1, Leaving(), 0.0)
     settle(relay, range(1, 3))
     relay.connect(worker(3))
-    relay.join(3, 0.0)
+    relay.hear(3, Join(), 0.0)
     assert said(relay, 3)[:2] == [Welcome([worker(2)]), Leads(worker(1))]
     settle(relay, range(1, 4))
     relay.gone(1, "drain_timeout")
@@ -629,7 +627,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.join_as(self.some(data, [g for g, each in self.living.items() if not each.joined_as]))
 
     def join_as(self, newcomer: Simulated) -> None:
-        self.relay.join(newcomer.me.generation, self.now)
+        self.relay.hear(newcomer.me.generation, Join(), self.now)
         for member in self.living.values():
             if member.joined_as and not member.leaving:
                 member.owed.add(newcomer.me.generation)
@@ -677,7 +675,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     def acknowledge_as(self, simulated: Simulated, of: int, arrived: bool) -> None:
         simulated.held[of] += arrived
-        self.relay.took(simulated.me.generation, of, arrived, self.now)
+        self.relay.hear(simulated.me.generation, Took(of, arrived), self.now)
 
     @precondition(lambda self: any(each.joined_as and not each.leaving for each in self.living.values()))
     @rule(data=st.data())
@@ -689,7 +687,7 @@ class RelayMachine(RuleBasedStateMachine):
             # Its tasks ended in time.
             leaver.resigned = True
             self.relay.hear(leaver.me.generation, Resigned(), 0.0)
-        self.relay.leave(leaver.me.generation)
+        self.relay.hear(leaver.me.generation, Leaving(), 0.0)
 
     @precondition(lambda self: len(self.living) > 1)
     @rule(data=st.data())
@@ -734,10 +732,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.everyone_has_what_it_is_owed()
         self.everyone_has_heard_of_everyone()
         self.everyone_knows_the_leader()
-        assert self.relay._in_flight == 0
-        assert not any(self.relay._promised.get(generation) for generation in self.living)
-        for generation, simulated in self.living.items():
-            assert self.relay.is_promised(generation) is not simulated.leaving
+        assert self.relay.promised() == {g for g, simulated in self.living.items() if not simulated.leaving}
 
     def everyone_has_what_it_is_owed(self) -> None:
         for simulated in self.living.values():
@@ -787,17 +782,15 @@ class RelayMachine(RuleBasedStateMachine):
     def the_limits_in_flight_hold(self) -> None:
         counts = [len(each.unacknowledged) for each in self.living.values()]
         assert max(counts, default=0) <= MAX_UNACKNOWLEDGED
-        assert self.relay._in_flight == sum(counts) <= MAX_DESCRIPTORS_IN_FLIGHT
+        assert sum(counts) <= MAX_DESCRIPTORS_IN_FLIGHT
 
     @invariant()
     def close_what_is_not_promised(self) -> None:
-        for generation in self.living:
-            if not self.relay.is_promised(generation):
-                self.closed.add(generation)
-                assert self.living[generation].leaving
-            else:
-                assert generation not in self.closed, "promised again after it was closed"
-        assert not any(self.relay.is_promised(generation) for generation in self.dead)
+        promised = self.relay.promised()
+        assert promised <= self.living.keys()
+        assert not promised & self.closed, "promised again after it was closed"
+        self.closed = self.living.keys() - promised
+        assert all(self.living[generation].leaving for generation in self.closed)
 
     @invariant()
     def nobody_is_given_more_than_one(self) -> None:
@@ -837,5 +830,5 @@ def test_a_word_written_in_part_is_written_to_its_end_though_its_worker_has_died
     assert behind is not None
     assert behind.word == Gone(2, "killed")
     relay.wrote(1)
-    relay.took(1, 2, True, 0.0)
+    relay.hear(1, Took(2, True), 0.0)
     assert relay.next_item(1) is None

@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import uvloop
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -50,17 +50,6 @@ async def test_every_verb_works_from_a_thread_as_on_the_loop() -> None:
         assert noted[0] == (b.pid, "sent")
         assert sorted(noted[1:3]) == [(b.pid, "all"), (c.pid, "all")]
         assert [data for _, data in noted[3:]] == ["any"]
-
-
-def test_on_uvloop_too() -> None:
-    async def main() -> None:
-        own = IPC()
-        own.receive("double", lambda number: number * 2)
-        async with own.lifespan():
-            assert await asyncio.to_thread(own.blocking.request, own.pid, "double", 21) == 42
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
 
 
 async def test_a_handlers_thread_knows_its_sender_and_replies() -> None:
@@ -132,23 +121,16 @@ VERBS: dict[str, Callable[[IPC], Any]] = {
 
 
 @pytest.mark.parametrize("name", VERBS)
-async def test_on_the_loop_it_says_that_it_would_deadlock_and_what_to_use(name: str) -> None:
+async def test_outside_of_the_lifespan_and_on_its_loop_it_says_so(name: str) -> None:
     own = IPC()
+    with pytest.raises(NotRunningError, match="is not entered"):
+        await asyncio.to_thread(VERBS[name], own)
     async with own.lifespan():
         with pytest.raises(NotRunningError) as caught:
             VERBS[name](own)
     assert str(caught.value) == (
         f"ipc.blocking.{name}() would block the event loop that it waits for; here use `await ipc.{name}()`"
     )
-
-
-@pytest.mark.parametrize("name", VERBS)
-async def test_outside_of_the_lifespan_it_says_so(name: str) -> None:
-    own = IPC()
-    with pytest.raises(NotRunningError, match="is not entered"):
-        await asyncio.to_thread(VERBS[name], own)
-    async with own.lifespan():
-        pass
     with pytest.raises(NotRunningError, match="is not entered"):
         VERBS[name](own)
 
@@ -288,64 +270,26 @@ async def test_the_end_of_the_lifespan_ends_what_waits(monkeypatch: pytest.Monke
     await thread
 
 
-def _loop_in_a_thread(own: IPC) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    """A loop that has entered the lifespan, and does not end it."""
-    loop = asyncio.new_event_loop()
-    entered = threading.Event()
-    lifespan = own.lifespan()
-
-    async def enter() -> None:
-        await lifespan.__aenter__()
-        entered.set()
-
-    def run() -> None:
-        loop.run_until_complete(enter())
-        loop.run_forever()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    assert entered.wait(DEADLINE_S)
-    # Or the lifespan would end with its generator.
-    thread.kept = lifespan  # type: ignore[attr-defined]
-    return loop, thread
-
-
 def test_a_loop_that_cancels_all_when_it_ends_ends_what_waits() -> None:
     own = IPC()
-    loop, thread = _loop_in_a_thread(own)
-    begun = threading.Event()
+    lifespan = own.lifespan()
 
-    async def never(data: object) -> None:
-        begun.set()
-        await asyncio.Event().wait()
+    async def main() -> Future[Any]:
+        begun = asyncio.Event()
 
-    own.receive("never", never)
-    failed: list[BaseException] = []
+        async def never(data: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
 
-    def work() -> None:
-        try:
-            own.blocking.request(own.pid, "never", timeout=None)
-        except BaseException as error:  # noqa: BLE001  # it is what is looked for
-            failed.append(error)
+        own.receive("never", never)
+        await lifespan.__aenter__()
+        waiting = pool.submit(own.blocking.request, own.pid, "never", timeout=None)
+        await begun.wait()
+        return waiting
 
-    waiting = threading.Thread(target=work)
-    waiting.start()
-    assert begun.wait(DEADLINE_S)
-
-    async def cancel_all() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        await thread.kept.__aexit__(None, None, None)  # type: ignore[attr-defined]
-
-    asyncio.run_coroutine_threadsafe(cancel_all(), loop).result(DEADLINE_S)
-    waiting.join(DEADLINE_S)
-    assert not waiting.is_alive()
-    assert isinstance(failed[0], (NotRunningError, RemoteError))
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(DEADLINE_S)
-    loop.close()
+    with ThreadPoolExecutor() as pool:
+        waiting = asyncio.run(main())
+        assert isinstance(waiting.exception(DEADLINE_S), NotRunningError | RemoteError)
 
 
 INTERRUPTED = """
@@ -435,17 +379,8 @@ def test_a_plain_route_asks_under_a_test_client() -> None:
     def plain(number: int) -> dict[str, Any]:
         return {"answers": list(own.blocking.gather("double", number).values())}
 
-    @app.get("/async")
-    async def on_the_loop() -> dict[str, Any]:
-        try:
-            own.blocking.gather("double", 1)
-        except NotRunningError as error:
-            return {"error": str(error)}
-        return {}
-
     with TestClient(app) as client:
         assert client.get("/plain/21").json() == {"answers": [42]}
-        assert "await ipc.gather()" in client.get("/async").json()["error"]
 
 
 async def test_plain_routes_of_three_workers_ask_all_of_them_and_stop_with_status_0() -> None:

@@ -84,7 +84,8 @@ async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
         in_children.append(_held_by_a_forked_child(link))
         lifeline.take_descriptors()[0].close()
 
-    lifeline.attach(on_word)
+    lifeline.on_word = on_word
+    lifeline.attach(lambda: None)
     for generation in (1, 2, 3):
         socket.send_fds(ours, [encode_word(WriteEnd(generation))], [pipe[1]])
     lifeline.drain()
@@ -110,7 +111,8 @@ async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
             forking.join(HELD_UP_S)
         return received
 
-    lifeline.attach(lambda word: arrived.append(lifeline.take_descriptors()[0]))
+    lifeline.on_word = lambda word: arrived.append(lifeline.take_descriptors()[0])
+    lifeline.attach(lambda: None)
     monkeypatch.setattr(socket, "recv_fds", recv_fds)
     socket.send_fds(ours, [encode_word(WriteEnd(1))], [pipe[1]])
     lifeline.drain()

@@ -39,12 +39,14 @@ async def _growth(strings: Puppets, pid: int, before: dict[str, Any], counter: s
     return int(after[counter] - before[counter])
 
 
-async def test_send_reaches_that_worker_and_no_other(fleet: Fleet) -> None:
+async def test_a_message_reaches_that_worker_and_no_other_from_oneself_and_a_thread_too(fleet: Fleet) -> None:
     strings, (a, b, c) = fleet
     await strings.call(a, "send", b, "note", "hello")
     assert await strings.call(b, "received", 1) == [("note", a, "hello")]
-    await strings.call(a, "broadcast", "note", "after")
-    assert await strings.call(c, "received", 1) == [("note", a, "after")]
+    await strings.call(a, "send", a, "note", {"to": "me"})
+    assert await strings.call(a, "received", 1) == [("note", a, {"to": "me"})]
+    await strings.call(a, "thread_send", c, "from a thread")
+    assert await strings.call(c, "received", 1) == [("note", a, "from a thread")]
 
 
 async def test_broadcast_reaches_everyone_and_the_sender_and_says_who_took_it(fleet: Fleet) -> None:
@@ -64,12 +66,6 @@ async def test_broadcasts_without_waiting_all_arrive_and_so_does_what_comes_afte
         assert await strings.call(pid, "received", 3) == [("note", a, number) for number in range(3)]
     await strings.call(a, "send", c, "note", "after")
     assert (await strings.call(c, "received", 4))[-1] == ("note", a, "after")
-
-
-async def test_a_message_to_oneself_arrives_with_oneself_as_sender(fleet: Fleet) -> None:
-    strings, (a, *_) = fleet
-    await strings.call(a, "send", a, "note", {"to": "me"})
-    assert await strings.call(a, "received", 1) == [("note", a, {"to": "me"})]
 
 
 async def test_reply_goes_to_the_sender_of_the_message_being_handled(fleet: Fleet) -> None:
@@ -165,46 +161,32 @@ async def test_the_largest_message_arrives_and_one_byte_more_is_refused(fleet: F
     assert [len(data) for _, _, data in journal] == [largest, len("still there")]
 
 
-async def test_a_bad_name_is_refused_and_nothing_else_is_lost(fleet: Fleet) -> None:
+BAD_NAMES: list[Any] = ["", "n" * 255, "é" * 128, "tab\t", "nul\x00", 7, ["list"]]
+BAD_DATA: list[tuple[Any, str]] = [
+    ({1, 2}, "TypeError"),
+    (2**64, "OverflowError"),
+    ("\ud800", "UnicodeEncodeError"),
+]
+
+
+async def test_what_is_refused_in_the_sender_costs_nothing_else(fleet: Fleet) -> None:
     strings, (a, b, _) = fleet
-    for name in ("", "n" * 255, "é" * 128, "tab\t", "nul\x00", 7, ["list"]):
-        with pytest.raises(RefusedError, match="InvalidNameError"):
-            await strings.call(a, "send", b, name, "data")
-    await strings.call(a, "send", b, "note", "good")
-    assert await strings.call(b, "received", 1) == [("note", a, "good")]
-
-
-async def test_the_longest_name_arrives(fleet: Fleet) -> None:
-    strings, (a, b, _) = fleet
-    before = await strings.call(b, "stats")
-    await strings.call(a, "send", b, "é" * 127, "data")
-    await strings.call(a, "send", b, "note", "behind")
-    await strings.call(b, "received", 1)
-    assert await _growth(strings, b, before, "discarded") == 1
-
-
-async def test_data_that_no_message_carries_is_refused_in_the_sender(fleet: Fleet) -> None:
-    strings, (a, b, _) = fleet
-    for data, error in (({1, 2}, "TypeError"), (2**64, "OverflowError"), ("\ud800", "UnicodeEncodeError")):
-        with pytest.raises(RefusedError, match=error):
-            await strings.call(a, "send", b, "note", data)
-    await strings.call(a, "send", b, "note", "good")
-    assert await strings.call(b, "received", 1) == [("note", a, "good")]
-
-
-async def test_an_unknown_worker_is_refused(fleet: Fleet) -> None:
-    strings, (a, *_) = fleet
     launcher = strings.server.pid
-    with pytest.raises(RefusedError, match=f"UnknownWorkerError: no worker {launcher} is here now"):
-        await strings.call(a, "send", launcher, "note", "x")
-    with pytest.raises(RefusedError, match="TypeError"):
-        await strings.call(a, "send", "everyone", "note", "x")
-
-
-async def test_a_thread_sends_without_waiting(fleet: Fleet) -> None:
-    strings, (a, b, _) = fleet
-    await strings.call(a, "thread_send", b, "from a thread")
-    assert await strings.call(b, "received", 1) == [("note", a, "from a thread")]
+    refused: list[tuple[Any, Any, Any, str]] = [
+        *((b, name, "data", "InvalidNameError") for name in BAD_NAMES),
+        *((b, "note", data, error) for data, error in BAD_DATA),
+        (launcher, "note", "x", f"UnknownWorkerError: no worker {launcher} is here now"),
+        ("everyone", "note", "x", "TypeError"),
+    ]
+    for to, name, data, error in refused:
+        with pytest.raises(RefusedError, match=error):
+            await strings.call(a, "send", to, name, data)
+    before = await strings.call(b, "stats")
+    longest = "é" * 127
+    await strings.call(a, "send", b, longest, "data")
+    await strings.call(a, "send", b, "note", "good")
+    assert await strings.call(b, "received", 1) == [("note", a, "good")]
+    assert await _growth(strings, b, before, "discarded") == 1
 
 
 async def test_a_receiver_that_does_not_read_gives_a_deadline_error_and_hurts_nobody(fleet: Fleet) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -46,12 +46,14 @@ def launcher() -> Iterator[tuple[socket.socket, Lifeline]]:
 class Heard:
     """What a lifeline handed on."""
 
-    def __init__(self, lifeline: Lifeline) -> None:
+    def __init__(self, lifeline: Lifeline, on_stop: Callable[[], None] = lambda: None) -> None:
         self.words: list[tuple[ToWorker, Descriptor]] = []
         self._lifeline = lifeline
         self.event = asyncio.Event()
+        lifeline.on_word = self._on_word
+        lifeline.attach(on_stop)
 
-    def __call__(self, word: ToWorker) -> None:
+    def _on_word(self, word: ToWorker) -> None:
         carries = isinstance(word, (Joined, WriteEnd))
         write_end = self._lifeline.take_descriptors()[0] if carries else Descriptor()
         self.words.append((word, write_end))
@@ -90,7 +92,6 @@ def test_a_launcher_that_goes_before_its_handover_is_an_end_of_file(
 async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = launcher
     heard = Heard(lifeline)
-    lifeline.attach(heard)
     ends = [os.pipe() for _ in range(3)]
     words: list[tuple[ToWorker, int | None]] = [
         (Welcome([Worker(7, 0, 1)]), None),
@@ -125,7 +126,6 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
 
     ours, lifeline = launcher
     heard = Heard(lifeline)
-    lifeline.attach(heard)
     read_end, write_end = os.pipe()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = os.dup(0)
@@ -152,10 +152,8 @@ async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_clo
     launcher: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = launcher
-    heard = Heard(lifeline)
     ended = asyncio.Event()
-    lifeline.attach(heard)
-    lifeline.on_eof(ended.set)
+    heard = Heard(lifeline, ended.set)
     read_end, write_end = os.pipe()
     # It comes with the first byte (unix(7)); a peer that leaves waits for the last write end.
     socket.send_fds(ours, [encode_word(WriteEnd(2))[:5]], [write_end])
@@ -170,10 +168,8 @@ async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_clo
 
 async def test_the_end_counts_only_behind_the_last_word(launcher: tuple[socket.socket, Lifeline]) -> None:
     ours, lifeline = launcher
-    heard = Heard(lifeline)
     ended: list[int] = []
-    lifeline.attach(heard)
-    lifeline.on_eof(lambda: ended.append(len(heard.words)))
+    heard = Heard(lifeline, lambda: ended.append(len(heard.words)))
     for generation in range(50):
         ours.sendall(encode_word(Gone(generation, "killed")))
     ours.close()
@@ -197,8 +193,7 @@ def test_a_launcher_that_goes_with_words_unread_is_noticed(loop: str) -> None:
         ours, theirs = socket.socketpair()
         lifeline = Lifeline(theirs.detach())
         ended = asyncio.Event()
-        lifeline.attach(Heard(lifeline))
-        lifeline.on_eof(ended.set)
+        Heard(lifeline, ended.set)
         guard = Guard(lifeline, 1.0)
         guard.start()
         lifeline.send(Beat())
@@ -222,7 +217,7 @@ async def test_what_the_launcher_is_too_busy_to_read_waits_and_arrives(
     launcher: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = launcher
-    lifeline.attach(Heard(lifeline))
+    Heard(lifeline)
     count = 50_000
     for _ in range(count):
         lifeline.send(Beat())

@@ -85,11 +85,6 @@ class Dispatcher:
         self._unheard: set[str] = set()
 
     @property
-    def handler_errors(self) -> int:
-        """Handlers that raised or were cancelled."""
-        return self.calls.errors
-
-    @property
     def is_busy(self) -> bool:
         """Whether something waits, or a handler runs."""
         return bool(self._queue or self.calls or self._is_running)

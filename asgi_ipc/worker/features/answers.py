@@ -71,7 +71,9 @@ class Answers:
             refused = Handler(name, self.asked, is_async=False)
             self._send_soon(question, refused, self._encoded(question, NO_HANDLER, None))
         elif handler.is_async:
-            self._begin(question, handler, handler.function, content)
+            self._open[question.key] = question
+            answer = partial(self._answer, question, handler.function)
+            self._calls.begin(handler, answer, contextvars.copy_context(), content)
         else:
             self._call(question, handler, content)
 
@@ -111,12 +113,6 @@ class Answers:
                 self._calls.adopt(handler, answering, contextvars.copy_context())
             else:
                 self._send_soon(question, handler, self._encoded(question, ANSWERED, result))
-
-    def _begin(self, question: _Question, handler: Handler, function: Function, content: Any) -> None:
-        """Call an async handler, in its order."""
-        self._open[question.key] = question
-        answer = partial(self._answer, question, function)
-        self._calls.begin(handler, answer, contextvars.copy_context(), content)
 
     async def _answer(self, question: _Question, function: Function, content: Any) -> None:
         """Run an async handler, in its task, and send its answer."""

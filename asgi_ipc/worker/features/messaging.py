@@ -24,7 +24,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, Encoded
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Members, Peer
+from asgi_ipc.worker.transport.peers import Peer, Receivers
 from asgi_ipc.worker.transport.room import Waiter
 
 # The pids that took a message at once, and what brings those that took it later.
@@ -136,7 +136,7 @@ class Messaging:
             await rest
         return peer.worker.pid
 
-    def to_each(self, members: Members, message: Encoded, timeout: float | None) -> Sent:
+    def to_each(self, members: Receivers, message: Encoded, timeout: float | None) -> Sent:
         """Put a message into every outbox with room; the pids of those, and what brings the other pids."""
         took, full = self._outgoing.post_to_each(members, message)
         if full:

@@ -41,15 +41,11 @@ class Subscriber(Protocol):
     """The part of a subscription that the topics know."""
 
     @property
-    def topic(self) -> str:
-        """The topic that it is for."""
+    def topic(self) -> str: ...
 
     @property
-    def until_stop(self) -> bool:
-        """Whether it ends when the worker stops."""
+    def until_stop(self) -> bool: ...
 
-    def put(self, entry: Entry) -> None:
-        """Queue a publication."""
+    def put(self, entry: Entry) -> None: ...
 
-    def end(self) -> None:
-        """End the iteration behind the last publication."""
+    def end(self) -> None: ...

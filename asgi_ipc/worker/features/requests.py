@@ -86,11 +86,7 @@ class Questions:
         self, to: int | Worker, name: str, data: Any, timeout_s: float | None, reply_type: Any
     ) -> Any:
         """Return the answer of one worker, converted. Raises the error for a missing answer."""
-        convert = answer_converter(reply_type)
-        check_timeout(timeout_s)
-        check_name(name)
-        number = next(self._numbers)
-        message = self._outgoing.wrap(ASK, (number, name), data)
+        number, message, convert = self._question(name, data, timeout_s, reply_type)
         peer = self._outgoing.peers.meant_by(to)
         answer = self._expect(number, name, peer)
         try:
@@ -110,11 +106,7 @@ class Questions:
         self, name: str, data: Any, timeout_s: float | None, reply_type: Any, *, include_self: bool
     ) -> Gathered[Any]:
         """Return the answers of all members that come in time, converted."""
-        convert = answer_converter(reply_type)
-        check_timeout(timeout_s)
-        check_name(name)
-        number = next(self._numbers)
-        message = self._outgoing.wrap(ASK, (number, name), data)
+        number, message, convert = self._question(name, data, timeout_s, reply_type)
         members = self._outgoing.peers.members(include_self=include_self)
         answers = {peer: self._expect(number, name, peer) for peer in members.peers}
         waiters = self._put_to_all(number, members.peers, message)
@@ -141,6 +133,16 @@ class Questions:
                 assert isinstance(error, IPCError)
                 gathered.errors[pid] = error
         return gathered
+
+    def _question(
+        self, name: str, data: Any, timeout_s: float | None, reply_type: Any
+    ) -> tuple[int, Encoded, Function]:
+        """Return a question's number, its message, and the converter of its answers."""
+        convert = answer_converter(reply_type)
+        check_timeout(timeout_s)
+        check_name(name)
+        number = next(self._numbers)
+        return number, self._outgoing.wrap(ASK, (number, name), data), convert
 
     def _put_to_all(self, number: int, peers: Iterable[Peer], message: Encoded) -> list[Waiter]:
         """Put a question to all members: at once where there is room, elsewhere as soon as there is."""

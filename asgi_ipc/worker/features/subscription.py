@@ -144,46 +144,40 @@ class Subscription:
 
     def put(self, entry: Entry) -> None:
         """Take a publication, or lose one. Beyond the bound it counts like a handler in flight."""
-        if self._has_overflowed:
-            self._lose()
-            return
-        if self._beyond or self._is_full():
+        if self._beyond or self._has_overflowed or self._is_full():
             match self._overflow:
                 case "wait":
                     self._queue.append(entry)
                     self._hold(1, entry[1])
                     return
-                case "drop_newest":
-                    self._lose()
-                    return
-                case "close":
-                    self._has_overflowed = self._has_ended = True
-                    self._lose()
-                    return
                 case "drop_oldest":
                     while self._queue and self._is_full():
                         self._lose_oldest()
+                case "drop_newest" | "close":
+                    if self._overflow == "close":
+                        self._has_overflowed = self._has_ended = True
+                    self._missed += 1
+                    self._count_lost()
+                    return
         if self._missed:
             entry = structs.replace(entry[0], missed=self._missed), entry[1]
             self._missed = 0
         self._queue.append(entry)
         self._waiting_bytes += entry[1]
-        if self._waiter is not None:
-            _let_go(self._waiter)
+        self._wake()
 
     def end(self) -> None:
         """End the subscription."""
         self._has_ended = True
-        if self._waiter is not None:
-            _let_go(self._waiter)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _is_full(self) -> bool:
         waiting = len(self._queue) - self._beyond
         return waiting >= self._max_messages or (waiting > 0 and self._waiting_bytes >= MAX_WAITING_BYTES)
-
-    def _lose(self) -> None:
-        self._missed += 1
-        self._count_lost()
 
     def _lose_oldest(self) -> None:
         lost, size_bytes = self._queue.popleft()
@@ -204,8 +198,3 @@ class Subscription:
         self._beyond += publications
         self._beyond_bytes += size_bytes
         self._topics.in_flight.add(publications, size_bytes)
-
-
-def _let_go(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

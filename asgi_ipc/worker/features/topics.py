@@ -19,7 +19,7 @@ from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_
 from asgi_ipc.worker.features.messaging import Messaging, Sent
 from asgi_ipc.worker.features.publication import Publication, Subscriber
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Members, Peer
+from asgi_ipc.worker.transport.peers import Peer, Receivers
 
 # Entering a subscription waits so long for members to know of it. No healthy member takes as long. A member
 # that has taken as long once is not waited for again until it has answered.
@@ -28,7 +28,7 @@ KNOWN_TIMEOUT_S: Final = 1.0
 # The size of one report: some thousand topics, and little beside the other messages to that worker in a turn.
 MAX_WORD_BYTES: Final = 32 * 1024
 
-_NOBODY: Final = Members((), ())
+_NOBODY: Final = Receivers((), ())
 
 
 class _Wait:
@@ -97,11 +97,9 @@ class Topics:
         self._revisions: dict[str, int] = {}
         self._revision = 0
         self._listeners: dict[Peer, _Listener] = {}
-        # In other workers: the subscribers of each topic, replaced as a whole, since any thread may read
-        # them; and by member.
-        self._audience: dict[str, Members] = {}
-        self._wants: dict[Peer, set[str]] = {}
-        # Members with known subscriptions, and members without a report yet.
+        # The subscribers of each topic, replaced as a whole, since any thread may read them.
+        self._audience: dict[str, Receivers] = {}
+        # Receivers with known subscriptions, and members without a report yet.
         self._heard: set[Peer] = set()
         self._unheard: tuple[Peer, ...] = ()
 
@@ -119,20 +117,14 @@ class Topics:
         audience = self.audience(topic)
         return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
 
-    def audience(self, topic: str) -> Members:
+    def audience(self, topic: str) -> Receivers:
         """Return the receivers of a publication. Raises InvalidNameError. From any thread."""
         audience = self._audience.get(topic)
         if audience is None:
             check_name(topic, "topic")
             audience = _NOBODY
-        unheard = self._unheard
-        return self._and_unheard(audience, unheard) if unheard else audience
-
-    @staticmethod
-    def _and_unheard(audience: Members, unheard: Iterable[Peer]) -> Members:
-        for peer in unheard:
-            if peer not in audience.peers:
-                audience = _with(audience, peer)
+        for peer in self._unheard:
+            audience = _with(audience, peer)
         return audience
 
     def published(self, data: Any) -> None:
@@ -142,17 +134,16 @@ class Topics:
         subscriptions = self._here.get(topic)
         if subscriptions is None:
             self.unwanted += 1
-            self._correct(sender.generation)
+            self._correct()
             return
         # All share the same object, except subscriptions that have lost something before.
         entry = Publication(topic, content, sender, 0), size_bytes_of(content, large_bytes.get())
         for subscription in subscriptions:
             subscription.put(entry)
 
-    def _correct(self, generation: int) -> None:
+    def _correct(self) -> None:
         """Report to a member that sends an unwanted publication, if it has no full report yet."""
-        peer = self._outgoing.peers.find(generation)
-        listener = self._listeners.get(peer) if peer is not None else None
+        listener = self._listener()
         if listener is not None and not listener.has_all and not listener.is_telling:
             self._say_word(listener)
 
@@ -271,8 +262,7 @@ class Topics:
     def answered(self, data: Any) -> None:
         """Take a member's acknowledgement of this worker's changes."""
         (known,) = data
-        peer = self._sender()
-        listener = self._listeners.get(peer) if peer is not None else None
+        listener = self._listener()
         if listener is None:
             return
         listener.known = int(known)
@@ -286,6 +276,10 @@ class Topics:
     def _sender(self) -> Peer | None:
         """The member whose message is handled here, unless it is forgotten."""
         return self._outgoing.peers.find(current_sender().generation)
+
+    def _listener(self) -> _Listener | None:
+        peer = self._sender()
+        return self._listeners.get(peer) if peer is not None else None
 
     # --- reports of others
 
@@ -311,8 +305,7 @@ class Topics:
     def forget(self, peer: Peer) -> None:
         """Forget a member that is no longer addressed and no longer publishes."""
         self._unheard = tuple(each for each in self._unheard if each is not peer)
-        self._want_no_more(peer, list(self._wants.get(peer, ())))
-        self._wants.pop(peer, None)
+        self._want_no_more(peer, list(self._audience))
         self._heard.discard(peer)
         listener = self._listeners.pop(peer, None)
         if listener is not None:
@@ -320,41 +313,36 @@ class Topics:
                 wait.one_less()
 
     def _want(self, peer: Peer, topics: Sequence[str]) -> None:
-        wants = self._wants.setdefault(peer, set())
         for topic in topics:
             check_name(topic)
-            if topic not in wants:
-                wants.add(topic)
-                self._audience[topic] = _with(self._audience.get(topic, _NOBODY), peer)
+            self._audience[topic] = _with(self._audience.get(topic, _NOBODY), peer)
 
     def _want_no_more(self, peer: Peer, topics: Sequence[str]) -> None:
-        wants = self._wants.get(peer, set())
         for topic in topics:
-            if topic not in wants:
-                continue
-            wants.discard(topic)
-            left = _without(self._audience[topic], peer)
-            if left.peers:
-                self._audience[topic] = left
-            else:
+            members = self._audience.get(topic, _NOBODY)
+            if members.peers == (peer,):
                 del self._audience[topic]
+            elif peer in members.peers:
+                self._audience[topic] = _without(members, peer)
 
 
 # Ten thousand topics change at once when a member goes, so neither function sorts.
 
 
-def _with(members: Members, peer: Peer) -> Members:
-    """Return the members with a new one added, in the order of their slots."""
+def _with(members: Receivers, peer: Peer) -> Receivers:
+    """Return the members with this one among them, in the order of their slots."""
+    if peer in members.peers:
+        return members
     place = bisect(members.peers, _order_of(peer), key=_order_of)
     pid = peer.worker.pid
     peers, pids = members
-    return Members((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
+    return Receivers((*peers[:place], peer, *peers[place:]), (*pids[:place], pid, *pids[place:]))
 
 
-def _without(members: Members, peer: Peer) -> Members:
+def _without(members: Receivers, peer: Peer) -> Receivers:
     place = members.peers.index(peer)
     peers, pids = members
-    return Members(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
+    return Receivers(peers[:place] + peers[place + 1 :], pids[:place] + pids[place + 1 :])
 
 
 def _order_of(peer: Peer) -> tuple[int, int]:

@@ -28,7 +28,7 @@ Task: TypeAlias = "asyncio.Task[None]"
 # Tells the client to send no other request on this connection (RFC 9112, 9.6).
 _CLOSE: Final = (b"connection", b"close")
 
-# GOAWAY with the highest number: no new streams, and those that came are answered (RFC 9113, 6.8).
+# GOAWAY with the highest number: no new streams; the server answers the streams that came (RFC 9113, 6.8).
 _LAST_STREAM: Final = 2**31 - 1
 
 
@@ -89,21 +89,21 @@ class Connections:
     # --- kinds
 
     def is_websocket(self, connection: Any) -> bool:
-        """Whether it is a WebSocket, or is about to become one."""
+        """Return whether it is a WebSocket, or is about to become one."""
         kind = self._config.ws_protocol_class
         return kind is not None and isinstance(connection, kind)
 
     def is_http2(self, connection: Any) -> bool:
-        """Whether it speaks HTTP/2."""
+        """Return whether it speaks HTTP/2."""
         return hasattr(connection, "cycles")
 
     def is_silent(self, connection: Any) -> bool:
-        """Whether it has had no request yet."""
+        """Return whether it has had no request yet."""
         has_asked = getattr(connection, "cycle", None) is not None or self.is_http2(connection)
         return not has_asked and not self.is_websocket(connection)
 
     def is_idle(self, connection: Any) -> bool:
-        """Whether no request is open on this HTTP connection."""
+        """Return whether no request is open on this HTTP connection."""
         if self.is_http2(connection):
             return not connection.cycles
         return self.is_silent(connection) or bool(connection.cycle.response_complete)
@@ -135,7 +135,7 @@ class Connections:
                 connection.cycle.default_headers = [*connection.cycle.default_headers, _CLOSE]
 
     def forget(self, connection: Any) -> None:
-        """Hide a connection that was told to end from uvicorn, which would tell it again."""
+        """Hide a connection from uvicorn, which would tell it a second time to end."""
         self._state.connections.discard(connection)
 
 

@@ -91,9 +91,9 @@ class WorkerServer(uvicorn.Server):
         """Start the app and listen; then tell the launcher."""
         with self.reporting_failure():
             await super().startup(sockets)
-        if not self._assignment.was_joined:
+        if self._assignment.endpoint is None:
             logger.warning(_HINT, " (--lifespan off)" if self.config.lifespan == "off" else "")
-        elif self._assignment.has_left:
+        elif self._assignment.endpoint.departing.is_set():
             logger.warning(
                 "The app has left ipc.lifespan before it was ready, so this worker gets no messages. "
                 "Does it know no lifespan? ipc.wrap(app), or asgi-ipc serve --wrap, is for such apps"
@@ -142,7 +142,7 @@ class WorkerServer(uvicorn.Server):
             signals.reset(signal.SIGTERM)
 
     def is_serving(self) -> bool:
-        """Whether a client has a connection. From any thread."""
+        """Return whether a client has a connection. From any thread."""
         return bool(self.server_state.connections)
 
     def _wrap(self) -> None:
@@ -158,7 +158,8 @@ class WorkerServer(uvicorn.Server):
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         # Set first: an exception that is raised inside of a finalizer is lost.
         self.should_exit = True
-        self._assignment.signalled()
+        # The same signal may have been sent to all workers.
+        self._lifeline.is_relieved = False
         if self._is_loading:
             # Nothing runs yet that has to be stopped. A second signal does not interrupt this exit.
             self._is_loading = False

@@ -49,6 +49,7 @@ class Shutdown:
         self._min_wait_s = LINGER_S if config.is_ssl else 0.0
         self._connections = connections
         self._assignment = assignment
+        self._lifeline = assignment.lifeline
         # So that every request that is open now counts as older than the stop.
         connections.look()
         self._began = monotonic()
@@ -65,16 +66,16 @@ class Shutdown:
             self._connections.close_after_responses()
             await asyncio.sleep(step_s)
             now = monotonic()
-            waits = self._waits_relieved if self._assignment.is_relieved else self._waits
+            waits = self._waits_relieved if self._lifeline.is_relieved else self._waits
             if not waits(now):
                 break
-            step_s = _STEP_S if self._assignment.is_relieved else _SHORT_STEP_S
+            step_s = _STEP_S if self._lifeline.is_relieved else _SHORT_STEP_S
         for connection in self._told:
             if self._connections.is_websocket(connection):
                 self._connections.forget(connection)
 
     def _waits(self, now: float) -> bool:
-        linger_s = LINGER_S if self._assignment.lifeline.is_open else ORPHAN_LINGER_S
+        linger_s = LINGER_S if self._lifeline.is_open else ORPHAN_LINGER_S
         return now < self._began + linger_s and any(map(self._connections.is_silent, self._connections))
 
     def _waits_relieved(self, now: float) -> bool:
@@ -86,7 +87,7 @@ class Shutdown:
         return now < self._began + self._min_wait_s or any(lives) or bool(requests)
 
     def _may_live(self, connection: Any, now: float) -> bool:
-        """Whether this connection may live on; tell it to end if not."""
+        """Return whether this connection may live on; tell it to end if not."""
         if connection in self._told:
             # uvicorn's shutdown waits for the rest of its response.
             return False
@@ -110,7 +111,7 @@ class Shutdown:
         return False
 
     def _cancel_overdue(self, requests: list[Request], now: float) -> None:
-        """Cancel as uvicorn does, but the time of a request that came after the stop counts from then."""
+        """Cancel as uvicorn does; the time of a request that came after the stop begins when it came."""
         if self._grace_s is None:
             return
         late_s = max(self._grace_s, LINGER_S)
@@ -131,7 +132,7 @@ class Shutdown:
         uvicorn would wait for them without end, and no launcher is left to kill this worker.
         """
         # uvicorn has no event for the end of a connection.
-        while self._assignment.lifeline.is_open or len(self._connections):  # noqa: ASYNC110
+        while self._lifeline.is_open or len(self._connections):  # noqa: ASYNC110
             await asyncio.sleep(_STEP_S)
         await asyncio.sleep(ORPHAN_LINGER_S)
         self._connections.look()
@@ -150,7 +151,8 @@ class Shutdown:
             await asyncio.sleep(_LOOK_S)
             now = monotonic()
             self._connections.look()
-            if self._assignment.drains and draining_since is None:
+            endpoint = self._assignment.endpoint
+            if endpoint is not None and endpoint.leave.is_under_way and draining_since is None:
                 draining_since = now
             if now < self._began + NAMED_AFTER_S:
                 continue
@@ -164,7 +166,7 @@ class Shutdown:
                     reported.add("drain")
                     bound = f"--drain-timeout ({self._assignment.settings.drain_timeout:g} s)"
                     self._report(logging.WARNING, f"messages to be handled; {bound} bounds that")
-            elif "idle" not in reported and self._assignment.is_relieved and len(self._connections):
+            elif "idle" not in reported and self._lifeline.is_relieved and len(self._connections):
                 reported.add("idle")
                 count = len(self._connections)
                 what = f"{count} connection{'' if count == 1 else 's'} on which a request may be under way"
@@ -178,4 +180,4 @@ class Shutdown:
         return f"{printable(str(held[0]))}, open for {now - held[0].since:.0f} s{more}; {bound}"
 
     def _report(self, level: int, text: str) -> None:
-        logger.log(level, "Worker [%d] leaves, and waits for %s.", os.getpid(), text)
+        logger.log(level, "Worker [%d] stops, and waits for %s.", os.getpid(), text)

@@ -58,8 +58,16 @@ def bounded(timeout_s: float, runner: asyncio.Runner) -> Iterator[None]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.setitimer(signal.ITIMER_REAL, timeout_s + REPORT_S + KERNEL_MARGIN_S)
+        # An exec keeps the timer (execve(2)), which would end the new program. No hook can be removed again,
+        # but this process ends.
+        sys.addaudithook(_disarm_before_exec)
         clock = (timeout_s, status, runner.get_loop())
         threading.Thread(target=_wait_and_end, args=clock, name="asgi-ipc-exit", daemon=True).start()
+
+
+def _disarm_before_exec(event: str, arguments: object) -> None:
+    if event == "os.exec":
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _wait_and_end(timeout_s: float, status: int, loop: asyncio.AbstractEventLoop) -> None:

@@ -43,7 +43,7 @@ class Guard:
         self._lifeline = lifeline
         self._period_s = period_s
         self._beats = 0
-        # Whether a client has a connection; called on the guard's thread.
+        # Returns whether a client has a connection; called on the guard's thread.
         self.is_serving: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
@@ -86,7 +86,11 @@ class Guard:
                 self._lifeline.send_beside_loop(Stuck(stack_of_main_thread()))
 
     def _end_orphan(self) -> None:
-        """Wait for the process to end by itself; end it when it does not."""
+        """Wait for the process to end by itself; end it when it does not.
+
+        C code that holds the interpreter's lock for ever stops this thread, too (docs/decisions/0019). A
+        timer of the kernel needs no lock, but it does not know whether the launcher lives.
+        """
         beats = self._beats
         beat_at = served_at = now = time.monotonic()
         while now < min(beat_at, served_at) + GRACE_S:

@@ -14,16 +14,15 @@ from asgi_ipc.fleet.settings import BEAT_S
 
 
 class Heartbeat:
-    """Calls `on_beat` at once and then every `period_s`, on the running loop, until closed."""
+    """Calls its `callbacks` at once and then every `period_s`, on the running loop, until closed."""
 
-    def __init__(self, on_beat: Callable[[], None], period_s: float = BEAT_S) -> None:
+    def __init__(self, *callbacks: Callable[[], None], period_s: float = BEAT_S) -> None:
+        self.callbacks = list(callbacks)
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
-        self._on_beat = on_beat
         # How late the last beat was, and the latest of all, in seconds.
         self.last_lag_s = 0.0
         self.max_lag_s = 0.0
-        self._callbacks: list[Callable[[], None]] = []
         self._due = self._loop.time()
         self._handle: asyncio.TimerHandle | None = None
         self._beat()
@@ -32,10 +31,6 @@ class Heartbeat:
     def lag_s(self) -> float:
         """The delay of the last beat or, if that is more, how long the next one is overdue."""
         return max(self.last_lag_s, self._loop.time() - self._due)
-
-    def also(self, callback: Callable[[], None]) -> None:
-        """Call back with every beat, too."""
-        self._callbacks.append(callback)
 
     def close(self) -> None:
         """Stop beating."""
@@ -48,6 +43,5 @@ class Heartbeat:
         self.max_lag_s = max(self.max_lag_s, self.last_lag_s)
         self._due = now + self._period_s
         self._handle = self._loop.call_at(self._due, self._beat)
-        self._on_beat()
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback()

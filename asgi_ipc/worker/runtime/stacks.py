@@ -48,7 +48,7 @@ def place(frame: FrameType) -> str:
 
 
 def is_foreign(frame: FrameType) -> bool:
-    """Whether a frame is the app's or an installed library's."""
+    """Return whether a frame is the app's or an installed library's."""
     return origin(frame.f_code.co_filename) in ("app", "installed")
 
 

@@ -55,7 +55,7 @@ class Incoming:
         self._reassembler = Reassembler(settings.max_message_bytes)
         self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
         self._stale = 0
-        # Callbacks, each with the number of bytes after which it is due; and the bytes taken so far.
+        # Callbacks, each with the number of bytes that come before it; and the bytes taken so far.
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         self._taken_bytes = 0
         self.eof = asyncio.Event()
@@ -91,7 +91,7 @@ class Incoming:
 
     def close(self) -> None:
         """Read what lies in the pipe for the last time, and close everything."""
-        # No handler gets these messages, but the dispatcher counts them.
+        # The dispatcher counts these messages without a handler.
         self._reader.read_rest()
         self._reader.close()
         self._reassembler.close()

@@ -24,7 +24,7 @@ from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
-from asgi_ipc.worker.transport.peers import Members, Peer, Peers
+from asgi_ipc.worker.transport.peers import Peer, Peers, Receivers
 from asgi_ipc.worker.transport.pipes import PipeWriter
 from asgi_ipc.worker.transport.room import Room
 from asgi_ipc.worker.transport.turn import Turn
@@ -261,7 +261,7 @@ class Outgoing:
         self._turn.accepted(peer, begins_turn, backlog_bytes)
         return True
 
-    def post_to_each(self, members: Members, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
+    def post_to_each(self, members: Receivers, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
         """Put a message into every outbox with room; return the pids, and the peers without room."""
         if type(message) is bytes and _all_open(members):
             return self._append_to_each(members, message), ()
@@ -276,7 +276,7 @@ class Outgoing:
                     full.append(peer)
         return took, full
 
-    def post_to_all(self, members: Members, message: Encoded) -> Sequence[int]:
+    def post_to_all(self, members: Receivers, message: Encoded) -> Sequence[int]:
         """Put a message into every outbox and return the pids; or into none, and raise WouldBlockError."""
         if type(message) is bytes and _all_open(members):
             return self._append_to_each(members, message)
@@ -295,7 +295,7 @@ class Outgoing:
             self._turn.accepted(peer, begins_turn, backlog_bytes)
         return [peer.worker.pid for peer in peers]
 
-    def _append_to_each(self, members: Members, message: bytes) -> Sequence[int]:
+    def _append_to_each(self, members: Receivers, message: bytes) -> Sequence[int]:
         """Take the short way of a broadcast; return the pids."""
         gone = []
         for peer in members.peers:
@@ -354,7 +354,7 @@ class Outgoing:
         return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.peers.all()}
 
 
-def _all_open(members: Members) -> bool:
+def _all_open(members: Receivers) -> bool:
     """Return whether a small message can go the short way to each."""
     for peer in members.peers:  # noqa: SIM110  # a generator would cost as much as the rest
         if peer.outbox.full:

@@ -57,7 +57,7 @@ class Peer:
     lost: int = 0
 
 
-class Members(NamedTuple):
+class Receivers(NamedTuple):
     """The peers that a message to several goes to, and their pids."""
 
     peers: tuple[Peer, ...]
@@ -76,7 +76,7 @@ class Peers:
         self._by_generation: dict[int, Peer] = {}
         self.by_pid: dict[int, Peer] = {}
         # All workers that are members, by slot and then by age; and the same without this one.
-        self._everybody = self._others = Members((), ())
+        self._everybody = self._others = Receivers((), ())
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -106,7 +106,7 @@ class Peers:
         """The processes of another kind that can be addressed, oldest first."""
         return [peer.worker for peer in self.by_pid.values() if peer.worker.kind == kind]
 
-    def members(self, *, include_self: bool) -> Members:
+    def members(self, *, include_self: bool) -> Receivers:
         """The receivers of a broadcast."""
         return self._everybody if include_self else self._others
 
@@ -141,5 +141,5 @@ class Peers:
         self._others = _members([peer for peer in members if peer.worker is not self._me])
 
 
-def _members(peers: list[Peer]) -> Members:
-    return Members(tuple(peers), tuple(peer.worker.pid for peer in peers))
+def _members(peers: list[Peer]) -> Receivers:
+    return Receivers(tuple(peers), tuple(peer.worker.pid for peer in peers))

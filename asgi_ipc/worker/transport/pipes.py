@@ -40,7 +40,7 @@ BURST_AFTER_WAIT_PACKETS: Final = 4
 
 # A writer that finds the free page taken tries again after a short random pause:
 # waiting level-triggered again starves some writers almost wholly.
-RETRY_S: Final = (0.0005, 0.002)
+FULL_PIPE_RETRY_S: Final = (0.0005, 0.002)
 
 
 def unread_bytes(fd: int) -> int:
@@ -55,7 +55,7 @@ class PipeReader:
 
     `on_bytes(chunk, drained)` gets the bytes that arrive; `drained` says that
     the read emptied the pipe. `on_eof()` is called once, when no write end
-    is left; the descriptor is closed by then.
+    is left and the descriptor is closed.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class PipeWriter(Writer):
         self._contended = True
         if lost_the_race:
             self._stop_waiting()
-            self._again = self._loop.call_later(random.uniform(*RETRY_S), self._go_on)
+            self._again = self._loop.call_later(random.uniform(*FULL_PIPE_RETRY_S), self._go_on)
         elif not self._waiting:
             self._waiting = True
             self._loop.add_writer(self._pipe.fd, self._writable)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from asgi_ipc.fleet import words
-from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.relay import Reach, Relay
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -36,7 +36,7 @@ class Probes:
         self._world = world
         swap(stack, Lifeline, send=self._around_send(Lifeline.send))
         swap(stack, Endpoint, on_word=self._around_on_word(Endpoint.on_word))
-        swap(stack, Relay, took=self._around_took(Relay.took))
+        swap(stack, Relay, hear=self._around_hear(Relay.hear))
         swap(stack, Outgoing, lose=self._around_lose(Outgoing.lose))
         swap(stack, Outgoing, close=self._around_close(Outgoing.close))
 
@@ -126,15 +126,13 @@ class Probes:
 
     # --- the launcher hears
 
-    def _around_took(self, took: Callable[..., bool | None]) -> Callable[..., bool | None]:
-        def hear(
-            relay: Relay, by: int, of: int, arrived: bool, now: float, *, subscribes: bool
-        ) -> bool | None:
-            self._world.programs[by].tooks_heard += 1
-            newcomer = self._world.programs[of]
-            if by in newcomer.missing:
-                self._world.count(LATE_ACKNOWLEDGEMENT)
-            return took(relay, by, of, arrived, now, subscribes=subscribes)
+    def _around_hear(self, of_relay: Callable[..., Reach | None]) -> Callable[..., Reach | None]:
+        def hear(relay: Relay, by: int, word: words.ToRelay, now: float) -> Reach | None:
+            if isinstance(word, words.Took):
+                self._world.programs[by].tooks_heard += 1
+                if by in self._world.programs[word.generation].missing:
+                    self._world.count(LATE_ACKNOWLEDGEMENT)
+            return of_relay(relay, by, word, now)
 
         return hear
 

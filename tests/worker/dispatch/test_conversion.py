@@ -14,8 +14,7 @@ import pathlib
 import sys
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 
@@ -25,14 +24,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc import IPC, InvalidDataError, IPCError, RemoteError, RequestError
+from asgi_ipc import InvalidDataError, IPCError, RemoteError, RequestError
 from asgi_ipc.wire.message import MAX_DEPTH, Data, Packer
 from asgi_ipc.worker.dispatch.conversion import answer_converter
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError, from_msgspec
 from asgi_ipc.worker.dispatch.registry import Registry
 from tests import strategies
 from tests.encoding import as_bytes
-from tests.inprocess import Member, fleet, until
+from tests.inprocess import fleet, until
 
 NOON = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
 SOME_ID = uuid.UUID(int=7)
@@ -226,17 +225,10 @@ def refusal(annotation: Any, data: Any) -> tuple[str, str, str]:
         (bytearray, b"x", bytearray(b"x")),
         (int, 5, 5),
         (float, 5, 5.0),
-        (bool, True, True),
         (list, [1, "x"], [1, "x"]),
         (dict, {1: "x"}, {1: "x"}),
-        (tuple, [1], (1,)),
         (tuple[int, str], (1, "x"), (1, "x")),
-        (dict[int, str], {1: "x"}, {1: "x"}),
-        (set[int], [1, 2, 2], {1, 2}),
-        (frozenset[str], ["x"], frozenset({"x"})),
-        (Iterable[int], [1], [1]),
         (Number, 3, 3),
-        (Literal["a", 2], 2, 2),
         (int | None, None, None),
         (str | bytes, "eHg=", "eHg="),
         (str | bytes, b"eHg=", b"eHg="),
@@ -247,17 +239,11 @@ def refusal(annotation: Any, data: Any) -> tuple[str, str, str]:
         (bytearray | str | Item, {"label": "x"}, Item("x")),
         (datetime.datetime, NOON, NOON),
         (datetime.datetime, NOON.isoformat(), NOON),
-        (datetime.date, "2026-01-02", datetime.date(2026, 1, 2)),
-        (uuid.UUID, str(SOME_ID), SOME_ID),
-        (decimal.Decimal, "1.5", decimal.Decimal("1.5")),
-        (Colour, "red", Colour.RED),
         (Place, [1, 2], Place(1, 2)),
         (User, {"name": "x", "age": 3}, {"name": "x", "age": 3}),
         (Annotated[int, msgspec.Meta(ge=0)], 3, 3),
         (Item | None, {"label": "x", "unknown": 1}, Item("x")),
-        (list[Item], [Item("x"), {"label": "y"}], [Item("x"), Item("y")]),
         (Cat | Dog, Dog("x"), Dog("x")),
-        (Shape, Shape(3), Shape(3)),
         (Shape, {"sideCount": 3}, Shape(3)),
         (Person, {"name": "x", "age": "3"}, Person(fullName="x", age=3)),
         (Person | None, None, None),
@@ -462,87 +448,64 @@ def passes_on(function: Callable[..., Any]) -> Callable[..., Any]:
     return around
 
 
-def parses(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A wrapper with an annotation of its own, which functools.wraps replaces."""
-
-    @functools.wraps(function)
-    def wrapper(data: bytes) -> Any:
-        return function(msgspec.json.decode(data, type=Item))
-
-    return wrapper
+def decoded(data: bytes) -> Item:
+    return msgspec.json.decode(data, type=Item)
 
 
-def parses_by_the_same_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A wrapper whose parameter has the name of `function`'s, and so seems to have its annotation."""
-
-    @functools.wraps(function)
-    def wrapper(item: bytes) -> Any:
-        return function(msgspec.json.decode(item, type=Item))
-
-    return wrapper
+# Wrappers with a parameter of their own, though functools.wraps gives them the annotations of a handler.
 
 
-def lends(function: Callable[..., Any]) -> Any:
-    """A wrapper that takes anything, though functools.wraps gives it the annotations of `function`."""
-
-    @functools.wraps(function)
-    def wrapper(data):  # type: ignore[no-untyped-def]
-        return function(msgspec.json.decode(data, type=Item))
-
-    return wrapper
+@functools.wraps(Receiver.static)
+def annotated_itself(data: bytes) -> Any:
+    return decoded(data)
 
 
-def injects(function: Callable[..., Any]) -> Any:
-    """A wrapper whose parameter is not the first one of `function`."""
-
-    @functools.wraps(function)
-    def wrapper(data):  # type: ignore[no-untyped-def]
-        return function("p", data)
-
-    return wrapper
+@functools.wraps(Receiver.static)
+def annotated_by_the_same_name(item: bytes) -> Any:
+    return decoded(item)
 
 
-def test_a_wrapper_with_a_parameter_of_its_own_says_itself_what_it_takes() -> None:
-    text = b'{"label": "x"}'
-    cases: list[tuple[Callable[..., Any], Callable[..., Any], Any, Any]] = [
-        (parses, Receiver.static, text, Item("x")),
-        (parses_by_the_same_name, Receiver.static, text, Item("x")),
-        (lends, Receiver.static, text, Item("x")),
-        (injects, two, 3, ("p", 3)),
-    ]
-    for wraps, function, data, result in cases:
-        wrapper = wraps(function)
-        assert registered(wrapper) is wrapper
-        assert wrapper(data) == result
+@functools.wraps(Receiver.static)
+def not_annotated(data):  # type: ignore[no-untyped-def]
+    return decoded(data)
+
+
+@functools.wraps(two)
+def of_another_parameter(data):  # type: ignore[no-untyped-def]
+    return decoded(data)
+
+
+WRAPPERS = [annotated_itself, annotated_by_the_same_name, not_annotated, of_another_parameter]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS, ids=["itself", "same name", "not", "another parameter"])
+def test_a_wrapper_with_a_parameter_of_its_own_says_itself_what_it_takes(wrapper: Any) -> None:
+    function = registered(wrapper)
+    assert function is wrapper
+    assert function(b'{"label": "x"}') == Item("x")
 
 
 @pytest.mark.parametrize(
-    ("function", "result"),
+    ("function", "data", "result"),
     [
-        (Receiver.static, Item("x")),
-        (Receiver().static, Item("x")),
-        (Receiver().of_class, Item("x")),
-        (Receiver().method, Item("x")),
-        (Receiver(), Item("x")),
-        (functools.partial(two, "p"), ("p", Item("x"))),
-        (passes_on(Receiver.static), Item("x")),
+        (Receiver.static, {"label": "x"}, Item("x")),
+        (Receiver().static, {"label": "x"}, Item("x")),
+        (Receiver().of_class, {"label": "x"}, Item("x")),
+        (Receiver().method, {"label": "x"}, Item("x")),
+        (Receiver(), {"label": "x"}, Item("x")),
+        (functools.partial(two, "p"), {"label": "x"}, ("p", Item("x"))),
+        (passes_on(Receiver.static), {"label": "x"}, Item("x")),
+        (Item, "x", Item("x")),
     ],
-    ids=["static", "static of one", "of class", "method", "callable", "partial", "decorated"],
+    ids=["static", "static of one", "of class", "method", "callable", "partial", "decorated", "class"],
 )
-def test_methods_partials_callables_and_decorated_functions_are_looked_through(
-    function: Callable[..., Any], result: Any
+def test_methods_partials_callables_classes_and_decorated_functions_are_looked_through(
+    function: Callable[..., Any], data: Any, result: Any
 ) -> None:
     called = registered(function)
-    assert called({"label": "x"}) == result
+    assert called(data) == result
     with pytest.raises(ConversionError):
-        called({"label": None})
-
-
-def test_a_class_as_a_handler_takes_what_its_constructor_says() -> None:
-    called = registered(Item)
-    assert called("x") == Item("x")
-    with pytest.raises(ConversionError):
-        called(3)
+        called(None)
 
 
 # --- names that are defined elsewhere, or later
@@ -713,8 +676,6 @@ def _endless_beside() -> list[Any]:
     [
         (Holder(SubInt(1)), TypeError),
         (Holder(object()), TypeError),
-        (Holder(1j), TypeError),
-        (Holder(ValueError("x")), TypeError),
         (Holder({(1, 2): 3}), TypeError),
         (Holder(datetime.datetime(2026, 1, 1)), ValueError),
         (Holder(2**64), OverflowError),
@@ -725,7 +686,6 @@ def _endless_beside() -> list[Any]:
         (_deep(MAX_DEPTH + 1), ValueError),
         ([Holder(1), Colour.RED], TypeError),
         ([Holder(1), SOME_ID], TypeError),
-        ([Holder(1), {1, 2}], TypeError),
         ({Shape: 1}, TypeError),
         (Holder, TypeError),
         (Person, TypeError),
@@ -747,48 +707,50 @@ def test_typed_data_may_be_as_deep_as_any() -> None:
 # --- in a fleet
 
 
-@asynccontextmanager
-async def two_members(**changes: Any) -> AsyncIterator[tuple[Member, Member]]:
-    async with fleet(2, **changes) as (_, (a, b)):
-        yield a, b
-
-
-@pytest.mark.parametrize("kind", ["plain", "async", "ordered"])
-async def test_what_does_not_fit_is_counted_and_told_once_and_the_next_message_arrives(
+@pytest.mark.parametrize("kind", ["plain", "async", "ordered", "plain that gives back a coroutine"])
+async def test_what_does_not_fit_is_counted_and_told_once_and_answered_and_the_next_arrives(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with two_members() as (a, b):
-        got: list[Any] = []
+    async with fleet(2) as (_, (a, b)):
+        got: list[Item] = []
 
-        def plain(item: Item) -> None:
-            got.append(item)
-
-        async def waits(item: Item) -> None:
+        async def answer(item: Item) -> Item:
             await asyncio.sleep(0)
             got.append(item)
+            return Item(item.label, item.count + 1)
 
-        b.ipc.receive("item", plain if kind == "plain" else waits, ordered=kind == "ordered")
-        for number in range(6):
-            await a.ipc.send(
-                b.pid, "item", Item(str(number)) if number % 2 else {"label": "x\n", "count": "y"}
-            )
-        await until(lambda: len(got) == 3)
-        assert got == [Item("1"), Item("3"), Item("5")]
+        def plain(item: Item) -> Any:
+            if "coroutine" in kind:
+                return answer(item)
+            got.append(item)
+            return Item(item.label, item.count + 1)
+
+        b.ipc.receive("item", plain if kind.startswith("plain") else answer, ordered=kind == "ordered")
+        misfit = {"label": "x\n", "count": "y"}
+        for message in (misfit, Item("message"), misfit):
+            await a.ipc.send(b.pid, "item", message)
+        questions = [a.ipc.request(b.pid, "item", data) for data in (Item("x"), misfit, Item("x", 2))]
+        first, wrong, last = await asyncio.gather(*questions, return_exceptions=True)
+        assert (first, last) == ({"label": "x", "count": 2}, {"label": "x", "count": 3})
+        assert isinstance(wrong, InvalidDataError)
+        assert isinstance(wrong, IPCError | RequestError | ValueError)
+        assert (wrong.pid, wrong.name, wrong.field, wrong.expected) == (b.pid, "item", "count", "int")
+        reason = "count: expected int, got str"
+        assert str(wrong) == f"data does not fit handler 'item' of worker {b.pid}: {reason}"
+        assert got == [Item("message"), Item("x"), Item("x", 2)]
         stats = b.ipc.stats()
         assert stats.dropped == {"invalid_data": 3}
         assert (stats.received, stats.discarded, stats.handler_errors) == (6, 0, 0)
+        assert a.ipc.stats().dropped == {}
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert record.getMessage() == (
-            f"worker [{b.pid}]: data from worker {a.pid} does not fit handler 'item': "
-            "count: expected int, got str"
+            f"worker [{b.pid}]: data from worker {a.pid} does not fit handler 'item': {reason}"
         )
 
 
-async def test_what_is_told_of_wrong_data_is_on_one_line(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with two_members() as (a, b):
+async def test_what_is_told_of_wrong_data_is_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async with fleet(2) as (_, (a, b)):
         b.ipc.receive("colour", annotated(Colour, never))
         await a.ipc.send(b.pid, "colour", "x\n\x1b[31m" + "y" * 10_000)
         await until(lambda: bool(caplog.records))
@@ -797,49 +759,8 @@ async def test_what_is_told_of_wrong_data_is_on_one_line(
         assert len(message) < 2000
 
 
-@pytest.mark.parametrize("kind", ["plain", "async", "ordered", "plain that gives back a coroutine"])
-async def test_a_question_that_does_not_fit_is_answered_with_what_does_not(kind: str) -> None:
-    async with two_members() as (a, b):
-
-        async def answer(item: Item) -> Item:
-            await asyncio.sleep(0)
-            return Item(item.label, item.count + 1)
-
-        def plain(item: Item) -> Any:
-            return answer(item) if "coroutine" in kind else Item(item.label, item.count + 1)
-
-        b.ipc.receive("item", plain if kind.startswith("plain") else answer, ordered=kind == "ordered")
-        questions = [
-            asyncio.create_task(a.ipc.request(b.pid, "item", data))
-            for data in (Item("x"), {"label": "x", "count": "y"}, Item("x", 2))
-        ]
-        first, wrong, last = await asyncio.gather(*questions, return_exceptions=True)
-        assert (first, last) == ({"label": "x", "count": 2}, {"label": "x", "count": 3})
-        assert isinstance(wrong, InvalidDataError)
-        assert isinstance(wrong, IPCError | RequestError | ValueError)
-        assert (wrong.pid, wrong.name, wrong.field, wrong.expected) == (b.pid, "item", "count", "int")
-        assert str(wrong) == (
-            f"data does not fit handler 'item' of worker {b.pid}: count: expected int, got str"
-        )
-        await until(lambda: b.ipc.stats().dropped == {"invalid_data": 1})
-        assert b.ipc.stats().handler_errors == 0
-        assert a.ipc.stats().dropped == {}
-
-
-async def test_gather_has_a_row_for_what_does_not_fit() -> None:
-    async with two_members() as (a, b):
-        a.ipc.receive("double", lambda data: data * 2)
-        b.ipc.receive("double", annotated(int))
-        answers = await a.ipc.gather("double", "x")
-        assert answers == {a.pid: "xx"}
-        error = answers.errors[b.pid]
-        assert isinstance(error, InvalidDataError)
-        assert (error.field, error.expected, error.reason) == ("", "int", "expected int, got str")
-        assert not answers.complete
-
-
 async def test_where_messages_must_be_small_less_is_told() -> None:
-    async with two_members(max_message_bytes=400) as (a, b):
+    async with fleet(2, max_message_bytes=400) as (_, (a, b)):
         b.ipc.receive("colour", annotated(Colour, never))
         with pytest.raises(InvalidDataError) as caught:
             await a.ipc.request(b.pid, "colour", "\n" * 370)
@@ -858,15 +779,12 @@ async def test_where_messages_must_be_small_less_is_told() -> None:
 async def test_an_error_of_the_handlers_own_is_none_of_conversion(
     fault: Callable[[], Any], kind: str
 ) -> None:
-    async with two_members() as (a, b):
-
-        def plain(item: Item) -> Any:
-            return fault()
+    async with fleet(2) as (_, (a, b)):
 
         async def waits(item: Item) -> Any:
             return fault()
 
-        b.ipc.receive({"plain": plain, "async": waits})
+        b.ipc.receive({"plain": annotated(Item, lambda item: fault()), "async": waits})
         for name in ("plain", "async"):
             with pytest.raises(RemoteError) as caught:
                 await a.ipc.request(b.pid, name, Item("x"))
@@ -875,12 +793,9 @@ async def test_an_error_of_the_handlers_own_is_none_of_conversion(
         assert b.ipc.stats().dropped == {}
 
 
-async def test_every_verb_takes_typed_data_and_answers_may_be_typed() -> None:
-    async with two_members() as (a, b):
+async def test_every_verb_takes_typed_data() -> None:
+    async with fleet(2) as (_, (a, b)), a.ipc.subscribe("item") as publications:
         got: list[Item] = []
-
-        def take(item: Item) -> None:
-            got.append(item)
 
         async def ask(item: Item) -> Person:
             await b.ipc.reply("item", item)
@@ -888,46 +803,31 @@ async def test_every_verb_takes_typed_data_and_answers_may_be_typed() -> None:
             return Person(fullName=item.label, age=item.count)
 
         for member in (a, b):
-            member.ipc.receive("item", take)
-        b.ipc.receive("ask", ask)
+            member.ipc.receive("item", annotated(Item, got.append))
+        b.ipc.receive({"ask": ask, "echo": lambda data: data})
         item = Item("x", 3)
         await a.ipc.send(b.pid, "item", item)
         a.ipc.send_nowait(b.pid, "item", item)
         await a.ipc.broadcast("item", item)
         a.ipc.broadcast_nowait("item", item)
         await a.ipc.send_any("item", item)
+        await b.ipc.publish("item", item)
         assert Person.model_validate(await a.ipc.request(b.pid, "ask", item), by_name=True).age == 3
         assert (await a.ipc.gather("item", item)) == {a.pid: None, b.pid: None}
-        # These are here for the type checker, too.
-        user: User = {"name": "x", "age": 3}
-        person = Person(fullName="x", age=3)
-        b.ipc.receive("echo", lambda data: data)
-        assert await a.ipc.request(b.pid, "echo", user) == user
-        assert await a.ipc.request(b.pid, "echo", Shape(3)) == {"sideCount": 3}
-        assert Person.model_validate(await a.ipc.request(b.pid, "echo", person), by_name=True) == person
+        assert (await anext(publications)).data == {"label": "x", "count": 3}
         await until(lambda: len(got) == 11)
         assert got == [item] * 11
+        # These are here for the type checker, too.
+        user: User = {"name": "x", "age": 3}
+        assert await a.ipc.request(b.pid, "echo", user) == user
+        assert await a.ipc.request(b.pid, "echo", Shape(3)) == {"sideCount": 3}
 
 
 async def test_an_answer_that_holds_what_no_message_carries_is_an_error_of_the_handler() -> None:
-    async with two_members() as (a, b):
+    async with fleet(2) as (_, (a, b)):
         b.ipc.receive("ask", lambda data: Holder(object()))
         with pytest.raises(RemoteError, match="can't carry data of type object"):
             await a.ipc.request(b.pid, "ask", "x")
-
-
-async def test_alone_a_worker_checks_what_it_sends_itself() -> None:
-    here = IPC()
-
-    @here.receive("item")
-    async def take(item: Item) -> str:
-        return item.label
-
-    assert await take(Item("called as it stands")) == "called as it stands"
-    async with here.lifespan():
-        assert await here.request(here.pid, "item", Item("x")) == "x"
-        with pytest.raises(InvalidDataError):
-            await here.request(here.pid, "item", {})
 
 
 def test_pydantic_is_nobodys_to_import() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ipc import IPC
+from asgi_ipc import IPC, InvalidNameError
 
 
 class Shop:
@@ -57,6 +57,15 @@ def test_a_handler_that_does_not_take_the_data_alone_is_refused_at_once(function
     assert str(caught.value) == f"handler 'name' {why}"
 
 
+def test_names_are_checked_and_handlers_must_be_callable() -> None:
+    here: Any = IPC()
+    with pytest.raises(InvalidNameError):
+        here.receive("", print)
+    with pytest.raises(TypeError, match="a handler is a function, not str"):
+        here.receive("name", "print")
+    here.receive("never there", None)
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -83,13 +92,10 @@ def test_callbacks_and_leader_tasks_are_looked_at_in_the_same_way() -> None:
 
     def left(worker: object) -> None: ...
 
+    right = "on_leave callback takes 1 argument; it is given 3: def left(worker, reason, lost)"
     for register, function, why in [
         (here.on_join, uptime, "on_join callback takes no argument; it is given one: def uptime(worker)"),
-        (
-            here.on_leave,
-            left,
-            "on_leave callback takes 1 argument; it is given 3: def left(worker, reason, lost)",
-        ),
+        (here.on_leave, left, right),
         (
             here.leader_task,
             sweep,

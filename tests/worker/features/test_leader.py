@@ -81,38 +81,17 @@ async def test_the_first_leads_and_everybody_knows_it() -> None:
         assert [member.ipc.is_leader for member in (a, b, c)] == [True, False, False]
 
 
-async def test_when_the_leader_dies_the_newest_leads() -> None:
-    async with fleet(3) as (launcher, (a, b, c)):
-        launcher.kill(a)
-        await leads(b, c, leader=c)
-        assert c.ipc.is_leader
-        assert not b.ipc.is_leader
-
-
 async def test_between_a_death_and_the_next_leader_there_is_none() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        told: list[int | None] = []
-
-        @b.ipc.on_leave
-        def left(*news: Any) -> None:
-            told.append(b.ipc.leader)
-
         b.endpoint.leading.gone(a.worker.generation)
         assert b.ipc.leader is None
         launcher.kill(a)
         await leads(b, leader=b)
 
 
-async def test_a_leader_that_leaves_is_followed() -> None:
-    async with led() as (_, leader, other, leave):
-        await leads(leader, other, leader=leader)
-        await leave()
-        await leads(other, leader=other)
-
-
 async def test_nobody_leads_when_nobody_is_left_to() -> None:
     async with fleet(2) as (_, (a, b)):
-        await asyncio.gather(a.endpoint.resign(), b.endpoint.resign())
+        await asyncio.gather(a.endpoint.leave.resign(), b.endpoint.leave.resign())
         await leads(a, b, leader=None)
 
 
@@ -123,16 +102,15 @@ async def test_outside_the_lifespan_there_is_no_leader_to_ask_for() -> None:
             getattr(ipc, attribute)
 
 
-async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks() -> None:
+async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks_when_verbs_may_be_used() -> None:
     ipc = IPC()
-    seen = asyncio.Event()
-    ended = asyncio.Event()
-    leads: list[bool] = []
+    seen, ended = asyncio.Event(), asyncio.Event()
+    leads: list[Any] = []
 
     @ipc.leader_task
     async def sweep() -> None:
-        leads.append(ipc.is_leader)
-        assert ipc.sender is None
+        leads.append(await ipc.broadcast("name"))
+        leads.append((ipc.is_leader, ipc.sender))
         seen.set()
         try:
             await asyncio.Event().wait()
@@ -144,11 +122,12 @@ async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks() -> None:
         async with ipc.lifespan():
             assert ipc.is_leader
             assert ipc.leader == ipc.pid
+            assert not seen.is_set()
             await seen.wait()
         assert ended.is_set()
         seen.clear()
         ended.clear()
-    assert leads == [True, False] * 2
+    assert leads == [(ipc.pid,), (True, None), False] * 2
 
 
 # --- what runs there
@@ -238,19 +217,6 @@ async def test_a_task_that_is_registered_later_starts_in_the_leader_at_once_and_
         assert starts == [a.pid]
 
 
-async def test_a_task_does_not_start_before_verbs_may_be_used() -> None:
-    ipc = IPC()
-    outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    @ipc.leader_task
-    async def sweep() -> None:
-        outcome.set_result(await ipc.broadcast("name"))
-
-    async with ipc.lifespan():
-        assert not outcome.done()
-        assert await outcome == (ipc.pid,)
-
-
 @pytest.mark.parametrize("task", [None, "sweep", lambda: None, print])
 def test_a_leader_task_is_an_async_function(task: Any) -> None:
     with pytest.raises(TypeError, match="a leader task is a"):
@@ -275,34 +241,7 @@ async def test_a_lifespan_that_ends_at_once_starts_nothing() -> None:
 
 
 async def test_a_task_that_fails_is_logged_counted_and_restarted_later_and_later(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    ipc = IPC()
-    loop = asyncio.get_running_loop()
-    starts: list[float] = []
-    done = asyncio.Event()
-
-    @ipc.leader_task
-    async def sweep() -> None:
-        starts.append(loop.time())
-        if len(starts) == 1:
-            raise ValueError("broken on purpose")
-        if len(starts) == 2:
-            # Nobody has cancelled it.
-            raise asyncio.CancelledError
-        done.set()
-
-    async with ipc.lifespan():
-        await done.wait()
-        assert ipc.stats().handler_errors == 2
-    first, second, third = starts
-    assert 0.5 <= second - first < 1.0 <= third - second < 2.0
-    assert len(re.findall(r"worker \[\d+\]: leader task 'sweep' failed", caplog.text)) == 2
-    assert "broken on purpose" in caplog.text
-
-
-async def test_the_pauses_double_up_to_thirty_seconds_and_begin_anew_behind_a_long_run(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[int] = []
 
@@ -316,17 +255,31 @@ async def test_the_pauses_double_up_to_thirty_seconds_and_begin_anew_behind_a_lo
 
     @ipc.leader_task
     async def sweep() -> None:
-        if len(asked) == 3:
-            monkeypatch.setattr(leader, "SOUND_AFTER_S", -1.0)
-        if len(asked) == 5:
-            done.set()
-            return
-        raise ValueError
+        match len(asked):
+            case 1:
+                # Nobody has cancelled it.
+                raise asyncio.CancelledError
+            case 2:
+                # Foreign code cancels it.
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.Event().wait()
+            case 3:
+                # From here on, each run is a long one.
+                monkeypatch.setattr(leader, "SOUND_AFTER_S", -1.0)
+            case 5:
+                done.set()
+                return
+        raise ValueError("broken on purpose")
 
     async with ipc.lifespan():
         await done.wait()
+        assert ipc.stats().handler_errors == 5
     assert asked == [2, 3, 4, 2, 2]
     assert [backoff_s(deaths) for deaths in (2, 3, 4, 9)] == [0.5, 1.0, 2.0, 30.0]
+    assert len(re.findall(r"worker \[\d+\]: leader task 'sweep' failed", caplog.text)) == 5
+    assert "broken on purpose" in caplog.text
 
 
 async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
@@ -346,7 +299,7 @@ async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
         await until(lambda: bool(a.endpoint.leading.running))
         # It must have begun.
         await asyncio.sleep(0)
-        await a.endpoint.resign()
+        await a.endpoint.leave.resign()
         await leads(a, b, leader=b)
         await until(lambda: runs.running == [b.pid])
     assert "leader task 'sweep' failed" in caplog.text
@@ -426,24 +379,3 @@ async def test_when_the_launcher_dies_the_leader_stays_until_it_leaves() -> None
         assert b.ipc.leader == a.pid
         assert runs.running == [a.pid]
     assert runs.ended == [a.pid]
-
-
-async def test_a_task_that_somebody_else_cancels_is_logged_and_started_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(leader, "backoff_s", lambda failures: 0.0)
-    async with fleet(1) as (_, (a,)):
-        begun: list[asyncio.Task[Any]] = []
-
-        @a.ipc.leader_task
-        async def lead() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            begun.append(task)
-            await asyncio.Event().wait()
-
-        await until(lambda: len(begun) == 1)
-        begun[0].cancel()
-        await until(lambda: len(begun) == 2)
-        assert "leader task 'lead' failed" in caplog.text
-        assert a.ipc.stats().handler_errors == 1

@@ -46,8 +46,22 @@ class Block:
 
 async def asked(launcher: Fleet, *waiting: Member) -> None:
     """Wait until the launcher has heard what these ask for."""
-    claims = launcher.relay._claims
-    await until(lambda: all(claims._open[member.worker.generation] for member in waiting))
+    await until(lambda: all(has_claim(launcher, member) for member in waiting))
+
+
+def has_claim(launcher: Fleet, member: Member) -> bool:
+    """Whether the launcher knows of a claim of this one that is not over."""
+    return any(claim.generation == member.worker.generation for claim in launcher.relay._claims._open)
+
+
+async def in_line(launcher: Fleet, *members: Member, per: Per = "restart") -> list[Block]:
+    """A block for each of these, in this order; the first one is inside."""
+    blocks = []
+    for member in members:
+        blocks.append(Block(member, per=per))
+        await asked(launcher, member)
+    assert await blocks[0].is_told()
+    return blocks
 
 
 # --- claim
@@ -78,7 +92,7 @@ async def test_an_answer_that_nobody_has_waited_for_does_not_count() -> None:
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await until(lambda: not launcher.relay._claims._open[a.worker.generation])
+        await until(lambda: not has_claim(launcher, a))
         assert await b.ipc.claim("job")
 
 
@@ -88,10 +102,7 @@ async def test_an_answer_that_nobody_has_waited_for_does_not_count() -> None:
 @Periods
 async def test_the_others_wait_until_the_first_has_left_the_block(per: Per) -> None:
     async with fleet(3) as (launcher, (a, b, c)):
-        first = Block(a, per=per)
-        assert await first.is_told()
-        others = [Block(b, per=per), Block(c, per=per)]
-        await asked(launcher, b, c)
+        first, *others = await in_line(launcher, a, b, c, per=per)
         assert [block.told for block in others] == [None, None]
         await first.leave()
         assert [await block.is_told() for block in others] == [False, False]
@@ -105,11 +116,7 @@ async def test_the_others_wait_until_the_first_has_left_the_block(per: Per) -> N
 @Periods
 async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died(per: Per) -> None:
     async with fleet(3) as (launcher, (a, b, c)):
-        blocks = []
-        for member in (a, b, c):
-            blocks.append(Block(member, per=per))
-            await asked(launcher, member)
-        assert await blocks[0].is_told()
+        blocks = await in_line(launcher, a, b, c, per=per)
         await blocks[0].leave(ValueError("broken on purpose"))
         assert isinstance(blocks[0].task.exception(), ValueError)
         assert await blocks[1].is_told()
@@ -122,12 +129,9 @@ async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died
 
 async def test_who_is_cancelled_while_it_waits_withdraws() -> None:
     async with fleet(3) as (launcher, (a, b, c)):
-        blocks = []
-        for member in (a, b, c):
-            blocks.append(Block(member))
-            await asked(launcher, member)
+        blocks = await in_line(launcher, a, b, c)
         blocks[1].task.cancel()
-        await until(lambda: not launcher.relay._claims._open[b.worker.generation])
+        await until(lambda: not has_claim(launcher, b))
         await blocks[0].leave(ValueError("broken on purpose"))
         assert isinstance(blocks[0].task.exception(), ValueError)
         assert await blocks[2].is_told()
@@ -137,10 +141,7 @@ async def test_who_is_cancelled_while_it_waits_withdraws() -> None:
 
 async def test_who_is_cancelled_in_the_block_has_not_done_it() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        first = Block(a)
-        assert await first.is_told()
-        second = Block(b)
-        await asked(launcher, b)
+        first, second = await in_line(launcher, a, b)
         first.task.cancel()
         assert await second.is_told()
         await second.leave()
@@ -182,10 +183,7 @@ async def test_a_worker_that_leaves_inside_the_block_holds_it_until_it_has_left_
 
 async def test_when_the_launcher_dies_whoever_waits_is_told_so_and_the_block_goes_on() -> None:
     async with fleet(2) as (launcher, (a, b)):
-        first = Block(a)
-        assert await first.is_told()
-        second = Block(b)
-        await asked(launcher, b)
+        first, second = await in_line(launcher, a, b)
         launcher.die()
         with pytest.raises(NotRunningError, match="the launcher is gone"):
             await second.task
@@ -205,7 +203,7 @@ async def test_who_waits_when_its_lifespan_has_ended_is_told_so() -> None:
             await asked(launcher, b)
         with pytest.raises(NotRunningError, match="has ended"):
             await second.task
-        await until(lambda: not launcher.relay._claims._open[b.worker.generation])
+        await until(lambda: not has_claim(launcher, b))
         await first.leave()
 
 

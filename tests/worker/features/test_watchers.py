@@ -10,15 +10,13 @@ from typing import Any
 
 import pytest
 
-from asgi_ipc import IPC, Worker, WouldBlockError
+from asgi_ipc import IPC, Worker
 from asgi_ipc.fleet.words import Joined, encode_word
 from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
 from asgi_ipc.worker.endpoint import Endpoint
 from tests.encoding import encode_message
-from tests.inprocess import COOKIE, Fleet, Member, fleet, until
-
-MIB = 1024 * 1024
+from tests.inprocess import COOKIE, MIB, Member, fleet, until
 
 
 def watch(member: Member) -> list[tuple[Any, ...]]:
@@ -98,22 +96,16 @@ async def test_who_joins_while_this_one_joins_is_told_of_when_it_can_be_addresse
         # Nobody has answered yet, so both are joining at the same time.
         loop.remove_reader(a.assignment.lifeline.fileno())
         async with asyncio.TaskGroup() as entering:
-            enter_first = entering.create_task(_enter(launcher, first))
+            entering.create_task(first.enter())
             await until(lambda: first.lifespan.is_entered and len(first.ipc.workers) == 2)
-            enter_second = entering.create_task(_enter(launcher, second))
+            entering.create_task(second.enter())
             await until(lambda: len(first.ipc.workers) == 3)
             assert told == []
             loop.add_reader(a.assignment.lifeline.fileno(), a.assignment.lifeline.drain)
         assert await second.until(1) == ["welcome"]
         assert told == [second.worker]
-        for leave in (enter_second.result(), enter_first.result()):
-            await leave()
-
-
-async def _enter(launcher: Fleet, member: Member) -> Any:
-    context = launcher.joined(member)
-    await context.__aenter__()
-    return lambda: context.__aexit__(None, None, None)
+        await second.leave()
+        await first.leave()
 
 
 async def test_after_the_lifespan_nobody_is_told_and_no_write_end_is_kept() -> None:
@@ -253,11 +245,8 @@ async def test_what_was_never_accepted_is_not_lost() -> None:
         told = watch(a)
         b.stop_reading()
         # An outbox of 32 MiB takes three, with what they are wrapped in.
-        accepted = 3
-        for _ in range(accepted):
-            a.ipc.send_nowait(b.pid, "note", bytes(8 * MIB))
-        with pytest.raises(WouldBlockError):
-            a.ipc.send_nowait(b.pid, "note", bytes(8 * MIB))
+        accepted = a.fill(b, 8 * MIB)
+        assert accepted == 3
         waiting = asyncio.create_task(a.ipc.send(b.pid, "note", bytes(8 * MIB), timeout=None))
         await asyncio.sleep(0)
         launcher.kill(b)

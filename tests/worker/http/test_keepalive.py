@@ -369,7 +369,7 @@ async def test_an_open_request_that_holds_up_a_stop_is_named_once_with_what_boun
         server.signal(signal.SIGHUP)
         await busy.until_leaving(old)
         told_at = time.monotonic()
-        (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for")
+        (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for")
         # Within 5 s; but a machine that is busy may need a little for the rest.
         assert time.monotonic() < told_at + AT_ONCE_S
         assert r"GET /held\x1b[31m, open for " in line
@@ -377,7 +377,7 @@ async def test_an_open_request_that_holds_up_a_stop_is_named_once_with_what_boun
         await idle.ask("/release")
         stream.writer.close()
         await server.said(RESTARTED)
-        assert server.count("leaves, and waits for") == 1
+        assert server.count("stops, and waits for") == 1
 
 
 async def test_a_websocket_that_holds_up_a_full_stop_is_named_with_the_time_that_it_has() -> None:
@@ -385,7 +385,7 @@ async def test_a_websocket_that_holds_up_a_full_stop_is_named_with_the_time_that
         await socket.begin("/stubborn", *UPGRADE)
         await socket.heard_head()
         server.signal(signal.SIGTERM)
-        (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for")
+        (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for")
         assert "WebSocket /stubborn, open for " in line
         assert "--timeout-graceful-shutdown (5 s) bounds that" in line
         assert await server.ended() == 0
@@ -397,11 +397,11 @@ async def test_idle_connections_and_a_drain_that_hold_up_a_stop_are_named_with_w
         assert await idle.ask("/long") == old
         server.signal(signal.SIGHUP)
         await busy.until_leaving(old)
-        (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for 1 connection")
+        (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for 1 connection")
         assert "--timeout-keep-alive (7 s) bounds that" in line
         # That one was the last.
         await idle.ask()
-        (line,) = await server.said(rf"Worker \[{old}\] leaves, and waits for messages")
+        (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for messages")
         assert "--drain-timeout (8 s) bounds that" in line
 
 

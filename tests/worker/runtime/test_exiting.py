@@ -14,7 +14,7 @@ import pytest
 
 from asgi_ipc.testing.child import is_running
 from tests.processes import of_session
-from tests.serving import Server, eventually, free_port, listens, serving, started, watching
+from tests.serving import Server, eventually, free_port, listens, run_python, serving, started, watching
 
 APP = "tests.apps.leftover:app"
 
@@ -194,3 +194,15 @@ async def test_an_app_that_cannot_be_imported_ends_the_server_whatever_it_has_be
     async with serving(APP, "--exit-timeout", "0.3", env={"LEFTOVER_IMPORT": "thread"}) as server:
         assert await server.ended() == 3
         assert server.count("RuntimeError: it can't be imported") == 1
+
+
+def test_a_program_that_takes_the_place_of_an_ending_worker_is_not_ended_by_the_workers_timer() -> None:
+    code = (
+        "import asyncio, atexit, os, sys\n"
+        "from asgi_ipc.worker.runtime import exiting\n"
+        "program = 'import signal; print(signal.getitimer(signal.ITIMER_REAL))'\n"
+        "atexit.register(os.execv, sys.executable, [sys.executable, '-c', program])\n"
+        "with asyncio.Runner() as runner, exiting.bounded(60, runner):\n"
+        "    runner.run(asyncio.sleep(0))\n"
+    )
+    assert run_python("-c", code).stdout == "(0.0, 0.0)\n"
