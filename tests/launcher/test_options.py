@@ -240,7 +240,7 @@ def test_every_option_of_uvicorns_that_takes_a_number_a_file_or_a_choice_is_amon
         ({"timeout_worker_healthcheck": 1}, "timeout_worker_healthcheck"),
         ({"ssl_context_factory": print}, "ssl_context_factory"),
         ({"app_dir": "/no/such/folder"}, "app_dir"),
-        ({"app": object()}, "import string"),
+        ({"app": print}, "import string"),
         ({"workers": 0}, "workers is a number from 1"),
         ({"no_such_option": 1}, "there is no option 'no_such_option'\n"),
         ({"drain_timout": 1}, "there is no option 'drain_timout'; did you mean 'drain_timeout'?"),
