@@ -147,7 +147,6 @@ class WorkerProcess(Ends):
         """`also`: descriptors that it inherits by the numbers that they have here."""
         super().__init__(pipe_bytes)
         self.generation = generation
-        self._status: int | None = None
         lifeline, read_end, own_arena = self.theirs
         try:
             self._popen = _spawn([*self.theirs, *(each.fileno() for each in sockets)], also)
@@ -160,24 +159,15 @@ class WorkerProcess(Ends):
 
     def signal(self, number: int) -> None:
         """Send a signal, unless it has been reaped already."""
-        if self._status is None:
-            os.kill(self.pid, number)
+        self._popen.send_signal(number)
 
     def reap(self) -> int | None:
         """Its exit status if it has ended (negative: a signal), else None."""
-        if self._status is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                # Other code in this process has reaped it.
-                pid, status = self.pid, 0
-            if pid:
-                self.reaped(os.waitstatus_to_exitcode(status))
-        return self._status
+        return self._popen.poll()
 
     def reaped(self, status: int) -> None:
         """It has been reaped together with all other children."""
-        self._status = self._popen.returncode = status
+        self._popen.returncode = status
 
 
 def _close(*fds: int) -> None:
