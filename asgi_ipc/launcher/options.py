@@ -89,7 +89,7 @@ def check(theirs: Mapping[str, Any]) -> None:
         _check_header(header)
     _check_texts(given)
     if "fd" in given and given.get("uds") is None:
-        _check_descriptor(given["fd"])
+        _check_descriptor("fd", given["fd"])
     _check_tls(given)
 
 
@@ -108,6 +108,8 @@ def check_own(own: Settings) -> None:
         check_range("pipe_bytes", own.pipe_bytes, 4096, 1024 * 1024, whole=True)
     if own.stop_at_eof is not None:
         check_range("stop_at_eof", own.stop_at_eof, 0, _INT, whole=True)
+        # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
+        _check_descriptor("stop_at_eof", own.stop_at_eof, may_be_pipe=True)
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:
@@ -213,13 +215,14 @@ def _check_texts(given: Mapping[str, Any]) -> None:
         raise LauncherError(f"app_dir is a folder, or a zip archive; {app_dir!r} is none")
 
 
-def _check_descriptor(fd: int) -> None:
+def _check_descriptor(name: str, fd: int, *, may_be_pipe: bool = False) -> None:
     try:
         mode = os.fstat(fd).st_mode
     except OSError as error:
-        raise LauncherError(f"fd is an open descriptor, not {fd}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise LauncherError(f"fd is the descriptor of a socket; {fd} is none")
+        raise LauncherError(f"{name} is an open descriptor, not {fd}: {error.strerror}") from error
+    if not (stat.S_ISSOCK(mode) or (may_be_pipe and stat.S_ISFIFO(mode))):
+        kind = "pipe or a socket" if may_be_pipe else "socket"
+        raise LauncherError(f"{name} is the descriptor of a {kind}; {fd} is none")
 
 
 def _check_tls(given: Mapping[str, Any]) -> None:

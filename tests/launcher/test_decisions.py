@@ -9,7 +9,7 @@ import pytest
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.launcher.listening import parse_mode, parse_owner
 from asgi_ipc.launcher.options import check, check_range, check_workers
-from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY
+from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,7 @@ def test_what_can_be_meant_is_let_through(given: dict[str, Any]) -> None:
     [
         ({"headers": [["X-Name", "a\nb"]]}, "headers are a name and a value each"),
         ({"headers": [["X Name", "value"]]}, "headers are a name and a value each"),
-        ({"port": True}, "port is a number from 0 to 65535, not True"),
         ({"port": 1.0}, "port is a number from 0 to 65535, not 1.0"),
-        ({"limit_concurrency": 0}, "limit_concurrency is a number from 1"),
-        ({"ssl_certfile": "/no/such", "ssl_keyfile": KEY}, "ssl_certfile can't be used: FileNotFoundError"),
-        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": "/no/such"}, "ssl_keyfile can't be used: FileNot"),
-        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": OTHER_KEY}, "ssl_keyfile can't be used: SSLError"),
-        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY}, "ssl_keyfile_password can't be used"),
-        ({"ssl_keyfile": KEY}, "ssl_keyfile needs --ssl-certfile"),
-        (
-            {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": KEY},
-            "ssl_ca_certs can't be used",
-        ),
     ],
     ids=str,
 )
