@@ -15,17 +15,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.serving import DEADLINE_S, RESTARTED, Server, eventually, listens, serving
-
-
-@asynccontextmanager
-async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
-    """Serve the demo until the block ends; it must then stop with status 0."""
-    async with serving("demo:app", *options, workers=workers) as server:
-        await server.started(workers)
-        await eventually(lambda: listens(server.port), "it accepts connections")
-        yield server
-        assert await server.stop() == 0, server.text
+from tests.serving import DEADLINE_S, RESTARTED, Server
+from tests.visiting import demo
 
 
 class Chat:

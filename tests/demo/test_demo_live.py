@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,16 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serving import DEADLINE_S, Server, serving
-
-
-@asynccontextmanager
-async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
-    """Serve the demo until the block ends; it must then stop with status 0."""
-    async with serving("demo:app", *options, workers=workers) as server:
-        await server.started(workers)
-        await fleet_of(server, workers)
-        yield server
-        assert await server.stop() == 0, server.text
+from tests.visiting import demo
 
 
 async def fleet_of(server: Server, count: int, without: frozenset[int] = frozenset()) -> dict[int, int]:

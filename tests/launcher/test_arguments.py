@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pytest
 
 from asgi_ipc.cli import main
-from tests.serving import free_port, serving, started
+from tests.serving import SERVE, UVICORN, free_port, serving, started
 
 ARGS = """
 import argparse
@@ -109,8 +110,8 @@ async def test_a_worker_that_is_started_later_has_the_same_arguments(own: list[s
         assert server.count(re.escape(f"argv {own}")) == server.count("^argv") == 4
 
 
-@pytest.mark.parametrize("command", [["-m", "asgi_ipc.cli", "serve"], ["-m", "uvicorn"]])
-async def test_a_stray_argument_stays_an_error(command: list[str]) -> None:
-    async with started(*command, "tests.apps.plain:app", "stray") as server:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_a_stray_argument_stays_an_error(by: Sequence[str]) -> None:
+    async with serving("tests.apps.plain:app", "stray", by=by) as server:
         assert await server.ended() == 2
         assert server.count(r"Got unexpected extra argument \(stray\)") == 1

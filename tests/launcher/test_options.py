@@ -10,7 +10,7 @@ import ssl
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from click.core import ParameterSource
 
 import asgi_ipc
 from asgi_ipc.cli import main
-from tests.serving import DEADLINE_S, ROOT, free_port, serving, started
+from tests.serving import DEADLINE_S, ROOT, SERVE, UVICORN, free_port, serving, started
 
 APP = "tests.apps.plain:app"
 
@@ -292,25 +292,21 @@ async def test_timeouts_of_run_may_be_fractions_of_a_second(module: str) -> None
         await server.said("Application startup complete", 2)
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
-async def test_an_app_may_stand_in_a_zip_archive(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_an_app_may_stand_in_a_zip_archive(by: Sequence[str], tmp_path: Path) -> None:
     archive = tmp_path / "apps.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.write(ROOT / "tests" / "apps" / "plain.py", "zipped.py")
-    options = ["--port", "0", "--workers", "2", "--app-dir", str(archive)]
-    async with started("-m", *command, "zipped:app", *options) as server:
-        await server.said("Application startup complete", 2)
+    async with serving("zipped:app", "--app-dir", str(archive), by=by) as server:
+        await server.started(2)
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
-async def test_without_a_certificate_options_of_tls_are_ignored_and_it_serves_plain(
-    command: list[str],
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_options_of_tls_without_a_certificate_are_ignored_as_by_uvicorn(
+    by: Sequence[str],
 ) -> None:
     options = [word for option, *values in NEEDS_TLS for word in (option, values[0])]
-    port = free_port()
-    async with started(
-        "-m", *command, APP, "--port", str(port), "--workers", "2", *options, port=port
-    ) as server:
+    async with serving(APP, *options, by=by) as server:
         await server.started(2)
         assert (await server.get("/")).status_code == 200
 
@@ -345,15 +341,15 @@ def test_two_seconds_are_taken_under_uvicorn_too() -> None:
     assert context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.COMMANDLINE
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
 @pytest.mark.parametrize("options", [["--port", "99999"], ["--log-config", NO_PEM]], ids=_shown)
 async def test_a_server_that_is_refused_has_a_status_as_uvicorns_has(
-    command: list[str], options: list[str]
+    by: Sequence[str], options: list[str]
 ) -> None:
-    async with started("-m", *command, APP, "--workers", "2", *options) as server:
+    async with serving(APP, *options, by=by) as server:
         assert await server.ended() in (1, 2)
         # What uvicorn shows instead of a line.
-        assert bool(server.count("Traceback")) is (command == ["uvicorn"])
+        assert bool(server.count("Traceback")) is (by == UVICORN)
 
 
 def test_ports_that_are_taken_on_every_address_are_refused() -> None:
