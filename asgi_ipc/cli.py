@@ -101,12 +101,6 @@ def _theirs(parameter: click.Parameter) -> click.Parameter:
     return parameter
 
 
-def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value and not context.resilient_parsing:
-        click.echo(f"asgi-ipc {__version__}, with uvicorn {uvicorn.__version__}")
-        context.exit()
-
-
 class _Commands(click.Group):
     """The commands. For an app in place of a command, the error names `serve`."""
 
@@ -121,8 +115,8 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
+@click.version_option(
+    __version__, message=f"asgi-ipc %(version)s, with uvicorn {uvicorn.__version__}", help="Show the version."
 )
 def main() -> None:
     """Messages between the workers of one ASGI server, without a broker."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.serving import DEADLINE_S, Server, eventually, listens, serving
+from tests.serving import DEADLINE_S, Server, serving
 
 Connection = TypeVar("Connection")
 
@@ -44,7 +44,6 @@ async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
     """Serve the demo until the block ends; it must then stop with status 0."""
     async with serving("demo:app", *options, workers=workers) as server:
         await server.started(workers)
-        await eventually(lambda: listens(server.port), "it accepts connections")
         yield server
         assert await server.stop() == 0, server.text
 

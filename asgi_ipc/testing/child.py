@@ -144,7 +144,10 @@ class Child:
         except PermissionError:
             # The process of another user; or, on macOS, a zombie.
             return HAS_PROC
-        return not HAS_PROC or any(self._is_ours(pid) and is_running(pid) for pid in _pids())
+        if not HAS_PROC:
+            return True
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        return any(self._is_ours(pid) and is_running(pid) for pid in pids)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it runs."""
@@ -186,8 +189,3 @@ class Child:
             return os.getpgid(pid) == self.pid
         except ProcessLookupError:
             return False
-
-
-def _pids() -> list[int]:
-    """Return the pids of all processes. Linux only."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from asgi_ipc.testing.child import is_running
-from tests.serving import Server, eventually, free_port, listens, started
+from tests.serving import Server, eventually, free_port, started
 
 
 @asynccontextmanager
@@ -18,7 +18,6 @@ async def helped(module: str = "tests.apps.helping") -> AsyncIterator[Server]:
     port = free_port()
     async with started("-m", "tests.apps.helped", str(port), module, port=port) as server:
         await server.said("All 2 workers are ready")
-        await eventually(lambda: listens(server.port), "it listens")
         yield server
 
 
