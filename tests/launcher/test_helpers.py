@@ -51,7 +51,8 @@ async def test_a_helper_is_reached_comes_back_outlives_a_restart_and_is_drained_
         os.kill(first, signal.SIGKILL)
         await server.said(rf"Echo \[{first}\] died: it was killed by SIGKILL; starting another")
         second = await _helper(server, 2)
-        await server.restart()
+        server.signal(signal.SIGHUP)
+        await server.said("All workers have been restarted")
         assert (await server.get("/ask")).json()[1] == second
         members = await _members(server)
         assert all(member["helpers"] == [second] for member in members.values())
