@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 from asgi_ipc import WouldBlockError
 from asgi_ipc.fleet import words
+from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.testing import inprocess
+from asgi_ipc.wire.batch import join_batch
+from asgi_ipc.wire.packet import BATCH, encode_packet
+from tests.encoding import encode_unchecked
 
 COOKIE = b"\x01test run"[:8]
 DEADLINE_S = 20.0
 MIB = 1024 * 1024
+
+# Bounds a whole test: what waits forever fails at the line where it waits.
+TEST_DEADLINE_S = 45.0
 
 settings = partial(Settings, cookie=COOKIE)
 
@@ -61,6 +69,14 @@ class Member(inprocess.Member):
                 return sent
         raise AssertionError
 
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Inside, it does not read what the launcher says."""
+        loop, lifeline = asyncio.get_running_loop(), self.assignment.lifeline
+        loop.remove_reader(lifeline.fileno())
+        yield
+        loop.add_reader(lifeline.fileno(), lifeline.drain)
+
     async def until(self, count: int) -> list[Any]:
         """Wait for that many notes; their data."""
         async with asyncio.timeout(DEADLINE_S):
@@ -83,6 +99,31 @@ class Held:
             await asyncio.Event().wait()
         finally:
             self.cancelled.set()
+
+
+class Forger:
+    """Writes packets into a member's pipe, with the run's cookie, as another member."""
+
+    def __init__(self, member: Member, sender: Worker) -> None:
+        self._member = member
+        self._sender = sender.generation
+        self._end = os.dup(member.write_end)
+        self._numbers = itertools.count()
+
+    def batch(self, *messages: tuple[str, Any], number: int | None = None, receiver: int = 0) -> None:
+        encoded = [encode_unchecked(*message) for message in messages]
+        self.packet(BATCH, join_batch(encoded), number=number, receiver=receiver)
+
+    def packet(self, kind: int, payload: bytes, *, number: int | None = None, receiver: int = 0) -> None:
+        number = next(self._numbers) if number is None else number
+        receiver = receiver or self._member.worker.generation
+        self.write(encode_packet(COOKIE, self._sender, receiver, number, kind, payload))
+
+    def write(self, chunk: bytes) -> None:
+        os.write(self._end, chunk)
+
+    def close(self) -> None:
+        os.close(self._end)
 
 
 class Fleet(inprocess.InProcessLauncher[Member]):
@@ -130,7 +171,8 @@ async def fleet(
         stack.push_async_callback(_leave_together, members)
         for member in members:
             await member.enter()
-        yield launcher, members
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            yield launcher, members
 
 
 async def _leave_together(members: list[Member]) -> None:

@@ -89,7 +89,7 @@ def check(theirs: Mapping[str, Any]) -> None:
         _check_header(header)
     _check_texts(given)
     if "fd" in given and given.get("uds") is None:
-        _check_descriptor("fd", given["fd"])
+        check_descriptor("fd", given["fd"])
     _check_tls(given)
 
 
@@ -108,8 +108,6 @@ def check_own(own: Settings) -> None:
         check_range("pipe_bytes", own.pipe_bytes, 4096, 1024 * 1024, whole=True)
     if own.stop_at_eof is not None:
         check_range("stop_at_eof", own.stop_at_eof, 0, _INT, whole=True)
-        # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
-        _check_descriptor("stop_at_eof", own.stop_at_eof, may_be_pipe=True)
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:
@@ -215,7 +213,8 @@ def _check_texts(given: Mapping[str, Any]) -> None:
         raise LauncherError(f"app_dir is a folder, or a zip archive; {app_dir!r} is none")
 
 
-def _check_descriptor(name: str, fd: int, *, may_be_pipe: bool = False) -> None:
+def check_descriptor(name: str, fd: int, *, may_be_pipe: bool = False) -> None:
+    """Raise LauncherError unless it is that of a socket, or of a pipe."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError as error:

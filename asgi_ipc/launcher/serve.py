@@ -33,7 +33,14 @@ from asgi_ipc.fleet.words import Helper, Interpreter, encodable
 from asgi_ipc.launcher.launcher import Launch, Launcher
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
-from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
+from asgi_ipc.launcher.options import (
+    check,
+    check_descriptor,
+    check_hang_timeout,
+    check_own,
+    check_workers,
+    configured,
+)
 from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.wire.packet import COOKIE_BYTES
 
@@ -72,6 +79,8 @@ def serve(
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
+        # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
+        check_descriptor("stop_at_eof", own.stop_at_eof, may_be_pipe=True)
         # No process that is started here may hold it.
         os.set_inheritable(own.stop_at_eof, False)
     mode = None if own.uds_mode is None else parse_mode(own.uds_mode)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import resource
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asgi_ipc.errors import LauncherError
+from asgi_ipc.fleet.settings import Settings
+from asgi_ipc.launcher.limits import descriptor_limit
 from asgi_ipc.launcher.listening import parse_mode, parse_owner
-from asgi_ipc.launcher.options import check, check_range, check_workers
-from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY
+from asgi_ipc.launcher.options import check, check_own, check_range, check_workers
+from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,7 @@ from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY
         {"port": 0, "fd": None, "log_level": "INFO", "lifespan": "on", "interface": "asgi3", "loop": "auto"},
         {"limit_concurrency": 1, "timeout_keep_alive": 0.5, "root_path": "/a%20b", "log_level": 10},
         {"headers": [["X-Name", "value"], ("x", "")]},
-        {"loop": "module:attribute", "http": "h11", "ws": "none"},
+        {"loop": "module:attribute", "http": object, "ws": "none"},
         {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CERTIFICATE, "ssl_ciphers": "ALL"},
         {"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY, "ssl_keyfile_password": "secret"},
         {"ssl_ca_certs": "/no/such", "ssl_ciphers": "nonsense", "ssl_version": 99, "ssl_cert_reqs": 9},
@@ -36,12 +41,50 @@ def test_what_can_be_meant_is_let_through(given: dict[str, Any]) -> None:
         ({"headers": [["X-Name", "a\nb"]]}, "headers are a name and a value each"),
         ({"headers": [["X Name", "value"]]}, "headers are a name and a value each"),
         ({"port": 1.0}, "port is a number from 0 to 65535, not 1.0"),
+        ({"limit_concurrency": 0}, "limit_concurrency is a number from 1"),
+        ({"ssl_certfile": "/no/such", "ssl_keyfile": KEY}, "ssl_certfile can't be used: FileNotFoundError"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": "/no/such"}, "ssl_keyfile can't be used: FileNot"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": OTHER_KEY}, "ssl_keyfile can't be used: SSLError"),
+        ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY}, "ssl_keyfile_password can't be used"),
+        ({"ssl_keyfile": KEY}, "ssl_keyfile needs --ssl-certfile"),
+        (
+            {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": KEY},
+            "ssl_ca_certs can't be used",
+        ),
+        ({"fd": 99_999}, "fd is an open descriptor, not 99999"),
     ],
     ids=str,
 )
 def test_the_first_that_can_not_be_meant_is_named(given: dict[str, Any], named: str) -> None:
     with pytest.raises(LauncherError, match=f"^{named}"):
         check(given)
+
+
+def test_a_descriptor_is_one_of_a_socket(tmp_path: Path) -> None:
+    with socket.socket() as open_socket, (tmp_path / "file").open("w") as file:
+        check({"fd": open_socket.fileno()})
+        with pytest.raises(LauncherError, match=f"fd is the descriptor of a socket; {file.fileno()} is none"):
+            check({"fd": file.fileno()})
+
+
+def test_our_own_options_have_ranges_too() -> None:
+    check_own(Settings(cookie=b"", drain_timeout=0.0, exit_timeout=0.0, stop_at_eof=0))
+    for own, named in (
+        (Settings(cookie=b"", drain_timeout=-1.0), "drain_timeout"),
+        (Settings(cookie=b"", stop_at_eof=-1), "stop_at_eof"),
+        (Settings(cookie=b"", max_message_bytes=1023), "max_message_bytes"),
+    ):
+        with pytest.raises(LauncherError, match=f"{named} is a number from "):
+            check_own(own)
+
+
+def test_the_descriptor_limit_is_the_soft_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        assert descriptor_limit() == soft - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_ends_of_a_range_are_in_it() -> None:

@@ -125,37 +125,19 @@ VALUES: list[tuple[errors.IPCError, type[Exception], dict[str, object], str]] = 
     ),
     (errors.LauncherError("the port is taken"), errors.IPCError, {}, "the port is taken"),
 ]
-_named = pytest.mark.parametrize(
-    ("error", "base", "values", "sentence"), VALUES, ids=lambda each: type(each).__name__
-)
-
-
-@_named
-def test_an_error_is_what_the_tree_says_and_carries_its_values(
-    error: errors.IPCError, base: type[Exception], values: dict[str, object], sentence: str
-) -> None:
-    assert isinstance(error, errors.IPCError)
-    assert isinstance(error, base)
-    assert {name: getattr(error, name) for name in values} == values
-    assert str(error) == sentence
-
-
-@_named
-def test_an_error_survives_the_way_to_another_process(
-    error: errors.IPCError, base: type[Exception], values: dict[str, object], sentence: str
-) -> None:
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is type(error)
-    assert {name: getattr(copy, name) for name in values} == values
-    assert str(copy) == sentence
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [errors.UnknownWorkerError, errors.WorkerGoneError, errors.SendTimeoutError, errors.WouldBlockError],
+    ("error", "base", "values", "sentence"), VALUES, ids=lambda each: type(each).__name__
 )
-def test_what_was_not_delivered_is_a_delivery_error(kind: type[errors.DeliveryError]) -> None:
-    assert issubclass(kind, errors.DeliveryError)
+def test_an_error_carries_its_values_and_its_sentence_to_another_process_too(
+    error: errors.IPCError, base: type[Exception], values: dict[str, object], sentence: str
+) -> None:
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert type(each) is type(error)
+        assert isinstance(each, base)
+        assert {name: getattr(each, name) for name in values} == values
+        assert str(each) == sentence
 
 
 def test_every_error_is_tested_here_and_exported_by_the_package() -> None:
@@ -167,11 +149,15 @@ def test_every_error_is_tested_here_and_exported_by_the_package() -> None:
 
 def test_the_tree_printed_at_the_top_of_the_module_is_the_tree() -> None:
     assert errors.__doc__ is not None
-    printed = re.findall(r"^[ |]*\+- (\w+)(?: \((\w+)\))?", errors.__doc__, re.MULTILINE)
-    assert {name for name, _ in printed} | {"IPCError"} == ALL
-    for name, base in printed:
-        bases = [each.__name__ for each in getattr(errors, name).__mro__]
-        assert not base or base in bases
+    above: dict[int, type[Exception]] = {0: errors.IPCError}
+    printed = re.findall(r"^([ |]*)\+- (\w+)(?: \((\w+)\))?", errors.__doc__, re.MULTILINE)
+    for indent, name, builtin in printed:
+        kind = getattr(errors, name)
+        depth = max(each for each in above if each < len(indent))
+        assert kind.__bases__[0] is above[depth]
+        assert not builtin or builtin in [each.__name__ for each in kind.__mro__]
+        above = {each: error for each, error in above.items() if each < len(indent)} | {len(indent): kind}
+    assert {name for _, name, _ in printed} | {"IPCError"} == ALL
 
 
 def test_a_long_bad_name_is_shown_short() -> None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -20,7 +20,9 @@ from asgi_ipc import IPC, LifespanError, NotRunningError, UnknownWorkerError, Wr
 from asgi_ipc.fleet.words import Drained
 from asgi_ipc.testing import fleet
 from asgi_ipc.worker.lifeline import Lifeline
+from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests.inprocess import fleet as inprocess
+from tests.inprocess import until
 from tests.serving import serving
 
 # --- counted
@@ -72,46 +74,34 @@ async def test_many_tasks_enter_and_exit_at_the_same_time() -> None:
     assert sorted(seen) == list(range(50))
 
 
-async def test_a_join_that_is_given_up_by_one_goes_on_for_the_other() -> None:
+@pytest.mark.parametrize("gives_up", ["one", "both"])
+async def test_a_join_that_is_given_up_goes_on_for_the_other_and_the_last_one_leaves(gives_up: str) -> None:
     async with inprocess(1) as (launcher, (there,)):
         newcomer = launcher.new(1)
-        loop = asyncio.get_running_loop()
-        # Who joins waits until all know it: this one does not read.
-        loop.remove_reader(there.assignment.lifeline.fileno())
-        first = asyncio.create_task(newcomer.enter())
-        await asyncio.sleep(0)
 
         async def also() -> None:
             async with newcomer.ipc.lifespan():
                 await there.ipc.broadcast("nobody")
                 assert len(newcomer.ipc.workers) == 2
 
-        second = asyncio.create_task(also())
-        await asyncio.sleep(0)
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        assert not second.done()
-        loop.add_reader(there.assignment.lifeline.fileno(), there.assignment.lifeline.drain)
-        await second
-        launcher.bury(newcomer, "left")
-
-
-async def test_who_gives_its_join_up_last_leaves_and_nobody_keeps_it() -> None:
-    async with inprocess(1) as (launcher, (there,)):
-        newcomer = launcher.new(1)
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(there.assignment.lifeline.fileno())
-        first = asyncio.create_task(newcomer.enter())
-        await asyncio.sleep(0)
-        second = asyncio.create_task(newcomer.ipc.lifespan().__aenter__())
-        await asyncio.sleep(0)
-        for task in (first, second):
-            task.cancel()
-        loop.add_reader(there.assignment.lifeline.fileno(), there.assignment.lifeline.drain)
-        for task in (first, second):
-            with pytest.raises(asyncio.CancelledError):
-                await task
+        # A join waits until all members know of it.
+        with there.deaf():
+            tasks = []
+            for enter in (newcomer.enter, also):
+                tasks.append(asyncio.create_task(enter()))
+                await asyncio.sleep(0)
+            cancelled = tasks if gives_up == "both" else tasks[:1]
+            for task in cancelled:
+                task.cancel()
+            if gives_up == "one":
+                with pytest.raises(asyncio.CancelledError):
+                    await tasks[0]
+                assert not tasks[1].done()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results[: len(cancelled)]] == [asyncio.CancelledError] * len(
+            cancelled
+        )
+        assert results[len(cancelled) :] in ([], [None])
         launcher.bury(newcomer, "left")
         with pytest.raises(UnknownWorkerError):
             await there.ipc.send(newcomer.pid, "nobody")
@@ -155,20 +145,6 @@ def test_an_app_and_an_included_router_enter_it_each() -> None:
     for _ in range(2):
         with TestClient(app) as client:
             assert client.get("/").json() == {"told": 1}
-
-
-def test_an_app_that_enters_a_mounted_one_enters_it_twice() -> None:
-    own = IPC()
-    mounted = Starlette(lifespan=own.lifespan)
-
-    @asynccontextmanager
-    async def both(app: Starlette) -> AsyncIterator[None]:
-        async with own.lifespan(app), mounted.router.lifespan_context(mounted):
-            yield
-            assert len(own.workers) == 1
-
-    with TestClient(Starlette(lifespan=both)):
-        assert len(own.workers) == 1
 
 
 # --- refused
@@ -248,56 +224,71 @@ def test_of_many_threads_that_enter_at_once_each_is_the_only_one_or_refused() ->
     assert all("another event loop" in text for text in refused)
 
 
-async def test_a_second_ipc_in_a_worker_is_told_that_there_is_one() -> None:
-    async with serving("tests.apps.wrapped:divided", "--lifespan", "on", workers=1) as server:
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [
+        ("divided", "SecondIPCError: one IPC per process: another IPC() has entered"),
+        ("elsewhere", "WrongLoopError: ipc.lifespan is entered on another event loop than the server's"),
+    ],
+)
+async def test_a_worker_says_why_a_lifespan_can_not_be_entered(app: str, error: str) -> None:
+    async with serving(f"tests.apps.wrapped:{app}", "--lifespan", "on", workers=1) as server:
         assert await server.ended() == 3
-        assert "SecondIPCError: one IPC per process: another IPC() has entered" in server.text
+        assert error in server.text
         assert "has left the fleet" not in server.text
-
-
-async def test_in_a_worker_another_loop_than_the_servers_is_told_so() -> None:
-    async with serving("tests.apps.wrapped:elsewhere", "--lifespan", "on", workers=1) as server:
-        assert await server.ended() == 3
-        assert (
-            "WrongLoopError: ipc.lifespan is entered on another event loop than the server's" in server.text
-        )
 
 
 # --- cancelled
 
 
-async def test_a_leave_that_is_cancelled_with_nothing_to_lose_is_clean(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """What leaves have warned of so far."""
+    with caplog.at_level(logging.WARNING, "asgi_ipc"):
+        yield lambda: "".join(text for text in caplog.messages if "not sent" in text)
+
+
+def cancelled_leave(*, unhandled: int = 0, cancelled: int) -> str:
+    """The warning of a cancelled leave that has sent everything."""
+    counts = f"0 messages not sent, {unhandled} not handled, {cancelled} handlers cancelled"
+    return f"leave cancelled by the app: {counts}"
+
+
+async def endless(data: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def is_leaving(own: IPC) -> None:
+    await until(lambda: own._own.is_entered and own._own.endpoint.departing.is_set())
+
+
+async def test_a_leave_that_is_cancelled_with_nothing_to_lose_is_clean(warnings: Callable[[], str]) -> None:
     own = IPC()
-    with anyio.CancelScope() as scope, caplog.at_level(logging.WARNING, "asgi_ipc"):
+    with anyio.CancelScope() as scope:
         async with own.lifespan():
             scope.cancel()
             await asyncio.sleep(0)
-    assert caplog.text == ""
+    assert warnings() == ""
     with pytest.raises(NotRunningError):
         _ = own.workers
 
 
-async def test_who_cancels_at_every_turn_still_finds_all_counted_and_closed(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_cancel_at_every_turn_still_finds_all_counted_and_closed(warnings: Callable[[], str]) -> None:
     own = IPC()
     ended = asyncio.Event()
 
-    async def endless(data: object) -> None:
+    async def ending(data: object) -> None:
         try:
-            await asyncio.Event().wait()
+            await endless(data)
         finally:
             ended.set()
 
-    own.receive("endless", endless)
-    with anyio.move_on_after(0.05), caplog.at_level(logging.WARNING, "asgi_ipc"):
+    own.receive("ending", ending)
+    with anyio.move_on_after(0.05):
         async with own.lifespan():
-            await own.broadcast("endless")
+            await own.broadcast("ending")
     await ended.wait()
-    counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
-    assert f"leave cancelled by the app: {counts}" in caplog.text
+    assert warnings() == cancelled_leave(cancelled=1)
     with pytest.raises(NotRunningError):
         _ = own.workers
     async with own.lifespan():
@@ -305,23 +296,20 @@ async def test_who_cancels_at_every_turn_still_finds_all_counted_and_closed(
 
 
 async def test_a_cancel_while_the_leaders_task_ends_is_a_cancelled_leave_too(
-    caplog: pytest.LogCaptureFixture,
+    warnings: Callable[[], str],
 ) -> None:
     own = IPC()
     leading, ending = asyncio.Event(), asyncio.Event()
 
+    @own.leader_task
     async def lead() -> None:
         leading.set()
         try:
-            await asyncio.Event().wait()
+            await endless(None)
         finally:
             ending.set()
             await asyncio.sleep(0.05)
 
-    async def endless(data: object) -> None:
-        await asyncio.Event().wait()
-
-    own.leader_task(lead)
     own.receive("endless", endless)
 
     async def live() -> None:
@@ -329,19 +317,16 @@ async def test_a_cancel_while_the_leaders_task_ends_is_a_cancelled_leave_too(
             await own.broadcast("endless")
             await leading.wait()
 
-    with caplog.at_level(logging.WARNING, "asgi_ipc"):
-        task = asyncio.create_task(live())
-        await ending.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
-    assert f"leave cancelled by the app: {counts}" in caplog.text
-    assert "drain timeout" not in caplog.text
+    task = asyncio.create_task(live())
+    await ending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert warnings() == cancelled_leave(cancelled=1)
 
 
-async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_is_told(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_a_cancelled_leave_counts_what_was_not_sent_tells_the_launcher_and_closes_everything(
+    warnings: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[Drained] = []
     send = Lifeline.send
@@ -353,78 +338,66 @@ async def test_what_a_cancelled_leave_has_not_sent_is_counted_and_the_launcher_i
 
     monkeypatch.setattr(Lifeline, "send", listen)
     async with inprocess(2, has_arena=False) as (launcher, (leaver, stopped)):
-        reader = stopped.endpoint.incoming._reader
-        reader.pause()
+        told: list[Any] = []
+        stopped.ipc.on_leave(lambda *news: told.append(news))
+        stopped.stop_reading()
         for _ in range(3):
             await leaver.ipc.send(stopped.pid, "nobody", bytes(1024 * 1024))
-        with caplog.at_level(logging.WARNING, "asgi_ipc"):
-            endpoint = leaver.endpoint
-            task = asyncio.create_task(leaver.leave())
-            await endpoint.departing.wait()
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+        endpoint = leaver.endpoint
+        writer = endpoint.outgoing.peers.meant_by(stopped.pid).writer
+        task = asyncio.create_task(leaver.leave())
+        await endpoint.departing.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         counts = r"(\d+) messages not sent, 0 not handled, 0 handlers cancelled"
-        (unsent,) = re.findall(f"leave cancelled by the app: {counts}", caplog.text)
+        (unsent,) = re.findall(f"leave cancelled by the app: {counts}", warnings())
         assert 2 <= int(unsent) <= 3
+        assert leaver.ipc.stats().dropped == {"lost": int(unsent)}
         assert said == [Drained(False, int(unsent), 0, cancelled=True)]
+        assert isinstance(writer, PipeWriter)
+        assert not writer.is_open
+        assert not endpoint.incoming._reader.is_open
         launcher.bury(leaver, "cancelled")
-        reader.resume()
+        stopped.go_on_reading()
+        await until(lambda: bool(told))
 
 
-async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(warnings: Callable[[], str]) -> None:
     own = IPC()
-
-    async def slowly(data: object) -> None:
-        await asyncio.sleep(30)
-
-    own.receive("slowly", slowly, ordered=True)
+    own.receive("endless", endless, ordered=True)
 
     async def live() -> None:
         async with own.lifespan():
-            for number in range(10):
-                await own.send(own.pid, "slowly", number)
+            for _ in range(10):
+                await own.send(own.pid, "endless")
 
-    with caplog.at_level(logging.WARNING, "asgi_ipc"):
-        task = asyncio.create_task(live())
-        while not own._own.is_entered or not own._own.endpoint.departing.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    counts = "0 messages not sent, 9 not handled, 1 handlers cancelled"
-    assert f"leave cancelled by the app: {counts}" in caplog.text
+    task = asyncio.create_task(live())
+    await is_leaving(own)
+    await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert warnings() == cancelled_leave(unhandled=9, cancelled=1)
     assert own.stats().dropped == {"unhandled": 9}
 
 
-def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(warnings: Callable[[], str]) -> None:
     own = IPC()
-
-    async def endless(data: object) -> None:
-        await asyncio.Event().wait()
-
     own.receive("endless", endless)
 
-    async def main() -> None:
-        async def live() -> None:
-            async with own.lifespan():
-                for _ in range(20):
-                    await own.send(own.pid, "endless")
+    async def live() -> None:
+        async with own.lifespan():
+            for _ in range(20):
+                await own.send(own.pid, "endless")
 
+    async def main() -> None:
         task = asyncio.create_task(live())
-        while not own._own.is_entered or not own._own.endpoint.departing.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await is_leaving(own)
         for _ in range(5):
             await asyncio.sleep(0)
         assert not task.done()
 
-    with caplog.at_level(logging.WARNING, "asgi_ipc"):
-        asyncio.run(main())
-    counts = "0 messages not sent, 0 not handled, 20 handlers cancelled"
-    assert f"leave cancelled by the app: {counts}" in caplog.text
+    asyncio.run(main())
+    assert warnings() == cancelled_leave(cancelled=20)

@@ -10,10 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from asgi_ipc import IPC, NotRunningError, OutsideHandlerError, UnknownWorkerError, ipc
+from asgi_ipc import IPC, NotRunningError, ipc
 from tests.apps import alone
 from tests.serving import Server, eventually, free_port, listens, run_python, started
 
@@ -30,17 +29,13 @@ def _check_everything(answer: dict[str, object]) -> None:
     }
 
 
-def test_under_starlettes_test_client() -> None:
-    with TestClient(alone.app) as client:
-        _check_everything(client.get("/").json())
-    # Again: every lifespan is a life of its own.
-    with TestClient(alone.app) as client:
-        _check_everything(client.get("/").json())
-
-
-def test_under_fastapi_whose_plain_endpoints_run_in_threads() -> None:
+def test_under_a_test_client_in_each_of_its_lifespans() -> None:
+    for _ in range(2):
+        with TestClient(alone.app) as client:
+            _check_everything(client.get("/").json())
     with TestClient(alone.fastapi_app) as client:
         _check_everything(client.get("/").json())
+        # A plain endpoint runs in a thread.
         assert client.get("/thread").json() == {"sent": True, "waiting": "NotRunningError"}
 
 
@@ -53,7 +48,8 @@ async def test_under_httpx_asgi_transport() -> None:
         _check_everything((await client.get("/")).json())
 
 
-async def _uvicorn(*options: str) -> None:
+@pytest.mark.parametrize("options", [[], ["--reload", "--reload-dir", "tests/apps"]], ids=["plain", "reload"])
+async def test_under_uvicorn(options: list[str]) -> None:
     port = free_port()
     command = ["-m", "uvicorn", "tests.apps.alone:app", "--port", str(port), *options]
     async with started(*command, port=port) as server:
@@ -62,14 +58,6 @@ async def _uvicorn(*options: str) -> None:
         _check_everything((await server.get("/")).json())
         await server.stop()
         assert "each is alone" not in server.text
-
-
-async def test_under_plain_uvicorn() -> None:
-    await _uvicorn()
-
-
-async def test_under_uvicorn_with_reload() -> None:
-    await _uvicorn("--reload", "--reload-dir", "tests/apps")
 
 
 async def _is_warned(server: Server, count: int) -> None:
@@ -99,22 +87,22 @@ async def test_gunicorns_workers_are_warned_that_they_are_alone(tmp_path: Path) 
 
 
 async def test_outside_the_lifespan_every_verb_says_so() -> None:
-    alone_ipc = IPC()
-    for verb in (alone_ipc.send(1, "name"), alone_ipc.broadcast("name"), alone_ipc.reply("name")):
+    here = IPC()
+    for verb in (here.send(1, "name"), here.broadcast("name"), here.reply("name")):
         with pytest.raises(NotRunningError):
             await verb
-    with pytest.raises(NotRunningError):
-        alone_ipc.send_nowait(1, "name")
-    with pytest.raises(NotRunningError):
-        alone_ipc.broadcast_nowait("name")
-    with pytest.raises(NotRunningError):
-        alone_ipc.reply_nowait("name")
-    for attribute in ("workers", "slot"):
+    plain: list[Callable[[], object]] = [
+        lambda: here.send_nowait(1, "name"),
+        lambda: here.broadcast_nowait("name"),
+        lambda: here.reply_nowait("name"),
+        here.stats,
+        lambda: here.workers,
+        lambda: here.slot,
+    ]
+    for call in plain:
         with pytest.raises(NotRunningError):
-            getattr(alone_ipc, attribute)
-    with pytest.raises(NotRunningError):
-        alone_ipc.stats()
-    assert alone_ipc.sender is None
+            call()
+    assert here.sender is None
 
 
 async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None:
@@ -206,10 +194,3 @@ def test_the_package_imports_no_web_framework() -> None:
     names = ("starlette", "fastapi", "uvicorn", "click")
     code = f"import sys, asgi_ipc; print([name for name in {names} if name in sys.modules])"
     assert run_python("-c", code).stdout.strip() == "[]"
-
-
-def test_an_error_says_what_and_where() -> None:
-    app = FastAPI(lifespan=ipc.lifespan)
-    assert app.router.lifespan_context is not None
-    assert str(UnknownWorkerError(7)) == "no worker 7 is here now"
-    assert str(OutsideHandlerError()) == "reply() answers the message being handled; there is none here"

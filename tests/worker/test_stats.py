@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from asgi_ipc import IPC, NotRunningError, Stats
+from asgi_ipc import IPC, NotRunningError, Stats, Worker
 from asgi_ipc.fleet import settings
-from asgi_ipc.wire.batch import first_fragment, join_batch
+from asgi_ipc.wire.batch import first_fragment
 from asgi_ipc.wire.message import ANSWER
-from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, encode_packet
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE
 from asgi_ipc.worker.dispatch import backpressure
-from asgi_ipc.worker.transport.pipes import PipeWriter
-from tests.encoding import encode_message, encode_unchecked
-from tests.inprocess import COOKIE, Member, fleet, until
-
-MIB = 1024 * 1024
-
-
-class Forger:
-    """Writes packets into a member's pipe, with the run's cookie, as another member."""
-
-    def __init__(self, member: Member, sender: int) -> None:
-        self._member = member
-        self._sender = sender
-        self._end = os.dup(member.write_end)
-        self._numbers: Iterator[int] = iter(range(1000))
-
-    def batch(self, *messages: tuple[str, Any], number: int | None = None, receiver: int = 0) -> None:
-        encoded = [encode_unchecked(name, data) for name, data in messages]
-        self.packet(BATCH, join_batch(encoded), number=number, receiver=receiver)
-
-    def packet(self, kind: int, payload: bytes, *, number: int | None = None, receiver: int = 0) -> None:
-        number = next(self._numbers) if number is None else number
-        receiver = receiver or self._member.worker.generation
-        self.write(encode_packet(COOKIE, self._sender, receiver, number, kind, payload))
-
-    def write(self, chunk: bytes) -> None:
-        os.write(self._end, chunk)
-
-    def close(self) -> None:
-        os.close(self._end)
+from tests.encoding import encode_message
+from tests.inprocess import MIB, Forger, fleet, until
 
 
 async def test_messages_are_counted_where_they_are_accepted_and_where_they_arrive() -> None:
@@ -86,7 +56,7 @@ async def test_an_outbox_shows_what_waits_for_its_receiver_and_for_no_other() ->
 
 async def test_a_large_message_under_way_shows_its_bytes_until_it_is_complete() -> None:
     async with fleet(2, has_arena=False) as (_, (a, b)):
-        forger = Forger(b, a.worker.generation)
+        forger = Forger(b, a.worker)
         data = memoryview(encode_message("note", bytes(5000), MIB))
         forger.packet(FRAGMENT_FIRST, first_fragment(len(data), data[:3000]))
         await until(lambda: b.ipc.stats().reassembly_bytes > 0)
@@ -114,7 +84,7 @@ async def test_a_blocked_loop_shows_at_once_and_stays_as_the_longest(monkeypatch
 
 async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> None:
     async with fleet(3, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b, c)):
-        forger = Forger(b, a.worker.generation)
+        forger = Forger(b, a.worker)
 
         def takes(number: int) -> None:
             raise AssertionError("never called")
@@ -133,7 +103,7 @@ async def test_every_drop_has_its_reason_and_every_reason_is_documented() -> Non
         forger.batch(("a number", "text"), number=10)
         forger.batch(("note", "to somebody else"), number=11, receiver=77)
         forger.close()
-        stranger = Forger(b, 77)
+        stranger = Forger(b, Worker(77, 7, 77))
         stranger.batch(("note", "from nobody"))
         stranger.close()
         await until(lambda: b.ipc.stats().dropped.get("stale") == 2)
@@ -221,45 +191,12 @@ async def test_a_leave_that_cannot_hear_of_a_death_any_more_counts_the_unfinishe
     async with fleet(1, has_arena=False) as (launcher, (a,)):
         leaver = launcher.new(slot=1)
         async with launcher.joined(leaver):
-            forger = Forger(leaver, a.worker.generation)
+            forger = Forger(leaver, a.worker)
             forger.packet(FRAGMENT_FIRST, first_fragment(5000, memoryview(b"never completed")))
             forger.close()
         assert leaver.ipc.stats().dropped == {"partial": 1}
         assert leaver.ipc.stats().reassembly_bytes == 0
         launcher.bury(leaver, "left")
-
-
-async def test_a_leave_that_is_cancelled_leaves_nothing_open_and_nothing_uncounted() -> None:
-    async with fleet(1) as (launcher, (a,)):
-        leaver = launcher.new(slot=1)
-        told: list[Any] = []
-        a.ipc.on_leave(lambda *news: told.append(news))
-        entered, go = asyncio.Event(), asyncio.Event()
-
-        async def live() -> None:
-            async with launcher.joined(leaver):
-                entered.set()
-                await go.wait()
-
-        living = asyncio.create_task(live())
-        await entered.wait()
-        endpoint = leaver.endpoint
-        writer = endpoint.outgoing.peers.meant_by(a.pid).writer
-        a.stop_reading()
-        for _ in range(2):
-            leaver.ipc.send_nowait(a.pid, "note", bytes(MIB))
-        go.set()
-        await until(endpoint.departing.is_set)
-        living.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await living
-        assert leaver.ipc.stats().dropped == {"lost": 2}
-        assert isinstance(writer, PipeWriter)
-        assert not writer.is_open
-        assert not endpoint.incoming._reader.is_open
-        launcher.bury(leaver, "drain_timeout")
-        a.go_on_reading()
-        await until(lambda: bool(told))
 
 
 async def test_stats_are_there_from_the_lifespan_on_and_stay_when_it_has_ended() -> None:

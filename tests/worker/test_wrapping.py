@@ -39,11 +39,6 @@ async def drained(server: Server, workers: int = 3) -> None:
 # --- the worker waits for the drain
 
 
-async def test_a_wrapper_written_by_hand_loses_nothing_at_a_stop() -> None:
-    async with serving("tests.apps.wrapped:by_hand", workers=3, env={"JOB_S": "1.5"}) as server:
-        await drained(server)
-
-
 async def test_a_wrapper_written_by_hand_loses_nothing_when_the_launcher_is_killed() -> None:
     async with serving("tests.apps.wrapped:by_hand", workers=3, env={"JOB_S": "1.5"}) as server:
         await at_work(server, 3)
@@ -66,6 +61,12 @@ async def test_an_app_that_never_leaves_the_lifespan_is_left_for_it_and_that_is_
 async def test_a_cancelled_leave_says_so_and_counts_and_the_others_are_told() -> None:
     async with serving("tests.apps.wrapped:impatient", workers=2, env={"JOB_S": "30"}) as server:
         pids = await at_work(server, 2)
+        # One is scaled down; the other one lives.
+        server.signal(signal.SIGTTOU)
+        (line,) = await server.said("told that .* has gone")
+        gone, reason = re.findall(r"told that (\d+) has gone: (\w+)", line)[0]
+        assert int(gone) in pids
+        assert reason == "cancelled"
         assert await server.stop() == 0
         assert server.count("job ends") == 0
         counts = "0 messages not sent, 0 not handled, 1 handlers cancelled"
@@ -75,18 +76,6 @@ async def test_a_cancelled_leave_says_so_and_counts_and_the_others_are_told() ->
                 rf"Worker \[{pid}\] had its leave cancelled by the app with 0 messages not sent and 0 not"
             )
         assert not server.found("drain timeout")
-
-
-async def test_others_are_told_that_a_leave_was_cancelled() -> None:
-    async with serving("tests.apps.wrapped:impatient", workers=2, env={"JOB_S": "30"}) as server:
-        pids = await at_work(server, 2)
-        # The one that is scaled down; the other one lives.
-        server.signal(signal.SIGTTOU)
-        (line,) = await server.said("told that .* has gone")
-        gone, reason = re.findall(r"told that (\d+) has gone: (\w+)", line)[0]
-        assert int(gone) in pids
-        assert reason == "cancelled"
-        await server.stop()
 
 
 async def test_under_plain_uvicorn_a_wrapped_app_drains_too() -> None:
@@ -116,6 +105,7 @@ WHOLE = ["tests.apps.wrapped:whole", "--wrap"]
         pytest.param(["tests.apps.wrapped:naive", "--wrap"], marks=pytest.mark.slow),
         pytest.param(["tests.apps.wrapped:brief", "--wrap"], marks=pytest.mark.slow),
         ["tests.apps.wrapped:member", "--wrap"],
+        ["tests.apps.wrapped:by_hand"],
         pytest.param(["tests.apps.wrapped:by_hand", "--wrap"], marks=pytest.mark.slow),
         ["tests.apps.wrapped:wrapped_in_code"],
         ["tests.apps.wrapped:routed"],
@@ -148,18 +138,27 @@ async def test_an_app_that_crashes_behind_its_startup_is_served_on_and_that_is_t
         assert server.count("RuntimeError: crashed behind its startup") == 2
 
 
-@pytest.mark.parametrize("app", ["failing", "refusing"])
-async def test_a_startup_that_fails_ends_the_start_with_its_reason(app: str) -> None:
-    async with serving(f"tests.apps.wrapped:{app}", "--wrap", workers=2) as server:
+@pytest.mark.parametrize(
+    ("app", "options", "reason"),
+    [
+        ("failing", [], "no database"),
+        ("refusing", [], "no database"),
+        ("answer", ["--lifespan", "on"], "can only handle HTTP, not lifespan"),
+        # Wrapped, it would join a second time.
+        (
+            "by_hand_in_vain",
+            [],
+            "LifespanError: this worker process has left the fleet: ipc.lifespan was entered",
+        ),
+    ],
+)
+async def test_a_startup_that_fails_ends_the_start_with_its_reason(
+    app: str, options: list[str], reason: str
+) -> None:
+    async with serving(f"tests.apps.wrapped:{app}", "--wrap", *options, workers=2) as server:
         assert await server.ended() == 3
-        assert "no database" in server.text
+        assert reason in server.text
         assert not server.found("GET|Application startup complete")
-
-
-async def test_where_a_lifespan_must_be_one_that_is_missing_ends_the_start() -> None:
-    async with serving("tests.apps.wrapped:answer", "--wrap", "--lifespan", "on", workers=2) as server:
-        assert await server.ended() == 3
-        assert "can only handle HTTP, not lifespan" in server.text
 
 
 async def test_handlers_run_between_the_apps_own_startup_and_shutdown() -> None:
@@ -202,12 +201,6 @@ async def test_an_app_that_has_left_before_it_is_ready_is_told_what_to_do() -> N
     async with serving("tests.apps.wrapped:by_hand_in_vain", workers=1) as server:
         (line,) = await server.said("has left ipc.lifespan before it was ready")
         assert "ipc.wrap(app)" in line
-    # Wrapped it would join a second time: that is no missing lifespan, and not passed over.
-    async with serving("tests.apps.wrapped:by_hand_in_vain", "--wrap", workers=1) as server:
-        assert await server.ended() == 3
-        assert (
-            "LifespanError: this worker process has left the fleet: ipc.lifespan was entered" in server.text
-        )
 
 
 async def test_wrap_is_an_option_of_run_too(tmp_path: Path) -> None:
@@ -313,28 +306,6 @@ async def test_a_lifespan_that_cannot_be_entered_fails_the_startup_once() -> Non
 
     async with own.lifespan():
         await asyncio.to_thread(failed)
-
-
-async def test_a_test_client_is_told_why_a_wrapped_app_cannot_start() -> None:
-    own = IPC()
-
-    async def two(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-
-    async def refuse() -> None:
-        async with own.lifespan():
-            raise AssertionError("entered")
-
-    def on_another_loop() -> None:
-        with (
-            pytest.raises(WrongLoopError, match="another event loop"),
-            TestClient(own.wrap(two), backend="asyncio"),
-        ):
-            raise AssertionError("started")
-
-    async with own.lifespan():
-        await asyncio.to_thread(on_another_loop)
 
 
 def test_a_test_client_and_an_app_in_an_app_work_with_it() -> None:
