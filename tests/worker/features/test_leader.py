@@ -98,7 +98,7 @@ async def test_nobody_leads_when_nobody_is_left_to() -> None:
 async def test_outside_the_lifespan_there_is_no_leader_to_ask_for() -> None:
     ipc = IPC()
     for attribute in ("leader", "is_leader"):
-        with pytest.raises(NotRunningError):
+        with pytest.raises(NotRunningError, match="lifespan is not entered"):
             getattr(ipc, attribute)
 
 

@@ -183,9 +183,9 @@ async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> N
         with pytest.raises(ValueError, match="timeout"):
             await a.ipc.request(b.pid, "name", timeout=-1)
         assert a.ipc.stats().sent == sent
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.request(b.pid, "name")
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.gather("name")
 
 
