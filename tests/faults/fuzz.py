@@ -3,7 +3,7 @@
 Law: it bounds itself: so many executions, in processes of so many each, and
 none of them waited for without end. A seed is the same each time.
 
-    python -m tests.faults.fuzz --executions 1000000 --processes 2
+    python -m tests.faults.fuzz --executions 1000000
     python -m tests.faults.fuzz --here --executions 20000 --seed 12 --verbose
 
 The first prints each failure, shrunk, with its seed. The second repeats one
@@ -64,23 +64,33 @@ INPUT_BYTES: Final = 512
 TIMEOUT_S: Final = 60
 
 
-class Tally(msgspec.Struct):
-    """The sum of the outcomes of executions."""
+class Report(msgspec.Struct):
+    """The sum of the outcomes of executions.
+
+    Attributes:
+        guided: how many of the executions atheris guided.
+        reached: executions that gave the reassembler at least one packet.
+        delivered: packets that made the receiver deliver.
+        unharmed: executions in which an unharmed sender was owed every message, and each of them came.
+        chances: senders that lost a message because a cut packet was completed, by chance, by their first
+            bytes.
+        failures: each in words.
+        crashed: how many of them are no broken promise but an error or a dead process.
+        coverage: libFuzzer's last words on it, for each guided process.
+        note: why nothing was guided, if it was to be.
+    """
 
     executions: int = 0
-    # How many of them atheris guided.
     guided: int = 0
-    # Executions that gave the reassembler at least one packet.
     reached: int = 0
-    # Packets that made the receiver deliver.
     delivered: int = 0
-    # executions in which an unharmed sender was owed every message, and each of them came.
     unharmed: int = 0
-    # Senders that lost a message because a cut packet was completed, by chance, by their first bytes.
     chances: int = 0
-    # Each failure in words, and how many of them are no broken promise but an error or a dead process.
     failures: list[str] = []
     crashed: int = 0
+    seconds: float = 0.0
+    coverage: list[str] = []
+    note: str = ""
 
     def execute(self, script: Script) -> None:
         """Run one execution and add it. Raises what it raises."""
@@ -98,19 +108,9 @@ class Tally(msgspec.Struct):
         self.failures.append(f"seed {seed}: {said}\n({place.name}, line {place.lineno})")
         self.crashed += not isinstance(error, BrokenPromiseError)
 
-    def add(self, other: Tally) -> None:
-        for name in Tally.__struct_fields__:
+    def add(self, other: Report) -> None:
+        for name in Report.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-class Report(Tally):
-    """The results of a fuzzing session."""
-
-    seconds: float = 0.0
-    # libFuzzer's last words on it, for each guided process.
-    coverage: list[str] = []
-    # Why nothing was guided, if it was to be.
-    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -137,19 +137,19 @@ class Report(Tally):
 # --- one process
 
 
-def explore(executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False) -> Tally:
+def explore(executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False) -> Report:
     """Have hypothesis draw so many scripts, in this process, until one fails."""
-    tally = Tally()
-    holds = _property(tally, executions, seed, shrinks=shrinks, verbose=verbose)
+    report = Report()
+    holds = _property(report, executions, seed, shrinks=shrinks, verbose=verbose)
     try:
         holds()
     except Exception as error:  # noqa: BLE001 - that nothing is raised is what is tested
-        tally.fail(error, seed)
-    return tally
+        report.fail(error, seed)
+    return report
 
 
 def _property(
-    tally: Tally, executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False
+    report: Report, executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False
 ) -> Any:
     @with_seed(seed)
     @settings(
@@ -163,16 +163,16 @@ def _property(
     )
     @given(scripts())
     def holds(script: Script) -> None:
-        tally.execute(script)
+        report.execute(script)
 
     return holds
 
 
-def guide(executions: int, seed: int, finish: Callable[[Tally], None]) -> None:
+def guide(executions: int, seed: int, finish: Callable[[Report], None]) -> None:
     """Have libFuzzer choose the bytes that scripts are drawn from. Does not return: `finish` is called."""
     atheris: Any = importlib.import_module("atheris")
-    tally = Tally()
-    fuzz_one_input = _property(tally, executions, seed).hypothesis.fuzz_one_input
+    report = Report()
+    fuzz_one_input = _property(report, executions, seed).hypothesis.fuzz_one_input
     # Branches only: to follow the compared values, too, halves the speed, and
     # what is drawn is not what is compared with the cookie or the CRC.
     for cls in (PacketParser, Reassembler):
@@ -184,10 +184,10 @@ def guide(executions: int, seed: int, finish: Callable[[Tally], None]) -> None:
         try:
             fuzz_one_input(data)
         except Exception as error:  # noqa: BLE001 - as above
-            tally.fail(error, seed)
-        if tally.executions >= executions or tally.failures:
-            tally.guided = tally.executions
-            finish(tally)
+            report.fail(error, seed)
+        if report.executions >= executions or report.failures:
+            report.guided = report.executions
+            finish(report)
             # libFuzzer has no other way out that leaves the exit status 0.
             os._exit(0)
 
@@ -228,9 +228,7 @@ def fuzz(executions: int, processes: int = 2, seed: int = 0, guided_share: float
     with ThreadPoolExecutor(processes) as pool:
         runs = [pool.submit(_run, *part, seed * 100_000 + index) for index, part in enumerate(parts)]
         for run in runs:
-            tally, coverage = run.result()
-            report.add(tally)
-            report.coverage += coverage
+            report.add(run.result())
     report.seconds = time.monotonic() - started
     return report
 
@@ -242,7 +240,7 @@ def _parts(executions: int, processes: int) -> Iterable[int]:
         executions -= min(size, executions)
 
 
-def _run(executions: int, is_guided: bool, seed: int) -> tuple[Tally, list[str]]:
+def _run(executions: int, is_guided: bool, seed: int) -> Report:
     """One process; its death or its silence is a failure like any other."""
     command = [sys.executable, *CHILD, "--here", "--executions", str(executions), "--seed", str(seed)]
     try:
@@ -257,13 +255,14 @@ def _run(executions: int, is_guided: bool, seed: int) -> tuple[Tally, list[str]]
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Tally(failures=[f"seed {seed}: the process did not end"], crashed=1), []
+        return Report(failures=[f"seed {seed}: the process did not end"], crashed=1)
     if ran.returncode:
         last = ran.stderr.strip().rpartition("\n")[2]
         reason = f"seed {seed}: the process ended with status {ran.returncode}: {last}"
-        return Tally(failures=[reason], crashed=1), []
-    tally = msgspec.json.decode(ran.stdout.splitlines()[-1], type=Tally)
-    return tally, re.findall(r"cov: \d+ ft: \d+ corp: \d+", ran.stderr)[-1:]
+        return Report(failures=[reason], crashed=1)
+    report = msgspec.json.decode(ran.stdout.splitlines()[-1], type=Report)
+    report.coverage = re.findall(r"cov: \d+ ft: \d+ corp: \d+", ran.stderr)[-1:]
+    return report
 
 
 def main() -> int:
@@ -272,15 +271,13 @@ def main() -> int:
         prog="python -m tests.faults.fuzz", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--executions", type=int, default=100_000)
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guided-share", type=float, default=GUIDED_SHARE)
-    parser.add_argument("--here", action="store_true", help="in this process; its tally is the last line")
+    parser.add_argument("--here", action="store_true", help="in this process; its report is the last line")
     parser.add_argument("--guided", action="store_true", help="with --here: by coverage")
     parser.add_argument("--verbose", action="store_true", help="with --here: say each script")
     chosen = parser.parse_args()
     if not chosen.here:
-        report = fuzz(chosen.executions, chosen.processes, chosen.seed, chosen.guided_share)
+        report = fuzz(chosen.executions, seed=chosen.seed)
         sys.stdout.write(f"{report}\n")
         return int(not report.ok)
     if chosen.guided:
@@ -290,8 +287,8 @@ def main() -> int:
     return 0
 
 
-def _say(tally: Tally) -> None:
-    sys.stdout.write(msgspec.json.encode(tally).decode() + "\n")
+def _say(report: Report) -> None:
+    sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     sys.stdout.flush()
 
 

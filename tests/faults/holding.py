@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
+import httpx
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.serving import DEADLINE_S
+from tests.serving import DEADLINE_S, eventually
 
 # A client's think time between two questions on a WebSocket.
 THINK_S: Final = 0.05
@@ -34,20 +37,24 @@ class Held:
         code: of a WebSocket, how; None: without a word.
     """
 
+    is_socket: bool
     pid: int = 0
     heard: list[tuple[float, int]] = field(default_factory=list)
     ended_at: float | None = None
     code: int | None = None
-    _task: asyncio.Task[None] | None = None
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
 
-    def note(self, line: str) -> None:
-        """Return the worker's own answer."""
-        pid, heard = map(int, line.split())
-        assert self.pid in (0, pid)
-        self.pid = pid
-        self.heard.append((time.monotonic(), heard))
-        self._news.set()
+    async def read(self, lines: AsyncIterator[str]) -> None:
+        """Note what the worker says, until the server ends the request."""
+        try:
+            async for line in lines:
+                pid, heard = map(int, line.split())
+                assert self.pid in (0, pid)
+                self.pid = pid
+                self.heard.append((time.monotonic(), heard))
+        except ConnectionClosed as closed:
+            self.code = closed.rcvd.code if closed.rcvd is not None else None
+        self.ended_at = time.monotonic()
 
     def heard_since(self, at: float) -> int:
         """How many messages its worker has heard from then to its end."""
@@ -55,77 +62,48 @@ class Held:
         return later[-1] - later[0] if later else 0
 
     async def says_more(self) -> None:
-        """Wait until its worker has spoken again. Raises TimeoutError."""
-        self._news.clear()
-        async with asyncio.timeout(DEADLINE_S):
-            await self._news.wait()
-
-    def go_on(self, task: asyncio.Task[None]) -> None:
-        """Until the server ends it."""
-        self._task = task
+        """Wait until its worker has spoken again."""
+        before = len(self.heard)
+        await eventually(lambda: len(self.heard) > before, "its worker is silent")
 
     async def ended(self) -> None:
-        """Wait for that. Raises TimeoutError."""
-        assert self._task is not None
+        """Wait until the server has ended it. Raises TimeoutError."""
+        assert self.task is not None
         async with asyncio.timeout(DEADLINE_S):
-            await self._task
-        assert self.ended_at is not None
+            await self.task
+
+
+async def _hold(lines: AsyncIterator[str], *, is_socket: bool) -> Held:
+    held = Held(is_socket)
+    held.task = asyncio.create_task(held.read(lines))
+    await eventually(lambda: bool(held.pid), "the request is open")
+    return held
 
 
 async def hold_stream(port: int) -> Held:
     """Open a streaming response, and read on when its first line is there."""
-    held = Held()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /stream HTTP/1.1\r\nHost: test\r\n\r\n")
 
-    async def read() -> None:
-        try:
-            while await _read_line(reader, held):
-                pass
-        except ConnectionResetError:
-            pass
-        held.ended_at = time.monotonic()
-        writer.close()
+    async def lines() -> AsyncIterator[str]:
+        async with httpx.AsyncClient(timeout=DEADLINE_S, trust_env=False) as client:
+            # Ended without the last chunk, or reset: its server has gone.
+            with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                async with client.stream("GET", f"http://127.0.0.1:{port}/stream") as response:
+                    async for line in response.aiter_lines():
+                        yield line
 
-    async with asyncio.timeout(DEADLINE_S):
-        while not held.pid:
-            assert await _read_line(reader, held), "no stream"
-    held.go_on(asyncio.create_task(read()))
-    return held
-
-
-async def _read_line(reader: asyncio.StreamReader, held: Held) -> bool:
-    """One line, of the app or of the chunks around it; false at the end."""
-    line = (await reader.readline()).decode()
-    words = line.split()
-    if len(words) == 2 and words[0].isdigit():
-        held.note(line)
-    return bool(line)
+    return await _hold(lines(), is_socket=False)
 
 
 async def hold_websocket(port: int) -> Held:
     """Open a WebSocket, and ask on and on when its first answer is there."""
-    held = Held()
-    # No proxy: this is the loopback interface.
-    connection = await connect(f"ws://127.0.0.1:{port}/converse", proxy=None, open_timeout=DEADLINE_S)
 
-    async def ask() -> None:
-        try:
+    async def lines() -> AsyncIterator[str]:
+        # No proxy: this is the loopback interface.
+        address = f"ws://127.0.0.1:{port}/converse"
+        async with connect(address, proxy=None, open_timeout=DEADLINE_S) as connection:
             while True:
-                await _question(connection, held)
+                await connection.send("?")
+                yield str(await connection.recv())
                 await asyncio.sleep(THINK_S)  # this is what a client does: it thinks
-        except ConnectionClosed as closed:
-            held.code = closed.rcvd.code if closed.rcvd is not None else None
-        held.ended_at = time.monotonic()
 
-    async with asyncio.timeout(DEADLINE_S):
-        await _question(connection, held)
-    held.go_on(asyncio.create_task(ask()))
-    return held
-
-
-async def _question(connection: ClientConnection, held: Held) -> None:
-    await connection.send("?")
-    answer = await connection.recv()
-    assert isinstance(answer, str)
-    held.note(answer)
+    return await _hold(lines(), is_socket=True)

@@ -14,15 +14,16 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import httpx
 
-from tests.faults.trial import NotHereError
-from tests.serving import DEADLINE_S, eventually, free_port, listens, running
+from tests.faults.trial import NotHereError, Trial
+from tests.serving import DEADLINE_S, Server, eventually, free_port, listens, running
 
 REQUEST: Final = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -42,6 +43,10 @@ class Tally:
     def share(self) -> float:
         """Of the failed ones among all."""
         return len(self.failed) / max(self.asked, 1)
+
+    def check(self, trial: Trial, what: str) -> None:
+        """No request has failed."""
+        trial.check(what, self, self.answered > 0 and not self.failed)
 
     def __str__(self) -> str:
         kinds = "; ".join(f"{count} x {what}" for what, count in Counter(self.failed).most_common(3))
@@ -65,16 +70,52 @@ class Pause:
 FULL_LOAD: Final = Pause(0.0, 0.0)
 
 Client: TypeAlias = Callable[[int, Pause, int, asyncio.Event, Tally], Coroutine[Any, Any, None]]
+Single: TypeAlias = Callable[[int, Pause, asyncio.Event, Tally], Coroutine[Any, Any, None]]
 
 
-async def raw(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
-    """Bare sockets: they take a connection for alive until a read or write says otherwise."""
-    await asyncio.gather(*(_ask_raw(port, pause, done, tally) for _ in range(count)))
+def crowd(single: Single) -> Client:
+    """So many of a client, each with a connection of its own."""
+
+    async def many(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
+        await asyncio.gather(*(single(port, pause, done, tally) for _ in range(count)))
+
+    return many
 
 
-async def _ask_raw(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -> None:
-    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+async def _repeat(
+    ask: Callable[[], Coroutine[Any, Any, int]],
+    errors: type[Exception] | tuple[type[Exception], ...],
+    pause: Pause,
+    done: asyncio.Event,
+    tally: Tally,
+) -> None:
+    """Make requests until all is done; `ask` returns a status, or raises one of `errors`."""
     while not done.is_set():
+        try:
+            status = await ask()
+        except errors as error:
+            tally.failed.append(repr(error))
+        else:
+            if status == 200:
+                tally.answered += 1
+            else:
+                tally.failed.append(f"status {status}")
+        if pause.most_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause.next_s()):
+                    await done.wait()
+        else:
+            await asyncio.sleep(0)
+
+
+@crowd
+async def raw(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -> None:
+    """A bare socket: it takes a connection for alive until a read or write says otherwise."""
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask() -> int:
+        nonlocal streams
+        ends = True
         try:
             async with asyncio.timeout(DEADLINE_S):
                 reader, writer = streams = streams or await asyncio.open_connection("127.0.0.1", port)
@@ -82,56 +123,67 @@ async def _ask_raw(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 (length,) = re.findall(rb"content-length: (\d+)", head)
                 await reader.readexactly(int(length))
-        except (OSError, EOFError, TimeoutError) as error:
-            tally.failed.append(repr(error))
-            ends = True
-        else:
-            _note(tally, int(head.split()[1]))
             ends = b"connection: close" in head
-        if ends and streams is not None:
-            streams[1].close()
-            streams = None
-        await _pause(pause, done)
+            return int(head.split()[1])
+        finally:
+            if ends and streams is not None:
+                streams[1].close()
+                streams = None
+
+    await _repeat(ask, (OSError, EOFError), pause, done, tally)
     if streams is not None:
         streams[1].close()
 
 
-async def by_httpx(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
-    """httpx, so many clients, each with a connection of its own."""
+@crowd
+async def by_httpx(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -> None:
+    """httpx."""
+    async with httpx.AsyncClient(timeout=DEADLINE_S, verify=False, trust_env=False) as client:
 
-    async def ask() -> None:
-        async with httpx.AsyncClient(timeout=DEADLINE_S, verify=False, trust_env=False) as client:
-            while not done.is_set():
-                try:
-                    answer = await client.get(f"http://127.0.0.1:{port}/")
-                except httpx.HTTPError as error:
-                    tally.failed.append(repr(error))
-                else:
-                    _note(tally, answer.status_code)
-                await _pause(pause, done)
+        async def ask() -> int:
+            return (await client.get(f"http://127.0.0.1:{port}/")).status_code
 
-    await asyncio.gather(*(ask() for _ in range(count)))
+        await _repeat(ask, httpx.HTTPError, pause, done, tally)
 
 
-async def by_aiohttp(port: int, pause: Pause, count: int, done: asyncio.Event, tally: Tally) -> None:
-    """aiohttp, so many clients, each with a connection of its own."""
+@crowd
+async def by_aiohttp(port: int, pause: Pause, done: asyncio.Event, tally: Tally) -> None:
+    """aiohttp."""
     if importlib.util.find_spec("aiohttp") is None:
         raise NotHereError("aiohttp is not installed (pip install aiohttp)")
     import aiohttp
 
-    async def ask() -> None:
-        async with aiohttp.ClientSession() as client:
-            while not done.is_set():
-                try:
-                    async with client.get(f"http://127.0.0.1:{port}/") as answer:
-                        await answer.read()
-                except (aiohttp.ClientError, TimeoutError) as error:
-                    tally.failed.append(repr(error))
-                else:
-                    _note(tally, answer.status)
-                await _pause(pause, done)
+    async with aiohttp.ClientSession() as client:
 
-    await asyncio.gather(*(ask() for _ in range(count)))
+        async def ask() -> int:
+            async with client.get(f"http://127.0.0.1:{port}/") as answer:
+                await answer.read()
+                return answer.status
+
+        await _repeat(ask, (aiohttp.ClientError, TimeoutError), pause, done, tally)
+
+
+@asynccontextmanager
+async def asking(server: Server, tally: Tally, *pauses_s: float) -> AsyncIterator[None]:
+    """Clients that ask meanwhile, with a connection for each request, so long after they have connected."""
+    done = asyncio.Event()
+
+    async def ask(pause_s: float) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            with closing(writer):
+                await asyncio.sleep(pause_s)  # this is what the client does: it connects first
+                writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+                return int(answer.split()[1]) if answer else 0
+
+    async with asyncio.TaskGroup() as clients:
+        for pause_s in pauses_s:
+            clients.create_task(_repeat(partial(ask, pause_s), OSError, FULL_LOAD, done, tally))
+        try:
+            yield
+        finally:
+            done.set()
 
 
 async def by_wrk(
@@ -183,22 +235,3 @@ async def nginx(upstream_port: int, keepalive_s: float, folder: Path) -> AsyncIt
     async with running([program, "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"]):
         await eventually(lambda: listens(port), "nginx listens")
         yield port
-
-
-def _note(tally: Tally, status: int) -> None:
-    if status == 200:
-        tally.answered += 1
-    else:
-        tally.failed.append(f"status {status}")
-
-
-async def _pause(pause: Pause, done: asyncio.Event) -> None:
-    """Wait between two requests."""
-    if pause.most_s and not done.is_set():
-        try:
-            async with asyncio.timeout(pause.next_s()):
-                await done.wait()
-        except TimeoutError:
-            pass
-    else:
-        await asyncio.sleep(0)

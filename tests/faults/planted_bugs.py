@@ -14,15 +14,6 @@ from typing import Final
 class PlantError(Exception):
     """The place for an edit is not what it was when the bug was written."""
 
-    def __init__(self, name: str, file: str, found: int) -> None:
-        super().__init__(name, file, found)
-        self.name = name
-        self.file = file
-        self.found = found
-
-    def __str__(self) -> str:
-        return f"{self.name}: its place occurs {self.found} times in asgi_ipc/{self.file}, not once"
-
 
 @dataclass(frozen=True, slots=True)
 class Planted:
@@ -46,7 +37,7 @@ class Planted:
         """The file's text with the bug. Raises PlantError unless its place is found once."""
         found = text.count(self.old)
         if found != 1:
-            raise PlantError(self.name, self.file, found)
+            raise PlantError(f"{self.name}: its place occurs {found} times in asgi_ipc/{self.file}, not once")
         return text.replace(self.old, self.new)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from asgi_ipc.testing.child import is_running
 from tests.faults.ledger import RECORD
 from tests.faults.oracle import Pair
 from tests.faults.traffic import Traffic
-from tests.serving import DEADLINE_S
 
 # How often the ledgers are read: they are memory that others write, which has no event.
 POLL_S: Final = 0.1
@@ -42,6 +42,11 @@ class Settled:
     def pairs(self) -> int:
         return len(self.heard) + len(self.named) + len(self.silent)
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether every pair is heard."""
+        return not (self.named or self.silent)
+
     def __str__(self) -> str:
         silent = f", silent: {sorted(self.silent)[:3]}" if self.silent else ""
         named = f", {len(self.named)} named by the launcher" if self.named else ""
@@ -56,46 +61,28 @@ class Reach:
         self._places: dict[Path, int] = {}
         self._heard: set[Pair] = set()
 
-    def generations(self) -> dict[int, int]:
-        """Return the generations of the running members, by pid."""
-        return {
-            note["pid"]: note["by"]
-            for note in self._run.listener.notes
-            if note["what"] == "joined" and is_running(note["pid"])
-        }
-
     def look(self) -> Settled:
         """Return the state of all pairs of present members."""
         for path in self._run.folder.glob("*.got"):
             self._heard |= set(self._read(path))
-        told = {
-            (int(pids[1]), int(pids[2]))
-            for line in self._run.server.found(_NAMED)
-            if (pids := re.search(_NAMED, line)) is not None
-        }
-        generations = self.generations()
-        heard, named, silent = set[Pair](), set[Pair](), set[Pair]()
-        for sender, its in generations.items():
-            for receiver, others in generations.items():
-                if (its, others) in self._heard:
-                    heard.add((sender, receiver))
-                else:
-                    (named if (sender, receiver) in told else silent).add((sender, receiver))
-        return Settled(heard, named, silent)
+        members = {pid: generation for pid, generation in self._run.joined.items() if is_running(pid)}
+        pairs = {(sender, receiver) for sender in members for receiver in members}
+        heard = {pair for pair in pairs if (members[pair[0]], members[pair[1]]) in self._heard}
+        lines = "\n".join(self._run.server.found(_NAMED))
+        told = {(int(sender), int(receiver)) for sender, receiver in re.findall(_NAMED, lines)}
+        named = (pairs - heard) & told
+        return Settled(heard, named, pairs - heard - named)
 
-    async def settle(
-        self, workers: int, *, may_be_named: bool = False, deadline_s: float = DEADLINE_S
-    ) -> Settled:
+    async def settle(self, workers: int, *, may_be_named: bool = False) -> Settled:
         """Wait until so many are here and every pair is heard, or named if that is enough.
 
-        At the deadline, how it is anyway.
+        At the server's deadline, how it is anyway.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + deadline_s
+        deadline = time.monotonic() + self._run.server.deadline_s
         while True:
             settled = self.look()
-            missing = settled.silent if may_be_named else settled.silent | settled.named
-            if (settled.pairs == workers * workers and not missing) or loop.time() >= deadline:
+            is_whole = not settled.silent if may_be_named else settled.is_whole
+            if (is_whole and settled.pairs == workers * workers) or time.monotonic() >= deadline:
                 return settled
             await asyncio.sleep(POLL_S)
 

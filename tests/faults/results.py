@@ -16,17 +16,9 @@ import msgspec
 
 from tests.faults.guarantees import ROOT, TABLE, put
 from tests.faults.rows import ROWS
-from tests.faults.trial import ASYNCIO, PURE, SMALL, UVLOOP, Row, Trial
+from tests.faults.trial import ASYNCIO, PURE, SMALL, UVLOOP, Figure, Row, Trial
 
 FILE: Final = ROOT / "docs" / "guarantees.json"
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """One figure of a result."""
-
-    what: str
-    measured: str
-    holds: bool
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -37,7 +29,7 @@ class Result(msgspec.Struct, frozen=True):
     count: int
     counts: str
     holds: bool
-    figures: list[Measured]
+    figures: list[Figure]
     seconds: float
     date: str
     commit: str
@@ -62,7 +54,7 @@ class Results(msgspec.Struct):
             count=trial.count,
             counts=row.counts,
             holds=not trial.failures,
-            figures=[Measured(each.what, each.measured, each.holds) for each in trial.figures],
+            figures=trial.figures,
             seconds=round(seconds, 1),
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             commit=COMMIT,
@@ -104,7 +96,7 @@ def _cell(result: Result | None) -> str:
     return f"{result.count:,} {result.counts}: {verdict}"
 
 
-def _details(result: Result, figures: list[Measured]) -> list[str]:
+def _details(result: Result, figures: list[Figure]) -> list[str]:
     """Return the figures, with variant, duration, date, commit and machine."""
     where = f"{result.variant}, {result.count:,} {result.counts}"
     head = f"{where}; {result.seconds:,.0f} s, {result.date}, commit {result.commit}, {result.machine}:"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -84,75 +84,55 @@ class _EqualToAll(int):
 
 
 _feed, _skip = PacketParser.feed, PacketParser._skip
-_accept = Reassembler.accept
+_accept, _decode = Reassembler.accept, batch._decode
 
 
-def _without_crc(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(packet, "_crc32", lambda data, start=0: _EqualToAll())
+def _accept_any_number(self: Reassembler, found: packet.Packet) -> list[batch.Message]:
+    if (stream := self._streams.get(found.sender)) is not None:
+        stream.next_number = found.number
+    return _accept(self, found)
 
 
-def _without_numbers(patch: pytest.MonkeyPatch) -> None:
-    def accept(self: Reassembler, found: packet.Packet) -> list[batch.Message]:
-        if (stream := self._streams.get(found.sender)) is not None:
-            stream.next_number = found.number
-        return _accept(self, found)
-
-    patch.setattr(Reassembler, "accept", accept)
+def _raise(payload: Any) -> Any:
+    raise KeyError("not expected by anyone")
 
 
-def _that_keeps_what_a_gap_broke(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Reassembler, "_drop_partial", lambda self, stream: None)
+_WITHOUT_CRC: Final = (packet, "_crc32", lambda data, start=0: _EqualToAll())
+
+# What is broken, and by what it is replaced.
+BROKEN: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
+    "has no CRC": _WITHOUT_CRC,
+    "ignores numbers": (Reassembler, "accept", _accept_any_number),
+    "keeps what a gap broke": (Reassembler, "_drop_partial", lambda self, stream: None),
+    "searches too far": (PacketParser, "_skip", lambda self, data, at: max(_skip(self, data, at), 40)),
+    "waits for the rest": (
+        PacketParser,
+        "feed",
+        lambda self, chunk, *, drained: _feed(self, chunk, drained=False),
+    ),
+    "gives up at the end of a read": (
+        PacketParser,
+        "feed",
+        lambda self, chunk, *, drained: _feed(self, chunk, drained=True),
+    ),
+    "counts no skip": (PacketParser, "_count_skip", lambda self, size: None),
+    "trusts the payload": (batch, "_decode", _raise),
+    "reads bytes for text": (
+        batch,
+        "_decode",
+        lambda payload: [(name, str(data)) for name, data in _decode(payload)],
+    ),
+}
 
 
-def _that_searches_too_far(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PacketParser, "_skip", lambda self, data, at: max(_skip(self, data, at), 40))
-
-
-def _that_waits_for_the_rest(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PacketParser, "feed", lambda self, chunk, *, drained: _feed(self, chunk, drained=False))
-
-
-def _that_gives_up_at_the_end_of_a_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PacketParser, "feed", lambda self, chunk, *, drained: _feed(self, chunk, drained=True))
-
-
-def _that_counts_no_skip(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PacketParser, "_count_skip", lambda self, size: None)
-
-
-def _that_trusts_the_payload(patch: pytest.MonkeyPatch) -> None:
-    def decode(payload: Any) -> Any:
-        raise KeyError("not expected by anyone")
-
-    patch.setattr(batch, "_decode", decode)
-
-
-def _that_reads_bytes_for_text(patch: pytest.MonkeyPatch) -> None:
-    decode = batch._decode
-    patch.setattr(batch, "_decode", lambda payload: [(name, str(data)) for name, data in decode(payload)])
-
-
-@pytest.mark.parametrize(
-    "break_it",
-    [
-        _without_crc,
-        _without_numbers,
-        _that_keeps_what_a_gap_broke,
-        _that_searches_too_far,
-        _that_waits_for_the_rest,
-        _that_gives_up_at_the_end_of_a_read,
-        _that_counts_no_skip,
-        _that_trusts_the_payload,
-        _that_reads_bytes_for_text,
-    ],
-)
+@pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_protocol_is_found_out_and_its_failure_replayed(
-    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+    monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    break_it(monkeypatch)
+    monkeypatch.setattr(*BROKEN[how])
     broken = fuzz.explore(2000, seed=2, shrinks=False)
     (failure,) = broken.failures
-    assert broken.crashed == (break_it is _that_trusts_the_payload)
+    assert broken.crashed == (how == "trusts the payload")
     assert "harmed: " in failure
     assert "read to here, drained" in failure
     assert fuzz.explore(2000, seed=2, shrinks=False).failures == [failure]
@@ -161,7 +141,7 @@ def test_a_broken_protocol_is_found_out_and_its_failure_replayed(
 
 
 def test_a_failure_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    _without_crc(monkeypatch)
+    monkeypatch.setattr(*_WITHOUT_CRC)
     (failure,) = fuzz.explore(2000, seed=2).failures
     # One sender, one change.
     (first, *_) = [line for line in failure.splitlines() if "harmed: " in line]

@@ -11,23 +11,23 @@ import asyncio
 import json
 import socket
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from tests.faults.ledger import NOTES, NOTES_SOCKET
 from tests.faults.oracle import Note, Verdict, judge
 from tests.faults.ordinary import User
-from tests.faults.trial import Trial, describe
+from tests.faults.trial import Trial
 from tests.puppets import Puppets
 from tests.serving import DEADLINE_S, Server, serving
 
 # The app whose workers talk on command.
 PRESSURE = "tests.apps.pressure:app"
+
+# A round's moment: after so many large messages, so that the moment differs and is often within a message.
+_LARGE_AT_MOST = 5
 
 # All workers together must send at least so many messages a second.
 LEAST_RATE = 5_000
@@ -92,14 +92,38 @@ class Traffic:
     strings: Puppets
     began: float = field(default_factory=time.monotonic)
 
+    @property
+    def joined(self) -> dict[int, int]:
+        """The generation of every worker that has joined so far, by pid."""
+        return {note["pid"]: note["by"] for note in self.listener.notes if note["what"] == "joined"}
+
     def verdict(self) -> Verdict:
         """Return the verdict of the ledgers; the server has ended."""
         return judge(self.folder)
 
+    async def finish(
+        self,
+        trial: Trial,
+        *,
+        is_lossless: bool = False,
+        excused: Collection[int] = (),
+        what: str = "exit status",
+    ) -> Verdict:
+        """Stop the server; check its exit status and the ledgers."""
+        status = await self.server.stop()
+        verdict = self.verdict()
+        check_verdict(trial, verdict, is_lossless=is_lossless, excused=excused)
+        trial.ended(status, what)
+        return verdict
+
     def check_rate(self, trial: Trial, verdict: Verdict, seconds: float) -> None:
         """At least so many messages a second, over all of the run."""
-        rate = verdict.accepted / seconds
-        trial.check(f"at least {LEAST_RATE:,} messages a second", f"{rate:,.0f}", rate >= LEAST_RATE)
+        trial.least("messages a second", verdict.accepted / seconds, LEAST_RATE)
+
+    async def moment(self, number: int) -> None:
+        """Wait for the moment of a round of that number."""
+        for _ in range(1 + number % _LARGE_AT_MOST):
+            await self.listener.next(lambda note: note["what"] == "large")
 
 
 @asynccontextmanager
@@ -135,56 +159,16 @@ async def traffic(
 
 
 def check_verdict(
-    trial: Trial, *verdicts: Verdict, excused: Collection[int] = (), is_lossless: bool = False
+    trial: Trial, verdict: Verdict, *, excused: Collection[int] = (), is_lossless: bool = False
 ) -> None:
     """Nothing duplicated, reordered, altered, misdelivered or missing but to or from the `excused`, ever.
 
     Nothing at all is lost where it `is_lossless`: nobody was killed, and nobody's time for a leave was up.
     """
-    sums: Counter[str] = Counter()
-    for verdict in verdicts:
-        sums.update(verdict.summary())
-    trial.say("messages", describe(sums))
-    trial.none(
-        "duplicated, reordered, altered, misdelivered", [fault for each in verdicts for fault in each.faults]
-    )
-    missing = [pair for each in verdicts for pair in each.missing_between(each.left - set(excused))]
+    trial.sums("messages", verdict.summary())
+    trial.none("duplicated, reordered, altered, misdelivered", verdict.faults)
+    missing = verdict.missing_between(verdict.left - set(excused))
     trial.none("missing between workers that lived or left cleanly", missing)
     if is_lossless:
-        trial.equal("delivered", sums["delivered"], sums["accepted"])
-        trial.none("counted as lost", sums["counted lost"])
-
-
-async def ask_until(server: Server, done: asyncio.Event, failures: list[str], *, pause_s: float = 0.0) -> int:
-    """A client with a connection for each request, which asks some time after it has connected.
-
-    How many were answered; what was not goes to `failures`.
-    """
-    answered = 0
-    while not done.is_set():
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-                if pause_s:
-                    await asyncio.sleep(pause_s)  # this is what the client does: it connects first
-                writer.write(b"GET /who HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-                answer = await reader.read()
-                writer.close()
-        except (OSError, TimeoutError) as error:
-            failures.append(repr(error))
-            continue
-        if answer.startswith(b"HTTP/1.1 200 "):
-            answered += 1
-        else:
-            failures.append(repr(answer[:40]))
-    return answered
-
-
-async def who(server: Server, pid: int) -> dict[str, object]:
-    """Return the answer of the worker `pid`; ask until this worker answers."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as client:
-                answer: dict[str, object] = (await client.get("/who")).json()
-                if answer["pid"] == pid:
-                    return answer
+        trial.equal("delivered", verdict.delivered, verdict.accepted)
+        trial.none("counted as lost", verdict.lost)

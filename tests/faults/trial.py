@@ -7,10 +7,14 @@ figures. A figure that does not hold is written down like any other, and the tri
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,7 @@ class NotHereError(Exception):
     """The machine lacks something that a row needs, so nothing was measured; the text names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(msgspec.Struct, frozen=True):
     """One thing that must hold, and what was measured."""
 
     what: str
@@ -55,6 +58,9 @@ class Figure:
 class Trial:
     """One run of a row.
 
+    A figure that is written down several times is one figure of all rounds: counts add up, and of times and
+    of verdicts the worst stays.
+
     Attributes:
         variant: how the workers run.
         count: how often the fault is injected, or how much of it; each row says what it counts.
@@ -68,31 +74,85 @@ class Trial:
     folder: Path
     full: bool = False
     prefix: str = ""
-    figures: list[Figure] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
+    _figures: dict[str, Figure] = field(default_factory=dict)
+    # What was measured so far, by figure.
+    _measured: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def figures(self) -> list[Figure]:
+        return list(self._figures.values())
+
+    @property
+    def failures(self) -> list[str]:
+        """The figures that do not hold."""
+        return [str(figure) for figure in self.figures if not figure.holds]
+
+    def _all(self, what: str, *values: Any) -> list[Any]:
+        """Add what was measured now; all of it."""
+        measured = self._measured[self.prefix + what]
+        measured += values
+        return measured
 
     def check(self, what: str, measured: object, holds: bool) -> None:
         """Write down a figure, as a person would say it."""
-        self.figures.append(Figure(self.prefix + what, str(measured), holds))
+        what = self.prefix + what
+        if what not in self._figures or self._figures[what].holds:
+            self._figures[what] = Figure(what, str(measured), holds)
+
+    def say(self, what: str, measured: object) -> None:
+        """Write down what was measured, though nothing is promised of it."""
+        self.check(what, measured, True)
 
     def none(self, what: str, found: Collection[object] | int) -> None:
-        """There is nothing of the kind; the first of it are written down."""
+        """There is nothing of the kind; how many, or the first of it, are written down."""
         if isinstance(found, int):
-            self.check(what, found, not found)
+            count = sum(self._all(what, found))
+            self._put(what, count, not count)
         else:
-            self.check(what, list(found)[:SHOWN] or 0, not found)
+            everything = self._all(what, *found)
+            self._put(what, everything[:SHOWN] or 0, not everything)
 
-    def equal(self, what: str, count: int, wanted: int) -> None:
+    def equal(self, what: str, count: int, wanted: int = 1) -> None:
         """As many as there should be."""
-        self.check(what, f"{count:,} of {wanted:,}", count == wanted)
+        pairs = self._all(what, (count, wanted))
+        text = f"{sum(count for count, _ in pairs):,} of {sum(wanted for _, wanted in pairs):,}"
+        self._put(what, text, all(count == wanted for count, wanted in pairs))
+
+    def sums(self, what: str, counts: Mapping[str, int]) -> None:
+        """Write down some counts."""
+        total: Counter[str] = Counter()
+        for each in self._all(what, counts):
+            total.update(each)
+        self._put(what, describe(total), True)
+
+    def least(self, what: str, value: float, least: float) -> None:
+        """There are at least so many of them."""
+        self.check(f"at least {least:,} {what}", f"{value:,.0f}", value >= least)
+
+    def yes(self, what: str, holds: bool) -> None:
+        """It is so."""
+        self.check(what, "yes" if holds else "no", holds)
+
+    def at_most(self, what: str, seconds: float, most_s: float = float("inf")) -> None:
+        """It never took longer."""
+        took = self._all(what, seconds)
+        worst_s = max(took)
+        median = f"median {as_ms(percentile(took, 0.5))}, longest " if len(took) > 1 else ""
+        self._put(what, median + as_ms(worst_s), worst_s <= most_s)
 
     def within(self, what: str, seconds: float, most_s: float) -> None:
-        """It took no longer."""
-        self.check(f"{what} within {most_s:g} s", as_ms(seconds), seconds <= most_s)
+        """It never took longer, and the figure says how long it may take."""
+        self.at_most(f"{what} within {most_s:g} s", seconds, most_s)
 
-    def ended(self, status: int, what: str = "exit status") -> None:
-        """The server has ended with 0."""
-        self.check(what, status, status == 0)
+    def ended(self, status: int, what: str = "exit status", wanted: int = 0) -> None:
+        """The server has ended with that status."""
+        statuses = self._all(what, status)
+        self._put(what, ", ".join(map(str, statuses)), set(statuses) == {wanted})
+
+    def _put(self, what: str, measured: object, holds: bool) -> None:
+        """Write down a figure of all rounds so far."""
+        what = self.prefix + what
+        self._figures[what] = Figure(what, str(measured), holds)
 
     def part(self, name: str, prefix: str = "") -> Trial:
         """A part of it with a new folder; the figures are those of the whole."""
@@ -100,17 +160,24 @@ class Trial:
         folder.mkdir()
         return replace(self, folder=folder, prefix=self.prefix + prefix)
 
-    def say(self, what: str, measured: object) -> None:
-        """Write down what was measured, though nothing is promised of it."""
-        self.check(what, measured, True)
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        """Write down how long it takes."""
+        began = time.monotonic()
+        yield
+        self.say(what, f"{time.monotonic() - began:.1f} s")
 
-    @property
-    def failures(self) -> list[str]:
-        """The figures that do not hold."""
-        return [str(figure) for figure in self.figures if not figure.holds]
+    def rounds(self) -> Iterator[Trial]:
+        """As many parts as the fault is injected, each with a folder of its own."""
+        return (self.part(str(number)) for number in range(self.count))
 
 
-Run: TypeAlias = Callable[[Trial], Awaitable[None]]
+class Run(Protocol):
+    """A function that injects a fault and writes the figures down."""
+
+    __name__: str
+
+    def __call__(self, trial: Trial, /) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +185,6 @@ class Row:
     """One fault of the table.
 
     Attributes:
-        name: one word, for the command line.
         fault, how: for the table.
         counts: what `Trial.count` counts.
         full: how many in the long run, by variant.
@@ -127,20 +193,37 @@ class Row:
         run: does it, and writes the figures down.
     """
 
-    name: str
     fault: str
     how: str
     counts: str
     full: dict[Variant, int]
     short: int
+    short_everywhere: bool
     run: Run
-    short_everywhere: bool = False
+
+    @property
+    def name(self) -> str:
+        """One word, for the command line."""
+        return self.run.__name__.replace("_", "-")
 
     @property
     def short_variants(self) -> list[Variant]:
         """Those of the short form."""
         variants = list(self.full)
         return variants if self.short_everywhere else variants[:1]
+
+
+def row(
+    *,
+    fault: str,
+    how: str,
+    counts: str,
+    full: dict[Variant, int],
+    short: int,
+    short_everywhere: bool = False,
+) -> Callable[[Run], Row]:
+    """Make a row of the function that injects its fault, named as the function."""
+    return lambda run: Row(fault, how, counts, full, short, short_everywhere, run)
 
 
 def everywhere(count: int) -> dict[Variant, int]:
@@ -160,6 +243,6 @@ def as_ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
 
 
-def describe(counts: dict[str, Any]) -> str:
+def describe(counts: Mapping[str, int]) -> str:
     """Some counts in one line."""
     return ", ".join(f"{value:,} {name}" for name, value in counts.items())

@@ -18,13 +18,11 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from tests.faults.planted import ROOT, Copy, Options, RunError, Verdict
+from tests.faults.planted import ROOT, Copy, RunError, Verdict, attempt_all, say
 from tests.mutants.mutations import Mutant, sample
 from tests.mutants.survivors import PAGE, reasons, row
 
@@ -75,36 +73,6 @@ ROOMS: Final = {
 }
 
 
-class Run:
-    """Runs mutants in copies of the project, as many at a time as there are copies."""
-
-    def __init__(self, copies: list[Copy]) -> None:
-        self._copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for copy in copies:
-            self._copies.put(copy)
-
-    def unchanged(self, room: Room) -> None:
-        """Raise RunError unless the tests of the room pass without a mutant."""
-        copy = self._copies.get()
-        verdict = copy.test(room.tests)
-        if verdict != Verdict():
-            raise RunError(f"without a mutant: {verdict.failed or verdict.remark}")
-        self._copies.put(copy)
-
-    def mutant(self, mutant: Mutant) -> tuple[Verdict, float]:
-        """Run the tests of its room with the mutant; what they said, and the seconds."""
-        copy = self._copies.get()
-        path = copy.root / mutant.module
-        before = path.read_text()
-        began = time.monotonic()
-        try:
-            path.write_text(mutant.code)
-            return copy.test(ROOMS[_room(mutant)].tests), time.monotonic() - began
-        finally:
-            path.write_text(before)
-            self._copies.put(copy)
-
-
 def _room(mutant: Mutant) -> str:
     return next(name for name, room in ROOMS.items() if mutant.module in room.files())
 
@@ -125,7 +93,7 @@ def main() -> int:
     mutants = [each for each in sample(ROOT, files, chosen.count, chosen.seed) if _room(each) in rooms]
     if chosen.list:
         for mutant in mutants:
-            _print(row(mutant.key, ""))
+            say(row(mutant.key, ""))
         return 0
     # Few examples, and the same every time (tests/strategies.py).
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
@@ -134,7 +102,7 @@ def main() -> int:
     try:
         return report(mutants, run(mutants, rooms, chosen.jobs))
     except RunError as error:
-        _print(str(error))
+        say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -142,32 +110,33 @@ def main() -> int:
 
 def run(mutants: list[Mutant], rooms: dict[str, Room], jobs: int) -> list[Verdict]:
     """What the tests say to each mutant, `jobs` at a time; in the order given."""
-    options = Options(sys.executable, RUN_TIMEOUT_S, threading.Event())
+    stop = threading.Event()
+    copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+
+    def attempt(mutant: Mutant) -> Verdict:
+        copy = copies.get()
+        path = copy.root / mutant.module
+        before = path.read_text()
+        began = time.monotonic()
+        try:
+            path.write_text(mutant.code)
+            verdict = copy.test(ROOMS[_room(mutant)].tests)
+        finally:
+            path.write_text(before)
+            copies.put(copy)
+        what = verdict.failed or verdict.remark or "SURVIVED"
+        say(f"{what} ({time.monotonic() - began:.0f} s): {' '.join(mutant.key)}")
+        return verdict
+
     with ExitStack() as stack:
-        copies: list[Copy] = []
         for _ in range(jobs):
             folder = tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True)
-            copies.append(Copy(ROOT, Path(stack.enter_context(folder)), options))
-            copies[-1].check()
-        runs = Run(copies)
-
-        def attempt(mutant: Mutant) -> Verdict:
-            verdict, seconds = runs.mutant(mutant)
-            _print(
-                f"{verdict.failed or verdict.remark or 'SURVIVED'} ({seconds:.0f} s): {' '.join(mutant.key)}"
-            )
-            return verdict
-
+            copy = Copy(ROOT, stack.enter_context(folder), stop, RUN_TIMEOUT_S)
+            copies.put(copy)
         for room in rooms.values():
-            runs.unchanged(room)
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(attempt, mutant) for mutant in mutants]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                options.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+            if (verdict := copy.test(room.tests)) != Verdict():
+                raise RunError(f"without a mutant: {verdict.failed or verdict.remark}")
+        return attempt_all(attempt, mutants, jobs, stop)
 
 
 def report(mutants: list[Mutant], verdicts: list[Verdict]) -> int:
@@ -178,23 +147,18 @@ def report(mutants: list[Mutant], verdicts: list[Verdict]) -> int:
         of_room = [each for each in mutants if _room(each) == name]
         alive = [each for each in survivors if each in of_room]
         if of_room:
-            _print(f"{name}: {len(of_room) - len(alive)} of {len(of_room)} died")
+            say(f"{name}: {len(of_room) - len(alive)} of {len(of_room)} died")
     unlisted = [each for each in survivors if each.key not in listed]
     for mutant in unlisted:
-        _print(row(mutant.key, "NO REASON"))
+        say(row(mutant.key, "NO REASON"))
     dead = {each.key for each in mutants} - {each.key for each in survivors}
     for where, change in sorted(listed & dead):
-        _print(f"a test notices it now, so it needs no reason any more: {where}: {change}")
+        say(f"a test notices it now, so it needs no reason any more: {where}: {change}")
     score = 1 - len(survivors) / max(len(mutants), 1)
     hung = sum(verdict.hung for verdict in verdicts)
-    _print(f"{score:.1%} of {len(mutants)} mutants died, {hung} by hanging")
-    _print(f"{len(unlisted)} of {len(survivors)} survivors have no reason in {PAGE.relative_to(ROOT)}")
+    say(f"{score:.1%} of {len(mutants)} mutants died, {hung} by hanging")
+    say(f"{len(unlisted)} of {len(survivors)} survivors have no reason in {PAGE.relative_to(ROOT)}")
     return 1 if unlisted or score < LEAST_SCORE else 0
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -141,37 +141,26 @@ def _ship(
     waiting: list[tuple[Message, bytes]] = []
     packets: list[bytes] = []
     deliveries: list[bytes] = []
-    for message in _messages(rng, cookie):
+    messages = _messages(rng, cookie)
+    for message in messages:
         extra = message.extra if isinstance(message, MessageWithExtra) else None
         encoded = encode_message(*message, MAX_MESSAGE_BYTES, extra)
         small = len(encoded) <= batch_capacity_bytes(max_packet_bytes)
         assert outbox.offer(encoded if small else large(encoded))
         waiting.append((message, encoded))
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and message is not messages[-1]:
             continue
-        _write_all(outbox, waiting, packets, deliveries, meanings)
-    _write_all(outbox, waiting, packets, deliveries, meanings)
+        while (packet := outbox.next_packet()) is not None:
+            before = outbox.messages
+            outbox.written()
+            packets.append(packet)
+            if done := before - outbox.messages:
+                says = canonical([message for message, _ in waiting[:done]])
+                deliveries.append(says)
+                payload = struct.pack(">BH", 0xDC, done) + b"".join(each for _, each in waiting[:done])
+                meanings[payload] = says
+                del waiting[:done]
     return Shipment(tuple(packets), tuple(deliveries))
-
-
-def _write_all(
-    outbox: Outbox,
-    waiting: list[tuple[Message, bytes]],
-    packets: list[bytes],
-    deliveries: list[bytes],
-    meanings: dict[bytes, bytes],
-) -> None:
-    while (packet := outbox.next_packet()) is not None:
-        before = outbox.messages
-        outbox.written()
-        packets.append(packet)
-        done = before - outbox.messages
-        if done:
-            says = canonical([message for message, _ in waiting[:done]])
-            deliveries.append(says)
-            payload = struct.pack(">BH", 0xDC, done) + b"".join(encoded for _, encoded in waiting[:done])
-            meanings[payload] = says
-            del waiting[:done]
 
 
 # --- what strays
@@ -232,112 +221,108 @@ _ONE: Final = b"\xdc\x00\x01"
 _NAMED: Final = _ONE + b"\x92\xa1n"
 
 
-def _forgeries() -> tuple[tuple[int, bytes], ...]:
-    """Payloads for one packet: what MessagePack allows and no sender writes, and what it forbids."""
-    batches = (
-        b"",
-        b"\xdc",
-        b"\xdc\x00\x00",
-        b"\x90",
-        b"\x91\x92\xa1n\x01",
-        b"\xdd\x00\x00\x00\x01\x92\xa1n\x01",
-        # Wrong shapes.
-        b"\xc0",
-        b"\x80",
-        _ONE + b"\x01",
-        _ONE + b"\x91\xa1n",
-        _ONE + b"\x93\xa1n\x01\x01",
-        _ONE + b"\x81\xa1n\x01",
-        _ONE + b"\x92\x01\x01",
-        _ONE + b"\x92\xc0\x01",
-        _ONE + b"\x92\xc4\x01n\x01",
-        b"\xdc\x00\x02\x92\xa1n\x01\x92\x01\x01",
-        # Extra: right, empty, and none; what is none costs no other message.
-        *(_ONE + b"\x93\xa1n\x01" + extra for extra in _EXTRAS),
-        *(b"\xdc\x00\x03\x92\xa1n\x01\x93\xa1n\x02" + extra + b"\x92\xa1n\x03" for extra in _EXTRAS),
-        b"\xdc\x00\x02\x93\xa1n\x01\x80\x92\x01\x01",
-        _ONE + b"\x94\xa1n\x01\x80\x01",
-        _NAMED + b"\x01\x01",
-        # Names that no sender may use.
-        _ONE + b"\x92\xa0\x01",
-        _ONE + b"\x92\xa3a\x00b\x01",
-        _ONE + b"\x92\xa2\xc2\x85\x01",
-        _ONE + b"\x92\xa2\xff\xfe\x01",
-        _ONE + b"\x92\xa3\xed\xa0\x80\x01",
-        # Text and keys that are none.
-        _NAMED + b"\xa2\xff\xfe",
-        _NAMED + b"\xa3\xed\xa0\x80",
-        _NAMED + b"\x81\xa2\xff\xfe\x01",
-        _NAMED + b"\x81\x80\x01",
-        _NAMED + b"\x81\x91\x80\x01",
-        _NAMED + b"\x81\x92\x01\x02\x01",
-        _NAMED + b"\x81\xd4\x05\x01\x01",
-        _NAMED + b"\x82\xcb\x7f\xf8\x00\x00\x00\x00\x00\x01" * 2 + b"\x01",
-        _NAMED + b"\x82\x01\x02\x01\x03",
-        # Lengths far beyond what is there.
-        *(b"%c\xff\xff\xff\xff" % code for code in (0xDD, 0xDF)),
-        *(_NAMED + b"%c\xff\xff\xff\xff\x01" % code for code in (0xC6, 0xC9, 0xDB, 0xDD, 0xDF)),
-        *(_NAMED + b"%c\xff\xff\x01" % code for code in (0xC5, 0xC8, 0xDA, 0xDC, 0xDE)),
-        b"\xdc\xff\xff" + b"\x92\xa1n\x01" * 10,
-        _NAMED + b"\xdc\xff\xff" * 20,
-        # Nested.
-        _NAMED + b"\x91" * 80 + b"\x01",
-        _NAMED + b"\x81\x01" * 40 + b"\x01",
-        _NAMED + b"\x81" + b"\x91" * 40 + b"\x01\x01",
-        _NAMED + b"\x81\x91" * 40 + b"\x01",
-        # Extensions and timestamps, those out of the calendar among them.
-        _NAMED + b"\xd4\x05\x01",
-        _NAMED + b"\xc7\x00\x7f",
-        _NAMED + b"\xc1",
-        _NAMED + b"\xd6\xff\xff\xff\xff\xff",
-        _NAMED + b"\xd7\xff" + b"\xff" * 8,
-        _NAMED + b"\xc7\x05\xff" + b"\xff" * 5,
-        *(
-            _NAMED + b"\xc7\x0c\xff" + struct.pack(">Iq", nanoseconds, seconds)
-            for nanoseconds, seconds in (
-                (0, -62135596800),
-                (0, -62135596801),
-                (999_999_000, 253402300799),
-                (999_999_999, 253402300799),
-                (0, 253402300800),
-                (10**9, 0),
-                (1, 2**63 - 1),
-                (1, -(2**63)),
-            )
-        ),
-    )
-    firsts = (
-        b"",
-        b"\x05\x00\x00",
-        b"\x05\x00\x00\x00",
-        b"\x00\x00\x00\x00piece",
-        b"\xff\xff\xff\xffpiece",
-        _TOTAL.pack(MAX_MESSAGE_BYTES) + b"piece",
-        _TOTAL.pack(MAX_MESSAGE_BYTES + 1) + b"piece",
-        _TOTAL.pack(4) + b"\x92\xa1n\x01",
-        _TOTAL.pack(5) + b"\x92\xa1n\x01",
-        _TOTAL.pack(3) + b"\x92\xa1n\x01",
-        _TOTAL.pack(5) + b"\x93\xa1n\x01\x01",
-    )
-    return (*((BATCH, each) for each in batches), *((FRAGMENT_FIRST, each) for each in firsts))
-
-
-def _large_forgeries() -> tuple[bytes, ...]:
-    return (
-        b"\x92\xa1n\xdb" + struct.pack(">I", 400) + b"y" * 400,
-        b"\x92\xa1n\xdb" + struct.pack(">I", 2**32 - 1) + b"y" * 400,
-        b"\x92\xd9\xff" + b"n" * 255 + b"\x01",
-        b"\x92\xa1n" + b"\x91" * 600 + b"\x01",
-        # Deeper than any stack that is left, and far from where that begins.
-        b"\x92\xa1n" + b"\x91" * 1700 + b"\x01",
-        b"\x92\xa1n" + b"\x81\x01" * 850 + b"\x01",
-        b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 8) + bytes(MAX_MESSAGE_BYTES - 8),
-        b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 7) + bytes(MAX_MESSAGE_BYTES - 7),
-        b"\x92\xa1n" + b"\x92\x01\x02" * 200,
-        # Extra of 1,024 bytes, and of one more.
-        *(b"\x93\xa1n\x01\x81\xa1k\xc5" + struct.pack(">H", size) + bytes(size) for size in (1018, 1019)),
-        bytes(300),
-    )
+# Payloads for one packet: what MessagePack allows and no sender writes, and what it forbids.
+_BATCHES: Final = (
+    b"",
+    b"\xdc",
+    b"\xdc\x00\x00",
+    b"\x90",
+    b"\x91\x92\xa1n\x01",
+    b"\xdd\x00\x00\x00\x01\x92\xa1n\x01",
+    # Wrong shapes.
+    b"\xc0",
+    b"\x80",
+    _ONE + b"\x01",
+    _ONE + b"\x91\xa1n",
+    _ONE + b"\x93\xa1n\x01\x01",
+    _ONE + b"\x81\xa1n\x01",
+    _ONE + b"\x92\x01\x01",
+    _ONE + b"\x92\xc0\x01",
+    _ONE + b"\x92\xc4\x01n\x01",
+    b"\xdc\x00\x02\x92\xa1n\x01\x92\x01\x01",
+    # Extra: right, empty, and none; what is none costs no other message.
+    *(_ONE + b"\x93\xa1n\x01" + extra for extra in _EXTRAS),
+    *(b"\xdc\x00\x03\x92\xa1n\x01\x93\xa1n\x02" + extra + b"\x92\xa1n\x03" for extra in _EXTRAS),
+    b"\xdc\x00\x02\x93\xa1n\x01\x80\x92\x01\x01",
+    _ONE + b"\x94\xa1n\x01\x80\x01",
+    _NAMED + b"\x01\x01",
+    # Names that no sender may use.
+    _ONE + b"\x92\xa0\x01",
+    _ONE + b"\x92\xa3a\x00b\x01",
+    _ONE + b"\x92\xa2\xc2\x85\x01",
+    _ONE + b"\x92\xa2\xff\xfe\x01",
+    _ONE + b"\x92\xa3\xed\xa0\x80\x01",
+    # Text and keys that are none.
+    _NAMED + b"\xa2\xff\xfe",
+    _NAMED + b"\xa3\xed\xa0\x80",
+    _NAMED + b"\x81\xa2\xff\xfe\x01",
+    _NAMED + b"\x81\x80\x01",
+    _NAMED + b"\x81\x91\x80\x01",
+    _NAMED + b"\x81\x92\x01\x02\x01",
+    _NAMED + b"\x81\xd4\x05\x01\x01",
+    _NAMED + b"\x82\xcb\x7f\xf8\x00\x00\x00\x00\x00\x01" * 2 + b"\x01",
+    _NAMED + b"\x82\x01\x02\x01\x03",
+    # Lengths far beyond what is there.
+    *(b"%c\xff\xff\xff\xff" % code for code in (0xDD, 0xDF)),
+    *(_NAMED + b"%c\xff\xff\xff\xff\x01" % code for code in (0xC6, 0xC9, 0xDB, 0xDD, 0xDF)),
+    *(_NAMED + b"%c\xff\xff\x01" % code for code in (0xC5, 0xC8, 0xDA, 0xDC, 0xDE)),
+    b"\xdc\xff\xff" + b"\x92\xa1n\x01" * 10,
+    _NAMED + b"\xdc\xff\xff" * 20,
+    # Nested.
+    _NAMED + b"\x91" * 80 + b"\x01",
+    _NAMED + b"\x81\x01" * 40 + b"\x01",
+    _NAMED + b"\x81" + b"\x91" * 40 + b"\x01\x01",
+    _NAMED + b"\x81\x91" * 40 + b"\x01",
+    # Extensions and timestamps, those out of the calendar among them.
+    _NAMED + b"\xd4\x05\x01",
+    _NAMED + b"\xc7\x00\x7f",
+    _NAMED + b"\xc1",
+    _NAMED + b"\xd6\xff\xff\xff\xff\xff",
+    _NAMED + b"\xd7\xff" + b"\xff" * 8,
+    _NAMED + b"\xc7\x05\xff" + b"\xff" * 5,
+    *(
+        _NAMED + b"\xc7\x0c\xff" + struct.pack(">Iq", nanoseconds, seconds)
+        for nanoseconds, seconds in (
+            (0, -62135596800),
+            (0, -62135596801),
+            (999_999_000, 253402300799),
+            (999_999_999, 253402300799),
+            (0, 253402300800),
+            (10**9, 0),
+            (1, 2**63 - 1),
+            (1, -(2**63)),
+        )
+    ),
+)
+_FIRSTS: Final = (
+    b"",
+    b"\x05\x00\x00",
+    b"\x05\x00\x00\x00",
+    b"\x00\x00\x00\x00piece",
+    b"\xff\xff\xff\xffpiece",
+    _TOTAL.pack(MAX_MESSAGE_BYTES) + b"piece",
+    _TOTAL.pack(MAX_MESSAGE_BYTES + 1) + b"piece",
+    _TOTAL.pack(4) + b"\x92\xa1n\x01",
+    _TOTAL.pack(5) + b"\x92\xa1n\x01",
+    _TOTAL.pack(3) + b"\x92\xa1n\x01",
+    _TOTAL.pack(5) + b"\x93\xa1n\x01\x01",
+)
+_FORGERIES: Final = (*((BATCH, each) for each in _BATCHES), *((FRAGMENT_FIRST, each) for each in _FIRSTS))
+_LARGE_FORGERIES: Final = (
+    b"\x92\xa1n\xdb" + struct.pack(">I", 400) + b"y" * 400,
+    b"\x92\xa1n\xdb" + struct.pack(">I", 2**32 - 1) + b"y" * 400,
+    b"\x92\xd9\xff" + b"n" * 255 + b"\x01",
+    b"\x92\xa1n" + b"\x91" * 600 + b"\x01",
+    # Deeper than any stack that is left, and far from where that begins.
+    b"\x92\xa1n" + b"\x91" * 1700 + b"\x01",
+    b"\x92\xa1n" + b"\x81\x01" * 850 + b"\x01",
+    b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 8) + bytes(MAX_MESSAGE_BYTES - 8),
+    b"\x92\xa1n\xc6" + struct.pack(">I", MAX_MESSAGE_BYTES - 7) + bytes(MAX_MESSAGE_BYTES - 7),
+    b"\x92\xa1n" + b"\x92\x01\x02" * 200,
+    # Extra of 1,024 bytes, and of one more.
+    *(b"\x93\xa1n\x01\x81\xa1k\xc5" + struct.pack(">H", size) + bytes(size) for size in (1018, 1019)),
+    bytes(300),
+)
 
 
 def _run(cookie: bytes, max_packet_bytes: int) -> Run:
@@ -350,7 +335,7 @@ def _run(cookie: bytes, max_packet_bytes: int) -> Run:
         for sender in SENDERS
     }
     junk = _junk(rng, cookie, max_packet_bytes)
-    return Run(cookie, max_packet_bytes, shipments, junk, _forgeries(), _large_forgeries(), meanings)
+    return Run(cookie, max_packet_bytes, shipments, junk, _FORGERIES, _LARGE_FORGERIES, meanings)
 
 
 # A cookie is random; these are the ones that are hardest to search for: one

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Final
 
 from tests.apps.asking import COUNTS, WRONG
-from tests.faults.trial import Row, Trial, describe, everywhere
+from tests.faults.trial import Trial, describe, everywhere, row
 from tests.serving import serving
 
 WORKERS: Final = 4
@@ -25,6 +25,13 @@ RESTART_EVERY: Final = 5
 TOGETHER_S: Final = 0.3
 
 
+@row(
+    fault="killed while asked, and while it publishes",
+    how="all ask all and publish, while workers are killed and restarted",
+    counts="turns",
+    full=everywhere(100),
+    short=10,
+)
 async def asking(trial: Trial) -> None:
     """Kill one of them, wait for its replacement, again and again; between these, restart all."""
     chance = random.Random(trial.count)
@@ -63,14 +70,3 @@ def _strange(text: str) -> list[str]:
     """Return the last lines of unplanned tracebacks."""
     lines = [line for line in text.splitlines() if line.partition(":")[0].endswith("Error")]
     return [line for line in lines if not line.startswith("ValueError: number ")][:3]
-
-
-ASKING: Final = Row(
-    name="asking",
-    fault="killed while asked, and while it publishes",
-    how="all ask all and publish, while workers are killed and restarted",
-    counts="turns",
-    full=everywhere(100),
-    short=10,
-    run=asking,
-)

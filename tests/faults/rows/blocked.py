@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable
 from typing import Final
 
-from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.faults.trial import Trial, as_ms, everywhere, percentile, row
 from tests.processes import of_session
 from tests.puppets import Puppets, puppets
 from tests.serving import watching
@@ -45,6 +45,13 @@ THINK_S: Final = 0.02
 BATCHES_BEFORE: Final = 30
 
 
+@row(
+    fault="blocked loop",
+    how="time.sleep in a handler; the launcher sees it, replaces it if so configured, or is killed meanwhile",
+    counts="seconds of sleep",
+    full=everywhere(60),
+    short=6,
+)
 async def blocked(trial: Trial) -> None:
     """Run all three side by side; they wait most of the time."""
     ready = asyncio.Barrier(3)
@@ -180,14 +187,3 @@ async def _leaves_no_orphan(trial: Trial, ready: asyncio.Barrier) -> None:
 async def _seconds_until(event: Awaitable[object], began: float) -> float:
     await event
     return time.monotonic() - began
-
-
-BLOCKED: Final = Row(
-    name="blocked",
-    fault="blocked loop",
-    how="time.sleep in a handler; the launcher sees it, replaces it if so configured, or is killed meanwhile",
-    counts="seconds of sleep",
-    full=everywhere(60),
-    short=6,
-    run=blocked,
-)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Row, Trial
+from tests.faults.traffic import PRESSURE, Traffic, traffic
+from tests.faults.trial import ASYNCIO, SMALL, UVLOOP, Trial, row
 
 SENDERS: Final = 16
 SHORT_SENDERS: Final = 6
@@ -37,6 +37,14 @@ class _Heard:
     silence_s: float
 
 
+@row(
+    fault="fairness",
+    how="16 senders, one receiver, saturated",
+    counts="seconds",
+    # One figure, of one length: the other variants take as long.
+    full={UVLOOP: 10, ASYNCIO: 10, SMALL: 10},
+    short=2,
+)
 async def fairness(trial: Trial) -> None:
     """Press, listen for so many seconds, compare."""
     senders = SENDERS if trial.full else SHORT_SENDERS
@@ -52,12 +60,9 @@ async def fairness(trial: Trial) -> None:
             sender: _Heard(*each) for sender, each in (await run.strings.call(receiver, "heard")).items()
         }
         await run.strings.all(pids, "quiet")
-        status = await run.server.stop()
+        await run.finish(trial, is_lossless=True)
     trial.check("least that waited in a sender meanwhile", f"{least_bytes:,} bytes", least_bytes > 0)
     _check_fair(trial, list(heard.values()), senders)
-    verdict = run.verdict()
-    check_verdict(trial, verdict, is_lossless=True)
-    trial.ended(status)
 
 
 async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds: int) -> int:
@@ -84,15 +89,3 @@ def _check_fair(trial: Trial, heard: list[_Heard], senders: int) -> None:
     trial.check(
         f"longest silence of a sender, at most {SILENCE_S:g} s", f"{silence_s:.2f} s", silence_s <= SILENCE_S
     )
-
-
-FAIRNESS: Final = Row(
-    name="fairness",
-    fault="fairness",
-    how="16 senders, one receiver, saturated",
-    counts="seconds",
-    # One figure, of one length: the other variants take as long.
-    full={UVLOOP: 10, ASYNCIO: 10, SMALL: 10},
-    short=2,
-    run=fairness,
-)

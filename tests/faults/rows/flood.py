@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from asgi_ipc.worker.dispatch.backpressure import MAX_IN_FLIGHT
 from tests.faults.oracle import Note
-from tests.faults.traffic import PRESSURE, check_verdict, traffic
-from tests.faults.trial import Row, Trial, describe, everywhere
+from tests.faults.traffic import PRESSURE, traffic
+from tests.faults.trial import Trial, describe, everywhere, row
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ STANDSTILL_SLACK_S: Final = 1.0
 DRAIN_TIMEOUT_S: Final = 60
 
 
+@row(
+    fault="mutual flood",
+    how="two and four workers flood each other from inside handlers",
+    counts="seconds of each flood",
+    full=everywhere(30),
+    short=1,
+)
 async def flood(trial: Trial) -> None:
     """Run one way after the other."""
     for each in (*FLOODS, STUCK) if trial.full else FLOODS:
@@ -69,13 +76,9 @@ async def _flood(trial: Trial, how: _Flood) -> None:
         await asyncio.sleep(trial.count / 2)
         measured = await run.strings.all(pids, "measured")
         # In the middle of it: what is accepted now must still arrive.
-        status = await run.server.stop()
+        await run.finish(trial, is_lossless=True)
     _check_progress(trial, halfway, measured, how.patience_s + STANDSTILL_SLACK_S)
-    verdict = run.verdict()
-    check_verdict(trial, verdict, is_lossless=True)
-    late = run.server.count("drain timeout")
-    trial.none("drain timeouts when all stop in the middle of it", late)
-    trial.ended(status)
+    trial.none("drain timeouts when all stop in the middle of it", run.server.count("drain timeout"))
 
 
 def _is_full(note: Note, pid: int) -> bool:
@@ -109,14 +112,3 @@ def _check_progress(
     trial.check("typed errors", describe(refused), refused.keys() <= allowed and bool(refused))
     errors = sum(each["handler_errors"] for each in measured)
     trial.none("other errors in handlers", errors)
-
-
-FLOOD: Final = Row(
-    name="flood",
-    fault="mutual flood",
-    how="two and four workers flood each other from inside handlers",
-    counts="seconds of each flood",
-    full=everywhere(30),
-    short=1,
-    run=flood,
-)

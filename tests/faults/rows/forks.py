@@ -12,62 +12,62 @@ import random
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import psutil
 
 from asgi_ipc.testing.child import children, is_running
-from tests.faults.trial import Row, Trial, as_ms, everywhere, percentile
+from tests.faults.trial import Trial, everywhere, row
 from tests.processes import inherited, links, named, of_session
 from tests.puppets import Puppets, puppets
-from tests.serving import binds, eventually
+from tests.serving import Server, binds, eventually
 
 WORKERS: Final = 3
 
 # A survivor has removed the dead worker within this time, and refuses to send to it.
 REMOVED_WITHIN_S: Final = 1.0
 
-REFUSALS: Final = {"UnknownWorkerError", "WorkerGoneError"}
+REFUSALS: Final = ("UnknownWorkerError", "WorkerGoneError")
 
 
-@dataclass
-class _Seen:
-    """The figures of all rounds."""
-
-    removed_s: list[float] = field(default_factory=list)
-    refused_s: list[float] = field(default_factory=list)
-    refusals: set[str] = field(default_factory=set)
-    # Looks at one child each, and what was found that is ours, as (child, link).
-    looks: int = 0
-    ours: int = 0
-    leaks: list[tuple[int, str]] = field(default_factory=list)
-
-
+@row(
+    fault="forked children",
+    how="workers that have forked, pools of every start method, and programs started with close_fds=False "
+    "or posix_spawn, are killed, restarted and stopped, while these children live on",
+    counts="kills",
+    full=everywhere(20),
+    short=1,
+)
 async def forks(trial: Trial) -> None:
     """Kill a worker that has children, so often; restart all; stop; the children live all the time."""
-    kept, seen = set[psutil.Process](), _Seen()
+    kept = set[psutil.Process]()
     options = (*trial.variant.options, "--no-access-log")
-    async with puppets(trial.folder, *options, workers=WORKERS, app="tests.apps.parent:app") as (
-        strings,
-        pids,
-    ):
+    app = "tests.apps.parent:app"
+    async with puppets(trial.folder, *options, workers=WORKERS, app=app) as (strings, pids):
+        server = strings.server
         try:
-            bred = sum([await _breed(strings, pid, kept) for pid in pids])
-            trial.say("children at the start", bred)
-            _look(strings, kept, seen)
-            for _ in range(trial.count):
-                await _kill_one(strings, kept, seen)
-            await _restart(trial, strings, kept, seen)
-            await _stop(trial, strings, kept)
+            trial.say("children at the start", sum([await _breed(strings, pid, kept) for pid in pids]))
+            _look(trial, server, kept)
+            for number in range(trial.count):
+                await _kill_one(trial, strings, kept, WORKERS + number + 1)
+            # A leaver reads to the end of its pipe: one write end in a child would hold it up.
+            with trial.timing("a rolling restart beside children that live on"):
+                await server.restart()
+            _look(trial, server, kept)
+            trial.none("leaves that reached the drain timeout", server.count("drain timeout"))
+            for worker in server.workers():
+                await _breed(strings, worker, kept)
+            server.signal(signal.SIGTERM)
+            await server.said("Stopping parent process")
+            await eventually(lambda: not is_running(server.pid), "the launcher has ended")
+            trial.least("children that outlive the server", len(_running(kept)), 1)
+            trial.yes("the port binds again beside them", binds(server.port))
         finally:
             # The children hold the server's output open, too, and the test reads it to its end. The server
             # itself has ended long ago, unless something has gone wrong.
-            kept |= set(map(psutil.Process, of_session(strings.server.pid)))
+            kept |= set(map(psutil.Process, of_session(server.pid)))
             await _end(kept)
-        status = await strings.server.ended()
-        trial.ended(status)
-    _report(trial, seen)
+        trial.ended(await server.ended())
 
 
 async def _breed(strings: Puppets, worker: int, kept: set[psutil.Process]) -> int:
@@ -92,13 +92,12 @@ async def _end(kept: set[psutil.Process]) -> None:
     await eventually(lambda: not _running(kept), "they have ended")
 
 
-def _look(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
+def _look(trial: Trial, server: Server, kept: set[psutil.Process]) -> None:
     """Compare the open files of every child with all files of ours."""
-    launcher = strings.server.pid
-    workers = strings.server.workers()
-    held = links(launcher)
+    workers = server.workers()
+    held = links(server.pid)
     ours = named(held.values()) - {held[fd] for fd in (0, 1, 2)}
-    for tracker in set(children(launcher)) - set(workers):
+    for tracker in set(children(server.pid)) - set(workers):
         # Its pipe is for children of workers, too.
         ours -= named(links(tracker).values())
     # A write end of each pipe, an end of each lifeline, the listening socket, the loop's own pair.
@@ -107,13 +106,13 @@ def _look(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
         given = inherited(worker)
         assert len(given) == 3, given
         ours |= named(given)
-    seen.ours = len(ours)
     for child in (process.pid for process in _running(kept)):
-        seen.looks += 1
-        seen.leaks += [(child, link) for link in ours & named(links(child).values())]
+        trial.sums("looks at a child", {"files of ours that it might have": len(ours), "looks": 1})
+        leaks = [(child, link) for link in ours & named(links(child).values())]
+        trial.none("descriptors of ours in a child", leaks)
 
 
-async def _kill_one(strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
+async def _kill_one(trial: Trial, strings: Puppets, kept: set[psutil.Process], started: int) -> None:
     """Kill a worker while the others send to it; its children stay until its successor has some, too."""
     pids = strings.server.workers()
     victim = random.choice(pids)
@@ -122,79 +121,20 @@ async def _kill_one(strings: Puppets, kept: set[psutil.Process], seen: _Seen) ->
     await strings.call(victim, "reset")
     outliving = [asyncio.create_task(strings.call(pid, "outlive", victim)) for pid in survivors]
     # Each of them sends now.
-    while {sender for _, sender, _ in await strings.call(victim, "received", len(survivors))} != set(
-        survivors
-    ):
-        pass
+    senders = set[int]()
+    while senders != set(survivors):
+        senders = {sender for _, sender, _ in await strings.call(victim, "received", len(survivors))}
     killed_at = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     for outlived in await asyncio.gather(*outliving):
-        _note(outlived, killed_at, seen)
+        for what in ("removed", "refused"):
+            seconds = outlived[f"{what}_at"] - killed_at
+            trial.within(f"the dead {what} by every survivor", seconds, REMOVED_WITHIN_S)
+        trial.yes(f"errors of the senders to it: {' or '.join(REFUSALS)}", outlived["refusal"] in REFUSALS)
     assert orphans <= _running(kept), "the children outlive their worker"
-    started = len(seen.removed_s) // len(survivors) + WORKERS
+    trial.equal("kills of a worker with children", bool(orphans))
     (successor,) = set(await strings.server.started(started)) - set(survivors)
     await _breed(strings, successor, kept)
-    _look(strings, kept, seen)
+    _look(trial, strings.server, kept)
     await _end(orphans)
     kept -= orphans
-
-
-def _note(outlived: dict[str, Any], killed_at: float, seen: _Seen) -> None:
-    seen.removed_s.append(outlived["removed_at"] - killed_at)
-    seen.refused_s.append(outlived["refused_at"] - killed_at)
-    seen.refusals.add(outlived["refusal"])
-
-
-async def _restart(trial: Trial, strings: Puppets, kept: set[psutil.Process], seen: _Seen) -> None:
-    """A leaver reads to the end of its pipe: one write end in a child would hold it up."""
-    server = strings.server
-    began = time.monotonic()
-    await server.restart()
-    trial.say("a rolling restart beside children that live on", f"{time.monotonic() - began:.1f} s")
-    _look(strings, kept, seen)
-    timeouts = server.count("drain timeout")
-    trial.none("leaves that reached the drain timeout", timeouts)
-
-
-async def _stop(trial: Trial, strings: Puppets, kept: set[psutil.Process]) -> None:
-    server = strings.server
-    for worker in server.workers():
-        await _breed(strings, worker, kept)
-    server.signal(signal.SIGTERM)
-    await server.said("Stopping parent process")
-    await eventually(lambda: not is_running(server.pid), "the launcher has ended")
-    alive = len(_running(kept))
-    trial.check("children that outlive the server", alive, alive > 0)
-    is_free = binds(server.port)
-    trial.check("the port binds again beside them", is_free, is_free)
-
-
-def _report(trial: Trial, seen: _Seen) -> None:
-    leaks = sorted(set(seen.leaks))
-    trial.check(
-        f"descriptors of ours in a child, of {seen.ours}, in {seen.looks:,} looks at a child",
-        leaks[:5] or 0,
-        not leaks and seen.looks > 0,
-    )
-    kills = len(seen.removed_s) // (WORKERS - 1)
-    trial.check("kills of a worker with children", kills, kills == trial.count)
-    for what, times in (("removed by", seen.removed_s), ("refused by", seen.refused_s)):
-        worst, median = max(times), percentile(times, 0.5)
-        trial.check(
-            f"the dead {what} every survivor within {REMOVED_WITHIN_S:g} s",
-            f"median {as_ms(median)}, longest {as_ms(worst)}",
-            worst <= REMOVED_WITHIN_S,
-        )
-    trial.check("errors of the senders to it", ", ".join(sorted(seen.refusals)), seen.refusals <= REFUSALS)
-
-
-FORKS: Final = Row(
-    name="forks",
-    fault="forked children",
-    how="workers that have forked, pools of every start method, and programs started with close_fds=False "
-    "or posix_spawn, are killed, restarted and stopped, while these children live on",
-    counts="kills",
-    full=everywhere(20),
-    short=1,
-    run=forks,
-)

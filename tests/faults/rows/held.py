@@ -16,8 +16,8 @@ from itertools import cycle
 from typing import Final
 
 from asgi_ipc.wire.arena import WINDOW_BYTES
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.faults.traffic import PRESSURE, Traffic, traffic
+from tests.faults.trial import NotHereError, Trial, everywhere, row
 from tests.processes import ARENA, arenas, links
 from tests.serving import DEADLINE_S
 
@@ -40,9 +40,7 @@ class Ring:
         """Wait until the fleet is complete and all know all; then let each press another."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                self.generations = {
-                    note["pid"]: note["by"] for note in self.run.listener.notes if note["what"] == "joined"
-                }
+                self.generations = self.run.joined
                 self.pids = [pid for pid in self.run.server.workers() if pid in self.generations]
                 if len(self.pids) == WORKERS and await self._all_know_all():
                     break
@@ -88,6 +86,13 @@ async def _owner_dies(ring: Ring, owner: int, reader: int) -> int:
     return held_bytes
 
 
+@row(
+    fault="killed with shared memory held",
+    how="a stopped worker holds data that others have written for it; then it is killed, or the writer",
+    counts="kills",
+    full=everywhere(200),
+    short=4,
+)
 async def held(trial: Trial) -> None:
     """Both kinds of death, in turn, around the ring."""
     async with traffic(trial, workers=WORKERS, app=PRESSURE) as run:
@@ -103,12 +108,10 @@ async def held(trial: Trial) -> None:
             await run.server.said("Application startup complete", WORKERS + number + 1)
         await ring.whole()
         await _check_the_end(trial, ring, descriptors)
-        status = await run.server.stop()
+        await run.finish(trial)
     trial.check("kills", len(held_bytes), len(held_bytes) >= trial.count)
     least = min(held_bytes)
     trial.check("held at each kill, in bytes, at least", f"{least:,}", least >= GIVEN_BYTES)
-    check_verdict(trial, run.verdict())
-    trial.ended(status)
 
 
 def _look_for_memory(ring: Ring) -> None:
@@ -138,14 +141,3 @@ async def _check_the_end(trial: Trial, ring: Ring, descriptors: int) -> None:
                 break
             await asyncio.sleep(0.05)
     trial.say("held, and resident, when all are quiet", f"{used_bytes} bytes, {resident_bytes >> 10} KiB")
-
-
-HELD: Final = Row(
-    name="held",
-    fault="killed with shared memory held",
-    how="a stopped worker holds data that others have written for it; then it is killed, or the writer",
-    counts="kills",
-    full=everywhere(200),
-    short=4,
-    run=held,
-)

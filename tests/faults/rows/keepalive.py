@@ -27,7 +27,7 @@ from tests.faults.keeping import (
     nginx,
     raw,
 )
-from tests.faults.trial import NotHereError, Row, Trial, everywhere
+from tests.faults.trial import NotHereError, Trial, everywhere, row
 from tests.serving import Server, eventually, free_port, listens, serving, started
 
 WORKERS: Final = 4
@@ -71,19 +71,27 @@ class Kind:
 Serve = Callable[[Trial], AbstractAsyncContextManager[Server]]
 
 
+@row(
+    fault="kept connections",
+    how="SIGHUP under clients that keep their connections (wrk, httpx, aiohttp, bare sockets), at full load "
+    "and with pauses, directly and through nginx without retries",
+    counts="restarts",
+    full=everywhere(20),
+    short=1,
+)
 async def keepalive(trial: Trial) -> None:
     """Run all kinds of clients at once, with so many restarts; then the clients that pause too long."""
     ours, missing = await _restart_under(trial, _ours, Server.restart)
-    for what in missing:
+    for what in sorted(missing):
         trial.say("not here", what)
     for kind, tally in ours.items():
-        trial.check(f"failed requests, {kind}", tally, not tally.failed and tally.answered > 0)
+        tally.check(trial, f"failed requests, {kind}")
     asked = sum(tally.asked for tally in ours.values())
     trial.say("requests", f"{asked:,} in {trial.count} restarts")
     if not trial.full:
         return
     if trial.count >= 20:
-        trial.check(f"at least {LEAST_REQUESTS:,} requests", f"{asked:,}", asked >= LEAST_REQUESTS)
+        trial.least("requests", asked, LEAST_REQUESTS)
     theirs, _ = await _restart_under(trial, _uvicorn, _restart_uvicorn)
     for kind, tally in theirs.items():
         trial.say(f"beside it, uvicorn --workers {WORKERS}, {kind}", tally)
@@ -98,8 +106,7 @@ async def _ours(trial: Trial) -> AsyncIterator[Server]:
     async with serving(APP, *trial.variant.options, *OPTIONS, workers=WORKERS) as server:
         await server.said(f"All {WORKERS} workers are ready")
         yield server
-        status = await server.stop()
-        trial.ended(status)
+        trial.ended(await server.stop())
         unclean = server.found("died|drain timeout|not stopped in time|giving the restart up|Traceback")
         trial.none("unclean", unclean)
 
@@ -145,69 +152,65 @@ def _kinds(trial: Trial, *, is_direct: bool) -> Iterator[Kind]:
         yield Kind("aiohttp", by_aiohttp, FULL_LOAD, 1)
 
 
+@asynccontextmanager
+async def _asking(clients: dict[str, tuple[Kind, int]], missing: set[str]) -> AsyncIterator[dict[str, Tally]]:
+    """Have all these clients ask at these ports meanwhile; their results. What is not here is `missing`."""
+    done = asyncio.Event()
+    tallies = {name: Tally() for name in clients}
+    tasks = [
+        asyncio.create_task(kind.client(port, kind.pause, kind.count, done, tallies[name]))
+        for name, (kind, port) in clients.items()
+    ]
+    try:
+        yield tallies
+    finally:
+        done.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, NotHereError):
+            missing.add(str(result))
+        elif result is not None:
+            raise result
+
+
 async def _restart_under(
     trial: Trial, serve: Serve, restart: Callable[[Server], Awaitable[object]]
-) -> tuple[dict[str, Tally], list[str]]:
+) -> tuple[dict[str, Tally], set[str]]:
     """Restart so often under all kinds of clients; return the results of each kind, and the missing ones."""
-    tallies: dict[str, Tally] = {}
     missing: set[str] = set()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve(trial))
-        ports = {"": server.port}
+        clients = {str(kind): (kind, server.port) for kind in _kinds(trial, is_direct=True)}
         try:
             behind = nginx(server.port, NGINX_KEPT_S, trial.folder / f"nginx-{server.port}")
-            ports[" through nginx"] = await stack.enter_async_context(behind)
+            port = await stack.enter_async_context(behind)
+            clients |= {f"{kind} through nginx": (kind, port) for kind in _kinds(trial, is_direct=False)}
         except NotHereError as reason:
             missing.add(str(reason))
-        done = asyncio.Event()
-        clients: list[asyncio.Task[None]] = []
-        for way, port in ports.items():
-            for kind in _kinds(trial, is_direct=not way):
-                tally = tallies[f"{kind}{way}"] = Tally()
-                clients.append(asyncio.create_task(kind.client(port, kind.pause, kind.count, done, tally)))
-        try:
+        async with _asking(clients, missing) as tallies:
             for _ in range(trial.count):
                 await restart(server)
-        finally:
-            done.set()
-            results = await asyncio.gather(*clients, return_exceptions=True)
-        for result in results:
-            if isinstance(result, NotHereError):
-                missing.add(str(result))
-            elif result is not None:
-                raise result
-    return {name: tally for name, tally in tallies.items() if tally.asked}, sorted(missing)
-
-
-# --- clients that pause too long
+    return {name: tally for name, tally in tallies.items() if tally.asked}, missing
 
 
 async def _too_long(trial: Trial) -> None:
-    """Run the same clients at both servers during the restarts of ours."""
-    done = asyncio.Event()
+    """Run clients that pause too long at both servers during the restarts of ours."""
+    kinds = [
+        Kind("bare sockets", raw, LONG_PAUSE, 100),
+        Kind("httpx", by_httpx, LONG_PAUSE, 30),
+        Kind("aiohttp", by_aiohttp, LONG_PAUSE, 30),
+    ]
     async with _ours(trial) as ours, _uvicorn(trial) as theirs:
-        clients: list[asyncio.Task[None]] = []
-        tallies: dict[Kind, tuple[Tally, Tally]] = {}
-        for kind in (
-            Kind("bare sockets", raw, LONG_PAUSE, 100),
-            Kind("httpx", by_httpx, LONG_PAUSE, 30),
-            Kind("aiohttp", by_aiohttp, LONG_PAUSE, 30),
-        ):
-            tallies[kind] = Tally(), Tally()
-            for server, tally in zip((ours, theirs), tallies[kind], strict=True):
-                clients.append(
-                    asyncio.create_task(kind.client(server.port, kind.pause, kind.count, done, tally))
-                )
-        try:
+        clients = {
+            f"{kind}{whose}": (kind, server.port)
+            for kind in kinds
+            for whose, server in (("", ours), (", uvicorn", theirs))
+        }
+        async with _asking(clients, set()) as tallies:
             for _ in range(trial.count):
                 await ours.restart()
-        finally:
-            done.set()
-            results = await asyncio.gather(*clients, return_exceptions=True)
-        for result in results:
-            if result is not None and not isinstance(result, NotHereError):
-                raise result
-    for kind, (tally, other) in tallies.items():
+    for kind in kinds:
+        tally, other = tallies[str(kind)], tallies[f"{kind}, uvicorn"]
         if tally.asked:
             # Both race, so the counts have the spread of counts: three times its square root.
             most = other.share * tally.asked + 3 * math.sqrt(max(len(other.failed), 1))
@@ -216,15 +219,3 @@ async def _too_long(trial: Trial) -> None:
                 f"{tally}; uvicorn {other}",
                 len(tally.failed) <= most,
             )
-
-
-KEEPALIVE: Final = Row(
-    name="keepalive",
-    fault="kept connections",
-    how="SIGHUP under clients that keep their connections (wrk, httpx, aiohttp, bare sockets), at full load "
-    "and with pauses, directly and through nginx without retries",
-    counts="restarts",
-    full=everywhere(20),
-    short=1,
-    run=keepalive,
-)

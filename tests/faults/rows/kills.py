@@ -13,13 +13,13 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from typing import Final
 
 from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import Traffic, check_verdict, traffic
-from tests.faults.trial import Row, Trial, as_ms, everywhere
+from tests.faults.traffic import Traffic, traffic
+from tests.faults.trial import Trial, as_ms, everywhere, row
 
 WORKERS: Final = 4
 LARGE_BYTES: Final = 1024 * 1024
@@ -44,21 +44,14 @@ IN_DOUBT_LARGE: Final = 2
 OUTBOX_BYTES: Final = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """A worker that was killed, and when."""
-
-    generation: int
-    at: float
-
-
 class Killer:
     """Chooses victims and moments. One at a time: the next when the fleet is whole again."""
 
     def __init__(self, run: Traffic, seed: int) -> None:
         self._run = run
         self._random = random.Random(seed)
-        self.kills: list[Kill] = []
+        # When each worker was killed, by its generation.
+        self.kills: dict[int, float] = {}
         self._members: dict[int, Note] = {}
         self._gone: set[int] = set()
         # So many of the notes have been looked at.
@@ -82,11 +75,9 @@ class Killer:
     def kill(self, note: Note) -> None:
         """Kill the worker that wrote this note, unless it has left meanwhile."""
         self._forget(note["by"])
-        try:
+        with suppress(ProcessLookupError):
             os.kill(note["pid"], signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self.kills.append(Kill(note["by"], time.monotonic()))
+            self.kills[note["by"]] = time.monotonic()
 
     def anyone(self, but: int = 0) -> Note:
         """A member that was not born just now."""
@@ -145,6 +136,14 @@ class Killer:
         return itertools.cycle([each for other in others for each in (self.in_a_large_message, other)])
 
 
+@row(
+    fault="worker SIGKILL",
+    how="4 workers under traffic with some of 1 MiB, killed by pid",
+    counts="kills",
+    full=everywhere(1000),
+    short=12,
+    short_everywhere=True,
+)
 async def kills(trial: Trial) -> None:
     """Kill, wait until the fleet is whole, kill again."""
     env = {
@@ -160,20 +159,17 @@ async def kills(trial: Trial) -> None:
             await next(moments)()  # type: ignore[misc]  # a bound method of the killer's
             await killer.whole()
         seconds = time.monotonic() - run.began
-        status = await run.server.stop()
-    verdict = run.verdict()
-    check_verdict(trial, verdict)
+        verdict = await run.finish(trial)
     if trial.full:
         run.check_rate(trial, verdict, seconds)
     _check_moments(trial, verdict, killer.kills)
     _check_removal(trial, verdict, killer.kills)
-    _check_losses(trial, verdict, {kill.generation for kill in killer.kills})
-    trial.ended(status)
+    _check_losses(trial, verdict, killer.kills.keys())
 
 
-def _check_moments(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
+def _check_moments(trial: Trial, verdict: Verdict, killed: dict[int, float]) -> None:
     spans = _spans(verdict)
-    moving = sum(any(begin <= kill.at <= end for begin, end in spans) for kill in killed)
+    moving = sum(any(begin <= at <= end for begin, end in spans) for at in killed.values())
     cut = {
         generation
         for pair, missing in verdict.missing.items()
@@ -183,15 +179,14 @@ def _check_moments(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
     cut |= {
         g for sender, receiver, size in verdict.unfinished if size >= LARGE_BYTES for g in (sender, receiver)
     }
-    large = sum(kill.generation in cut for kill in killed)
+    large = len(cut & killed.keys())
     # A tenth of the kills each, as 100 of 1,000.
     least = trial.count // 10
     trial.check("kills", len(killed), len(killed) >= trial.count)
-    trial.check(f"at least {least} while a member joined or left", moving, moving >= least)
+    trial.least("while a member joined or left", moving, least)
     # A large message is on its way for less than a millisecond where there is shared memory: of a few kills
     # none may meet one.
-    least_large = least if trial.full else 0
-    trial.check(f"at least {least_large} during a 1 MiB message", large, large >= least_large)
+    trial.least("during a 1 MiB message", large, least if trial.full else 0)
 
 
 def _spans(verdict: Verdict) -> list[tuple[float, float]]:
@@ -209,9 +204,9 @@ def _spans(verdict: Verdict) -> list[tuple[float, float]]:
     return spans + [(at, at + 0.01) for at in begun.values()]
 
 
-def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
+def _check_removal(trial: Trial, verdict: Verdict, killed: dict[int, float]) -> None:
     known: dict[int, set[int]] = defaultdict(set)
-    ended: dict[int, float] = {kill.generation: kill.at for kill in killed}
+    ended = dict(killed)
     removed: dict[tuple[int, int], float] = {}
     told: dict[tuple[int, int], int] = defaultdict(int)
     for note in verdict.notes:
@@ -232,18 +227,18 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
     late: list[str] = []
     delays = [0.0]
     witnesses = 0
-    for kill in killed:
+    for dead, at in killed.items():
         for by, others in known.items():
             # A survivor: it knew the dead, and has removed it or lived for long enough to do so.
-            lived = ended.get(by, kill.at + NEVER_S) - kill.at
-            delay = removed.get((by, kill.generation), kill.at + NEVER_S) - kill.at
-            if kill.generation not in others or lived < min(delay, REMOVED_WITHIN_S):
+            lived = ended.get(by, at + NEVER_S) - at
+            delay = removed.get((by, dead), at + NEVER_S) - at
+            if dead not in others or lived < min(delay, REMOVED_WITHIN_S):
                 continue
             witnesses += 1
             delays.append(delay)
             must_be_told = lived > REMOVED_WITHIN_S
-            if delay > REMOVED_WITHIN_S or (must_be_told and told[by, kill.generation] != 1):
-                late.append(f"{by} of {kill.generation}: {delay:.2f} s, told {told[by, kill.generation]} x")
+            if delay > REMOVED_WITHIN_S or (must_be_told and told[by, dead] != 1):
+                late.append(f"{by} of {dead}: {delay:.2f} s, told {told[by, dead]} x")
     twice = [pair for pair, times in told.items() if times > 1]
     trial.check(
         f"every survivor has removed it within {REMOVED_WITHIN_S:g} s, with one callback",
@@ -253,7 +248,7 @@ def _check_removal(trial: Trial, verdict: Verdict, killed: list[Kill]) -> None:
     trial.none("told twice", twice)
 
 
-def _check_losses(trial: Trial, verdict: Verdict, dead: set[int]) -> None:
+def _check_losses(trial: Trial, verdict: Verdict, dead: Collection[int]) -> None:
     small: dict[int, int] = defaultdict(int)
     wrong: list[str] = []
     counted = 0
@@ -275,15 +270,3 @@ def _check_losses(trial: Trial, verdict: Verdict, dead: set[int]) -> None:
         + "".join(f"; {each}" for each in wrong[:5]),
         not wrong,
     )
-
-
-KILLS: Final = Row(
-    name="kills",
-    fault="worker SIGKILL",
-    how="4 workers under traffic with some of 1 MiB, killed by pid",
-    counts="kills",
-    full=everywhere(1000),
-    short=12,
-    run=kills,
-    short_everywhere=True,
-)

@@ -8,15 +8,12 @@ In another fifth a rolling restart has begun, and a worker joins.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
-from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.oracle import Verdict
-from tests.faults.traffic import Traffic, check_verdict, traffic
-from tests.faults.trial import Row, Trial, everywhere
+from tests.faults.traffic import check_verdict, traffic
+from tests.faults.trial import Trial, everywhere, row
 from tests.processes import of_session
 from tests.serving import binds, watching
 
@@ -31,46 +28,28 @@ CYCLE: Final = 5
 JOINING: Final = 1
 WITH_A_WORKER: Final = 2
 
-# A round's moment: after so many large messages, so that the moment differs and is often within a message.
-LARGE_AT_MOST: Final = 5
 
-
-@dataclass(slots=True)
-class Tally:
-    """The results of all rounds."""
-
-    clean: int = 0
-    with_a_worker: int = 0
-    noticed_s: list[float] = field(default_factory=list)
-    ended_s: list[float] = field(default_factory=list)
-    orphans: int = 0
-    bound: int = 0
-    verdicts: list[Verdict] = field(default_factory=list)
-    survivors: int = 0
-    left: int = 0
-    drain_timeouts: int = 0
-
-
+@row(
+    fault="launcher SIGKILL",
+    how="under traffic; in every fifth round a worker, too, in the same moment",
+    counts="launchers",
+    full=everywhere(50),
+    short=3,
+)
 async def launcher_kill(trial: Trial) -> None:
     """Kill the launcher of a new server so often."""
-    tally = Tally()
-    for number in range(trial.count):
-        one = trial.part(str(number))
-        if await _round(one, number, tally):
-            tally.clean += 1
-            shutil.rmtree(one.folder)
-    _check(trial, tally)
+    for number, one in enumerate(trial.rounds()):
+        await _round(one, number)
 
 
-async def _round(trial: Trial, number: int, tally: Tally) -> bool:
-    """Kill one launcher; return whether all promises held."""
+async def _round(trial: Trial, number: int) -> None:
     async with traffic(trial, workers=WORKERS) as run:
         server = run.server
-        for _ in range(1 + number % LARGE_AT_MOST):
-            await run.listener.next(lambda note: bool(note["what"] == "large"))
-        if number % CYCLE == JOINING:
+        await run.moment(number)
+        joins = number % CYCLE == JOINING
+        if joins:
             server.signal(signal.SIGHUP)
-            await run.listener.next(lambda note: bool(note["what"] == "joining"))
+            await run.listener.next(lambda note: note["what"] == "joining")
         pids = server.workers()
         victims = pids[:1] if number % CYCLE == WITH_A_WORKER else []
         with watching(pids) as ends:
@@ -80,58 +59,16 @@ async def _round(trial: Trial, number: int, tally: Tally) -> bool:
             survivors = set(pids) - set(victims)
             await server.said("The launcher is gone", len(survivors))
             # The time at which this test read the last line: an upper bound.
-            noticed_s = time.monotonic() - killed_at
-            ended_s = await ends.last() - killed_at
-        orphans = of_session(server.pid)
-        bound = binds(server.port)
+            trial.within("noticed by the last", time.monotonic() - killed_at, NOTICED_S)
+            trial.within("the last has ended", await ends.last() - killed_at, ENDED_S)
+        trial.none("orphans", of_session(server.pid))
+        trial.equal("the port binds again", binds(server.port))
         await server.ended()
     verdict = run.verdict()
-    left = _left_cleanly(run, verdict, survivors)
-    tally.with_a_worker += bool(victims)
-    tally.noticed_s.append(noticed_s)
-    tally.ended_s.append(ended_s)
-    tally.orphans += len(orphans)
-    tally.bound += bound
-    tally.survivors += len(survivors)
-    tally.left += left
-    tally.verdicts.append(verdict)
-    tally.drain_timeouts += server.count("drain timeout")
-    in_time = noticed_s <= NOTICED_S and ended_s <= ENDED_S
-    sound = not verdict.faults and not verdict.missing_between(verdict.left) and left == len(survivors)
-    return in_time and sound and bound and not orphans and not server.count("drain timeout")
-
-
-def _left_cleanly(run: Traffic, verdict: Verdict, survivors: set[int]) -> int:
-    """Return how many survivors have ended their lifespans."""
-    return len({note["pid"] for note in verdict.told("left")} & survivors)
-
-
-def _check(trial: Trial, tally: Tally) -> None:
-    rounds = trial.count
-    trial.equal("clean", tally.clean, rounds)
-    wanted = len(range(WITH_A_WORKER, rounds, CYCLE))
-    trial.check(
-        "of them with a worker killed in the same moment",
-        tally.with_a_worker,
-        tally.with_a_worker == wanted > 0,
+    trial.sums(
+        "rounds", {"with a worker killed in the same moment": bool(victims), "while a worker joined": joins}
     )
-    trial.say("of them while a worker joined", len(range(JOINING, rounds, CYCLE)))
-    noticed_s, ended_s = max(tally.noticed_s), max(tally.ended_s)
-    trial.within("noticed by the last", noticed_s, NOTICED_S)
-    trial.within("the last has ended", ended_s, ENDED_S)
-    trial.none("orphans", tally.orphans)
-    trial.equal("the port binds again", tally.bound, rounds)
-    trial.equal("survivors that left with all delivered", tally.left, tally.survivors)
-    trial.none("drain timeouts", tally.drain_timeouts)
-    check_verdict(trial, *tally.verdicts)
-
-
-LAUNCHER_KILL: Final = Row(
-    name="launcher-kill",
-    fault="launcher SIGKILL",
-    how="under traffic; in every fifth round a worker, too, in the same moment",
-    counts="launchers",
-    full=everywhere(50),
-    short=3,
-    run=launcher_kill,
-)
+    left = {note["pid"] for note in verdict.told("left")}
+    trial.equal("survivors that left with all delivered", len(left & survivors), len(survivors))
+    trial.none("drain timeouts", server.count("drain timeout"))
+    check_verdict(trial, verdict)

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE
@@ -20,9 +20,9 @@ from uvicorn.config import STARTUP_FAILURE
 from asgi_ipc.fleet.descriptor_budget import worker_needs
 from tests.faults.ordinary import User, ordinary
 from tests.faults.pages import SMALL_BYTES, pages_used_up
-from tests.faults.reach import Reach, Settled
-from tests.faults.traffic import Traffic, check_verdict, traffic
-from tests.faults.trial import Row, Trial, describe, everywhere
+from tests.faults.reach import Reach
+from tests.faults.traffic import Traffic, traffic
+from tests.faults.trial import Trial, describe, everywhere, row
 from tests.processes import first_free, is_ordinary
 
 WORKERS: Final = 4
@@ -50,14 +50,20 @@ SPARE: Final = range(10)
 TALK: Final = {"TRAFFIC_PAUSE_S": "0.05", "TRAFFIC_LARGE_SHARE": "0.01"}
 
 
+@row(
+    fault="descriptor and pipe-page limits",
+    how="as an ordinary user: starts under RLIMIT_NOFILE from far too low to just enough; a running worker, "
+    "then the launcher, without a descriptor to spare (prlimit); all pages for pipes in use (pipes of 8 KiB)",
+    counts="starts under a tight limit",
+    full=everywhere(20),
+    short=2,
+)
 async def limits(trial: Trial) -> None:
     """Run each by itself; in the short form side by side, since they wait most of the time."""
     parts: list[Callable[[Trial], Awaitable[None]]] = [_tight_starts, _lowered, _no_pages]
     if trial.full:
         parts.append(_hungry_starts)
-    trials = []
-    for part in parts:
-        trials.append(part(trial.part(part.__name__)))
+    trials = [part(trial.part(part.__name__)) for part in parts]
     if trial.full:
         for each in trials:
             await each
@@ -71,38 +77,28 @@ async def limits(trial: Trial) -> None:
 async def _tight_starts(trial: Trial) -> None:
     """Start under limits from far too low to just enough."""
     others = max(trial.count - 2, 0)
-    tried = [NEEDED - 1, NEEDED, *random.choices(range(FEWEST, NEEDED + 8), k=others)]
-    outcomes: Counter[str] = Counter()
-    wrong = []
-    for place, descriptors in enumerate(sorted(tried)):
-        one = trial.part(str(place))
-        outcome = await _start_under(one, ordinary(descriptors), "tests.apps.traffic:app", TALK)
-        outcomes[outcome] += 1
-        if outcome not in (CLEAR_ERROR, FULL_SERVICE):
-            wrong.append(f"{outcome} under {descriptors}")
-    trial.check(
-        f"a clear error or full service of {WORKERS} workers under {min(tried)} to {max(tried)} descriptors",
-        f"{describe(dict(outcomes))}; {wrong[:3]}" if wrong else describe(dict(outcomes)),
-        not wrong and len(outcomes) == 2,
-    )
+    tried = sorted([NEEDED - 1, NEEDED, *random.choices(range(FEWEST, NEEDED + 8), k=others)])
+    what = f"a clear error or full service of {WORKERS} workers under {tried[0]} to {tried[-1]} descriptors"
+    starts = [(ordinary(descriptors), "tests.apps.traffic:app", TALK) for descriptors in tried]
+    await _check_starts(trial, what, starts, {CLEAR_ERROR, FULL_SERVICE})
 
 
 async def _hungry_starts(trial: Trial) -> None:
     """Start apps that leave their workers hardly a descriptor, and raise the limit later."""
+    what = f"a clear error, named pairs or full service of apps that leave {SPARE[0]} to {SPARE[-1]} of them"
+    user = ordinary(NEEDED + 40)
+    starts = [(user, "tests.apps.hungry:app", {**TALK, "HUNGRY_SPARE": str(spare)}) for spare in SPARE]
+    await _check_starts(trial, what, starts, {CLEAR_ERROR, NAMED, FULL_SERVICE})
+
+
+async def _check_starts(
+    trial: Trial, what: str, starts: Iterable[tuple[User, str, dict[str, str]]], allowed: set[str]
+) -> None:
+    """Start each of these; every outcome is allowed, and they are not all the same."""
     outcomes: Counter[str] = Counter()
-    wrong = []
-    for spare in SPARE:
-        one = trial.part(str(spare))
-        env = {**TALK, "HUNGRY_SPARE": str(spare)}
-        outcome = await _start_under(one, ordinary(NEEDED + 40), "tests.apps.hungry:app", env)
-        outcomes[outcome] += 1
-        if outcome not in (CLEAR_ERROR, NAMED, FULL_SERVICE):
-            wrong.append(f"{outcome} with {spare} to spare")
-    trial.check(
-        f"a clear error, named pairs or full service of apps that leave {min(SPARE)} to {max(SPARE)} of them",
-        f"{describe(dict(outcomes))}; {wrong[:3]}" if wrong else describe(dict(outcomes)),
-        not wrong and len(outcomes) >= 2,
-    )
+    for number, start in enumerate(starts):
+        outcomes[await _start_under(trial.part(str(number)), *start)] += 1
+    trial.check(what, describe(outcomes), allowed >= outcomes.keys() and len(outcomes) >= 2)
 
 
 async def _start_under(trial: Trial, user: User, app: str, env: dict[str, str]) -> str:
@@ -123,7 +119,7 @@ async def _start_under(trial: Trial, user: User, app: str, env: dict[str, str]) 
             settled = await reach.settle(WORKERS)
         status = await server.stop()
     verdict = run.verdict()
-    if settled.silent or settled.named or status or verdict.faults or verdict.accepted != verdict.delivered:
+    if not settled.is_whole or status or verdict.faults or verdict.accepted != verdict.delivered:
         return f"not whole: {settled}, status {status}, {verdict.summary()}"
     return NAMED if first.named else FULL_SERVICE
 
@@ -137,9 +133,7 @@ async def _lowered(trial: Trial) -> None:
     async with traffic(trial, workers=WORKERS, env=TALK, user=user) as run:
         await _lowered_worker(trial, run, user)
         await _lowered_launcher(trial, run, user)
-        status = await run.server.stop()
-    check_verdict(trial, run.verdict())
-    trial.ended(status, "exit status under a limit that was lowered")
+        await run.finish(trial, what="exit status under a limit that was lowered")
 
 
 async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
@@ -157,7 +151,7 @@ async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
     )
     await user.limit(victim, None)
     settled = await reach.settle(WORKERS + 1)
-    trial.check("pairs when its limit is raised", settled, _is_whole(settled))
+    trial.check("pairs when its limit is raised", settled, settled.is_whole)
     # Its line may come after the messages that it concerns.
     told = await server.said(rf"Worker \[{victim}\] can send to worker")
     trial.check("times that the launcher says so", len(told), len(told) == 1)
@@ -175,15 +169,11 @@ async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
     await server.said(rf"Worker \[{victim}\] died")
     await server.said("A worker could not be started; starting another in", 3)
     settled = await reach.settle(WORKERS)
-    trial.check("pairs of the remaining workers meanwhile", settled, _is_whole(settled))
+    trial.check("pairs of the remaining workers meanwhile", settled, settled.is_whole)
     await user.limit(server.pid, None)
     await server.started(WORKERS + 3)
     settled = await reach.settle(WORKERS + 2)
-    trial.check("pairs when its limit is raised, too", settled, _is_whole(settled))
-
-
-def _is_whole(settled: Settled) -> bool:
-    return not settled.silent and not settled.named
+    trial.check("pairs when its limit is raised, too", settled, settled.is_whole)
 
 
 # --- pages for pipes
@@ -195,7 +185,7 @@ async def _no_pages(trial: Trial) -> None:
     async with traffic(trial, workers=WORKERS, env=TALK, user=user) as run:
         server, reach = run.server, Reach(run)
         is_so = is_ordinary(server.pid) and all(map(is_ordinary, server.workers()))
-        trial.check("all processes are of an ordinary user", "yes" if is_so else "no", is_so)
+        trial.yes("all processes are of an ordinary user", is_so)
         before = server.count(SMALL_PIPES)
         async with pages_used_up(user) as held:
             given = held["new_pipe_bytes"]
@@ -204,22 +194,7 @@ async def _no_pages(trial: Trial) -> None:
             )
             await server.restart()
             settled = await reach.settle(WORKERS)
-            trial.check("pairs over pipes of 8 KiB", settled, _is_whole(settled))
-            status = await server.stop()
-    verdict = run.verdict()
+            trial.check("pairs over pipes of 8 KiB", settled, settled.is_whole)
+            await run.finish(trial, is_lossless=True, what="exit status with small pipes")
     trial.check("warnings of small pipes", f"{before}, then {server.count(SMALL_PIPES)}", not before)
     trial.check("warned once", server.count(SMALL_PIPES), server.count(SMALL_PIPES) == 1)
-    check_verdict(trial, verdict, is_lossless=True)
-    trial.ended(status, "exit status with small pipes")
-
-
-LIMITS: Final = Row(
-    name="limits",
-    fault="descriptor and pipe-page limits",
-    how="as an ordinary user: starts under RLIMIT_NOFILE from far too low to just enough; a running worker, "
-    "then the launcher, without a descriptor to spare (prlimit); all pages for pipes in use (pipes of 8 KiB)",
-    counts="starts under a tight limit",
-    full=everywhere(20),
-    short=2,
-    run=limits,
-)

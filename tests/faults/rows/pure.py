@@ -13,7 +13,7 @@ from tests.faults.fuzz import fuzz
 from tests.faults.simulation import simulate
 from tests.faults.simulation.plan import STEPS
 from tests.faults.simulation.seeds import NAMED
-from tests.faults.trial import PURE, Row, Trial, describe
+from tests.faults.trial import PURE, Trial, describe, row
 
 # So many seeds for each kill at each step of the protocol: 1,000 of them in 100,000 seeds.
 SEEDS_PER_KILL: Final = 100
@@ -27,6 +27,13 @@ LEAST_UNHARMED: Final = 0.25
 MAX_SHOWN: Final = 3
 
 
+@row(
+    fault="parser",
+    how="inputs with the valid cookie, mutated structurally, against a reference of the expected result",
+    counts="executions",
+    full={PURE: 2_000_000},
+    short=2_000,
+)
 async def parser(trial: Trial) -> None:
     """So many executions, each with the run's valid cookie; a tenth is guided if atheris is there."""
     report = await asyncio.to_thread(fuzz, trial.count)
@@ -47,6 +54,13 @@ async def parser(trial: Trial) -> None:
     trial.check("guided by coverage", guided, report.guided > 0 or not trial.full)
 
 
+@row(
+    fault="simulation",
+    how="the shipped launcher and workers on a simulated kernel and clock, with kills at any call",
+    counts="seeds",
+    full={PURE: 100_000},
+    short=200,
+)
 async def simulation(trial: Trial) -> None:
     """Seeds from 0 on, and the named schedules."""
     report = await asyncio.to_thread(simulate, range(trial.count))
@@ -55,32 +69,10 @@ async def simulation(trial: Trial) -> None:
     trial.check("seeds and named schedules that failed", failed, not report.failures)
     least = max(trial.count // SEEDS_PER_KILL, 1)
     for step in STEPS:
-        kills = report.kills.get(step, 0)
+        kills = report.kills[step]
         trial.check(f"workers killed at: {step}; at least {least:,}", f"{kills:,}", kills >= least)
     for name in NAMED:
-        seen = f"in its seed {report.named.get(name)}; {report.events.get(name, 0):,} times in the others"
+        seen = f"in its seed {report.named.get(name)}; {report.events[name]:,} times in the others"
         trial.check(f"named schedule: {name}", seen, name in report.named)
-    messages = {"accepted": report.accepted, "delivered": report.delivered, "counted lost": report.lost}
-    trial.say("messages", describe(messages))
+    trial.say("messages", describe(report.messages))
     trial.say("workers, by their end", describe(report.exits))
-
-
-PARSER: Final = Row(
-    name="parser",
-    fault="parser",
-    how="inputs with the valid cookie, mutated structurally, against a reference of the expected result",
-    counts="executions",
-    full={PURE: 2_000_000},
-    short=2_000,
-    run=parser,
-)
-
-SIMULATION: Final = Row(
-    name="simulation",
-    fault="simulation",
-    how="the shipped launcher and workers on a simulated kernel and clock, with kills at any call",
-    counts="seeds",
-    full={PURE: 100_000},
-    short=200,
-    run=simulation,
-)

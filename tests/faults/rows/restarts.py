@@ -5,12 +5,12 @@ Law: the promise of a restart, and nothing else that goes wrong meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
-from tests.faults.traffic import ask_until, check_verdict, traffic
-from tests.faults.trial import Row, Trial, everywhere
+from tests.faults.keeping import Tally, asking
+from tests.faults.traffic import traffic
+from tests.faults.trial import Trial, everywhere, row
 from tests.serving import RESTARTED
 
 WORKERS: Final = 4
@@ -25,54 +25,31 @@ PACED: Final = {"TRAFFIC_PAUSE_S": "0.005"}
 LEAST_MESSAGES: Final = 1_000_000
 
 
-async def restarts(trial: Trial) -> None:
-    """Send SIGHUP so often, each time after the last restart is over; clients ask meanwhile."""
-    async with traffic(trial, workers=WORKERS, env=PACED) as run:
-        done = asyncio.Event()
-        failed: list[str] = []
-        clients = [
-            asyncio.create_task(ask_until(run.server, done, failed, pause_s=pause_s))
-            for pause_s in (0.0, SLOW_CLIENT_S)
-        ]
-        for _ in range(trial.count):
-            await run.server.restart()
-        seconds = time.monotonic() - run.began
-        done.set()
-        answered = sum([await client for client in clients])
-        status = await run.server.stop()
-    verdict = run.verdict()
-    trial.equal("restarts", run.server.count(RESTARTED), trial.count)
-    check_verdict(trial, verdict, is_lossless=True)
-    trial.none("in doubt", verdict.in_doubt)
-    if trial.full:
-        run.check_rate(trial, verdict, seconds)
-    if trial.count >= 200:
-        trial.check(
-            f"at least {LEAST_MESSAGES:,} messages",
-            f"{verdict.accepted:,}",
-            verdict.accepted >= LEAST_MESSAGES,
-        )
-    trial.check("failed requests", f"{len(failed)} of {answered}: {failed[:3]}", not failed and answered > 0)
-    sent_while_leaving = _sent_while_leaving(verdict.told("leaving"), len(verdict.left))
-    trial.say("workers that left", sent_while_leaving)
-    left = len(verdict.left)
-    expected = WORKERS * (trial.count + 1)
-    trial.equal("workers that have left, cleanly", left, expected)
-    trial.none("drain timeouts", run.server.count("drain timeout"))
-    trial.ended(status)
-
-
-def _sent_while_leaving(leaving: list[dict[str, object]], left: int) -> str:
-    return f"{left}, each talking until refused ({len(leaving)} noted it)"
-
-
-ROLLING: Final = Row(
-    name="restarts",
+@row(
     fault="rolling restart",
     how="SIGHUP under traffic all to all, with replies, broadcasts and 1 MiB data, and clients",
     counts="restarts",
     full=everywhere(200),
     short=2,
-    run=restarts,
     short_everywhere=True,
 )
+async def restarts(trial: Trial) -> None:
+    """Send SIGHUP so often, each time after the last restart is over; clients ask meanwhile."""
+    tally = Tally()
+    async with traffic(trial, workers=WORKERS, env=PACED) as run:
+        async with asking(run.server, tally, 0.0, SLOW_CLIENT_S):
+            for _ in range(trial.count):
+                await run.server.restart()
+        seconds = time.monotonic() - run.began
+        verdict = await run.finish(trial, is_lossless=True)
+    trial.equal("restarts", run.server.count(RESTARTED), trial.count)
+    trial.none("in doubt", verdict.in_doubt)
+    if trial.full:
+        run.check_rate(trial, verdict, seconds)
+    if trial.count >= 200:
+        trial.least("messages", verdict.accepted, LEAST_MESSAGES)
+    tally.check(trial, "failed requests")
+    left, noted = len(verdict.left), len(verdict.told("leaving"))
+    trial.say("workers that left", f"{left}, each talking until refused ({noted} noted it)")
+    trial.equal("workers that have left, cleanly", left, WORKERS * (trial.count + 1))
+    trial.none("drain timeouts", run.server.count("drain timeout"))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from statistics import linear_regression
 from typing import Final
 
 import psutil
 
-from tests.faults.traffic import check_verdict, traffic
-from tests.faults.trial import Row, Trial, everywhere
+from tests.faults.traffic import traffic
+from tests.faults.trial import Trial, everywhere, row
 from tests.processes import open_descriptors
 from tests.serving import RESTARTED, Server, eventually
 
@@ -37,6 +38,13 @@ MAX_SLOPE_MIB_PER_H: Final = 1.0
 LEAST_SECONDS: Final = 1500.0
 
 
+@row(
+    fault="soak",
+    how=f"a restart every {PACE_S:g} s, under traffic",
+    counts="restarts",
+    full=everywhere(500),
+    short=2,
+)
 async def soak(trial: Trial) -> None:
     """One restart after the other, evenly; descriptors and memory after each."""
     async with traffic(trial, workers=WORKERS, env=PACED) as run:
@@ -54,51 +62,26 @@ async def soak(trial: Trial) -> None:
             memory.append((time.monotonic() - run.began, uss_bytes / 2**20))
             await asyncio.sleep(max(run.began + count * pace_s - time.monotonic(), 0.0))  # the pace
         seconds = time.monotonic() - run.began
-        status = await server.stop()
+        verdict = await run.finish(trial, is_lossless=True)
     trial.equal("restarts", server.count(RESTARTED), trial.count)
     different = {each - descriptors[0] for each in descriptors} - {0}
     trial.check("the launcher's descriptors", f"{descriptors[0]}, +-{different or 0}", not different)
     _check_memory(trial, memory, seconds)
-    trial.ended(status)
-    verdict = run.verdict()
-    check_verdict(trial, verdict, is_lossless=True)
     if trial.full:
-        least = trial.count * MESSAGES
-        trial.check(f"at least {least:,} messages", f"{verdict.accepted:,}", verdict.accepted >= least)
+        trial.least("messages", verdict.accepted, trial.count * MESSAGES)
         run.check_rate(trial, verdict, seconds)
 
 
 def _check_memory(trial: Trial, memory: list[tuple[float, float]], seconds: float) -> None:
     warm = [each for each in memory if each[0] >= seconds * WARM_SHARE]
-    slope = _slope(warm) * 3600
     span = f"{warm[0][1]:.1f} to {warm[-1][1]:.1f} MiB in {warm[-1][0] - warm[0][0]:.0f} s"
     if seconds >= LEAST_SECONDS:
+        slope = linear_regression(*zip(*warm, strict=True)).slope * 3600
         what = f"the launcher's memory grows by less than {MAX_SLOPE_MIB_PER_H:g} MiB/h"
         trial.check(what, f"{slope:.2f} MiB/h ({span})", slope < MAX_SLOPE_MIB_PER_H)
     else:
         trial.check("the launcher's memory grows by less than 1 MiB", span, warm[-1][1] - warm[0][1] < 1.0)
 
 
-def _slope(points: list[tuple[float, float]]) -> float:
-    """Of the straight line that fits best; 0 for fewer than two points."""
-    if len(points) < 2:
-        return 0.0
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
-
-
 def _is_settled(server: Server, descriptors: int) -> bool:
     return len(server.workers()) == WORKERS and open_descriptors(server.pid) == descriptors
-
-
-SOAK: Final = Row(
-    name="soak",
-    fault="soak",
-    how=f"a restart every {PACE_S:g} s, under traffic",
-    counts="restarts",
-    full=everywhere(500),
-    short=2,
-    run=soak,
-)

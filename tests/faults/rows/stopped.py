@@ -18,8 +18,8 @@ from typing import Final
 from asgi_ipc.testing.child import is_running
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import Row, Trial, as_ms, describe, everywhere, percentile
+from tests.faults.traffic import PRESSURE, Traffic, traffic
+from tests.faults.trial import Trial, as_ms, describe, everywhere, percentile, row
 from tests.faults.vitals import Vitals, watching
 from tests.processes import is_stopped, own_bytes
 from tests.serving import eventually
@@ -58,6 +58,13 @@ UNSENT: Final = "reached its drain timeout with"
 SAID_BEFORE_STOP: Final = 100
 
 
+@row(
+    fault="stopped receiver",
+    how="SIGSTOP, three senders at full rate; the last time with a SIGHUP meanwhile",
+    counts="stops",
+    full=everywhere(20),
+    short=1,
+)
 async def stopped(trial: Trial) -> None:
     """The stops, one after the other; then one that a restart meets."""
     options = ("--drain-timeout", str(DRAIN_TIMEOUT_S))
@@ -66,14 +73,11 @@ async def stopped(trial: Trial) -> None:
         async with watching(run.server, [bystander, *senders]) as vitals:
             await _stop_often(trial, run, vitals, target, senders)
         await _restart_meanwhile(trial, run, target, bystander, senders)
-        status = await run.server.stop()
-    verdict = run.verdict()
-    generation = {note["pid"]: note["by"] for note in verdict.told("joined")}
-    check_verdict(trial, verdict, excused={generation[target]})
+        generation = run.joined
+        verdict = await run.finish(trial, excused={generation[target]})
     leavers = {generation[pid]: pid for pid in (bystander, *senders)}
     _check_leaves(trial, verdict, leavers)
     _check_counts(trial, run, verdict, generation[target], leavers, senders)
-    trial.ended(status)
 
 
 # --- the stops
@@ -185,8 +189,7 @@ async def _restart_meanwhile(
     run.server.signal(signal.SIGHUP)
     # After the start, and once more; the stopped one keeps the restart from being over.
     await run.server.said(f"All {WORKERS} workers are ready", 2)
-    still = is_stopped(target)
-    trial.check("a SIGHUP meanwhile is done while the worker is stopped", still, still)
+    trial.yes("a SIGHUP meanwhile is done while the worker is stopped", is_stopped(target))
     await run.server.said(UNSENT, WORKERS - 1)
     await eventually(lambda: not any(map(is_running, (bystander, *senders))), "the leavers have ended")
     left = asyncio.ensure_future(
@@ -244,14 +247,3 @@ def _check_counts(
         f"{[each and each.messages for each in missing.values()]}, {[told.get(each) for each in leavers]}",
         all(each is not None and each.messages == told.get(of) for of, each in missing.items()),
     )
-
-
-STOPPED: Final = Row(
-    name="stopped",
-    fault="stopped receiver",
-    how="SIGSTOP, three senders at full rate; the last time with a SIGHUP meanwhile",
-    counts="stops",
-    full=everywhere(20),
-    short=1,
-    run=stopped,
-)

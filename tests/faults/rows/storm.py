@@ -14,8 +14,8 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from tests.faults.traffic import check_verdict, traffic
-from tests.faults.trial import Row, Trial, everywhere
+from tests.faults.traffic import traffic
+from tests.faults.trial import Trial, everywhere, row
 from tests.processes import open_descriptors
 from tests.serving import RESTARTED, Server, eventually
 
@@ -47,18 +47,23 @@ def _count(server: Server) -> tuple[int, list[str]]:
     return size, wrong
 
 
+@row(
+    fault="signal storm",
+    how="random HUP, TTIN and TTOU at 20 a second, under traffic",
+    counts="signals",
+    full=everywhere(1000),
+    short=40,
+)
 async def storm(trial: Trial) -> None:
     """Send so many random signals, wait for quiet, count; then send SIGTERM after some more."""
     chance = random.Random(trial.count)
     async with traffic(trial, workers=WORKERS, env={"TRAFFIC_PAUSE_S": "0.02"}) as run:
         server = run.server
         before = open_descriptors(server.pid)
-        sent = 0
         for _ in range(trial.count):
-            size, _wrong = _count(server)
+            size, _ = _count(server)
             most = [] if size >= MOST_WORKERS else [signal.SIGTTIN]
             server.signal(chance.choice([signal.SIGHUP, *most, signal.SIGTTOU]))
-            sent += 1
             await asyncio.sleep(PAUSE_S)  # the rate of the storm
         # This restart is complete, whatever was under way before.
         begun = server.count(BEGUN)
@@ -67,12 +72,10 @@ async def storm(trial: Trial) -> None:
         await eventually(lambda: _is_quiet(server), "the fleet has settled")
         size, wrong = _count(server)
         scaled = len(server.found(SCALED.pattern)) + server.count("One worker is left")
-        trial.say(
-            "signals sent", f"{sent + 1}; {scaled} have scaled, {server.count(BEGUN)} restarts were made"
-        )
+        sent = f"{trial.count + 1}; {scaled} have scaled, {server.count(BEGUN)} restarts were made"
+        trial.say("signals sent", sent)
         trial.check("the log counts right", wrong or "yes", not wrong)
-        found = len(server.workers())
-        trial.equal("workers at the end", found, size)
+        trial.equal("workers at the end", len(server.workers()), size)
         # Two for each worker: its pipe and its lifeline. They are closed a moment after it is reaped.
         due = before + 2 * (size - WORKERS)
         with suppress(AssertionError):
@@ -82,26 +85,15 @@ async def storm(trial: Trial) -> None:
         for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTERM):
             server.signal(number)
         began = time.monotonic()
-        status = await server.ended()
+        await server.ended()
         seconds = time.monotonic() - began
-    trial.check(f"SIGTERM ends it within {STOP_WITHIN_S:g} s", f"{seconds:.1f} s", seconds < STOP_WITHIN_S)
-    trial.ended(status)
-    verdict = run.verdict()
-    check_verdict(trial, verdict, is_lossless=True)
+        trial.check(
+            f"SIGTERM ends it within {STOP_WITHIN_S:g} s", f"{seconds:.1f} s", seconds < STOP_WITHIN_S
+        )
+        await run.finish(trial, is_lossless=True)
 
 
 def _is_quiet(server: Server) -> bool:
     """Return whether every restart is over, with exactly the right number of processes."""
     size, _ = _count(server)
     return server.count(BEGUN) == server.count(RESTARTED) and len(server.workers()) == size
-
-
-STORM: Final = Row(
-    name="storm",
-    fault="signal storm",
-    how="random HUP, TTIN and TTOU at 20 a second, under traffic",
-    counts="signals",
-    full=everywhere(1000),
-    short=40,
-    run=storm,
-)

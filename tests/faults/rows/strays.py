@@ -17,8 +17,8 @@ import msgspec
 
 from tests.faults.oracle import Note
 from tests.faults.stray import Target
-from tests.faults.traffic import PRESSURE, Traffic, check_verdict, traffic
-from tests.faults.trial import Row, Trial, as_ms, describe, everywhere
+from tests.faults.traffic import PRESSURE, Traffic, traffic
+from tests.faults.trial import Trial, as_ms, describe, everywhere, row
 from tests.processes import is_stopped, message_pipe, own_bytes
 from tests.serving import Helper, eventually, helping
 
@@ -55,7 +55,14 @@ class _Writer:
         self.written_bytes += int(line)
 
 
-async def strays(trial: Trial) -> None:
+@row(
+    fault="stray bytes",
+    how="another process writes random bytes, packets cut short or flipped, and packets with another cookie",
+    counts="writes",
+    full=everywhere(100_000),
+    short=2_000,
+)
+async def stray(trial: Trial) -> None:
     """Half packets when all is quiet; then everything, under traffic all to all."""
     async with traffic(trial, workers=WORKERS, app=PRESSURE) as run:
         victim, sender, *_ = run.server.workers()
@@ -73,12 +80,9 @@ async def strays(trial: Trial) -> None:
             await _halves(trial, run, writer, victim, sender)
             await _storm(trial, run, writer, victim, sender)
         measured = [await run.strings.call(pid, "measured") for pid in run.server.workers()]
-        status = await run.server.stop()
+        await run.finish(trial, is_lossless=True)
     elsewhere = [each["dropped"] for each in measured if each["generation"] != it["generation"]]
     trial.check("dropped by the other workers", [each for each in elsewhere if each] or 0, not any(elsewhere))
-    verdict = run.verdict()
-    check_verdict(trial, verdict, is_lossless=True)
-    trial.ended(status)
 
 
 async def _halves(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
@@ -169,14 +173,3 @@ def _check_storm(
 def _check_bytes(trial: Trial, what: str, measured: dict[str, Any], writer: _Writer) -> None:
     skipped = measured["skipped_bytes"]
     trial.check(what, f"{skipped:,} of {writer.written_bytes:,}", skipped == writer.written_bytes)
-
-
-STRAY: Final = Row(
-    name="stray",
-    fault="stray bytes",
-    how="another process writes random bytes, packets cut short or flipped, and packets with another cookie",
-    counts="writes",
-    full=everywhere(100_000),
-    short=2_000,
-    run=strays,
-)

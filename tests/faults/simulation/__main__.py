@@ -18,7 +18,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.simulation")
     parser.add_argument("--seeds", type=int, default=1_000, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
-    parser.add_argument("--processes", type=int, default=2, choices=[1, 2])
     parser.add_argument("--seed", type=int, help="one, with its trace")
     parser.add_argument("--named", choices=list(NAMED), help="a run with this event, with its trace")
     arguments = parser.parse_args()
@@ -28,7 +27,7 @@ def main() -> int:
         world = World(plan_of(arguments.seed))
         world.run()
         return _show(world)
-    report = simulate(range(arguments.start, arguments.start + arguments.seeds), arguments.processes)
+    report = simulate(range(arguments.start, arguments.start + arguments.seeds))
     print(report)  # noqa: T201
     return 1 if report.failures else 0
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,10 +92,12 @@ class App:
         self._once_known.append(to)
         offer = self._offer(name, [to.generation])
         address = to if to not in members or self._chance.random() < 0.5 else to.pid
-        if self._chance.random() < 0.3:
-            self._now(offer, lambda: ipc.send_nowait(address, name, offer.data))
-        else:
-            await self._later(offer, ipc.send(address, name, offer.data, timeout=timeout_s))
+        with self._settling(offer) as took:
+            if self._chance.random() < 0.3:
+                ipc.send_nowait(address, name, offer.data)
+            else:
+                await ipc.send(address, name, offer.data, timeout=timeout_s)
+            took.extend(offer.receivers)
 
     async def _broadcast(self, name: str, timeout_s: float) -> None:
         ipc = self.ipc
@@ -103,39 +105,29 @@ class App:
         offer = self._offer(name, members.values())
         due = self._world.checks.due_to_hear(self._program)
         began = self._world.kernel.now
-        try:
+        pids = None
+        with self._settling(offer) as took:
             if self._chance.random() < 0.3:
                 pids = ipc.broadcast_nowait(name, offer.data)
             else:
                 pids = await ipc.broadcast(name, offer.data, timeout=timeout_s)
-        except (DeliveryError, NotRunningError) as error:
-            self._ledger.settle(offer, ())
-            if isinstance(error, NotRunningError):
-                raise
-            return
-        self._ledger.settle(offer, [members[pid] for pid in pids])
-        if self._world.kernel.now - began < timeout_s:
+            took.extend(members[pid] for pid in pids)
+        if pids is not None and self._world.kernel.now - began < timeout_s:
             self._world.checks.broadcast(self._program, offer, pids, due)
 
-    def _now(self, offer: Offer, verb: Callable[[], None]) -> None:
+    @contextmanager
+    def _settling(self, offer: Offer) -> Iterator[list[int]]:
+        """Enter into the ledger who took what the verb offers; a refusal is not raised any further."""
+        took: list[int] = []
         try:
-            verb()
-        except (DeliveryError, NotRunningError) as error:
+            yield took
+        except NotRunningError:
             self._ledger.settle(offer, ())
-            if isinstance(error, NotRunningError):
-                raise
-        else:
-            self._ledger.settle(offer, offer.receivers)
-
-    async def _later(self, offer: Offer, verb: Any) -> None:
-        try:
-            await verb
-        except (DeliveryError, NotRunningError) as error:
+            raise
+        except DeliveryError:
             self._ledger.settle(offer, ())
-            if isinstance(error, NotRunningError):
-                raise
         else:
-            self._ledger.settle(offer, offer.receivers)
+            self._ledger.settle(offer, took)
 
     def _offer(self, name: str, receivers: Iterable[int]) -> Offer:
         offer = self._ledger.offer(self._program.generation, name, receivers, self._make)
@@ -174,13 +166,15 @@ class App:
         if self._chance.random() < 0.3:
             await asyncio.sleep(self._chance.random() * self._traffic.slow_s)
         offer = self._offer("answer", [sender])
-        with suppress(NotRunningError):
-            await self._later(offer, self.ipc.reply("answer", offer.data))
+        with suppress(NotRunningError), self._settling(offer) as took:
+            await self.ipc.reply("answer", offer.data)
+            took.extend(offer.receivers)
 
     def _ask_quickly(self, data: Any) -> None:
         offer = self._offer("answer", [self._heard("ask quickly", data)])
-        with suppress(NotRunningError):
-            self._now(offer, lambda: self.ipc.reply_nowait("answer", offer.data))
+        with suppress(NotRunningError), self._settling(offer) as took:
+            self.ipc.reply_nowait("answer", offer.data)
+            took.extend(offer.receivers)
 
     # --- what only one may do
 

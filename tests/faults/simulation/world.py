@@ -11,7 +11,7 @@ import heapq
 import logging
 import random
 import signal
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
@@ -51,8 +51,8 @@ class World:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.failures: list[str] = []
-        self.events: dict[str, int] = defaultdict(int)
-        self.kills: dict[str, int] = defaultdict(int)
+        self.events: Counter[str] = Counter()
+        self.kills: Counter[str] = Counter()
         self.programs: dict[int, Program] = {}
         self.ledger = Ledger(self.fail)
         self.chance = random.Random(plan.seed)
@@ -283,8 +283,7 @@ class World:
             return
         program = self.programs[process.number]
         if process.status < 0:
-            for step in program.steps():
-                self.kills[step] += 1
+            self.kills.update(program.steps())
             self.ledger.exits[process.number] = Exit("killed")
         elif process.number not in self.ledger.exits:
             self.ledger.exits[process.number] = Exit("never joined")

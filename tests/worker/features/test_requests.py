@@ -48,16 +48,6 @@ async def test_a_plain_and_an_async_handler_answer_with_what_they_give_back() ->
         assert b.ipc.stats().received == 4
 
 
-async def test_a_worker_asks_itself_and_a_coroutine_from_a_plain_handler_is_awaited() -> None:
-    async with fleet(1) as (_, (a,)):
-
-        async def answer() -> str:
-            return "mine"
-
-        a.ipc.receive("self", lambda data: answer())
-        assert await a.ipc.request(a.pid, "self") == "mine"
-
-
 async def test_questions_start_in_the_order_of_all_messages() -> None:
     async with fleet(2) as (_, (a, b)):
         order: list[Any] = []
@@ -438,6 +428,16 @@ async def test_one_of_all_gets_it_in_turn_and_who_is_busy_does_not() -> None:
         assert b.pid not in took
         b.go_on_reading()
         await b.until(23)
+
+
+async def test_who_dies_before_it_has_taken_the_question_costs_its_own_row() -> None:
+    async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
+        b.stop_reading()
+        a.fill(b, MIB - 100)
+        asking = asyncio.create_task(a.ipc.gather("who", bytes(MIB - 100), timeout=None, include_self=False))
+        await until(lambda: any(peer.outbox.waiting for peer in a.endpoint.outgoing.peers.all()))
+        launcher.kill(b)
+        assert {pid: type(error) for pid, error in (await asking).errors.items()} == {b.pid: WorkerGoneError}
 
 
 async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> None:
