@@ -25,12 +25,11 @@ from asgi_ipc.fleet.words import (
     Left,
     Resigned,
     Retiring,
-    Took,
     Welcome,
     WriteEnd,
 )
-from tests.fleet.test_fleet import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
-from tests.fleet.test_relay import said, worker
+from tests.fleet.desk import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
+from tests.fleet.relays import said, took, worker
 
 # In a fleet of two workers: the generation of the helper.
 HELPER = 3
@@ -162,11 +161,11 @@ def test_a_helper_joins_through_the_relay_and_leads_never() -> None:
     relay.hear(1, Join(), 0.0)
     assert said(relay, 1) == [Welcome([helper])]
     assert said(relay, 2) == [Joined(worker(1))]
-    relay.hear(2, Took(1, True), 0.0)
+    took(relay, 2, 1)
     words_to_1 = said(relay, 1)
     assert WriteEnd(2) in words_to_1
     assert Leads(worker(1)) in words_to_1
-    relay.hear(1, Took(2, True), 0.0)
+    took(relay, 1, 2)
     relay.hear(1, Leaving(), 0.0)
     relay.hear(1, Resigned(), 0.0)
     assert said(relay, 2) == [Leads(worker(1)), Left(1), Leads(None)]
