@@ -132,12 +132,14 @@ async def test_who_has_gone_is_sent_nothing_and_remembered_nowhere(how: str) -> 
             subscribed = third.ipc.subscribe("t")
             await subscribed.__aenter__()
             assert await a.ipc.publish("t", 1) == (third.pid,)
+            # As if it still had something to tell.
+            a.endpoint.topics._unheard = (a.endpoint.outgoing.peers.meant_by(third.pid),)
             if how == "killed":
                 launcher.kill(third)
                 await until(lambda: third.worker not in a.ipc.workers)
         await until(lambda: not knows(a, "t") and not knows(b, "t"))
         assert await a.ipc.publish("t", 2) == ()
-        assert not a.endpoint.topics._audience
+        assert not (a.endpoint.topics._audience or a.endpoint.topics._unheard)
         assert third.worker not in [peer.worker for peer in a.endpoint.topics._listeners]
         # Nobody waits for it either.
         async with a.ipc.subscribe("t"):
