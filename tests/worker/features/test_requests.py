@@ -430,16 +430,6 @@ async def test_one_of_all_gets_it_in_turn_and_who_is_busy_does_not() -> None:
         await b.until(23)
 
 
-async def test_who_dies_before_it_has_taken_the_question_costs_its_own_row() -> None:
-    async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
-        b.stop_reading()
-        a.fill(b, MIB - 100)
-        asking = asyncio.create_task(a.ipc.gather("who", bytes(MIB - 100), timeout=None, include_self=False))
-        await until(lambda: any(peer.outbox.waiting for peer in a.endpoint.outgoing.peers.all()))
-        launcher.kill(b)
-        assert {pid: type(error) for pid, error in (await asking).errors.items()} == {b.pid: WorkerGoneError}
-
-
 async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> None:
     async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
         a.stop_reading()

@@ -214,9 +214,9 @@ async def test_entering_ends_with_the_last_answer_and_not_with_the_time_limit() 
         await until(lambda: knows(c, "u") == (a.pid,))
         assert not any(each.done() for each in entering)
         b.go_on_reading()
-        await until(lambda: all(each.known for each in a.endpoint.topics._listeners.values()))
-        # The answer wakes the future, and the future wakes the task.
-        for _ in range(3):
+        await until(lambda: all(each.known == 2 for each in a.endpoint.topics._listeners.values()))
+        # The answer wakes a future, all futures wake a wait, and the wait wakes the task.
+        for _ in range(4):
             await asyncio.sleep(0)
         assert all(each.done() for each in entering)
 
