@@ -228,7 +228,7 @@ async def test_a_packet_that_comes_before_the_word_makes_its_receiver_read_its_l
         a.ipc.receive("early", lambda data: heard.set())
         # The word is on a's lifeline and the packet is in its pipe before its loop turns.
         read_end, write_end = os.pipe()
-        socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
+        socket.send_fds(launcher.members[1].lifeline, [encode_word(Joined(newcomer.worker))], [write_end])
         forger = Forger(a, newcomer.worker)
         forger.batch(("early", "data"))
         a.endpoint.incoming._reader._readable()
@@ -264,7 +264,7 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         a.ipc.on_leave(lambda worker, reason, lost: gone.set_result(worker))
         newcomer = Worker(12_345, 1, 7)
         # Its packet has been read, with nothing behind it; both words about it are on the lifeline.
-        launcher.members[1].line.sendall(
+        launcher.members[1].lifeline.sendall(
             encode_word(Joined(newcomer)) + encode_word(Gone(newcomer.generation, "killed"))
         )
         forger = Forger(a, newcomer)
