@@ -278,28 +278,6 @@ async def test_a_death_told_between_its_packets_waits_for_them() -> None:
         assert a.ipc.stats().dropped == {}
 
 
-async def test_packets_of_strangers_for_others_and_stray_bytes_are_dropped_and_counted() -> None:
-    async with fleet(2) as (_, (a, b)):
-        stranger, forger = Forger(b, Worker(77, 7, 77)), Forger(b, a.worker)
-        strays = [
-            partial(stranger.batch, ("note", "stray")),
-            partial(forger.batch, ("note", "stray"), receiver=77),
-            partial(forger.write, encode_packet(b"no such!", 1, 2, 0, BATCH, b"")),
-            partial(forger.write, os.urandom(100)),
-            partial(forger.write, encode_packet(COOKIE, 1, 2, 0, BATCH, bytes(100))[:40]),
-        ]
-        for write in strays:
-            write()
-            await a.ipc.send(b.pid, "note", "good")
-        stranger.close()
-        forger.close()
-        assert await b.until(5) == ["good"] * 5
-        dropped = b.ipc.stats().dropped
-        assert dropped["stale"] == 2
-        assert dropped["corrupt"] >= 1
-        assert dropped.keys() == {"stale", "corrupt"}
-
-
 async def test_what_a_dead_sender_left_unfinished_is_dropped_when_its_last_byte_has_been_read() -> None:
     async with fleet(2, has_arena=False) as (launcher, (a, b)):
         b.stop_reading()
