@@ -173,9 +173,9 @@ async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> N
         with pytest.raises(ValueError, match="timeout"):
             await a.ipc.request(b.pid, "name", timeout=-1)
         assert a.ipc.stats().sent == sent
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.request(b.pid, "name")
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.gather("name")
 
 
@@ -443,7 +443,7 @@ async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> 
         assert await waiting == a.pid
 
 
-async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
+async def test_answers_and_questions_are_converted_to_the_types_that_are_asked_for() -> None:
     class Point(msgspec.Struct):
         x: int
         y: int = 0
@@ -463,6 +463,14 @@ async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
         assert (caught.value.field, caught.value.expected) == ("x", "int")
         sentence = f"the answer of handler 'where' of worker {b.pid} does not fit: x: "
         assert str(caught.value).startswith(sentence)
+
+        @b.ipc.receive("typed")
+        def typed(point: Point) -> None: ...
+
+        with pytest.raises(InvalidDataError) as caught:
+            await ask(b.pid, "typed", {"x": "one"})
+        assert (caught.value.pid, caught.value.name, caught.value.of_answer) == (b.pid, "typed", False)
+        assert (caught.value.field, caught.value.expected) == ("x", "int")
 
 
 async def test_what_does_not_fit_is_the_error_of_its_row() -> None:
