@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.limits import descriptor_limit
 from asgi_ipc.launcher.listening import parse_mode, parse_owner
-from asgi_ipc.launcher.options import check, check_own, check_range, check_workers
+from asgi_ipc.launcher.options import check, check_descriptor, check_own, check_range, check_workers
 from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY
 
 
@@ -65,6 +66,17 @@ def test_a_descriptor_is_one_of_a_socket(tmp_path: Path) -> None:
         check({"fd": open_socket.fileno()})
         with pytest.raises(LauncherError, match=f"fd is the descriptor of a socket; {file.fileno()} is none"):
             check({"fd": file.fileno()})
+
+
+def test_the_descriptor_of_a_parent_may_be_that_of_a_pipe_but_not_the_one_to_listen_on() -> None:
+    ends = os.pipe()
+    try:
+        check_descriptor("stop_at_eof", ends[0], may_be_pipe=True)
+        with pytest.raises(LauncherError, match="fd is the descriptor of a socket"):
+            check({"fd": ends[0]})
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def test_our_own_options_have_ranges_too() -> None:
