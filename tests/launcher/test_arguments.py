@@ -72,6 +72,7 @@ async def test_behind_two_dashes_stand_the_apps_own_arguments(tmp_path: Path) ->
     ("given", "env", "found"),
     [
         (["--", "a:b"], "", ("a:b", [])),
+        (["--", "-h"], "", ("-h", [])),
         (["--port", "1", "--", "a:b", "--", "--env", "x"], "", ("a:b", ["--env", "x"])),
         (["a:b", "--", "c:d", "--", "e"], "", ("a:b", ["c:d", "--", "e"])),
         (["--", "c:d"], "a:b", ("a:b", ["c:d"])),

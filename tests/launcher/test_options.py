@@ -57,7 +57,7 @@ def _missing(module: str) -> list[str]:
 CASES: list[Case] = [
     *_each("--port", "-1", "65536", "99999", "1.5", "many"),
     *_each("--host", "256.1.1.1", "a" * 64 + ".example", "no host", "no-such-host.invalid"),
-    *_each("--fd", "-1", "99", "3"),
+    *_each("--fd", "-1", "99", "3", "4"),
     *_each("--uds", "", "/no/such/folder/sock", "/tmp/" + "x" * 200, NO_PEM, "/tmp"),
     *[("--uds-mode", ["--uds", "never", "--uds-mode", mode]) for mode in ("888", "1777", "rw", "")],
     ("--uds-mode", ["--uds-mode", "660"]),
@@ -154,8 +154,9 @@ def _child(call: Callable[[], Any], output: int) -> NoReturn:
         os.dup2(output, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    # Open, and no socket.
+    # Open, and no sockets.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 3)
+    os.dup2(os.pipe()[0], 4)
     status = 70
     try:
         call()
