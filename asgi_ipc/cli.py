@@ -25,64 +25,53 @@ if sys.platform == "win32":
 
 from asgi_ipc.launcher.serve import serve
 
+
+def _own(name: str, unit: str, kind: type, text: str) -> click.Option:
+    default = getattr(DEFAULTS, name.removeprefix("--").replace("-", "_"))
+    shows = default is not None
+    return click.Option([name], type=kind, default=default, show_default=shows, metavar=unit, help=text)
+
+
 _OWN: Final[list[click.Parameter]] = [
-    click.Option(
-        ["--drain-timeout"],
-        type=float,
-        default=DEFAULTS.drain_timeout,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a leaving worker may take to deliver and handle its messages.",
+    _own(
+        "--drain-timeout",
+        "SECONDS",
+        float,
+        "How long a leaving worker may take to deliver and handle its messages.",
     ),
-    click.Option(
-        ["--exit-timeout"],
-        type=float,
-        default=DEFAULTS.exit_timeout,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a worker that has left waits for threads and pools of the app before it ends.",
+    _own(
+        "--exit-timeout",
+        "SECONDS",
+        float,
+        "How long a worker that has left waits for threads and pools of the app before it ends.",
     ),
-    click.Option(
-        ["--worker-hang-timeout"],
-        type=float,
-        default=None,
-        metavar="SECONDS",
-        help="Replace a worker whose event loop has stood still this long (at least 2). Off unless set.",
+    _own(
+        "--worker-hang-timeout",
+        "SECONDS",
+        float,
+        "Replace a worker whose event loop has stood still this long (at least 2). Off unless set.",
     ),
-    click.Option(
-        ["--max-message-bytes"],
-        type=int,
-        default=DEFAULTS.max_message_bytes,
-        show_default=True,
-        metavar="BYTES",
-        help="The largest message, encoded.",
+    _own("--max-message-bytes", "BYTES", int, "The largest message, encoded."),
+    _own(
+        "--max-packet-bytes", "BYTES", int, f"The largest packet; at most the system's PIPE_BUF ({PIPE_BUF})."
     ),
-    click.Option(
-        ["--max-packet-bytes"],
-        type=int,
-        default=DEFAULTS.max_packet_bytes,
-        show_default=True,
-        metavar="BYTES",
-        help=f"The largest packet; at most the system's PIPE_BUF ({PIPE_BUF}).",
+    _own(
+        "--pipe-bytes",
+        "BYTES",
+        int,
+        "The capacity to ask for each worker's pipe. The system's default unless set.",
     ),
-    click.Option(
-        ["--pipe-bytes"],
-        type=int,
-        default=None,
-        metavar="BYTES",
-        help="The capacity to ask for each worker's pipe. The system's default unless set.",
+    _own(
+        "--uds-mode",
+        "MODE",
+        str,
+        "The mode of the --uds file, octal. That of the file that it replaces, or 666, unless set.",
     ),
-    click.Option(
-        ["--uds-mode"],
-        default=None,
-        metavar="MODE",
-        help="The mode of the --uds file, octal. That of the file that it replaces, or 666, unless set.",
-    ),
-    click.Option(
-        ["--uds-owner"],
-        default=None,
-        metavar="USER[:GROUP]",
-        help="Whose the socket's file is to be, by name or number; it takes the right to give files away.",
+    _own(
+        "--uds-owner",
+        "USER[:GROUP]",
+        str,
+        "Whose the socket's file is to be, by name or number; it takes the right to give files away.",
     ),
     click.Option(
         ["--wrap"],
@@ -112,12 +101,6 @@ def _theirs(parameter: click.Parameter) -> click.Parameter:
     return parameter
 
 
-def _version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value and not context.resilient_parsing:
-        click.echo(f"asgi-ipc {__version__}, with uvicorn {uvicorn.__version__}")
-        context.exit()
-
-
 class _Commands(click.Group):
     """The commands. For an app in place of a command, the error names `serve`."""
 
@@ -132,8 +115,8 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version."
+@click.version_option(
+    __version__, message=f"asgi-ipc %(version)s, with uvicorn {uvicorn.__version__}", help="Show the version."
 )
 def main() -> None:
     """Messages between the workers of one ASGI server, without a broker."""
@@ -169,9 +152,20 @@ class _Serve(click.Command):
     """The arguments behind `--` are the app's: `sys.argv` in its workers."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        place = args.index("--") if "--" in args else len(args)
-        ctx.obj = args[place + 1 :]
-        return super().parse_args(ctx, args[:place])
+        ours, its_own = _cut(args)
+        (app,) = (each for each in self.params if each.name == "app")
+        given, _, _ = self.make_parser(ctx).parse_args(list(ours))
+        if not isinstance(given["app"], str) and app.value_from_envvar(ctx) is None:
+            # As under uvicorn, APP itself may stand behind `--`; further ones begin the app's arguments.
+            behind, its_own = _cut(its_own)
+            ours += ["--", *behind]
+        ctx.obj = its_own
+        return super().parse_args(ctx, ours)
+
+
+def _cut(arguments: list[str]) -> tuple[list[str], list[str]]:
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:place], arguments[place + 1 :]
 
 
 main.add_command(

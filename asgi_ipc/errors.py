@@ -28,30 +28,6 @@ can't carry raises the built-in TypeError, ValueError or OverflowError, as any e
 
 from __future__ import annotations
 
-__all__ = [
-    "DeliveryError",
-    "IPCError",
-    "InvalidDataError",
-    "InvalidNameError",
-    "LauncherError",
-    "LifespanError",
-    "MessageTooLargeError",
-    "NoHandlerError",
-    "NotRunningError",
-    "OutsideHandlerError",
-    "RemoteError",
-    "RequestError",
-    "RequestTimeoutError",
-    "SecondIPCError",
-    "SendTimeoutError",
-    "SubscriptionOverflowError",
-    "TooManyKeysError",
-    "UnknownWorkerError",
-    "WorkerGoneError",
-    "WouldBlockError",
-    "WrongLoopError",
-]
-
 
 class IPCError(Exception):
     """The base of all errors that asgi-ipc raises by itself."""

@@ -52,16 +52,14 @@ def argument_of_child(name: str) -> Any:
     return getattr(current_process(), "_kwargs", {}).get(name) if process.parent_process() else None
 
 
-def program_has_tracker() -> bool:
-    """Return whether this process has a tracker now, its own or its parent's."""
-    return resource_tracker._resource_tracker._fd is not None  # type: ignore[attr-defined]
+def program_tracker() -> int | None:
+    """Return the write end of this process's tracker, its own or its parent's; None if it has none now.
 
-
-def program_tracker() -> int:
-    """Return the write end of its pipe; a tracker that has died is started again."""
-    fd = resource_tracker.getfd()
-    assert fd is not None
-    return fd
+    A tracker that has died is started again.
+    """
+    if resource_tracker._resource_tracker._fd is None:  # type: ignore[attr-defined]
+        return None
+    return resource_tracker.getfd()
 
 
 def is_importing_main() -> bool:

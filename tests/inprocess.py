@@ -152,8 +152,8 @@ class Fleet(inprocess.InProcessLauncher[Member]):
     def die(self) -> None:
         """The launcher is killed: everything of its own is closed by the kernel."""
         for member in self.members.values():
-            self._loop.remove_reader(member.line)
-            member.line.close()
+            self._loop.remove_reader(member.lifeline)
+            member.lifeline.close()
             member.close_write_end()
         self.hold_words = True
 

@@ -81,6 +81,10 @@ async def eventually(condition: Callable[[], bool], what: str, deadline_s: float
         raise AssertionError(what) from None
 
 
+# The commands that serve an app: ours, and the one that says what is right.
+SERVE = ("asgi_ipc.cli", "serve")
+UVICORN = ("uvicorn",)
+
 # What the launcher says.
 STARTED = "Application startup complete"
 RESTARTED = "All workers have been restarted"
@@ -298,13 +302,14 @@ async def serving(
     app: str,
     *options: str,
     workers: int = 2,
+    by: Sequence[str] = SERVE,
     env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     under: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
-    """`asgi-ipc serve app` on a free port; does not wait for its workers."""
+    """Serve `app` on a free port, by `asgi-ipc serve` or by uvicorn; does not wait for its workers."""
     port = free_port()
-    command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
+    command = ["-m", *by, app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
         yield server
 

@@ -47,28 +47,15 @@ SURROGATES = f"x\ud800\udfff{FORGED}"
 TEXTS = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 
 
-class Heard:
-    """What a handler of the standard library writes for the records of one logger."""
-
-    def __init__(self) -> None:
-        self._stream = io.StringIO()
-        self._handler = logging.StreamHandler(self._stream)
-        self._handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logging.getLogger("asgi_ipc").addHandler(self._handler)
-
-    @property
-    def text(self) -> str:
-        return self._stream.getvalue()
-
-    def close(self) -> None:
-        logging.getLogger("asgi_ipc").removeHandler(self._handler)
-
-
 @pytest.fixture
-def heard() -> Iterator[Heard]:
-    here = Heard()
-    yield here
-    here.close()
+def heard() -> Iterator[io.StringIO]:
+    """What a handler of the standard library writes for the records of the package."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("asgi_ipc").addHandler(handler)
+    yield stream
+    logging.getLogger("asgi_ipc").removeHandler(handler)
 
 
 def check_lines(text: str) -> None:
@@ -200,7 +187,7 @@ def _forge(receiver: Member, sender: int, *messages: tuple[str, Any]) -> None:
 
 
 @TEXTS
-async def test_a_name_from_the_wire_is_no_name_or_is_logged_escaped(text: str, heard: Heard) -> None:
+async def test_a_name_from_the_wire_is_no_name_or_is_logged_escaped(text: str, heard: io.StringIO) -> None:
     async with fleet(2, has_arena=False) as (_, (a, b)):
         _forge(b, a.worker.generation, (text, "data"), ("note", "behind it"))
         await b.until(1)
@@ -208,17 +195,17 @@ async def test_a_name_from_the_wire_is_no_name_or_is_logged_escaped(text: str, h
         try:
             check_name(text)
         except InvalidNameError:
-            assert (stats.dropped, heard.text) == ({"invalid_name": 1}, "")
+            assert (stats.dropped, heard.getvalue()) == ({"invalid_name": 1}, "")
         else:
             assert (stats.discarded, stats.dropped) == (1, {})
-            assert f"named {text!r}" in heard.text
-        check_lines(heard.text)
+            assert f"named {text!r}" in heard.getvalue()
+        check_lines(heard.getvalue())
 
 
 @TEXTS
 @pytest.mark.parametrize("kind", ["plain", "async", "cancelled"])
 async def test_what_a_handler_raises_with_data_from_the_wire_is_logged_escaped(
-    text: str, kind: str, heard: Heard
+    text: str, kind: str, heard: io.StringIO
 ) -> None:
     async with fleet(2, has_arena=False) as (_, (a, b)):
 
@@ -237,9 +224,9 @@ async def test_what_a_handler_raises_with_data_from_the_wire_is_logged_escaped(
         _forge(b, a.worker.generation, (kind, data), ("note", "behind it"))
         await b.until(1)
         await until(lambda: b.ipc.stats().handler_errors == 1)
-        assert kind in heard.text
-        assert kind == "cancelled" or "Error: " in heard.text
-        check_lines(heard.text)
+        assert kind in heard.getvalue()
+        assert kind == "cancelled" or "Error: " in heard.getvalue()
+        check_lines(heard.getvalue())
 
 
 async def test_the_error_itself_stays_with_the_record_for_those_who_send_it_elsewhere(

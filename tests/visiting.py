@@ -28,13 +28,24 @@ _AT_ONCE = 6
 
 @asynccontextmanager
 async def recipe(name: str, *options: str, workers: int = 3, **env: str) -> AsyncIterator[Server]:
-    """Serve a recipe, with all of its workers started."""
+    """Serve a recipe, with all of its workers started, until the block ends; nothing must have gone wrong."""
     options = ("--timeout-keep-alive", "60", *options)
     async with serving(
         "tests.apps.recipe:app", *options, workers=workers, env={"RECIPE": name, **env}
     ) as server:
         await server.started(workers)
         yield server
+        assert await server.stop() == 0, server.text
+        assert "Traceback" not in server.text
+
+
+@asynccontextmanager
+async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
+    """Serve the demo until the block ends; it must then stop with status 0."""
+    async with serving("demo:app", *options, workers=workers) as server:
+        await server.started(workers)
+        yield server
+        assert await server.stop() == 0, server.text
 
 
 def client(server: Server, address: str = "127.0.0.1") -> httpx.AsyncClient:

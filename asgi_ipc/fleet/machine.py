@@ -51,8 +51,8 @@ class Fleet:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._slots: dict[int, Slot] = {}
-        self._helpers: dict[int, Slot] = {}
+        self._slots = {index: Slot(index) for index in range(policy.workers)}
+        self._helpers = {-place: Slot(-place, kind) for place, kind in enumerate(policy.helpers, 1)}
         self._processes = Processes(policy)
         self._log = self._processes.log
         self._restart = Restart()
@@ -75,10 +75,6 @@ class Fleet:
         self._processes.actions = []
         match event:
             case Begin():
-                self._slots = {index: Slot(index) for index in range(self.policy.workers)}
-                self._helpers = {
-                    -place: Slot(-place, kind) for place, kind in enumerate(self.policy.helpers, 1)
-                }
                 for slot in self._all_slots().values():
                     self._start(slot, now)
             case StopRequested():
@@ -97,8 +93,6 @@ class Fleet:
                 self._tick(now)
             case _ if event.generation in self._processes:
                 self._hear(event, now)
-            case _:
-                pass
         if not self._stopping:
             self._settle(now)
         return self._processes.actions
@@ -260,7 +254,7 @@ class Fleet:
 
     def _scale(self, by: int, now: float) -> None:
         if by > 0:
-            index = next(i for i in range(len(self._slots) + 1) if i not in self._slots)
+            index = len(self._slots)
             slot = self._slots[index] = Slot(index)
             self._log("info", f"Increasing the number of workers to {len(self._slots)}.")
             self._start(slot, now)

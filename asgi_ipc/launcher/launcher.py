@@ -18,24 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from asgi_ipc import multiprocess
-from asgi_ipc.fleet import words
-from asgi_ipc.fleet.events import (
-    Action,
-    Begin,
-    Buried,
-    Event,
-    Exit,
-    Exited,
-    KillProcess,
-    LauncherSlept,
-    Log,
-    Said,
-    Stalled,
-    Started,
-    StartProcess,
-    StopProcess,
-    Tick,
-)
+from asgi_ipc.fleet import events, words
 from asgi_ipc.fleet.machine import Fleet
 from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
@@ -86,7 +69,7 @@ class Launcher:
         self._fleet = Fleet(replace(run.policy, helpers=tuple(helper.kind for helper in run.helpers)))
         self._relay = Relay()
         self._processes: dict[int, WorkerProcess] = {}
-        self._events: deque[Event] = deque()
+        self._events: deque[events.Event] = deque()
         self._wake = asyncio.Event()
         self._status: int | None = None
         self._pipe_watch = PipeWatch(run.settings.pipe_bytes)
@@ -96,7 +79,7 @@ class Launcher:
         self._loop = asyncio.get_running_loop()
         operator = Operator(self._post, self._reap, self._run.changes, self._run.settings.stop_at_eof)
         self._tracker = Tracker()
-        self._post(Begin())
+        self._post(events.Begin())
         try:
             while self._status is None:
                 await self._turn()
@@ -121,7 +104,7 @@ class Launcher:
         is_due = deadline is not None and now >= deadline
         if deadline is not None and now - deadline > LATE_S:
             # The launcher lost that time, not the workers.
-            self._handle(LauncherSlept(now - deadline), now)
+            self._handle(events.LauncherSlept(now - deadline), now)
         if is_due:
             # Hear the workers before they are judged: a select that was interrupted until its time was over
             # (SIGSTOP, SIGCONT: signal(7)) has reported no lifeline.
@@ -130,7 +113,7 @@ class Launcher:
         while self._events:
             self._handle(self._events.popleft(), now)
         if is_due:
-            self._handle(Tick(), now)
+            self._handle(events.Tick(), now)
             self._relay.tick(now)
         for generation in self._relay.pending():
             self._write_lifeline(generation)
@@ -139,37 +122,37 @@ class Launcher:
             if generation not in promised:
                 process.close_write_end()
 
-    def _post(self, event: Event) -> None:
+    def _post(self, event: events.Event) -> None:
         self._events.append(event)
         self._wake.set()
 
-    def _handle(self, event: Event, now: float) -> None:
+    def _handle(self, event: events.Event, now: float) -> None:
         for action in self._fleet.handle(event, now):
             self._perform(action)
-        if isinstance(event, Exited):
+        if isinstance(event, events.Exited):
             process = self._processes.pop(event.generation, None)
             if process is not None:
                 process.close()
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: events.Action) -> None:
         match action:
-            case StartProcess(generation, slot, restart_round):
+            case events.StartProcess(generation, slot, restart_round):
                 self._start(generation, slot, restart_round)
-            case StopProcess(generation, starting, relieved):
+            case events.StopProcess(generation, starting, relieved):
                 self._relay.tell(generation, words.Stop(relieved))
                 if starting and generation in self._processes:
                     # It may still be importing the app, and not listen.
                     self._processes[generation].signal(signal.SIGTERM)
-            case KillProcess(generation):
+            case events.KillProcess(generation):
                 if generation in self._processes:
                     self._processes[generation].signal(signal.SIGKILL)
-            case Stalled(generation, is_stalled):
+            case events.Stalled(generation, is_stalled):
                 self._relay.stalled(generation, is_stalled)
-            case Buried(generation, reason):
+            case events.Buried(generation, reason):
                 self._relay.gone(generation, reason)
-            case Log(level, text):
+            case events.Log(level, text):
                 logger.log(_LEVELS[level], "%s", text)
-            case Exit(status):
+            case events.Exit(status):
                 self._status = status
             case _:
                 assert_never(action)
@@ -187,8 +170,8 @@ class Launcher:
             process = WorkerProcess(generation, sockets, run.settings.pipe_bytes, inherited)
         except OSError as error:
             reason = f"A worker process can't be started: {describe_refusal(error)}"
-            self._post(Said(generation, words.Failed(reason)))
-            self._post(Exited(generation, 1, "could not be started"))
+            self._post(events.Said(generation, words.Failed(reason)))
+            self._post(events.Exited(generation, 1, "could not be started"))
             return
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
@@ -199,7 +182,7 @@ class Launcher:
             words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),
         )
         self._loop.add_reader(process.lifeline, self._read_lifeline, generation)
-        self._post(Started(generation, process.pid))
+        self._post(events.Started(generation, process.pid))
 
     def _reap(self) -> None:
         if os.getpid() == 1:
@@ -226,8 +209,10 @@ class Launcher:
     def _bury(self, generation: int, status: int) -> None:
         # Its last words count before its end.
         self._read_lifeline(generation)
-        self._forget_lifeline(generation)
-        self._post(Exited(generation, status, describe_status(status)))
+        lifeline = self._processes[generation].lifeline
+        self._loop.remove_reader(lifeline)
+        self._loop.remove_writer(lifeline)
+        self._post(events.Exited(generation, status, describe_status(status)))
 
     # --- lifelines
 
@@ -250,7 +235,7 @@ class Launcher:
 
     def _hear(self, generation: int, word: words.ToLauncher) -> None:
         if not isinstance(word, words.ToRelay):
-            self._post(Said(generation, word))
+            self._post(events.Said(generation, word))
             return
         reach = self._relay.hear(generation, word, self._loop.time())
         if reach is not None:
@@ -264,9 +249,9 @@ class Launcher:
             return
         self._loop.remove_writer(process.lifeline)
         while (item := self._relay.next_item(generation)) is not None:
-            owner = self._processes.get(item.write_end_of) if item.write_end_of is not None else None
+            owner = None if item.write_end_of is None else self._processes.get(item.write_end_of)
             try:
-                process.write_item(words.encode_word(item.word), item, owner)
+                process.write_word(words.encode_word(item.word), owner)
             except LifelineFullError as full:
                 if full.begun:
                     self._relay.began(generation)
@@ -280,8 +265,3 @@ class Launcher:
                 return
             self._relay.wrote(generation)
             self._wake.set()
-
-    def _forget_lifeline(self, generation: int) -> None:
-        process = self._processes[generation]
-        self._loop.remove_reader(process.lifeline)
-        self._loop.remove_writer(process.lifeline)

@@ -68,12 +68,11 @@ class Listener:
     def _bound(
         self, config: uvicorn.Config, mode: int | None, owner: tuple[int, int], held: _Held
     ) -> socket.socket:
-        where = _Where(config)
         try:
             if config.uds is None:
                 return _listening(config.bind_socket(), config.backlog)
             with _one_at_a_time(os.path.dirname(config.uds) or "."):
-                left_mode = _make_room(config.uds, where)
+                left_mode = _make_room(config.uds, config)
                 bound = config.bind_socket()
                 self._file = _number(config.uds)
                 try:
@@ -91,9 +90,9 @@ class Listener:
         except SystemExit as error:
             # uvicorn has logged the reason.
             reason = held.records[-1].msg if held.records else "see above"
-            raise where.refused(reason) from error
+            raise _refused(config, reason) from error
         except (OSError, ValueError, TypeError, OverflowError) as error:
-            raise where.refused(error) from error
+            raise _refused(config, error) from error
 
 
 def parse_mode(given: str | int) -> int:
@@ -152,24 +151,17 @@ def _give(path: str, owner: tuple[int, int]) -> None:
         raise OSError(error.errno, f"{error.strerror}, for --uds-owner") from error
 
 
-class _Where:
-    """The address in words, with the options that set it."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        self._has_port = False
-        if config.uds is not None:
-            self._place, self._options = config.uds, "--uds"
-        elif config.fd is not None:
-            self._place, self._options = f"descriptor {config.fd}", "--fd"
-        else:
-            self._place, self._options = f"{config.host}:{config.port}", "--host and --port"
-            self._has_port = True
-
-    def refused(self, reason: object) -> LauncherError:
-        """Return the error to raise."""
-        is_taken = self._has_port and getattr(reason, "errno", None) == errno.EADDRINUSE
-        hint = "--port chooses another one" if is_taken else f"see {self._options}"
-        return LauncherError(f"can't listen on {self._place}: {reason}; {hint}")
+def _refused(config: uvicorn.Config, reason: object) -> LauncherError:
+    """The error to raise: the address in words, the reason, and the options that set the address."""
+    if config.uds is not None:
+        place, hint = config.uds, "see --uds"
+    elif config.fd is not None:
+        place, hint = f"descriptor {config.fd}", "see --fd"
+    elif getattr(reason, "errno", None) == errno.EADDRINUSE:
+        place, hint = f"{config.host}:{config.port}", "--port chooses another one"
+    else:
+        place, hint = f"{config.host}:{config.port}", "see --host and --port"
+    return LauncherError(f"can't listen on {place}: {reason}; {hint}")
 
 
 def _number(path: str) -> tuple[int, int]:
@@ -201,17 +193,17 @@ def _one_at_a_time(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _make_room(path: str, where: _Where) -> int | None:
+def _make_room(path: str, config: uvicorn.Config) -> int | None:
     """Remove a socket file at which no process accepts; return its mode, or None if there was no file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISSOCK(found.st_mode):
-        raise where.refused("there is a file that is no socket, and is not removed")
+        raise _refused(config, "there is a file that is no socket, and is not removed")
     holder = _holder(path)
     if holder is not None:
-        raise where.refused(f"another server listens there{holder}")
+        raise _refused(config, f"another server listens there{holder}")
     with suppress(FileNotFoundError):
         if _number(path) == (found.st_dev, found.st_ino):
             os.unlink(path)

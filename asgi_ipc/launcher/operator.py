@@ -10,23 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
-from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.events import Event, ParentGone, RestartRequested, ScaleRequested, StopRequested
+from asgi_ipc.launcher.process import OPERATORS_SIGNALS
 from asgi_ipc.logs import server_logger as logger
 
 READ_BYTES: Final = 4096
 
 _SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
+    *OPERATORS_SIGNALS,
     signal.SIGCHLD,
     # Harmless under uvicorn, so harmless here; the default of most is to end the process.
     signal.SIGQUIT,
@@ -111,15 +106,3 @@ class Operator:
         except (OSError, RuntimeError):
             # The server goes on; who edits must know that nothing watches any more.
             logger.exception("Files are not watched any more; restart with SIGHUP.")
-
-
-def check_parent(fd: int) -> None:
-    """Keep the descriptor from every process that is started here. Raises LauncherError if it is none."""
-    try:
-        mode = os.fstat(fd).st_mode
-    except OSError as error:
-        raise LauncherError(f"stop_at_eof is an open descriptor, not {fd}: {error}") from error
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
-        raise LauncherError(f"stop_at_eof is the descriptor of a pipe or a socket; {fd} is none")
-    os.set_inheritable(fd, False)

@@ -89,7 +89,7 @@ def check(theirs: Mapping[str, Any]) -> None:
         _check_header(header)
     _check_texts(given)
     if "fd" in given and given.get("uds") is None:
-        _check_descriptor(given["fd"])
+        check_descriptor("fd", given["fd"])
     _check_tls(given)
 
 
@@ -213,40 +213,44 @@ def _check_texts(given: Mapping[str, Any]) -> None:
         raise LauncherError(f"app_dir is a folder, or a zip archive; {app_dir!r} is none")
 
 
-def _check_descriptor(fd: int) -> None:
+def check_descriptor(name: str, fd: int, *, may_be_pipe: bool = False) -> None:
+    """Raise LauncherError unless it is that of a socket, or of a pipe."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError as error:
-        raise LauncherError(f"fd is an open descriptor, not {fd}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise LauncherError(f"fd is the descriptor of a socket; {fd} is none")
+        raise LauncherError(f"{name} is an open descriptor, not {fd}: {error.strerror}") from error
+    if not (stat.S_ISSOCK(mode) or (may_be_pipe and stat.S_ISFIFO(mode))):
+        kind = "pipe or a socket" if may_be_pipe else "socket"
+        raise LauncherError(f"{name} is the descriptor of a {kind}; {fd} is none")
 
 
 def _check_tls(given: Mapping[str, Any]) -> None:
     """Load the files that every worker will load, as `uvicorn.config.create_ssl_context` does."""
-    with _blaming("ssl_version"):
-        context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
     certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
-    if key and not certificate:
-        raise LauncherError("ssl_keyfile needs --ssl-certfile, too")
+    if not certificate:
+        if key:
+            raise LauncherError("ssl_keyfile needs --ssl-certfile, too")
+        # uvicorn serves plain HTTP then, and looks at no other option of TLS.
+        return
     for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
         if given.get(name):
             with _blaming(name), open(given[name], "rb") as file:
                 file.read(1)
-    if certificate:
-        is_encrypted = False
+    with _blaming("ssl_version"):
+        context = ssl.SSLContext(given.get("ssl_version", ssl.PROTOCOL_TLS_SERVER))
+    is_encrypted = False
 
-        def password() -> str:
-            # Without this OpenSSL asks at the terminal: each worker would, at each restart.
-            nonlocal is_encrypted
-            is_encrypted = True
-            return given.get("ssl_keyfile_password") or ""
+    def password() -> str:
+        # Without this OpenSSL asks at the terminal: each worker would, at each restart.
+        nonlocal is_encrypted
+        is_encrypted = True
+        return given.get("ssl_keyfile_password") or ""
 
-        try:
-            context.load_cert_chain(certificate, key, password)
-        except (OSError, ValueError, TypeError) as error:
-            name = "ssl_keyfile_password" if is_encrypted else "ssl_keyfile" if key else "ssl_certfile"
-            raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except (OSError, ValueError, TypeError) as error:
+        name = "ssl_keyfile_password" if is_encrypted else "ssl_keyfile" if key else "ssl_certfile"
+        raise LauncherError(f"{name} can't be used: {_in_one_line(error)}") from error
     with _blaming("ssl_cert_reqs"):
         context.verify_mode = ssl.VerifyMode(given.get("ssl_cert_reqs", ssl.CERT_NONE))
     if given.get("ssl_ca_certs"):

@@ -23,7 +23,6 @@ if sys.platform == "linux":
     import fcntl
 
 from asgi_ipc import frozen, multiprocess
-from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.words import ToLauncher, WordParser, decode_for_launcher
 from asgi_ipc.wire.arena import ARENA_BYTES
 
@@ -36,15 +35,15 @@ _BOOT: Final = (
 
 READ_BYTES: Final = 64 * 1024
 
-# Kept from the child until it has set up its own handling: Ctrl-C in a
-# terminal reaches the whole group, at any moment of the child's start.
-_HELD_SIGNALS: Final = {
+# What an operator says to the launcher. A child is kept from these until it has set up its own handling:
+# Ctrl-C in a terminal reaches the whole group, at any moment of the child's start.
+OPERATORS_SIGNALS: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
-}
+)
 
 
 class LifelineFullError(Exception):
@@ -59,46 +58,32 @@ class LifelineFullError(Exception):
         self.begun = begun
 
 
-class WorkerProcess:
-    """A worker process, seen from its parent.
+class Ends:
+    """The launcher's ends of the pipe, the arena and the lifeline of one worker.
 
-    Raises OSError from the constructor if the kernel refuses a descriptor or
-    the process; nothing is left open then.
+    Raises OSError if the kernel refuses a descriptor; nothing is left open then.
+
+    Attributes:
+        write_end, arena: those that other workers get; -1 when they are closed, and for no arena.
+        pipe_bytes: the capacity that the kernel gave the pipe; None where it does not say.
+        theirs: the worker's ends: of the lifeline, the pipe and the arena (or -1). The caller closes them.
     """
 
-    def __init__(
-        self,
-        generation: int,
-        sockets: Sequence[socket.socket],
-        pipe_bytes: int | None,
-        also: Sequence[int] = (),
-    ) -> None:
-        """`also`: descriptors that it inherits by the numbers that they have here."""
-        self.generation = generation
+    def __init__(self, pipe_bytes: int | None, has_arena: bool = True) -> None:
         self._parser = WordParser()
         self._remainder = b""
-        self._status: int | None = None
-        with ExitStack() as always, ExitStack() as on_failure:
+        with ExitStack() as on_failure:
             read_end, self.write_end = os.pipe()
-            always.callback(os.close, read_end)
-            on_failure.callback(os.close, self.write_end)
+            on_failure.callback(_close, read_end, self.write_end)
             os.set_blocking(read_end, False)
             os.set_blocking(self.write_end, False)
             self.pipe_bytes = _size_pipe(self.write_end, pipe_bytes)
-            own_arena, self.arena = make_arena()
-            if own_arena >= 0:
-                always.callback(os.close, own_arena)
-                on_failure.callback(os.close, self.arena)
+            own_arena, self.arena = make_arena() if has_arena else (-1, -1)
+            on_failure.callback(_close, own_arena, self.arena)
             self.lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            always.callback(theirs.close)
-            on_failure.callback(self.lifeline.close)
-            self.lifeline.setblocking(False)
-            own = [theirs.fileno(), read_end, own_arena, *(each.fileno() for each in sockets)]
-            self._popen = _spawn(own, also)
             on_failure.pop_all()
-        self.pid = self._popen.pid
-
-    # --- its lifeline
+        self.lifeline.setblocking(False)
+        self.theirs = (theirs.detach(), read_end, own_arena)
 
     def read_words(self) -> tuple[list[ToLauncher], bool]:
         """The words that have arrived, and whether the lifeline has ended behind them."""
@@ -114,71 +99,81 @@ class WorkerProcess:
             if not chunk:
                 return words, True
 
-    def write_item(self, encoded: bytes, item: Item, owner: WorkerProcess | None) -> None:
+    def write_word(self, encoded: bytes, owner: Ends | None) -> None:
         """Write one word, with the descriptors of the worker that it is about, or the rest of it.
 
         Raises LifelineFullError when the kernel takes no more, and OSError when nobody is
         there to read it.
         """
+        rest = self._remainder or encoded
         try:
-            if self._remainder:
-                sent = self.lifeline.send(self._remainder)
-            elif item.write_end_of is not None and owner is not None:
-                self._remainder = encoded
-                fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
-                sent = socket.send_fds(self.lifeline, [encoded], fds)
+            if owner is None or self._remainder:
+                sent = self.lifeline.send(rest)
             else:
-                self._remainder = encoded
-                sent = self.lifeline.send(encoded)
+                fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
+                sent = socket.send_fds(self.lifeline, [rest], fds)
         except OSError as error:
-            if len(self._remainder) == len(encoded):
-                self._remainder = b""
             if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
                 raise LifelineFullError(begun=bool(self._remainder)) from error
             if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
                 # Too many descriptors in flight (unix(7)): later.
                 raise LifelineFullError(soon=True) from error
             raise
-        self._remainder = self._remainder[sent:]
+        self._remainder = rest[sent:]
         if self._remainder:
             raise LifelineFullError(begun=True)
 
-    # --- its life
+    def close_write_end(self) -> None:
+        """Close the write end and the arena: nobody will get them any more."""
+        _close(self.write_end, self.arena)
+        self.write_end = self.arena = -1
+
+    def close(self) -> None:
+        """Close all of the launcher's ends."""
+        self.close_write_end()
+        self.lifeline.close()
+
+
+class WorkerProcess(Ends):
+    """A worker process, seen from its parent. Raises OSError if the kernel refuses it, too."""
+
+    def __init__(
+        self,
+        generation: int,
+        sockets: Sequence[socket.socket],
+        pipe_bytes: int | None,
+        also: Sequence[int] = (),
+    ) -> None:
+        """`also`: descriptors that it inherits by the numbers that they have here."""
+        super().__init__(pipe_bytes)
+        self.generation = generation
+        lifeline, read_end, own_arena = self.theirs
+        try:
+            self._popen = _spawn([*self.theirs, *(each.fileno() for each in sockets)], also)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            _close(lifeline, read_end, own_arena)
+        self.pid = self._popen.pid
 
     def signal(self, number: int) -> None:
         """Send a signal, unless it has been reaped already."""
-        if self._status is None:
-            os.kill(self.pid, number)
+        self._popen.send_signal(number)
 
     def reap(self) -> int | None:
         """Its exit status if it has ended (negative: a signal), else None."""
-        if self._status is None:
-            try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                # Other code in this process has reaped it.
-                pid, status = self.pid, 0
-            if pid:
-                self.reaped(os.waitstatus_to_exitcode(status))
-        return self._status
+        return self._popen.poll()
 
     def reaped(self, status: int) -> None:
         """It has been reaped together with all other children."""
-        self._status = self._popen.returncode = status
+        self._popen.returncode = status
 
-    def close_write_end(self) -> None:
-        """Close the launcher's copy of the write end and of the arena: nobody will get them any more."""
-        if self.write_end >= 0:
-            fd, self.write_end = self.write_end, -1
-            os.close(fd)
-        if self.arena >= 0:
-            fd, self.arena = self.arena, -1
-            os.close(fd)
 
-    def close(self) -> None:
-        """Close everything that the parent holds of it."""
-        self.close_write_end()
-        self.lifeline.close()
+def _close(*fds: int) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _spawn(fds: list[int], also: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -187,7 +182,7 @@ def _spawn(fds: list[int], also: Sequence[int]) -> subprocess.Popen[bytes]:
 
 def start_quietly(command: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
     """Start a process that inherits `fds` and lifts its mask when it can answer signals."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OPERATORS_SIGNALS)
     try:
         return subprocess.Popen(command, pass_fds=fds)
     finally:

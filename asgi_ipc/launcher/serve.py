@@ -33,8 +33,14 @@ from asgi_ipc.fleet.words import Helper, Interpreter, encodable
 from asgi_ipc.launcher.launcher import Launch, Launcher
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
-from asgi_ipc.launcher.operator import check_parent
-from asgi_ipc.launcher.options import check, check_hang_timeout, check_own, check_workers, configured
+from asgi_ipc.launcher.options import (
+    check,
+    check_descriptor,
+    check_hang_timeout,
+    check_own,
+    check_workers,
+    configured,
+)
 from asgi_ipc.logs import server_logger as logger
 from asgi_ipc.wire.packet import COOKIE_BYTES
 
@@ -73,7 +79,10 @@ def serve(
         raise LauncherError('pass the app as an import string, "module:attribute"')
     own, theirs = _split(options)
     if own.stop_at_eof is not None:
-        check_parent(own.stop_at_eof)
+        # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
+        check_descriptor("stop_at_eof", own.stop_at_eof, may_be_pipe=True)
+        # No process that is started here may hold it.
+        os.set_inheritable(own.stop_at_eof, False)
     mode = None if own.uds_mode is None else parse_mode(own.uds_mode)
     owner = (-1, -1) if own.uds_owner is None else parse_owner(own.uds_owner)
     config, count = _configure(app, workers, theirs)
@@ -97,7 +106,7 @@ def serve(
         policy = _policy(config, own, count)
         run = Launch(policy, [listener.socket], own, interpreter, for_workers, changes, helpers)
         logger.info("Started parent process [%d]", os.getpid())
-        status = asyncio.run(_launch(run))
+        status = asyncio.run(Launcher(run).run())
         logger.info("Stopping parent process [%d]", os.getpid())
         return status
     finally:
@@ -131,7 +140,12 @@ def _configure(app: str, workers: int | None, theirs: dict[str, Any]) -> tuple[u
     if workers is not None:
         check_workers(workers, MAX_WORKERS)
     if theirs.get("reload"):
-        _need_watchfiles()
+        try:
+            import watchfiles  # noqa: F401
+        except ImportError as error:
+            raise LauncherError(
+                "--reload needs watchfiles: pip install 'asgi-worker-ipc[reload]', or uvicorn[standard]"
+            ) from error
     if theirs.get("app_dir") is not None:
         sys.path.insert(0, theirs["app_dir"])
     theirs["log_config"] = _with_our_logger(theirs.get("log_config", LOGGING_CONFIG), theirs.get("log_level"))
@@ -180,19 +194,6 @@ def _policy(config: uvicorn.Config, own: Settings, count: int) -> Policy:
         # A program in one file has a parent that unpacks it, waits, and hands on each signal.
         signals_come_twice=frozen.IS_FROZEN,
     )
-
-
-async def _launch(run: Launch) -> int:
-    return await Launcher(run).run()
-
-
-def _need_watchfiles() -> None:
-    try:
-        import watchfiles  # noqa: F401
-    except ImportError as error:
-        raise LauncherError(
-            "--reload needs watchfiles: pip install 'asgi-worker-ipc[reload]', or uvicorn[standard]"
-        ) from error
 
 
 async def _changes(config: uvicorn.Config) -> AsyncIterator[str]:

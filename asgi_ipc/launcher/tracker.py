@@ -31,16 +31,14 @@ class Tracker:
 
     def fds(self) -> tuple[int, int]:
         """Return the write end and the sentinel for a new worker."""
-        return self._current_write_end(), self._sentinel
-
-    def _current_write_end(self) -> int:
-        if multiprocess.program_has_tracker():
-            # The program may have shared memory of its own, to which workers attach.
-            return multiprocess.program_tracker()
+        # The program may have shared memory of its own, to which workers attach.
+        programs = multiprocess.program_tracker()
+        if programs is not None:
+            return programs, self._sentinel
         if self._write_end < 0:
             self._read_end, self._write_end = os.pipe()
             self._loop.add_reader(self._read_end, self._start)
-        return self._write_end
+        return self._write_end, self._sentinel
 
     def reap(self) -> None:
         """A child has ended. If it was the tracker, the next worker gets a new one, as with Python itself."""

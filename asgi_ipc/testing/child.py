@@ -55,7 +55,6 @@ class Tie:
     Attributes:
         fd: the write end.
         theirs: the read end, for `pass_fds`; closed by `pass_on`.
-        options: the options that name the pipe to `asgi-ipc serve`.
     """
 
     def __init__(self) -> None:
@@ -63,12 +62,11 @@ class Tie:
         with descriptors.changing_hands:
             self.theirs, self.fd = os.pipe()
             descriptors.register(self)
-        self.options = ("--stop-at-eof", str(self.theirs))
 
     def told_to(self, command: Sequence[str]) -> list[str]:
-        """Return a command with these options behind `serve`; words behind `--` are for the app."""
+        """Return a command that is told of the pipe behind `serve`; words behind `--` are for the app."""
         place = [*command].index("serve") + 1
-        return [*command[:place], *self.options, *command[place:]]
+        return [*command[:place], "--stop-at-eof", str(self.theirs), *command[place:]]
 
     def pass_on(self) -> None:
         """Close the read end: the server has its own now, or will never start."""
@@ -146,7 +144,10 @@ class Child:
         except PermissionError:
             # The process of another user; or, on macOS, a zombie.
             return HAS_PROC
-        return not HAS_PROC or any(self._is_ours(pid) and is_running(pid) for pid in _pids())
+        if not HAS_PROC:
+            return True
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        return any(self._is_ours(pid) and is_running(pid) for pid in pids)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it runs."""
@@ -188,8 +189,3 @@ class Child:
             return os.getpgid(pid) == self.pid
         except ProcessLookupError:
             return False
-
-
-def _pids() -> list[int]:
-    """Return the pids of all processes. Linux only."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -8,10 +8,8 @@ that the kernel closes when a process dies.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
@@ -19,7 +17,7 @@ from asgi_ipc.fleet import words
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
-from asgi_ipc.launcher.process import READ_BYTES, make_arena
+from asgi_ipc.launcher.process import Ends
 from asgi_ipc.worker import assignment
 from asgi_ipc.worker.assignment import Assignment
 from asgi_ipc.worker.descriptors import Descriptor
@@ -48,48 +46,29 @@ def let_act(like: IPC) -> None:
     like._stand_in = find
 
 
-@contextmanager
-def acting_for(like: IPC | None, member: Lifespan) -> Iterator[None]:
-    """Inside, that member acts for `like`."""
-    token = _acting.set((like, member) if like is not None else None)
-    try:
-        yield
-    finally:
-        _acting.reset(token)
-
-
-class Member:
+class Member(Ends):
     """One worker: its IPC, and both ends of its pipe and lifeline.
 
     It begins with the registrations of `like`, and acts for that IPC in what it runs.
-    Raises OSError if the kernel refuses a descriptor; nothing is left open then.
     """
 
     def __init__(
         self, generation: int, slot: int, run: Settings, has_arena: bool = True, like: IPC | None = None
     ) -> None:
+        super().__init__(None, has_arena)
         self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
         self.ipc = IPC()
         self.lifespan = self.ipc._own = Lifespan(self.worker.pid)
-        self._like = like
+        self.like = like
         if like is not None:
             self.lifespan.registry = like._own.registry.copy()
-        with ExitStack() as on_failure:
-            read_end, self.write_end = os.pipe()
-            on_failure.callback(os.close, read_end)
-            on_failure.callback(os.close, self.write_end)
-            os.set_blocking(read_end, False)
-            os.set_blocking(self.write_end, False)
-            own_arena, self.arena = make_arena() if has_arena else (-1, -1)
-            if own_arena >= 0:
-                on_failure.callback(os.close, own_arena)
-                on_failure.callback(os.close, self.arena)
-            self.line, theirs = socket.socketpair()
-            on_failure.pop_all()
-        self.line.setblocking(False)
-        lifeline = Lifeline(theirs.detach())
-        self.assignment = Assignment(lifeline, Descriptor(read_end), Descriptor(own_arena), self.worker, run)
+        lifeline, read_end, own_arena = self.theirs
+        self.assignment = Assignment(
+            Lifeline(lifeline), Descriptor(read_end), Descriptor(own_arena), self.worker, run
+        )
         self._entered: AbstractAsyncContextManager[None] | None = None
+        # What ends it when it was killed.
+        self.ending: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -104,17 +83,28 @@ class Member:
     @property
     def is_settled(self) -> bool:
         """Return whether no message waits to be sent or handled here, and no word to be read."""
-        lines = (self.line.fileno(), self.assignment.lifeline.fileno())
+        if self.ending is not None:
+            return self.ending.done()
+        lines = (self.lifeline.fileno(), self.assignment.lifeline.fileno())
         return (not self.lifespan.is_entered or self.endpoint.is_settled) and not any(
             unread_bytes(line) for line in lines if line >= 0
         )
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Inside, it acts for `like`."""
+        token = _acting.set(None if self.like is None else (self.like, self.lifespan))
+        try:
+            yield
+        finally:
+            _acting.reset(token)
 
     async def enter(self) -> None:
         """Enter its lifespan; dispatch has begun then."""
         entered = self.ipc.lifespan()
         # Handlers, tasks and threads of the endpoint inherit this context. The assignment is read before the
         # first await, so members that join at the same time, each in a task, don't mix.
-        with acting_for(self._like, self.lifespan):
+        with self.acting():
             assignment.current = self.assignment
             try:
                 await entered.__aenter__()
@@ -130,17 +120,9 @@ class Member:
         if entered is not None:
             await entered.__aexit__(None, None, None)
 
-    def close_write_end(self) -> None:
-        """Close the launcher's copy of its pipe's write end, and of its arena."""
-        for fd in (self.write_end, self.arena):
-            if fd >= 0:
-                os.close(fd)
-        self.write_end = self.arena = -1
-
     def close(self) -> None:
-        """Close the remaining descriptors of a member."""
-        self.close_write_end()
-        self.line.close()
+        """Close its remaining descriptors."""
+        super().close()
         self.assignment.close()
 
 
@@ -161,7 +143,7 @@ class InProcessLauncher(Generic[M]):
         self._loop = asyncio.get_running_loop()
         self._generations = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._ever: list[M] = []
+        self.ever: list[M] = []
         # Tasks of killed leaders that have not ended, since the process is still there; and the members that
         # wait for the word of the next leader.
         self._unended: set[asyncio.Task[None]] = set()
@@ -174,9 +156,9 @@ class InProcessLauncher(Generic[M]):
         self._generations += 1
         member = self._start(self._generations, slot)
         self.members[member.worker.generation] = member
-        self._ever.append(member)
+        self.ever.append(member)
         self.relay.connect(member.worker, restart_round)
-        self._loop.add_reader(member.line, self._read_line, member, words.WordParser())
+        self._loop.add_reader(member.lifeline, self._read_line, member)
         member.assignment.attach(lambda: None)
         return member
 
@@ -208,9 +190,8 @@ class InProcessLauncher(Generic[M]):
 
     def bury(self, member: M, reason: str) -> None:
         """Note that a process has been reaped: the others get the reason."""
-        self._loop.remove_reader(member.line)
-        member.line.close()
-        member.close_write_end()
+        self._loop.remove_reader(member.lifeline)
+        Ends.close(member)
         del self.members[member.worker.generation]
         self.relay.gone(member.worker.generation, reason)
         self.pump()
@@ -219,16 +200,16 @@ class InProcessLauncher(Generic[M]):
         """Close the remaining descriptors of all members."""
         self._unended.clear()
         self._wait_for(None)
-        for member in self._ever:
-            if member.line.fileno() >= 0:
-                self._loop.remove_reader(member.line)
+        for member in self.ever:
+            if member.lifeline.fileno() >= 0:
+                self._loop.remove_reader(member.lifeline)
             member.close()
 
     @property
     def is_settled(self) -> bool:
         """Return whether nothing is under way between the members, nor waits for a handler."""
         waits = self._unended or self.relay.pending()
-        return not waits and all(member.is_settled for member in self.members.values())
+        return not waits and all(member.is_settled for member in self.ever)
 
     # --- lifelines
 
@@ -237,14 +218,9 @@ class InProcessLauncher(Generic[M]):
         while pending := self.relay.pending():
             for generation in pending:
                 while (item := self.relay.next_item(generation)) is not None:
-                    line = self.members[generation].line
                     encoded = words.encode_word(self._said_to(generation, item.word))
-                    if item.write_end_of is None:
-                        line.sendall(encoded)
-                    else:
-                        owner = self.members[item.write_end_of]
-                        fds = [owner.write_end, owner.arena] if owner.arena >= 0 else [owner.write_end]
-                        socket.send_fds(line, [encoded], fds)
+                    owner = None if item.write_end_of is None else self.members[item.write_end_of]
+                    self.members[generation].write_word(encoded, owner)
                     self.relay.wrote(generation)
         promised = self.relay.promised()
         for generation, member in self.members.items():
@@ -268,13 +244,11 @@ class InProcessLauncher(Generic[M]):
         self.relay.tick(self._loop.time())
         self.pump()
 
-    def _read_line(self, member: M, parser: words.WordParser) -> None:
-        chunk = member.line.recv(READ_BYTES)
-        if not chunk:
-            self._loop.remove_reader(member.line)
-            return
-        for body in parser.feed(chunk):
-            word = words.decode_for_launcher(body)
+    def _read_line(self, member: M) -> None:
+        said, ended = member.read_words()
+        if ended:
+            self._loop.remove_reader(member.lifeline)
+        for word in said:
             # Its other words are about its process: there is none.
             if isinstance(word, words.ToRelay):
                 self.relay.hear(member.worker.generation, word, self._loop.time())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -46,20 +46,6 @@ class Members(tuple[IPC, ...]):
     """
 
     _launcher: InProcessLauncher[Member]
-    _like: IPC | None
-    _by_ipc: dict[IPC, Member]
-    # The tasks of killed members that are left on this loop.
-    _endings: dict[IPC, asyncio.Task[None]]
-
-    def __new__(
-        cls, launcher: InProcessLauncher[Member], like: IPC | None, members: Sequence[Member]
-    ) -> Members:
-        made = super().__new__(cls, (member.ipc for member in members))
-        made._launcher = launcher
-        made._like = like
-        made._by_ipc = {member.ipc: member for member in members}
-        made._endings = {}
-        return made
 
     async def add(self) -> IPC:
         """Let one more worker join, in the lowest free slot; return its IPC, a member.
@@ -71,7 +57,6 @@ class Members(tuple[IPC, ...]):
         taken = {member.worker.slot for member in self._launcher.members.values()}
         slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         newcomer = self._launcher.new(slot)
-        self._by_ipc[newcomer.ipc] = newcomer
         await newcomer.enter()
         return newcomer.ipc
 
@@ -82,7 +67,7 @@ class Members(tuple[IPC, ...]):
 
         Raises NotRunningError if it has gone already.
         """
-        leaver = self._member(member)
+        leaver = self._there(member)
         await leaver.leave()
         if leaver.worker.generation in self._launcher.members:
             self._launcher.bury(leaver, reason)
@@ -97,7 +82,7 @@ class Members(tuple[IPC, ...]):
 
         Raises NotRunningError if it has gone already.
         """
-        victim = self._member(member)
+        victim = self._there(member)
         endpoint = victim.endpoint
         victim.lifespan.messaging = None
         endpoint.messaging.close()
@@ -112,7 +97,7 @@ class Members(tuple[IPC, ...]):
                 self._launcher.ended(*tasks)
                 victim.close()
 
-        self._endings[member] = asyncio.create_task(end())
+        victim.ending = asyncio.create_task(end())
 
     async def settled(self, *, timeout: float = 5.0) -> None:
         """Wait until all messages sent so far, and all that they have led to, are handled in every member.
@@ -128,9 +113,9 @@ class Members(tuple[IPC, ...]):
                 while quiet_turns < QUIET_TURNS:
                     await asyncio.sleep(0 if turns < BUSY_TURNS else PAUSE_S)
                     turns += 1
-                    quiet_turns = quiet_turns + 1 if self._is_settled() else 0
+                    quiet_turns = quiet_turns + 1 if self._launcher.is_settled else 0
         except TimeoutError:
-            busy = [ipc.pid for ipc, member in self._by_ipc.items() if not self._is_settled_at(ipc, member)]
+            busy = [member.pid for member in self._launcher.ever if not member.is_settled]
             raise TimeoutError(
                 f"not settled within {timeout:g} s: something waits, or is being handled, at {busy}"
             ) from None
@@ -144,36 +129,32 @@ class Members(tuple[IPC, ...]):
 
         Raises ValueError without `like`, or for an IPC that is no member of this fleet.
         """
-        if self._like is None:
+        actor = self._member(member)
+        if actor.like is None:
             raise ValueError("fleet(..., like=ipc) says whom a member shall act as")
-        if member not in self._by_ipc:
-            raise ValueError("that is no member of this fleet")
-        from asgi_ipc.testing.inprocess import acting_for
-
-        with acting_for(self._like, self._by_ipc[member].lifespan):
+        with actor.acting():
             yield member
 
     # --- inside
 
     def _member(self, ipc: IPC) -> Member:
-        member = self._by_ipc.get(ipc)
-        if member is None:
-            raise ValueError("that is no member of this fleet")
+        for member in self._launcher.ever:
+            if member.ipc is ipc:
+                return member
+        raise ValueError("that is no member of this fleet")
+
+    def _there(self, ipc: IPC) -> Member:
+        member = self._member(ipc)
         if member.worker.generation not in self._launcher.members or ipc._own.messaging is None:
             raise NotRunningError(f"worker {member.pid} has gone")
         return member
 
-    def _is_settled(self) -> bool:
-        return self._launcher.is_settled and all(ending.done() for ending in self._endings.values())
-
-    def _is_settled_at(self, ipc: IPC, member: Member) -> bool:
-        ending = self._endings.get(ipc)
-        return member.is_settled if ending is None else ending.done()
-
     async def _end(self) -> None:
         """Let all members leave at the same time, as when a server stops."""
-        there = [ipc for ipc, member in self._by_ipc.items() if ipc._own.messaging is not None]
-        await asyncio.gather(*(self.leave(ipc) for ipc in there), *self._endings.values())
+        ever = self._launcher.ever
+        there = [member.ipc for member in ever if member.lifespan.messaging is not None]
+        endings = [member.ending for member in ever if member.ending is not None]
+        await asyncio.gather(*map(self.leave, there), *endings)
 
 
 @asynccontextmanager
@@ -224,7 +205,8 @@ async def fleet(
     launcher = InProcessLauncher(partial(Member, run=run, like=like))
     try:
         members = [launcher.new(slot) for slot in range(size)]
-        there = Members(launcher, like, members)
+        there = Members(member.ipc for member in members)
+        there._launcher = launcher
         try:
             await asyncio.gather(*(member.enter() for member in members))
             yield there

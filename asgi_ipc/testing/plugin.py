@@ -7,12 +7,13 @@ whoever has this package installed, so it imports nothing else of weight.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from asgi_ipc.testing.serving import START_TIMEOUT_S, Serve, Server, serve
+from asgi_ipc.testing.serving import Serve, Server, serve
 
 
 @pytest.fixture
@@ -29,14 +30,11 @@ def asgi_ipc_serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         def start(
             app: str,
             *options: str,
-            workers: int = 2,
-            env: Mapping[str, str] | None = None,
             cwd: str | os.PathLike[str] | None = None,
-            timeout: float = START_TIMEOUT_S,
+            **named: Any,
         ) -> Server:
             where = request.config.rootpath if cwd is None else cwd
-            serving = serve(app, *options, workers=workers, env=env, cwd=where, timeout=timeout)
-            server = stack.enter_context(serving)
+            server = stack.enter_context(serve(app, *options, cwd=where, **named))
             servers.append(server)
             return server
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -102,7 +101,9 @@ class Server:
             wanted = repr(pattern) if count == 1 else f"{count} x {pattern!r}"
             if has_ended:
                 raise ServeError(f"it has ended with {self.status} without saying {wanted}", self.output)
-            self._look_again(deadline, f"it has not said {wanted} within {timeout:g} s")
+            if time.monotonic() > deadline:
+                raise ServeError(f"it has not said {wanted} within {timeout:g} s", self.output)
+            time.sleep(LOOK_S)
 
     def restart(self, *, timeout: float = START_TIMEOUT_S) -> tuple[int, ...]:
         """Send SIGHUP, and wait until every old worker has gone; return the pids of the new ones.
@@ -137,27 +138,12 @@ class Server:
             raise ServeError("its workers can't be killed", self.output) from None
 
     def _started(self, timeout: float) -> None:
-        """Wait until all workers are ready and the port is open."""
+        """Wait until all workers are ready. The port has been open since the line that names it."""
         (line, *_) = self.wait_for(_PLACE, timeout=timeout)
         place = re.search(_PLACE, line)
         assert place is not None
         self.url, self.port = place[1], int(place[2])
         self.wait_for(_READY, self._workers, timeout=timeout)
-        # A worker reports its start some moments before it listens.
-        host = place[1].split("://", 1)[1].rpartition(":")[0].strip("[]")
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                socket.create_connection((host, self.port), timeout=timeout).close()
-            except ConnectionRefusedError:
-                self._look_again(deadline, "it does not listen")
-            else:
-                return
-
-    def _look_again(self, deadline: float, otherwise: str) -> None:
-        if time.monotonic() > deadline:
-            raise ServeError(otherwise, self.output)
-        time.sleep(LOOK_S)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -14,7 +13,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 import demo.page
 from asgi_ipc import (
@@ -42,13 +41,6 @@ _serial = itertools.count()
 def unique(text: str) -> str:
     """A text that no other test has sent: the journal outlives a test."""
     return f"{text} {next(_serial)} {time.monotonic_ns()}"
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with ipc.lifespan(app), httpx.AsyncClient(transport=transport, base_url=OWN) as client:
-        yield client
 
 
 async def logged(client: httpx.AsyncClient, name: str, text: str) -> dict[str, Any]:
@@ -184,17 +176,6 @@ def test_a_page_is_told_who_is_here_and_what_they_receive(monkeypatch: pytest.Mo
             first, second = told(before), told(after)
             assert (first["from"], first["from_slot"], first["generation"]) == (os.getpid(), 0, 1)
             assert first["number"] < second["number"]
-
-
-@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}])
-def test_a_foreign_page_is_told_nothing(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> None:
-    monkeypatch.setenv("DEMO_ALLOWED_HOSTS", "testserver")
-    with (
-        TestClient(app) as client,
-        pytest.raises(WebSocketDisconnect),
-        client.websocket_connect("/live", headers=headers),
-    ):
-        pass
 
 
 def test_the_journal_is_bounded_and_shows_what_is_no_text_as_python_does() -> None:

@@ -13,19 +13,10 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.serving import DEADLINE_S, Server, eventually, listens, serving
-
-
-@asynccontextmanager
-async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
-    """Serve the demo until the block ends; it must then stop with status 0."""
-    async with serving("demo:app", *options, workers=workers) as server:
-        await server.started(workers)
-        await eventually(lambda: listens(server.port), "it accepts connections")
-        yield server
-        assert await server.stop() == 0, server.text
+from tests.serving import DEADLINE_S, RESTARTED, Server
+from tests.visiting import demo
 
 
 class Chat:
@@ -107,8 +98,13 @@ async def test_a_newcomer_knows_what_was_said_before_it_came() -> None:
             (newcomer,) = set(server.workers()) - {chat.pid}
             async with chatting(server, pid=newcomer) as there:
                 assert there.lines == chat.lines
-        # So do newcomers when all earlier workers go.
-        await server.restart()
+            # So do newcomers when all earlier workers go, to which the page comes back.
+            server.signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed) as closed:
+                await chat.until("never said")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        await server.said(RESTARTED)
         async with chatting(server) as chat:
             assert chat.texts == texts
 
@@ -128,19 +124,6 @@ async def test_what_is_said_again_through_another_worker_after_a_kill_is_said_on
             await again.say("the next")
             await asyncio.gather(again.until("the next"), other.until("the next"))
             assert again.texts == other.texts == ["for both", "the next"]
-
-
-async def test_a_restart_closes_a_page_so_that_it_comes_back() -> None:
-    async with demo(1) as server, chatting(server) as chat:
-        await chat.say("before")
-        await chat.until("before")
-        server.signal(signal.SIGHUP)
-        with pytest.raises(ConnectionClosed) as closed:
-            await chat.until("never said")
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
-        async with chatting(server, but=chat.pid) as again:
-            assert again.texts == ["before"]
 
 
 async def test_a_worker_that_stands_still_keeps_nobody_from_talking() -> None:
@@ -177,11 +160,3 @@ async def test_a_page_that_says_what_none_of_ours_does_is_closed_and_the_others_
             await mute.say("hello")
             await asyncio.gather(mute.until("hello"), chat.until("hello"))
         assert "Traceback" not in server.text
-
-
-async def test_a_page_of_another_origin_neither_hears_nor_says_anything() -> None:
-    async with demo(1) as server:
-        for headers in ({"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}):
-            with pytest.raises(InvalidStatus) as refused:
-                await connect(f"ws://127.0.0.1:{server.port}/chat", additional_headers=headers, proxy=None)
-            assert refused.value.response.status_code == 403

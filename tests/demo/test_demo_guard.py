@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from asgi_ipc import ipc
 from demo import app
 from demo.guard import Host, is_own, parse_host
 
 OWN = "http://127.0.0.1:8000"
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with ipc.lifespan(app), httpx.AsyncClient(transport=transport, base_url=OWN) as client:
-        yield client
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense"])

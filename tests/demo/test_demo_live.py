@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -16,16 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serving import DEADLINE_S, Server, serving
-
-
-@asynccontextmanager
-async def demo(workers: int, *options: str) -> AsyncIterator[Server]:
-    """Serve the demo until the block ends; it must then stop with status 0."""
-    async with serving("demo:app", *options, workers=workers) as server:
-        await server.started(workers)
-        await fleet_of(server, workers)
-        yield server
-        assert await server.stop() == 0, server.text
+from tests.visiting import demo
 
 
 async def fleet_of(server: Server, count: int, without: frozenset[int] = frozenset()) -> dict[int, int]:
@@ -98,10 +87,6 @@ async def test_whoever_asks_again_is_not_sent_to_a_worker_that_stands_still() ->
             os.kill(still, signal.SIGCONT)
 
 
-def live_url(server: Server) -> str:
-    return f"ws://127.0.0.1:{server.port}/live"
-
-
 class Page:
     """The knowledge of a page, learnt as the page learns it: over one socket after the other."""
 
@@ -153,7 +138,7 @@ async def test_a_page_follows_kills_and_restarts_and_sees_what_came_before_it() 
         first = await fleet_of(server, 3)
         pids = set(first.values())
         await server.get("/broadcast/before")
-        page = Page(live_url(server))
+        page = Page(f"ws://127.0.0.1:{server.port}/live")
         following = tasks.create_task(page.follow())
         await page.until_shown("before", pids)
         await server.get("/broadcast/while")
@@ -183,10 +168,12 @@ async def test_a_foreign_page_gets_4xx_from_a_real_server() -> None:
             assert (await client.get("/", headers={"Host": "evil.example"})).status_code == 421
             cross = {"Sec-Fetch-Site": "cross-site"}
             assert (await client.post("/broadcast/hi", headers=cross)).status_code == 403
-        for headers, status in ((cross, 403), ({"Origin": "http://evil.example"}, 403)):
-            with pytest.raises(InvalidStatus) as refused:
-                await connect(live_url(server), additional_headers=headers, proxy=None)
-            assert refused.value.response.status_code == status
+        for headers in (cross, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}):
+            for path in ("live", "chat"):
+                address = f"ws://127.0.0.1:{server.port}/{path}"
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(address, additional_headers=headers, proxy=None)
+                assert refused.value.response.status_code == 403
 
 
 async def test_the_terminal_is_greeted_once_with_a_pid_that_is_here() -> None:

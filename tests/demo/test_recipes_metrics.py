@@ -93,8 +93,6 @@ async def test_a_sum_over_all_workers_survives_kills_stalls_and_restarts() -> No
             async with visits(server, survivors) as visitors:
                 for visitor in visitors.values():
                     await visitor.get("/")
-        assert await server.stop() == 0
-        assert "Traceback" not in server.text
 
 
 async def test_scrapes_while_requests_come_and_workers_are_replaced_never_go_down() -> None:
@@ -120,8 +118,6 @@ async def test_scrapes_while_requests_come_and_workers_are_replaced_never_go_dow
             await server.restart()
             done.set()
         assert (await Scraper(server).scrape())[HELLO] == sent
-        assert await server.stop() == 0
-        assert "Traceback" not in server.text
 
 
 @pytest.fixture

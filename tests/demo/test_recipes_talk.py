@@ -65,8 +65,6 @@ async def test_a_room_is_heard_in_all_workers_in_order_and_closes_cleanly_when_t
             one, other = again.values()
             await one.send("back")
             assert await heard(other) == ("back", 0)
-        assert await server.stop() == 0
-        assert "Traceback" not in server.text
 
 
 async def test_who_reads_too_slowly_is_told_what_it_missed_and_holds_up_nobody() -> None:
@@ -96,8 +94,6 @@ async def test_who_reads_too_slowly_is_told_what_it_missed_and_holds_up_nobody()
             async with connect(address) as speaker:
                 await speaker.send(wrong)
                 assert await close_code(speaker) == code
-        assert await server.stop() == 0
-        assert "Traceback" not in server.text
 
 
 # --- server-sent events
@@ -148,8 +144,6 @@ async def test_events_reach_every_worker_and_streams_end_when_they_restart() -> 
                 assert await next_of(one) is await next_of(other) is None
         # Idle connections have been closed by now.
         await server.said("All workers have been restarted")
-        assert await server.stop() == 0
-        assert "Traceback" not in server.text
 
 
 async def test_a_stream_ends_when_its_worker_itself_is_told_to_stop() -> None:
@@ -160,7 +154,6 @@ async def test_a_stream_ends_when_its_worker_itself_is_told_to_stop() -> None:
             os.kill(pid, signal.SIGTERM)
             assert await next_of(stream) is None
         await eventually(lambda: not is_running(pid), "it has ended")
-        await server.stop()
 
 
 async def test_a_quiet_stream_shows_that_it_lives_and_one_that_was_too_slow_says_so(
@@ -188,4 +181,3 @@ async def test_a_browser_that_goes_leaves_no_subscription_behind() -> None:
         async with asyncio.timeout(DEADLINE_S):
             while (await publisher.post("/events/news", content="x")).json()["told"]:
                 pass
-        assert "Traceback" not in server.text

@@ -225,8 +225,8 @@ _FLEET: Final = (
     Planted(
         "read-end-kept-by-the-parent",
         "launcher/process.py",
-        "always.callback(os.close, read_end)",
-        "on_failure.callback(os.close, read_end)",
+        "_close(lifeline, read_end, own_arena)",
+        "_close(lifeline, own_arena)",
         "The launcher loses one descriptor for every worker ever started, and senders to a dead worker "
         "don't notice until it is reaped.",
     ),

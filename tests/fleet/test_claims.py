@@ -52,6 +52,20 @@ def test_the_others_wait_until_the_first_is_done_and_the_next_is_first_if_it_is_
     assert claims.release(4, 7, False) == claims.release(5, 7, True) == []
 
 
+def test_a_round_in_which_nobody_lives_is_forgotten_but_for_the_newest() -> None:
+    claims = processes(1)
+    claims.claim(1, 1, "restart", "migrate")
+    claims.release(1, 1, True)
+    claims.gone(1)
+    # Its crash replacement finds the work done.
+    claims.born(2, 0)
+    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, False)]
+    claims.born(3, 1)
+    assert claims.claim(3, 1, "restart", "migrate") == [Decision(3, 1, True)]
+    claims.gone(2)
+    assert len(claims) == 1
+
+
 # --- bounds
 
 

@@ -209,6 +209,11 @@ def test_a_replacement_takes_over_when_the_old_one_dies_first() -> None:
     assert deeds(desk.dies(1, -11)) == [Buried(1, "killed")]
     assert deeds(desk.ready(3)) == [StartProcess(4, 1)]
     assert deeds(desk.ready(4)) == [StopProcess(2, False)]
+    # Before it is ready, too.
+    desk = a_fleet(2)
+    desk.hear(HUP)
+    desk.dies(1, -11)
+    assert starts(desk.dies(3)) == [StartProcess(4, 0)]
 
 
 def test_a_process_belongs_to_the_restart_round_in_which_it_is_started() -> None:

@@ -8,7 +8,6 @@ from asgi_ipc.fleet.events import (
     KillProcess,
     LauncherSlept,
     ParentGone,
-    Said,
     Stalled,
     StartProcess,
     StopProcess,
@@ -24,7 +23,6 @@ from asgi_ipc.fleet.words import (
     Leaving,
     Left,
     Resigned,
-    Retiring,
     Welcome,
     WriteEnd,
 )
@@ -82,7 +80,7 @@ def test_a_helper_that_cannot_start_leaves_the_server_up_and_its_reason_is_told_
     assert of(StopProcess, other.dies(1)) == [StopProcess(2, True)]
 
 
-def test_a_restart_and_scaling_leave_a_helper_alone() -> None:
+def test_a_restart_and_scaling_leave_a_helper_alone_and_it_never_retires() -> None:
     desk = a_helped_fleet()
     assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
     assert deeds(desk.ready(4)) == [StopProcess(1, False), StartProcess(5, 1)]
@@ -92,12 +90,8 @@ def test_a_restart_and_scaling_leave_a_helper_alone() -> None:
     assert desk.texts == ["All workers have been restarted."]
     assert deeds(desk.hear(MORE)) == [StartProcess(6, 2)]
     assert deeds(desk.hear(FEWER)) == [StopProcess(6, True)]
+    assert desk.retires(HELPER) == []
     assert desk.phases[HELPER] is Phase.READY
-
-
-def test_a_helper_never_retires() -> None:
-    desk = a_helped_fleet()
-    assert desk.hear(Said(HELPER, Retiring())) == []
 
 
 def test_a_helper_shows_as_stalled_and_a_hung_one_is_killed() -> None:
@@ -131,10 +125,8 @@ def test_a_helper_that_dies_while_workers_stop_is_not_started_again() -> None:
 
 def test_a_helper_that_waits_for_another_start_does_not_hold_up_a_stop() -> None:
     desk = a_helped_fleet()
-    desk.dies(HELPER)
-    desk.ready(4)
-    desk.dies(4)
-    desk.dies(5)
+    for generation in (HELPER, 4, 5):
+        desk.dies(generation)
     desk.hear(TERM)
     assert desk.fleet.next_deadline() is None
     desk.dies(1, 0)

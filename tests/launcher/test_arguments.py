@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 
-from tests.serving import free_port, serving, started
+from asgi_ipc.cli import main
+from tests.serving import SERVE, UVICORN, free_port, serving, started
 
 ARGS = """
 import argparse
@@ -64,10 +68,30 @@ async def test_behind_two_dashes_stand_the_apps_own_arguments(tmp_path: Path) ->
         assert program.endswith("cli.py")
 
 
-async def test_without_arguments_there_is_the_program_only(tmp_path: Path) -> None:
-    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {len(sys.argv)}\\n')\n" + PLAIN)
-    async with serving("bare:app", "--app-dir", str(tmp_path)) as server:
-        await server.said("argv 1$", 2)
+@pytest.mark.parametrize(
+    ("given", "env", "found"),
+    [
+        (["--", "a:b"], "", ("a:b", [])),
+        (["--", "-h"], "", ("-h", [])),
+        (["--port", "1", "--", "a:b", "--", "--env", "x"], "", ("a:b", ["--env", "x"])),
+        (["a:b", "--", "c:d", "--", "e"], "", ("a:b", ["c:d", "--", "e"])),
+        (["--", "c:d"], "a:b", ("a:b", ["c:d"])),
+    ],
+)
+def test_the_app_itself_may_stand_behind_two_dashes_as_under_uvicorn(
+    given: list[str], env: str, found: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UVICORN_APP", env)
+    context = main.commands["serve"].make_context("serve", given, auto_envvar_prefix="UVICORN")
+    assert (context.params["app"], context.obj) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "error"), [(["--", "a:b", "x"], r"unexpected extra argument \(x\)"), (["--"], "Missing")]
+)
+def test_behind_two_dashes_that_begin_with_the_app_stands_nothing_else(given: list[str], error: str) -> None:
+    with pytest.raises(click.UsageError, match=error):
+        main.commands["serve"].make_context("serve", given)
 
 
 PLAIN = """
@@ -78,16 +102,17 @@ async def app(scope, receive, send):
 """
 
 
-@pytest.mark.parametrize("command", [["-m", "asgi_ipc.cli", "serve"], ["-m", "uvicorn"]])
-async def test_a_stray_argument_stays_an_error(command: list[str]) -> None:
-    async with started(*command, "tests.apps.plain:app", "stray") as server:
+@pytest.mark.parametrize("own", [[], ["--env", "prod"]])
+async def test_a_worker_that_is_started_later_has_the_same_arguments(own: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {sys.argv[1:]}\\n')\n" + PLAIN)
+    async with serving("bare:app", "--app-dir", str(tmp_path), *(["--", *own] if own else [])) as server:
+        await server.said(re.escape(f"argv {own}"), 2)
+        await server.restart()
+        assert server.count(re.escape(f"argv {own}")) == server.count("^argv") == 4
+
+
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_a_stray_argument_stays_an_error(by: Sequence[str]) -> None:
+    async with serving("tests.apps.plain:app", "stray", by=by) as server:
         assert await server.ended() == 2
         assert server.count(r"Got unexpected extra argument \(stray\)") == 1
-
-
-async def test_a_worker_that_is_started_later_has_them_too(tmp_path: Path) -> None:
-    (tmp_path / "bare.py").write_text("import sys\nsys.stdout.write(f'argv {sys.argv[1:]}\\n')\n" + PLAIN)
-    async with serving("bare:app", "--app-dir", str(tmp_path), "--", "--env", "prod") as server:
-        await server.said(r"argv \['--env', 'prod'\]", 2)
-        server.signal(1)
-        await server.said(r"argv \['--env', 'prod'\]", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.limits import descriptor_limit
 from asgi_ipc.launcher.listening import parse_mode, parse_owner
-from asgi_ipc.launcher.options import check, check_own, check_range, check_workers
+from asgi_ipc.launcher.options import check, check_descriptor, check_own, check_range, check_workers
 from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_KEY
 
 
@@ -27,6 +28,7 @@ from tests.launcher.test_options import CERTIFICATE, ENCRYPTED_KEY, KEY, OTHER_K
         {"loop": "module:attribute", "http": object, "ws": "none"},
         {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": CERTIFICATE, "ssl_ciphers": "ALL"},
         {"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY, "ssl_keyfile_password": "secret"},
+        {"ssl_ca_certs": "/no/such", "ssl_ciphers": "nonsense", "ssl_version": 99, "ssl_cert_reqs": 9},
     ],
     ids=str,
 )
@@ -39,7 +41,6 @@ def test_what_can_be_meant_is_let_through(given: dict[str, Any]) -> None:
     [
         ({"headers": [["X-Name", "a\nb"]]}, "headers are a name and a value each"),
         ({"headers": [["X Name", "value"]]}, "headers are a name and a value each"),
-        ({"port": True}, "port is a number from 0 to 65535, not True"),
         ({"port": 1.0}, "port is a number from 0 to 65535, not 1.0"),
         ({"limit_concurrency": 0}, "limit_concurrency is a number from 1"),
         ({"ssl_certfile": "/no/such", "ssl_keyfile": KEY}, "ssl_certfile can't be used: FileNotFoundError"),
@@ -47,7 +48,10 @@ def test_what_can_be_meant_is_let_through(given: dict[str, Any]) -> None:
         ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": OTHER_KEY}, "ssl_keyfile can't be used: SSLError"),
         ({"ssl_certfile": CERTIFICATE, "ssl_keyfile": ENCRYPTED_KEY}, "ssl_keyfile_password can't be used"),
         ({"ssl_keyfile": KEY}, "ssl_keyfile needs --ssl-certfile"),
-        ({"ssl_ca_certs": KEY}, "ssl_ca_certs can't be used: SSLError"),
+        (
+            {"ssl_certfile": CERTIFICATE, "ssl_keyfile": KEY, "ssl_ca_certs": KEY},
+            "ssl_ca_certs can't be used",
+        ),
         ({"fd": 99_999}, "fd is an open descriptor, not 99999"),
     ],
     ids=str,
@@ -62,6 +66,17 @@ def test_a_descriptor_is_one_of_a_socket(tmp_path: Path) -> None:
         check({"fd": open_socket.fileno()})
         with pytest.raises(LauncherError, match=f"fd is the descriptor of a socket; {file.fileno()} is none"):
             check({"fd": file.fileno()})
+
+
+def test_the_descriptor_of_a_parent_may_be_that_of_a_pipe_but_not_the_one_to_listen_on() -> None:
+    ends = os.pipe()
+    try:
+        check_descriptor("stop_at_eof", ends[0], may_be_pipe=True)
+        with pytest.raises(LauncherError, match="fd is the descriptor of a socket"):
+            check({"fd": ends[0]})
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def test_our_own_options_have_ranges_too() -> None:

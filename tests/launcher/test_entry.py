@@ -35,7 +35,9 @@ RUN = "{server}.run('{app}', workers=2, port=int(os.environ['PORT']), lifespan='
 )
 async def test_a_script_serves_its_own_app(tmp_path: Path, server: str, app: str, how: str) -> None:
     run = RUN.format(server=server, app=app)
-    (tmp_path / "itself.py").write_text(APP.format(server=server) + f"if __name__ == '__main__':\n    {run}")
+    (tmp_path / "itself.py").write_text(
+        APP.format(server=server) + f"if __name__ == '__main__':\n    {run}    print('returned')\n"
+    )
     port = free_port()
     command = [str(tmp_path / "itself.py")] if how == "by its path" else ["-m", "itself"]
     async with started(*command, port=port, env={"PORT": str(port)}, cwd=tmp_path) as running:
@@ -44,6 +46,7 @@ async def test_a_script_serves_its_own_app(tmp_path: Path, server: str, app: str
         assert (await running.get("/")).text in ("itself", "__mp_main__")
         await running.stop()
         assert running.count("Traceback") == 0
+        assert running.lines[-1] == "returned"
 
 
 async def test_without_a_guard_there_is_one_error_that_names_it_and_the_module(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from asgi_ipc.testing.child import is_running
-from tests.serving import Server, eventually, free_port, listens, started
+from tests.serving import Server, eventually, free_port, started
 
 
 @asynccontextmanager
@@ -18,7 +18,6 @@ async def helped(module: str = "tests.apps.helping") -> AsyncIterator[Server]:
     port = free_port()
     async with started("-m", "tests.apps.helped", str(port), module, port=port) as server:
         await server.said("All 2 workers are ready")
-        await eventually(lambda: listens(server.port), "it listens")
         yield server
 
 
@@ -37,32 +36,32 @@ async def _helper(server: Server, count: int = 1) -> int:
     return int(line.split("[")[1].split("]")[0])
 
 
-async def test_a_helper_answers_a_worker_and_is_nowhere_counted_as_one() -> None:
+async def test_a_helper_is_reached_comes_back_outlives_a_restart_and_is_drained_behind_the_workers() -> None:
     async with helped() as server:
-        pid = await _helper(server)
+        first = await _helper(server)
         text, by, its_workers, sender = (await server.get("/ask")).json()
-        assert (text, by, sender) == ("how are you?", pid, pid)
+        assert (text, by, sender) == ("how are you?", first, first)
         members = await _members(server)
         assert sorted(its_workers) == sorted(members)
         for member in members.values():
             assert sorted(member["workers"]) == sorted(member["broadcast"]) == sorted(members)
             assert member["kinds"] == ["worker", "worker"]
-            assert member["helpers"] == [pid]
+            assert member["helpers"] == [first]
             assert member["leader"] in members
-            assert pid not in member["news"]
-        assert await server.stop() == 0
-
-
-async def test_a_killed_helper_comes_back_and_both_workers_reach_it_again() -> None:
-    async with helped() as server:
-        first = await _helper(server)
         os.kill(first, signal.SIGKILL)
         await server.said(rf"Echo \[{first}\] died: it was killed by SIGKILL; starting another")
         second = await _helper(server, 2)
+        server.signal(signal.SIGHUP)
+        await server.said("All workers have been restarted")
         assert (await server.get("/ask")).json()[1] == second
         members = await _members(server)
         assert all(member["helpers"] == [second] for member in members.values())
         assert not any({first, second} & {*member["news"]} for member in members.values())
+        assert await server.stop() == 0
+        # What the workers have sent while they left has arrived.
+        assert server.count(rf"Helper \[{second}\] has heard 4 last words") == 1
+        assert not server.found("drain timeout|not stopped in time")
+        assert server.count("died") == 1
 
 
 async def test_a_helper_that_stands_still_is_replaced_like_a_worker() -> None:
@@ -72,24 +71,6 @@ async def test_a_helper_that_stands_still_is_replaced_like_a_worker() -> None:
         await server.said(rf"Echo \[{first}\] is stalled")
         await server.said(rf"Echo \[{first}\] has been stalled for 2 s; replacing it")
         assert await _helper(server, 2) != first
-
-
-async def test_a_restart_leaves_a_helper_alone() -> None:
-    async with helped() as server:
-        pid = await _helper(server)
-        server.signal(signal.SIGHUP)
-        await server.said("All workers have been restarted")
-        assert (await server.get("/ask")).json()[1] == pid
-
-
-async def test_a_helper_is_drained_behind_the_workers() -> None:
-    async with helped() as server:
-        pid = await _helper(server)
-        workers = await _members(server)
-        assert await server.stop() == 0
-        # What the workers have sent while they left has arrived.
-        assert server.count(rf"Helper \[{pid}\] has heard {len(workers)} last words") == 1
-        assert not server.found("drain timeout|died|not stopped in time")
 
 
 async def test_a_helper_that_cannot_start_is_tried_again_and_the_server_serves() -> None:

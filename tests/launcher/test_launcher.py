@@ -147,15 +147,6 @@ async def test_a_blocked_loop_is_told_and_told_again_when_it_turns(tmp_path: Pat
         await strings.server.said(rf"Worker \[{b}\] responds again")
 
 
-async def test_a_blocked_loop_is_replaced_when_told_to(tmp_path: Path) -> None:
-    async with puppets(tmp_path, "--worker-hang-timeout", "4", workers=2) as (strings, (a, b)):
-        await strings.call(a, "send", b, "block", 60.0)
-        await strings.server.said(rf"Worker \[{b}\] has been stalled for 4 s; replacing it")
-        await strings.server.said("Application startup complete", 3)
-        members = await strings.call(a, "members", 2)
-        assert b not in [pid for pid, _, _ in members]
-
-
 async def test_the_launchers_own_pause_makes_no_worker_stalled(tmp_path: Path) -> None:
     async with puppets(tmp_path, workers=1) as (strings, [a]):
         # A pause that ends just after the worker would have been due to be judged: too short to be noticed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -15,10 +15,9 @@ import pytest
 
 from asgi_ipc.testing.child import children, is_running
 from tests.processes import of_session
-from tests.serving import Server, eventually, free_port, is_tracker, listens, serving, started
+from tests.serving import SERVE, UVICORN, Server, eventually, free_port, is_tracker, listens, serving, started
 
 APP = "tests.apps.sharing:app"
-SERVERS = ["asgi-ipc", "uvicorn"]
 SHARED = Path("/dev/shm")
 
 # Serves with memory of its own, which its workers open, and with settings of its own.
@@ -51,14 +50,9 @@ async def _up(server: Server) -> None:
 
 
 @asynccontextmanager
-async def _serving(by: str) -> AsyncIterator[Server]:
-    """The app with two workers, by `asgi-ipc serve` or by `uvicorn --workers`."""
-    if by == "asgi-ipc":
-        context = serving(APP)
-    else:
-        port = free_port()
-        context = started("-m", "uvicorn", APP, "--port", str(port), "--workers", "2", port=port)
-    async with context as server:
+async def _serving(by: Sequence[str] = SERVE) -> AsyncIterator[Server]:
+    """The app with two workers."""
+    async with serving(APP, by=by) as server:
         await _up(server)
         yield server
 
@@ -76,8 +70,8 @@ def _trackers(server: Server) -> list[int]:
     return list(filter(is_tracker, of_session(server.pid)))
 
 
-@pytest.mark.parametrize("by", SERVERS)
-async def test_shared_memory_outlives_the_worker_that_made_it_and_not_the_server(by: str) -> None:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_shared_memory_outlives_the_worker_that_made_it_and_not_the_server(by: Sequence[str]) -> None:
     async with _serving(by) as server:
         name, pid = (await server.get("/create")).json()
         os.kill(pid, signal.SIGTERM)
@@ -92,8 +86,8 @@ async def test_shared_memory_outlives_the_worker_that_made_it_and_not_the_server
     assert not (SHARED / name).exists()
 
 
-@pytest.mark.parametrize("by", SERVERS)
-async def test_workers_inherit_what_children_of_multiprocessing_do(by: str) -> None:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_workers_inherit_what_children_of_multiprocessing_do(by: Sequence[str]) -> None:
     async with _serving(by) as server:
         first, second = (await _of_each(server)).values()
         assert first == second
@@ -101,7 +95,7 @@ async def test_workers_inherit_what_children_of_multiprocessing_do(by: str) -> N
         assert first == {
             "name": "SpawnProcess-",
             # Python says the method by which a process was started itself (BaseProcess._bootstrap).
-            "method": "spawn" if by == "uvicorn" else multiprocessing.get_context().get_start_method(),
+            "method": "spawn" if by == UVICORN else multiprocessing.get_context().get_start_method(),
             "parent": ["MainProcess", server.pid, True],
             "log_level": 0,
         }
@@ -138,14 +132,14 @@ async def test_a_program_shares_its_memory_and_its_settings_with_its_workers(
 
 
 async def test_a_server_that_needs_no_tracker_has_none() -> None:
-    async with _serving("asgi-ipc") as server:
+    async with _serving() as server:
         assert (await server.get("/inherited")).status_code == 200
         assert len(children(server.pid)) == 2
         assert len(of_session(server.pid)) == 3
 
 
 async def test_a_tracker_that_was_killed_is_replaced_for_the_next_workers() -> None:
-    async with _serving("asgi-ipc") as server:
+    async with _serving() as server:
         await server.get("/create")
         await eventually(lambda: len(_trackers(server)) == 1, "there is a tracker")
         (killed,) = _trackers(server)

@@ -10,7 +10,8 @@ import ssl
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from click.core import ParameterSource
 
 import asgi_ipc
 from asgi_ipc.cli import main
-from tests.serving import DEADLINE_S, ROOT, free_port, serving, started
+from tests.serving import DEADLINE_S, ROOT, SERVE, UVICORN, free_port, serving, started
 
 APP = "tests.apps.plain:app"
 
@@ -31,6 +32,14 @@ CERTIFICATES = ROOT / "tests" / "certificates"
 CERTIFICATE, KEY = str(CERTIFICATES / "cert.pem"), str(CERTIFICATES / "key.pem")
 OTHER_KEY, ENCRYPTED_KEY = str(CERTIFICATES / "other_key.pem"), str(CERTIFICATES / "encrypted_key.pem")
 NO_PEM = str(Path(__file__))
+TLS = ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", KEY]
+# Without a certificate uvicorn serves plain HTTP, whatever these are.
+NEEDS_TLS = (
+    ("--ssl-version", "99"),
+    ("--ssl-cert-reqs", "9"),
+    ("--ssl-ca-certs", "/no/such/file", NO_PEM),
+    ("--ssl-ciphers", "nonsense"),
+)
 
 # The option that is named, all that is given, and where uvicorn refuses it, too.
 Case = tuple[str, list[str]]
@@ -95,16 +104,13 @@ CASES: list[Case] = [
         "--ssl-keyfile-password",
         ["--ssl-certfile", CERTIFICATE, "--ssl-keyfile", ENCRYPTED_KEY, "--ssl-keyfile-password", "wrong"],
     ),
-    *_each("--ssl-version", "99"),
-    *_each("--ssl-cert-reqs", "9"),
-    *_each("--ssl-ca-certs", "/no/such/file", NO_PEM),
-    *_each("--ssl-ciphers", "nonsense"),
+    *((option, [option, value, *TLS]) for option, *values in NEEDS_TLS for value in values),
     *_each("--drain-timeout", "-1", "nan"),
     *_each("--worker-hang-timeout", "1.9", "nan"),
     *_each("--max-message-bytes", "0"),
     *_each("--max-packet-bytes", "1"),
     *_each("--pipe-bytes", "1"),
-    *_each("--stop-at-eof", "-1", "99"),
+    *_each("--stop-at-eof", "-1", "99", "3"),
 ]
 
 ENVIRONMENTS: list[tuple[str, dict[str, str]]] = [
@@ -234,13 +240,18 @@ def test_every_option_of_uvicorns_that_takes_a_number_a_file_or_a_choice_is_amon
         ({"timeout_worker_healthcheck": 1}, "timeout_worker_healthcheck"),
         ({"ssl_context_factory": print}, "ssl_context_factory"),
         ({"app_dir": "/no/such/folder"}, "app_dir"),
+        ({"app": print}, "import string"),
+        ({"workers": 0}, "workers is a number from 1"),
+        ({"no_such_option": 1}, "there is no option 'no_such_option'\n"),
+        ({"drain_timout": 1}, "there is no option 'drain_timout'; did you mean 'drain_timeout'?"),
+        ({"log_levels": "info"}, "did you mean 'log_level'"),
     ],
     ids=repr,
 )
 def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str) -> None:
     def call() -> None:
         try:
-            asgi_ipc.run(APP, **{"port": 0, **options})
+            asgi_ipc.run(**{"app": APP, "port": 0, **options})
         except asgi_ipc.LauncherError as error:
             sys.stderr.write(f"ERROR: {error}\n")
             raise SystemExit(1) from error
@@ -248,6 +259,14 @@ def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str
     status, said = _forked(call)
     _check_line("", status, said)
     assert any(name in said for name in named.split("|")), said
+
+
+def test_run_is_refused_beside_the_main_thread() -> None:
+    with (
+        ThreadPoolExecutor() as pool,
+        pytest.raises(asgi_ipc.LauncherError, match="serve on the main thread: only it gets signals"),
+    ):
+        pool.submit(asgi_ipc.run, APP).result()
 
 
 @pytest.mark.parametrize(
@@ -273,14 +292,23 @@ async def test_timeouts_of_run_may_be_fractions_of_a_second(module: str) -> None
         await server.said("Application startup complete", 2)
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
-async def test_an_app_may_stand_in_a_zip_archive(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_an_app_may_stand_in_a_zip_archive(by: Sequence[str], tmp_path: Path) -> None:
     archive = tmp_path / "apps.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.write(ROOT / "tests" / "apps" / "plain.py", "zipped.py")
-    options = ["--port", "0", "--workers", "2", "--app-dir", str(archive)]
-    async with started("-m", *command, "zipped:app", *options) as server:
-        await server.said("Application startup complete", 2)
+    async with serving("zipped:app", "--app-dir", str(archive), by=by) as server:
+        await server.started(2)
+
+
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_options_of_tls_without_a_certificate_are_ignored_as_by_uvicorn(
+    by: Sequence[str],
+) -> None:
+    options = [word for option, *values in NEEDS_TLS for word in (option, values[0])]
+    async with serving(APP, *options, by=by) as server:
+        await server.started(2)
+        assert (await server.get("/")).status_code == 200
 
 
 async def test_an_encrypted_certificate_is_served_with_its_password() -> None:
@@ -313,15 +341,15 @@ def test_two_seconds_are_taken_under_uvicorn_too() -> None:
     assert context.get_parameter_source("timeout_worker_healthcheck") is ParameterSource.COMMANDLINE
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
 @pytest.mark.parametrize("options", [["--port", "99999"], ["--log-config", NO_PEM]], ids=_shown)
 async def test_a_server_that_is_refused_has_a_status_as_uvicorns_has(
-    command: list[str], options: list[str]
+    by: Sequence[str], options: list[str]
 ) -> None:
-    async with started("-m", *command, APP, "--workers", "2", *options) as server:
+    async with serving(APP, *options, by=by) as server:
         assert await server.ended() in (1, 2)
         # What uvicorn shows instead of a line.
-        assert bool(server.count("Traceback")) is (command == ["uvicorn"])
+        assert bool(server.count("Traceback")) is (by == UVICORN)
 
 
 def test_ports_that_are_taken_on_every_address_are_refused() -> None:

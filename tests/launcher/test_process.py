@@ -11,7 +11,6 @@ import sys
 
 import pytest
 
-from asgi_ipc.fleet.relay import Item
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import Failed, Handover, Interpreter, ToLauncher, encode_word
 from asgi_ipc.launcher.process import LifelineFullError, WorkerProcess, describe_status
@@ -35,12 +34,12 @@ async def test_a_word_larger_than_the_socket_takes_is_written_in_parts_and_arriv
     process = WorkerProcess(1, [], None)
     try:
         word = _handover([*sys.path, *["x" * 1000] * 2000])
-        encoded, item = encode_word(word), Item(word)
+        encoded = encode_word(word)
         refusals = set()
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 try:
-                    process.write_item(encoded, item, None)
+                    process.write_word(encoded, None)
                     break
                 except LifelineFullError as full:
                     refusals.add((full.begun, full.soon))
@@ -70,7 +69,7 @@ async def test_words_to_a_child_that_has_ended_are_an_os_error_and_its_status_st
     process.signal(signal.SIGKILL)  # nobody else's pid by now
     word = _handover([])
     with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
-        process.write_item(encode_word(word), Item(word), None)
+        process.write_word(encode_word(word), None)
     assert process.read_words() == ([], True)
     process.close()
     process.close_write_end()
@@ -101,17 +100,10 @@ def test_a_process_that_the_kernel_refuses_leaves_nothing_open() -> None:
     assert links().keys() == before
 
 
-async def test_the_pipe_has_the_capacity_that_was_asked_for() -> None:
-    process = WorkerProcess(1, [], 16 * 1024)
-    assert process.pipe_bytes == 16 * 1024
-    process.signal(signal.SIGKILL)
-    await _until_reaped(process)
-    process.close()
-
-
 async def test_the_child_holds_its_own_ends_and_nothing_else_of_the_parent() -> None:
     other = socket.socket()
-    process = WorkerProcess(1, [other], None)
+    process = WorkerProcess(1, [other], 16 * 1024)
+    assert process.pipe_bytes == 16 * 1024
     held = set(links(process.pid).values())
     ours = f"pipe:[{os.fstat(process.write_end).st_ino}]"
     assert ours in held

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from asgi_ipc.testing.child import is_running
-from tests.serving import eventually, free_port, serving, started
+from tests.serving import SERVE, UVICORN, eventually, free_port, serving, started
 
 APP = "tests.apps.plain:app"
 RUNNING = "Uvicorn running on"
@@ -58,9 +58,8 @@ async def test_after_a_killed_launcher_the_next_server_takes_the_path_with_its_m
 async def test_uvicorn_and_this_make_the_same_file_and_remove_it(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     modes = []
-    for command in (["asgi_ipc.cli", "serve"], ["uvicorn"]):
-        options = ["--workers", "2", "--uds", str(path)]
-        async with started("-m", *command, APP, *options) as server:
+    for by in (SERVE, UVICORN):
+        async with serving(APP, "--uds", str(path), by=by) as server:
             await server.started(2)
             assert await answers(path)
             modes.append((mode(path), server.count(f"{RUNNING} unix socket {path} ")))
@@ -175,29 +174,27 @@ async def test_it_listens_where_it_says_so_and_what_connects_then_is_answered_la
         assert (await server.get("/")).status_code == 200
 
 
-@pytest.mark.parametrize("command", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
 @pytest.mark.parametrize("host", ["::1", "127.0.0.1"])
-async def test_both_kinds_of_address_are_served_as_by_uvicorn(command: list[str], host: str) -> None:
-    port = free_port()
+async def test_both_kinds_of_address_are_served_as_by_uvicorn(by: Sequence[str], host: str) -> None:
     shown = f"[{host}]" if ":" in host else host
-    options = ["--workers", "2", "--host", host, "--port", str(port), "--backlog", "7"]
-    async with started("-m", *command, APP, *options) as server:
+    async with serving(APP, "--host", host, "--backlog", "7", by=by) as server:
         await server.started(2)
         (line,) = server.found(RUNNING)
-        assert f"{RUNNING} http://{shown}:{port} " in line
+        assert f"{RUNNING} http://{shown}:{server.port} " in line
         async with httpx.AsyncClient() as client:
-            assert (await client.get(f"http://{shown}:{port}/")).status_code == 200
+            assert (await client.get(f"http://{shown}:{server.port}/")).status_code == 200
 
 
-@pytest.mark.parametrize("module", [["asgi_ipc.cli", "serve"], ["uvicorn"]])
-async def test_a_socket_that_is_handed_over_is_served_as_by_uvicorn(module: list[str]) -> None:
+@pytest.mark.parametrize("by", [SERVE, UVICORN])
+async def test_a_socket_that_is_handed_over_is_served_as_by_uvicorn(by: Sequence[str]) -> None:
     # As systemd hands it over: open already when the command begins.
     code = (
         "import os, socket, sys; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); "
         "s.set_inheritable(True); print('port', s.getsockname()[1], flush=True); "
         "os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:], '--fd', str(s.fileno())])"
     )
-    async with started("-c", code, *module, APP, "--workers", "2") as server:
+    async with started("-c", code, *by, APP, "--workers", "2") as server:
         (line,) = await server.said(r"^port \d+")
         await server.started(2)
         async with httpx.AsyncClient() as client:

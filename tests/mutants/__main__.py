@@ -20,6 +20,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tests.faults.planted import ROOT, Copy, RunError, Verdict, attempt_all, say
@@ -43,6 +44,12 @@ class Room:
         """The paths of its modules."""
         found = (sorted(ROOT.glob(f"asgi_ipc/{pattern}")) for pattern in self.modules)
         return [str(path.relative_to(ROOT)) for paths in found for path in paths]
+
+    def tests_of(self, module: str) -> list[str]:
+        """Its tests, those that are named like the module first: most of its mutants die there."""
+        name = f"test_{Path(module).stem}.py"
+        named = [f"{folder}/{name}" for folder in self.tests if (ROOT / folder / name).exists()]
+        return [*named, *self.tests]
 
 
 ROOMS: Final = {
@@ -120,7 +127,7 @@ def run(mutants: list[Mutant], rooms: dict[str, Room], jobs: int) -> list[Verdic
         began = time.monotonic()
         try:
             path.write_text(mutant.code)
-            verdict = copy.test(ROOMS[_room(mutant)].tests)
+            verdict = copy.test(ROOMS[_room(mutant)].tests_of(mutant.module))
         finally:
             path.write_text(before)
             copies.put(copy)

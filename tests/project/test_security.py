@@ -105,8 +105,9 @@ def _each(outcome: Any) -> Iterator[str]:
 
 
 @needs_linux
-async def test_there_is_nothing_to_connect_to_but_the_port() -> None:
-    async with serving("tests.apps.stream:app", workers=2) as server:
+async def test_others_find_no_name_no_file_no_variable_no_secret_argument_and_no_pipe(tmp_path: Path) -> None:
+    before = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    async with serving("tests.apps.stream:app", workers=2, env=before) as server:
         await server.started(2)
         names = unix_names()
         for pid in processes(server):
@@ -114,15 +115,10 @@ async def test_there_is_nothing_to_connect_to_but_the_port() -> None:
             assert unix, "lifelines are Unix sockets"
             # The socket has neither a path nor an abstract name, which would have no permissions at all.
             assert [names[link] for link in unix if names[link]] == []
-
-
-@needs_linux
-async def test_nothing_of_ours_is_in_the_environment_or_the_file_system_and_no_secret_in_the_arguments(
-    tmp_path: Path,
-) -> None:
-    before = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
-    async with serving("tests.apps.stream:app", workers=2, env=before) as server:
-        await server.started(2)
+            for fd in (fd for fd in descriptors(pid, "pipe") if fd > 2):
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+                assert stat.S_ISFIFO(found.st_mode)
+                assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, os.geteuid())
         given = psutil.Process(server.pid).environ()
         for pid in server.workers():
             assert psutil.Process(pid).environ() == given
@@ -131,17 +127,6 @@ async def test_nothing_of_ours_is_in_the_environment_or_the_file_system_and_no_s
             assert package.startswith("/"), "a folder"
             assert all(fd.isdecimal() for fd in (lifeline, pipe, arena, listener))
         assert os.listdir(tmp_path) == []
-
-
-@needs_linux
-async def test_pipes_belong_to_the_servers_user_alone() -> None:
-    async with serving("tests.apps.stream:app", workers=2) as server:
-        await server.started(2)
-        for pid in processes(server):
-            for fd in (fd for fd in descriptors(pid, "pipe") if fd > 2):
-                found = os.stat(f"/proc/{pid}/fd/{fd}")
-                assert stat.S_ISFIFO(found.st_mode)
-                assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, os.geteuid())
 
 
 NESTED = b"\xdc\x00\x01\x92\xa1n" + b"\x91" * 3000 + b"\x01"

@@ -43,11 +43,13 @@ def descriptors(pid: int | None = None) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays_open() -> Iterator[None]:
+def _nothing_stays() -> Iterator[None]:
     # libuv keeps a pipe for ever, from its first loop on.
     uvloop.new_event_loop().close()
     before = descriptors()
     yield
+    chat.heard.clear()
+    chat.gone.clear()
     assert [name for name in descriptors() if name not in before] == []
 
 
@@ -286,7 +288,6 @@ def test_it_runs_on_uvloop() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asked())
-    chat.gone.clear()
 
 
 async def test_two_fleets_have_nothing_to_do_with_each_other() -> None:
@@ -300,14 +301,6 @@ async def test_two_fleets_have_nothing_to_do_with_each_other() -> None:
 # --- like an app's own
 
 
-@pytest.fixture
-def _fresh_chat() -> Iterator[None]:
-    yield
-    chat.heard.clear()
-    chat.gone.clear()
-
-
-@pytest.mark.usefixtures("_fresh_chat")
 async def test_an_apps_own_handlers_run_in_every_member_as_they_stand() -> None:
     async with fleet(3, like=ipc) as members:
         a, b, c = members
@@ -321,7 +314,6 @@ async def test_an_apps_own_handlers_run_in_every_member_as_they_stand() -> None:
         assert answers == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.usefixtures("_fresh_chat")
 async def test_tasks_and_threads_of_handlers_act_as_the_member() -> None:
     async with fleet(2, like=ipc) as members:
         a, b = members
@@ -333,7 +325,6 @@ async def test_tasks_and_threads_of_handlers_act_as_the_member() -> None:
         ]
 
 
-@pytest.mark.usefixtures("_fresh_chat")
 async def test_watchers_act_as_the_member_and_newcomers_have_the_same_handlers() -> None:
     async with fleet(2, like=ipc) as members:
         a, b = members
@@ -364,7 +355,6 @@ async def test_registrations_are_those_of_the_start_and_each_member_has_its_own(
                 pass
 
 
-@pytest.mark.usefixtures("_fresh_chat")
 async def test_what_a_handler_registers_is_the_members_alone() -> None:
     async with fleet(2, like=ipc) as members:
         a, b = members
@@ -376,7 +366,6 @@ async def test_what_a_handler_registers_is_the_members_alone() -> None:
     assert "trick" not in ipc._own.registry.handlers
 
 
-@pytest.mark.usefixtures("_fresh_chat")
 async def test_routes_of_an_app_are_called_as_a_member_with_its_lifespan_entered() -> None:
     async with fleet(3, like=ipc) as members:
         a, b, c = members
@@ -434,11 +423,9 @@ async def test_outside_of_members_the_apps_ipc_is_not_running() -> None:
     async with fleet(1) as plain:
         with pytest.raises(ValueError, match="says whom a member shall act as"), plain.acting(plain[0]):
             pass
-    chat.heard.clear()
-    chat.gone.clear()
 
 
-async def test_an_app_that_runs_by_itself_is_not_played(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_app_that_runs_by_itself_is_not_played() -> None:
     like = IPC()
     like.receive("pid", lambda data: like.pid)
     async with fleet(2, like=like) as (a, b):
@@ -450,7 +437,7 @@ async def test_an_app_that_runs_by_itself_is_not_played(caplog: pytest.LogCaptur
 # --- a real server
 
 
-def test_a_real_server_is_ready_answers_restarts_and_stops(asgi_ipc_serve: Serve, tmp_path: Path) -> None:
+def test_a_real_server_answers_restarts_replaces_and_stops(asgi_ipc_serve: Serve, tmp_path: Path) -> None:
     server = asgi_ipc_serve("tests.apps.chat:app", workers=2, env={"CHAT_SAYS": "moo"}, cwd=tmp_path)
     assert server.url == f"http://127.0.0.1:{server.port}"
     assert is_running(server.pid)
@@ -464,6 +451,10 @@ def test_a_real_server_is_ready_answers_restarts_and_stops(asgi_ipc_serve: Serve
     assert len(after) == 2
     assert not set(before) & set(after)
     assert httpx.get(f"{server.url}/post/hello").json()["pid"] in after
+    os.kill(after[0], signal.SIGKILL)
+    server.wait_for(rf"Worker \[{after[0]}\] died")
+    server.wait_for("Application startup complete", 5)
+    assert after[0] not in server.workers
     assert server.stop() == server.stop() == server.status == 0
     assert server.workers == ()
     assert "All workers have been restarted" in server.output
@@ -475,15 +466,6 @@ async def test_the_fixture_serves_async_tests_and_several_servers(asgi_ipc_serve
     async with httpx.AsyncClient() as client:
         answers = [(await client.get(f"{server.url}/post/x")).json() for server in (one, two)]
     assert [answer["told"] for answer in answers] == [list(one.workers), list(two.workers)]
-
-
-def test_who_dies_is_replaced_and_said_so(asgi_ipc_serve: Serve) -> None:
-    server = asgi_ipc_serve("tests.apps.chat:app", workers=2)
-    victim = server.workers[0]
-    os.kill(victim, signal.SIGKILL)
-    server.wait_for(rf"Worker \[{victim}\] died")
-    server.wait_for("Application startup complete", 3)
-    assert victim not in server.workers
 
 
 def test_an_app_that_cannot_start_is_told_with_what_the_server_said() -> None:
@@ -610,18 +592,6 @@ def test_what_ties_a_server_to_its_test_is_in_no_worker_and_no_child_of_the_test
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_where_a_server_can_hear_of_no_end_that_is_one_message(tmp_path: Path) -> None:
-    for fd in (99, os.open(tmp_path, os.O_RDONLY)):
-        command = [sys.executable, "-m", "asgi_ipc", "serve", "tests.apps.chat:app", "--stop-at-eof", str(fd)]
-        said = subprocess.run(
-            command, pass_fds=[fd] if fd != 99 else [], capture_output=True, text=True, check=False
-        )
-        assert said.returncode == 2
-        assert "Error: --stop-at-eof is " in said.stderr
-        assert "Traceback" not in said.stderr
-    os.close(fd)
-
-
 async def test_topics_of_the_module_level_ipc_are_those_of_the_member_that_acts() -> None:
     async with fleet(2, like=ipc) as members:
         a, b = members
@@ -636,33 +606,6 @@ async def test_topics_of_the_module_level_ipc_are_those_of_the_member_that_acts(
         assert [(each.data, each.sender) for each in got] == [("hello", b.pid), ("again", b.pid)]
 
 
-async def test_leader_tasks_run_in_one_member_and_move_when_it_is_killed() -> None:
-    like = IPC()
-    running: list[int] = []
-
-    @like.leader_task
-    async def lead() -> None:
-        assert like.is_leader
-        running.append(like.pid)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            running.remove(like.pid)
-
-    async with fleet(3, like=like) as members:
-        await members.settled()
-        assert running == [members[0].leader]
-        (leader,) = [member for member in members if member.is_leader]
-        members.kill(leader)
-        await members.settled()
-        assert running != [leader.pid]
-        assert [member.pid for member in members if member is not leader and member.is_leader] == running
-        with members.acting(next(member for member in members if member is not leader)):
-            assert await like.claim("job")
-            assert not await like.claim("job")
-    assert running == []
-
-
 async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_begins() -> None:
     like = IPC()
     running: list[int] = []
@@ -671,6 +614,7 @@ async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_beg
 
     @like.leader_task
     async def lead() -> None:
+        assert like.is_leader
         running.append(like.pid)
         most.append(len(running))
         try:
@@ -700,6 +644,11 @@ async def test_a_killed_leaders_task_ends_in_its_own_time_before_another_one_beg
         assert len(running) == 1
         assert running == [a.leader] != [leader.pid]
         assert a.leader == b.leader == c.leader
+        assert [member.pid for member in (a, b, c) if member.is_leader] == running
+        with members.acting(a):
+            assert await like.claim("job")
+        with members.acting(b):
+            assert not await like.claim("job")
     assert running == []
     assert set(most) == {1}
 

@@ -35,8 +35,7 @@ def _held_by_a_forked_child(link: str) -> int:
     child = os.fork()
     if child == 0:
         os._exit(_holds(link))
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_descriptor_is_closed_once_and_in_every_forked_child() -> None:

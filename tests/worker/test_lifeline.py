@@ -165,6 +165,17 @@ async def test_the_end_counts_only_behind_the_last_word(line: Line) -> None:
     assert late == ["at once"]
 
 
+async def test_a_stop_is_for_the_process_and_says_whether_others_serve_on(line: Line) -> None:
+    ours, lifeline = line
+    relieved: list[bool] = []
+    heard = Heard(lifeline, lambda: relieved.append(lifeline.is_relieved))
+    ours.sendall(encode_word(Stop()) + encode_word(Stop(relieved=True)))
+    ours.close()
+    await until(lambda: len(relieved) == 3)
+    assert relieved == [False, True, False]
+    assert heard.words == []
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_launcher_that_goes_with_words_unread_is_noticed(loop: str) -> None:
     """It resets the connection then, and uvloop stops watching a descriptor with an error."""

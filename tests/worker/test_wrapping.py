@@ -27,14 +27,6 @@ async def at_work(server: Server, workers: int) -> list[int]:
     return pids
 
 
-async def drained(server: Server, workers: int = 3) -> None:
-    """Broadcast a job; SIGTERM while it runs: it ends in every worker, and so does the server."""
-    await at_work(server, workers)
-    assert await server.stop() == 0, server.text
-    assert server.count("job ends") == workers, server.text
-    assert not server.found("drain timeout|leave cancelled|Traceback|inside of ipc.lifespan"), server.text
-
-
 # --- the worker waits for the drain
 
 
@@ -90,20 +82,16 @@ async def test_under_plain_uvicorn_a_wrapped_app_drains_too() -> None:
 
 # --- --wrap and ipc.wrap, in real servers
 
-WHOLE = ["tests.apps.wrapped:whole", "--wrap"]
-
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        WHOLE,
         ["tests.apps.wrapped:answer", "--wrap"],
         ["tests.apps.wrapped:answer", "--wrap", "--lifespan", "off"],
         ["tests.apps.wrapped:factory", "--wrap", "--factory"],
         ["tests.apps.wrapped:silent", "--wrap"],
         pytest.param(["tests.apps.wrapped:naive", "--wrap"], marks=pytest.mark.slow),
         pytest.param(["tests.apps.wrapped:brief", "--wrap"], marks=pytest.mark.slow),
-        ["tests.apps.wrapped:member", "--wrap"],
         ["tests.apps.wrapped:by_hand"],
         pytest.param(["tests.apps.wrapped:by_hand", "--wrap"], marks=pytest.mark.slow),
         ["tests.apps.wrapped:wrapped_in_code"],
@@ -114,7 +102,10 @@ WHOLE = ["tests.apps.wrapped:whole", "--wrap"]
 )
 async def test_every_kind_of_app_serves_and_drains(arguments: list[str]) -> None:
     async with serving(*arguments, workers=2) as server:
-        await drained(server, 2)
+        await at_work(server, 2)
+        assert await server.stop() == 0, server.text
+        assert server.count("job ends") == 2, server.text
+        assert not server.found("drain timeout|leave cancelled|Traceback|inside of ipc.lifespan"), server.text
 
 
 async def test_a_wsgi_app_is_wrapped_and_sends_from_its_threads() -> None:
@@ -160,32 +151,26 @@ async def test_a_startup_that_fails_ends_the_start_with_its_reason(
         assert not server.found("GET|Application startup complete")
 
 
-async def test_handlers_run_between_the_apps_own_startup_and_shutdown() -> None:
-    async with serving(*WHOLE, workers=2) as server:
-        await server.started(2)
-        assert (await server.get("/")).json() == {"workers": 2, "state": "hello"}
-        await server.get("/job")
-        await server.said("job begins", 2)
+@pytest.mark.parametrize(
+    ("app", "order"),
+    [
+        ("whole", ["app starts", "job begins", "job ends", "app ends: NotRunningError"]),
+        # It enters the lifespan itself, and decides when that ends.
+        ("member", ["job begins", "app ends", "job ends", "app has left"]),
+    ],
+)
+async def test_handlers_run_until_the_app_ends_or_leaves(app: str, order: list[str]) -> None:
+    async with serving(f"tests.apps.wrapped:{app}", "--wrap", workers=2) as server:
+        pids = await server.started(2)
+        if app == "whole":
+            assert (await server.get("/")).json() == {"workers": 2, "state": "hello"}
+        await at_work(server, 2)
         assert await server.stop() == 0
-        for pid in {line.split("[")[1] for line in server.found("job ends")}:
-            lines = [line for line in server.lines if line.endswith(f"[{pid}")]
-            order = [line for line in lines if re.match("app starts|job|app ends", line)]
-            assert [line.rsplit(" ", 1)[0] for line in order] == [
-                "app starts",
-                "job begins",
-                "job ends",
-                "app ends: NotRunningError",
-            ]
-
-
-async def test_an_app_that_enters_the_lifespan_itself_decides_when_it_ends() -> None:
-    async with serving("tests.apps.wrapped:member", "--wrap", workers=1) as server:
-        await server.started(1)
-        await server.get("/job")
-        await server.said("job begins")
-        assert await server.stop() == 0
-        order = [line.split(" [")[0] for line in server.lines if re.match("app ends|app has|job ends", line)]
-        assert order == ["app ends", "job ends", "app has left"]
+        for pid in pids:
+            lines = [line for line in server.lines if line.endswith(f" [{pid}]")]
+            said = [line.removesuffix(f" [{pid}]") for line in lines]
+            assert [line for line in said if re.match("app (starts|ends|has)|job", line)] == order
+        assert not server.found("drain timeout|leave cancelled|Traceback|inside of ipc.lifespan"), server.text
 
 
 async def test_an_app_without_the_lifespan_is_told_all_three_ways() -> None:

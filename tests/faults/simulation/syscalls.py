@@ -20,9 +20,6 @@ from tests.faults.simulation.kernel import Kernel, Process
 class Os:
     """`os`, of whichever process runs."""
 
-    WNOHANG = real_os.WNOHANG
-    waitstatus_to_exitcode = staticmethod(real_os.waitstatus_to_exitcode)
-
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
@@ -66,20 +63,6 @@ class Os:
     def getpid(self) -> int:
         return self._kernel.enter().pid
 
-    def kill(self, pid: int, number: int) -> None:
-        self._kernel.enter()
-        self._kernel.kill(self._kernel.find(pid), number)
-
-    def waitpid(self, pid: int, options: int) -> tuple[int, int]:
-        kernel = self._kernel
-        parent = kernel.enter()
-        child = kernel.find(pid)
-        if child.is_alive:
-            return 0, 0
-        child.is_reaped = True
-        kernel.note(parent.name, "reaps %s", child.name)
-        return pid, -child.status if child.status < 0 else child.status << 8
-
 
 class Socket:
     """A `socket.socket` of the process that made it."""
@@ -90,6 +73,10 @@ class Socket:
 
     def fileno(self) -> int:
         return self._fd
+
+    def detach(self) -> int:
+        fd, self._fd = self._fd, -1
+        return fd
 
     def setblocking(self, blocking: bool) -> None:
         # The scheduler runs a blocking reader only when there is something to read.
@@ -182,8 +169,25 @@ class SocketModule:
 class Child:
     """The stand-in for a `subprocess.Popen`."""
 
-    pid: int
+    kernel: Kernel
+    process: Process
     returncode: int | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def poll(self) -> int | None:
+        parent = self.kernel.enter()
+        if self.returncode is None and not self.process.is_alive:
+            self.process.is_reaped = True
+            self.kernel.note(parent.name, "reaps %s", self.process.name)
+            self.returncode = self.process.status
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            self.kernel.kill(self.process, number)
 
 
 class NoTracker:
@@ -208,7 +212,7 @@ def spawner(
         parent = kernel.enter()
         child = kernel.spawn({fd: parent.file(fd) for fd in fds if fd >= 0})
         started(child, fds)
-        return Child(child.pid)
+        return Child(kernel, child)
 
     return spawn
 

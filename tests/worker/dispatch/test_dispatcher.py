@@ -288,3 +288,6 @@ async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up(here: 
     await asyncio.sleep(0)
     assert await here.dispatcher.close() == 1
     assert here.started == ["cleaned up"]
+    # The two in the lane, and one that comes late.
+    here.deliver(("waits", 4))
+    assert here.dispatcher.unhandled == 3

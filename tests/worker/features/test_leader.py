@@ -14,7 +14,7 @@ import pytest
 from asgi_ipc import IPC, NotRunningError
 from asgi_ipc.fleet.slots import backoff_s
 from asgi_ipc.worker.features import leader
-from tests.inprocess import Member, fleet, until
+from tests.inprocess import DEADLINE_S, Member, fleet, until
 
 
 class Runs:
@@ -77,7 +77,7 @@ async def test_nobody_leads_when_nobody_is_left_to() -> None:
 async def test_outside_the_lifespan_there_is_no_leader_to_ask_for() -> None:
     ipc = IPC()
     for attribute in ("leader", "is_leader"):
-        with pytest.raises(NotRunningError):
+        with pytest.raises(NotRunningError, match="lifespan is not entered"):
             getattr(ipc, attribute)
 
 
@@ -98,7 +98,7 @@ async def test_a_fleet_of_one_leads_itself_and_runs_its_tasks_when_verbs_may_be_
             ended.set()
 
     for _ in range(2):
-        async with ipc.lifespan():
+        async with asyncio.timeout(DEADLINE_S), ipc.lifespan():
             assert ipc.is_leader
             assert ipc.leader == ipc.pid
             assert not seen.is_set()
@@ -252,7 +252,7 @@ async def test_a_task_that_fails_is_logged_counted_and_restarted_later_and_later
                 return
         raise ValueError("broken on purpose")
 
-    async with ipc.lifespan():
+    async with asyncio.timeout(DEADLINE_S), ipc.lifespan():
         await done.wait()
         assert ipc.stats().handler_errors == 5
     assert asked == [2, 3, 4, 2, 2]

@@ -173,9 +173,9 @@ async def test_who_waits_when_its_lifespan_has_ended_is_told_so() -> None:
 
 async def test_outside_the_lifespan_nothing_is_decided() -> None:
     ipc = IPC()
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await ipc.claim("job")
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await ipc.once("migrate").__aenter__()
 
 

@@ -173,9 +173,9 @@ async def test_a_question_that_is_none_is_refused_before_anything_is_sent() -> N
         with pytest.raises(ValueError, match="timeout"):
             await a.ipc.request(b.pid, "name", timeout=-1)
         assert a.ipc.stats().sent == sent
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.request(b.pid, "name")
-    with pytest.raises(NotRunningError):
+    with pytest.raises(NotRunningError, match="lifespan is not entered"):
         await a.ipc.gather("name")
 
 
@@ -430,16 +430,6 @@ async def test_one_of_all_gets_it_in_turn_and_who_is_busy_does_not() -> None:
         await b.until(23)
 
 
-async def test_who_dies_before_it_has_taken_the_question_costs_its_own_row() -> None:
-    async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
-        b.stop_reading()
-        a.fill(b, MIB - 100)
-        asking = asyncio.create_task(a.ipc.gather("who", bytes(MIB - 100), timeout=None, include_self=False))
-        await until(lambda: any(peer.outbox.waiting for peer in a.endpoint.outgoing.peers.all()))
-        launcher.kill(b)
-        assert {pid: type(error) for pid, error in (await asking).errors.items()} == {b.pid: WorkerGoneError}
-
-
 async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> None:
     async with fleet(2, has_arena=False, max_message_bytes=MIB) as (launcher, (a, b)):
         a.stop_reading()
@@ -453,7 +443,7 @@ async def test_one_that_goes_before_it_has_taken_it_is_replaced_by_another() -> 
         assert await waiting == a.pid
 
 
-async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
+async def test_answers_and_questions_are_converted_to_the_types_that_are_asked_for() -> None:
     class Point(msgspec.Struct):
         x: int
         y: int = 0
@@ -473,6 +463,14 @@ async def test_an_answer_is_converted_to_the_type_that_was_asked_for() -> None:
         assert (caught.value.field, caught.value.expected) == ("x", "int")
         sentence = f"the answer of handler 'where' of worker {b.pid} does not fit: x: "
         assert str(caught.value).startswith(sentence)
+
+        @b.ipc.receive("typed")
+        def typed(point: Point) -> None: ...
+
+        with pytest.raises(InvalidDataError) as caught:
+            await ask(b.pid, "typed", {"x": "one"})
+        assert (caught.value.pid, caught.value.name, caught.value.of_answer) == (b.pid, "typed", False)
+        assert (caught.value.field, caught.value.expected) == ("x", "int")
 
 
 async def test_what_does_not_fit_is_the_error_of_its_row() -> None:

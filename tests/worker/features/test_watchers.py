@@ -90,7 +90,7 @@ async def test_after_the_lifespan_nobody_is_told_and_no_write_end_is_kept() -> N
         await until(lambda: endpoint.outgoing.peers.find(b.worker.generation) is None)
         late = launcher.new(slot=3)
         read_end, write_end = os.pipe()
-        socket.send_fds(leaver.line, [encode_word(Joined(late.worker))], [write_end])
+        socket.send_fds(leaver.lifeline, [encode_word(Joined(late.worker))], [write_end])
         os.close(write_end)
         leaver.assignment.lifeline.drain()
         assert os.read(read_end, 1) == b"", "its copy of the write end is closed"
@@ -156,7 +156,7 @@ async def test_a_newcomer_is_told_of_before_its_first_message_even_if_that_comes
         newcomer = launcher.new(slot=1)
         read_end, write_end = os.pipe()
         # The word is on the lifeline, and the packet in hand, before the loop turns.
-        socket.send_fds(launcher.members[1].line, [encode_word(Joined(newcomer.worker))], [write_end])
+        socket.send_fds(launcher.members[1].lifeline, [encode_word(Joined(newcomer.worker))], [write_end])
         payload = join_batch([encode_message("note", "first", 1000)])
         packet = encode_packet(COOKIE, newcomer.worker.generation, 1, 0, BATCH, payload)
         a.endpoint.incoming._on_bytes(packet, True)
