@@ -30,34 +30,38 @@ class Memory:
         self._is_sender = index == 0
         self._folder = folder
         self._memory: mmap.mmap | None = None
+        self._filled = self._free = -1
 
     async def prepare(self, order: Order) -> None:
-        """Open pipes and memory, once."""
-        if self._memory is None:
+        """Open the pipes, once; and make the memory."""
+        if self._filled < 0:
             places, free = self._folder / "places", self._folder / "free"
             if self._is_sender:
                 self._free = open_end(free, os.O_RDONLY)
                 self._filled = open_end(places, os.O_WRONLY)
+                self._memory = self._make(order)
             else:
                 self._filled = open_end(places, os.O_RDONLY)
                 self._free = open_end(free, os.O_WRONLY)
-            self._memory = self._shared(order)
         self._inbox = Inbox(order.sources(1 - self._is_sender), order.count, order.size_bytes, lambda: None)
 
-    def _shared(self, order: Order) -> mmap.mmap:
-        """Anonymous shared memory of the sender, which says its descriptor; the receiver opens the same."""
-        if self._is_sender:
-            fd = os.memfd_create("Y5")
-            os.ftruncate(fd, PLACES * order.size_bytes)
-            os.write(self._filled, fd.to_bytes(4, "little"))
-        else:
-            number = int.from_bytes(os.read(self._filled, 4), "little")
-            fd = os.open(f"/proc/{order.pids[0]}/fd/{number}", os.O_RDWR)
+    def _make(self, order: Order) -> mmap.mmap:
+        """Anonymous shared memory; say its descriptor."""
+        fd = os.memfd_create("Y5")
+        os.ftruncate(fd, PLACES * order.size_bytes)
+        os.write(self._filled, fd.to_bytes(4, "little"))
+        return mmap.mmap(fd, PLACES * order.size_bytes)
+
+    def _find(self, order: Order) -> mmap.mmap:
+        """The sender's memory, which is there when the sender is prepared."""
+        number = int.from_bytes(os.read(self._filled, 4), "little")
+        fd = os.open(f"/proc/{order.pids[0]}/fd/{number}", os.O_RDWR)
         return mmap.mmap(fd, PLACES * order.size_bytes)
 
     async def perform(self, order: Order) -> Facts:
         """Copy in, or out."""
-        assert self._memory is not None
+        if self._memory is None:
+            self._memory = self._find(order)
         with memoryview(self._memory) as view:
             return self._send(order, view) if self._is_sender else self._receive(order, view)
 
