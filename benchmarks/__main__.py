@@ -17,7 +17,7 @@ from msgspec import structs
 
 from benchmarks import instructions, peers
 from benchmarks.cases import CASES
-from benchmarks.comparison import QUICK_CASES, comparison
+from benchmarks.comparison import QUICK_CASES, comparison, instructions_table
 from benchmarks.judgement import BenchmarkError
 from benchmarks.ours import builds
 from benchmarks.plan import FOOTPRINT, HTTP, Plan, carry_out
@@ -32,7 +32,7 @@ LOOPS: Final = ("asyncio", "uvloop")
 QUIET_CPUS: Final = 0.3
 
 FULL: Final = Extent(runs=5, starts=2, run_s=0.15)
-QUICK: Final = Extent(runs=3, starts=3, run_s=0.15)
+QUICK: Final = Extent(runs=4, starts=4, run_s=0.15)
 
 # The name of a run that `--save` or `--quick` got no name for.
 SAVED: Final = "saved"
@@ -44,8 +44,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure asgi-ipc between real workers."
     )
     option = parser.add_argument
-    option("--runs", type=int, metavar="N", help="runs of each case (5; quick: 3)")
-    option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 3)")
+    option("--runs", type=int, metavar="N", help="runs of each case (5; quick: 4)")
+    option("--starts", type=int, metavar="N", help="starts that they are spread over (2; quick: 4)")
     option("--run-seconds", type=float, metavar="S", help="length of a run (0.15)")
     option(
         "--only", metavar="CASE", action="append", help="for instance A-10B-nowait or 'B*'; may be repeated"
@@ -133,7 +133,8 @@ def _compared(record: Record, name: str) -> str:
     try:
         before = load(_path(name))
     except FileNotFoundError:
-        return f"{everything(record)}\nNothing to compare with: keep a run with --save."
+        counts = "\n".join(instructions_table(None, record))
+        return f"{everything(record)}\n\n{counts}\n\nNothing to compare with: keep a run with --save."
     return comparison(before, record)
 
 
