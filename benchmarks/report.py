@@ -74,7 +74,7 @@ def figures_table(record: Record, *, measured_only: bool = False) -> str:
     for one in figures(record):
         if one.measured != "-" or not measured_only:
             measured = "not measured" if one.measured == "-" else one.measured
-            lines.append(row([one.case, one.aim or "", measured, REACHED[one.is_reached]]))
+            lines.append(row([one.case, one.aim or "said beside", measured, REACHED[one.is_reached]]))
     return "\n".join(lines)
 
 

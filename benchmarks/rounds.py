@@ -2,8 +2,9 @@
 
 Law: a minute in which the machine is slow must not fall on one subject alone. All fleets of a group stand
 ready at the same time; in each round every yardstick and every case of every subject has one run, and ratios
-are taken within a round. Servers of the same code differ from start to start (round trips by a third between
-starts, and by a fiftieth within one), so runs are spread over several starts.
+are taken within a round (pyperf runs one benchmark after the other). Servers of the same code differ from
+start to start (round trips by a third between starts, and by a fiftieth within one), so runs are spread over
+several starts.
 """
 
 from __future__ import annotations
