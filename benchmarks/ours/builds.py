@@ -58,9 +58,11 @@ def of_commit(revision: str) -> Iterator[Build]:
 
     Raises NoSuchCommitError if it is not to be had here, BenchmarkError if it can't be built.
     """
-    archive = subprocess.run(
-        ["git", "--no-optional-locks", "archive", revision], cwd=ROOT, capture_output=True, check=False
-    )
+    command = ["git", "--no-optional-locks", "archive", revision]
+    try:
+        archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    except OSError as error:
+        raise NoSuchCommitError(f"commit {revision}: {error}") from None
     if archive.returncode:
         raise NoSuchCommitError(f"commit {revision}: {archive.stderr.decode().strip()}")
     with tempfile.TemporaryDirectory() as name:
