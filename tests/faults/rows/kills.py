@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import Traffic, traffic
+from tests.faults.traffic import Traffic, noted, traffic
 from tests.faults.trial import Trial, as_ms, everywhere, row
 
 WORKERS: Final = 4
@@ -88,7 +88,7 @@ class Killer:
     async def whole(self) -> None:
         """Wait until there are as many members as there should be."""
         while len(self.members()) < WORKERS:
-            await self._run.listener.next(lambda note: note["what"] == "joined")
+            await self._run.listener.next(noted("joined"))
 
     async def at(self, what: str, but: int = 0) -> Note:
         """The next such note of a member that was not born just now, or (`joining`) of anyone."""
