@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # The port of the demo.
 PORT ?= 8000
 
+# The commit beside which the benchmarks measure this tree; empty for none.
+AGAINST ?= 94b8c20
+
 .PHONY: help demo test test-all lint faults mutants bench bench-peers bench-quick image-check clean
 
 help:
@@ -16,9 +19,9 @@ help:
 	@echo "make lint         linter, formatter, types, imports"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
 	@echo "make mutants      change the package in 300 places, one at a time: do the tests notice? ROOM=fleet: only there"
-	@echo "make bench        measure everything: docs/benchmarks.md, its chart, and the README's figures"
-	@echo "make bench-peers  the same beside Redis, NATS, ZeroMQ and others, which it installs"
-	@echo "make bench-quick  less than two minutes, beside a saved run: before a change with SAVE=1, and after it"
+	@echo "make bench        measure everything beside an older commit (AGAINST=$(AGAINST)), in a quarter of an hour"
+	@echo "make bench-peers  and beside Redis, NATS, ZeroMQ and others, which it installs: docs/benchmarks.md, README.md"
+	@echo "make bench-quick  in two minutes, beside a saved run: before a change with SAVE=1, and after it"
 	@echo "make image-check  build the container image without a Docker engine and try it"
 
 # The wheel is what is installed and tested, not the folder beside it.
@@ -67,11 +70,11 @@ mutants: $(VENV)/.mutants
 	@$(BIN)/python -m tests.mutants $(if $(ROOM),--room "$(ROOM)")
 
 bench: $(VENV)/.test
-	@$(BIN)/python -m benchmarks --publish
+	@scripts/bench $(BIN) --without-peers $(if $(AGAINST),--against-commit $(AGAINST))
 
 bench-peers: $(VENV)/.peers
 	@scripts/peers
-	@$(BIN)/python -m benchmarks --publish
+	@scripts/bench $(BIN) --publish $(if $(AGAINST),--against-commit $(AGAINST))
 
 bench-quick: $(VENV)/.test
 	@$(BIN)/python -m benchmarks --quick $(if $(SAVE),--save)

@@ -13,10 +13,13 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-from benchmarks import peers
+from msgspec import structs
+
+from benchmarks import instructions, peers
 from benchmarks.cases import CASES
 from benchmarks.comparison import QUICK_CASES, comparison
 from benchmarks.judgement import BenchmarkError
+from benchmarks.ours import builds
 from benchmarks.plan import FOOTPRINT, HTTP, Plan, carry_out
 from benchmarks.publication import publish
 from benchmarks.report import everything
@@ -48,6 +51,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--only", metavar="CASE", action="append", help="for instance A-10B-nowait or 'B*'; may be repeated"
     )
     option("--loop", choices=LOOPS, action="append", help="this event loop only (quick: uvloop)")
+    option("--against-commit", metavar="REV", help="build an older commit and measure it in the same rounds")
+    option("--python", metavar="PATH", help="measure on another interpreter, too, which has what is needed")
     option("--without-peers", action="store_true", help="this package and the yardsticks only")
     option("--quick", action="store_true", help="some cases in less than two minutes, beside a saved run")
     option("--against", metavar="NAME", default=SAVED, help="the saved run for --quick (%(default)s)")
@@ -67,12 +72,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         extent=extent,
         only=options.only or (QUICK_CASES if options.quick else None),
         with_peers=not options.without_peers and not options.quick,
+        against_commit=options.against_commit,
+        python=options.python,
     )
     if min(extent.runs, extent.starts) < 1:
         parser.error("--runs and --starts are at least 1")
     if options.plan.is_empty:
         parser.error("no such case; --list names them")
-    if options.publish and (options.only or options.loop or options.quick):
+    if options.publish and (options.only or options.loop or options.quick or options.without_peers):
         parser.error("a part of the figures is not published")
     return options
 
@@ -95,6 +102,8 @@ def main(arguments: list[str]) -> int:
         _say(f"WARNING: others keep {where.busy_cpus:.1f} of {where.cores} CPUs busy")
     try:
         record = asyncio.run(carry_out(options.plan, where))
+        if options.quick:
+            record = counted(record)
     except BenchmarkError as error:
         _say(f"FAILED: {error}")
         return 1
@@ -103,6 +112,14 @@ def main(arguments: list[str]) -> int:
     if options.save:
         _write(record, _path(options.save))
     return _publish(record) if options.publish else 0
+
+
+def counted(record: Record) -> Record:
+    """With instructions of a message; or with the reason why there are none."""
+    if why := instructions.are_missing():
+        return structs.replace(record, uncounted=why)
+    with builds.present() as build:
+        return structs.replace(record, instructions=instructions.count(build))
 
 
 def _publish(record: Record) -> int:

@@ -14,7 +14,7 @@ from benchmarks.control import Handler, Pattern, Verb
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-SIZES: Final = {"10B": 10, "100B": 100, "1KiB": KIB, "10KiB": 10 * KIB, "1MiB": MIB}
+SIZES: Final = {"10B": 10, "1KiB": KIB, "10KiB": 10 * KIB, "1MiB": MIB}
 
 # Cases that share a fleet take turns on it. One to one and round trips need two
 # parties, and a third that makes the load.

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 from benchmarks.cases import GROWTH
 from benchmarks.figures import LOOP, peers_of
 from benchmarks.ours import NAME
-from benchmarks.results import Record, Result
+from benchmarks.results import Record
 
 WIDTH: Final = 960
 MARGIN: Final = 16
@@ -106,15 +106,8 @@ def bars_of(record: Record, shape: str) -> list[Bar]:
     """This package's verbs and all peers, the fastest first."""
     ours = {verb: record.find(NAME, LOOP, f"{shape}-{verb}") for verb in VERBS}
     bars = [Bar(VERBS[verb], one.per_second / 1000, True) for verb, one in ours.items() if one is not None]
-    bars += [
-        Bar(peer.subject + _loop(peer), peer.per_second / 1000, False) for peer in peers_of(record, shape)
-    ]
+    bars += [Bar(peer.subject, peer.per_second / 1000, False) for peer in peers_of(record, shape)]
     return sorted(bars, key=lambda bar: -bar.value)
-
-
-def _loop(peer: Result) -> str:
-    # The one peer that is there with and without an event loop.
-    return ", asyncio" if peer.subject == "ZeroMQ" and peer.loop else ""
 
 
 def costs_of(record: Record) -> list[tuple[int, float]]:

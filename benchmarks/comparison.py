@@ -1,7 +1,8 @@
 """The comparison of a quick run with a saved one.
 
 Law: pure. Machines drift by more than most changes bring, so each figure becomes a share of the yardstick
-that has most in common with it, in the same rounds. The comparison is of these shares.
+that has most in common with it, in the same rounds. The comparison is of these shares. Instructions don't
+drift, and are compared as they are.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Final
 from benchmarks.cases import CASES, KIB, Case
 from benchmarks.judgement import Run
 from benchmarks.ours import NAME
-from benchmarks.report import head, row
 from benchmarks.results import Record, Result
+from benchmarks.tables import head, row
 
 # Cases that show a change of the hot path, and little else.
 QUICK_CASES: Final = (
     "A-10B-*", "A-1KiB-nowait", "A-10KiB-nowait", "B5-10B-nowait", "B5-10B-await", "B5-10KiB-nowait",
     "B8-1MiB-nowait", "C4-10B-nowait", "D-free-*", "D-one-cpu-*", "D-load-await",
 )  # fmt: skip
+
+
+# Two counts of the same code differ by less.
+STEADY: Final = 0.02
 
 
 def comparison(before: Record, after: Record) -> str:
@@ -31,7 +36,20 @@ def comparison(before: Record, after: Record) -> str:
             then, now = (_shares(record, case, loop) for record in (before, after))
             if then and now:
                 lines.append(_line(case, loop, then, now))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_instructions(before, after)])
+
+
+def _instructions(before: Record, after: Record) -> list[str]:
+    if after.uncounted:
+        return [f"instructions of a message are not counted: {after.uncounted}"]
+    lines = head("instructions of a message", "before:", "now:", "now / before:", "")
+    for case, now in after.instructions.items():
+        then = before.instructions.get(case)
+        change = None if then is None else now / then
+        verdict = "" if change is None or abs(change - 1) <= STEADY else "better" if change < 1 else "worse"
+        was, ratio = ("", "") if then is None or change is None else (f"{then:,.0f}", f"{change:.3f}")
+        lines.append(row([case, was, f"{now:,.0f}", ratio, verdict]))
+    return lines
 
 
 def _line(case: Case, loop: str, then: list[float], now: list[float]) -> str:

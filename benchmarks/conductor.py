@@ -26,12 +26,14 @@ from benchmarks.control import (
     Order,
     Prepare,
     Ready,
+    Settle,
+    Settled,
     hear,
     say,
 )
 from benchmarks.judgement import BenchmarkError, Run, judge
 
-T = TypeVar("T", Ready, Done)
+T = TypeVar("T", Ready, Done, Settled)
 
 # 64 workers import a web framework on two cores; a loaded machine takes its time.
 START_TIMEOUT_S: Final = 60.0
@@ -105,9 +107,10 @@ class Fleet:
         )
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await asyncio.gather(*(self._prepare(line, order) for line in lines))
-                facts = await asyncio.gather(*(self._go(line) for line in lines))
-            return judge(order, [done.facts for done in facts])
+                await asyncio.gather(*(self._ask(line, Prepare(order), Ready) for line in lines))
+                done = await asyncio.gather(*(self._ask(line, Go(), Done) for line in lines))
+                settled = await asyncio.gather(*(self._ask(line, Settle(), Settled) for line in lines))
+            return judge(order, [one.facts for one in done], [one.cpu_ns for one in settled])
         except TimeoutError:
             raise BenchmarkError(
                 f"{self.subject.title}, {case.name}: no answer after {ANSWER_TIMEOUT_S:g} s"
@@ -115,24 +118,17 @@ class Fleet:
         except BenchmarkError as error:
             raise BenchmarkError(f"{self.subject.title}, {case.name}: {error}") from None
 
-    async def _prepare(self, line: _Line, order: Order) -> None:
-        say(line.writer, Prepare(order))
-        await self._answer(line, Ready)
-
-    async def _go(self, line: _Line) -> Done:
-        say(line.writer, Go())
-        return await self._answer(line, Done)
-
-    async def _answer(self, line: _Line, kind: type[T]) -> T:
+    async def _ask(self, line: _Line, word: Prepare | Go | Settle, kind: type[T]) -> T:
+        say(line.writer, word)
         try:
-            word = await hear(line.reader)
+            answer = await hear(line.reader)
         except (EOFError, ConnectionError):
             raise BenchmarkError(f"pid {line.pid} has ended") from None
-        if isinstance(word, Failed):
-            raise BenchmarkError(f"pid {line.pid}: {word.reason}")
-        if not isinstance(word, kind):
-            raise BenchmarkError(f"pid {line.pid} said {word}, not {kind.__name__}")
-        return word
+        if isinstance(answer, Failed):
+            raise BenchmarkError(f"pid {line.pid}: {answer.reason}")
+        if not isinstance(answer, kind):
+            raise BenchmarkError(f"pid {line.pid} said {answer}, not {kind.__name__}")
+        return answer
 
 
 @asynccontextmanager

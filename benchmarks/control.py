@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -83,7 +84,7 @@ class Facts(msgspec.Struct, frozen=True):
     Attributes:
         started_ns: when it began to send, or 0.
         ended_ns: when its last message was handled, or 0.
-        cpu_ns: processor time of all its threads from one to the other, or 0 if that is not known.
+        cpu_from_ns: processor time that all its threads had used before they began to send or receive.
         taken: messages that were handled.
         wrong: how many of them were not what had to come.
         wrong_at: where in their sequence the first of those were.
@@ -93,7 +94,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     started_ns: int = 0
     ended_ns: int = 0
-    cpu_ns: int = 0
+    cpu_from_ns: int = 0
     taken: int = 0
     wrong: int = 0
     wrong_at: list[int] = []
@@ -123,9 +124,19 @@ class Go(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The run has ended here."""
+    """The run has ended here. What was accepted may still be on its way."""
 
     facts: Facts
+
+
+class Settle(msgspec.Struct, frozen=True, tag=True):
+    """The run has ended everywhere."""
+
+
+class Settled(msgspec.Struct, frozen=True, tag=True):
+    """The processor time, user and system, that all threads have used so far."""
+
+    cpu_ns: int
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -144,10 +155,10 @@ class Party(Protocol):
         """Send, receive, or both; return when all has arrived here or RUN_TIMEOUT_S have passed."""
 
 
-_to_party = msgspec.json.Decoder(Prepare | Go)
-_to_conductor: msgspec.json.Decoder[Here | Ready | Done | Failed] = msgspec.json.Decoder(
-    Here | Ready | Done | Failed
-)
+ToConductor: TypeAlias = Here | Ready | Done | Settled | Failed
+
+_to_party = msgspec.json.Decoder(Prepare | Go | Settle)
+_to_conductor: msgspec.json.Decoder[ToConductor] = msgspec.json.Decoder(ToConductor)
 
 # A line of the control socket; the times of a run are the longest.
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
@@ -166,6 +177,8 @@ async def obey(party: Party, index: int, path: str) -> None:
                     say(writer, await _prepared(party, order, cpus))
                 case Go() if order is not None:
                     say(writer, await _performed(party, order))
+                case Settle():
+                    say(writer, Settled(time.process_time_ns()))
     finally:
         writer.close()
 
@@ -186,12 +199,12 @@ async def _performed(party: Party, order: Order) -> Done | Failed:
         return Failed(repr(error))
 
 
-def say(writer: asyncio.StreamWriter, word: Here | Prepare | Ready | Go | Done | Failed) -> None:
+def say(writer: asyncio.StreamWriter, word: Prepare | Go | Settle | ToConductor) -> None:
     """Write one word."""
     writer.write(msgspec.json.encode(word) + b"\n")
 
 
-async def hear(reader: asyncio.StreamReader) -> Here | Ready | Done | Failed:
+async def hear(reader: asyncio.StreamReader) -> ToConductor:
     """Read one word of a party. Raises EOFError when it has ended."""
     line = await reader.readline()
     if not line:

@@ -29,7 +29,7 @@ class Run(msgspec.Struct, frozen=True):
         duration_ns: from the first send to the last handler call of any receiver.
         per_second: handler calls of all receivers together; round trips, where those are measured.
         p50_us, p99_us: of single round trips; 0 for a case that measures a rate.
-        cpu_us: processor time of all parties together for each delivery; 0 if that is not known.
+        cpu_us: processor time, user and system, of all parties together for each delivery; 0 for times.
     """
 
     senders: list[int]
@@ -41,8 +41,10 @@ class Run(msgspec.Struct, frozen=True):
     cpu_us: float = 0.0
 
 
-def judge(order: Order, facts: Sequence[Facts]) -> Run:
+def judge(order: Order, facts: Sequence[Facts], cpu_ns: Sequence[int]) -> Run:
     """The measurement that the facts, one for each of `order.pids`, allow.
+
+    `cpu_ns` is what each had used when all had ended: a sender's threads go on after it has sent.
 
     Raises BenchmarkError if a message was lost, altered, repeated or out of order.
     """
@@ -58,8 +60,9 @@ def judge(order: Order, facts: Sequence[Facts]) -> Run:
     if not started_ns or duration_ns <= 0:
         raise BenchmarkError(f"the last handler was called {-duration_ns} ns before the first send")
     deliveries = order.count * sum(len(order.sources(index)) for index in order.receivers)
-    cpu_us = sum(one.cpu_ns for one in facts) / NS_PER_US / deliveries
-    return Run(senders, receivers, duration_ns, deliveries * NS_PER_S / duration_ns, cpu_us=cpu_us)
+    used_ns = sum(after - one.cpu_from_ns for one, after in zip(facts, cpu_ns, strict=True))
+    rate, cpu_us = deliveries * NS_PER_S / duration_ns, used_ns / NS_PER_US / deliveries
+    return Run(senders, receivers, duration_ns, rate, cpu_us=cpu_us)
 
 
 def _check(order: Order, index: int, facts: Facts) -> None:

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from msgspec import structs
+
 from benchmarks.control import RUN_TIMEOUT_S, Facts, Order
 from benchmarks.payloads import Inbox, payloads
 
@@ -27,6 +29,18 @@ def turns(messages: Iterable[bytes], length: int = MESSAGES_PER_TURN) -> Iterato
     sequence = iter(messages)
     for first in sequence:
         yield itertools.chain((first,), itertools.islice(sequence, length - 1))
+
+
+def facts_of(inbox: Inbox, cpu_from_ns: int, started_ns: int = 0) -> Facts:
+    """The facts of a run that has ended; it began at `started_ns`, with so much processor time used."""
+    return Facts(
+        started_ns=started_ns,
+        ended_ns=inbox.ended_ns,
+        cpu_from_ns=cpu_from_ns,
+        taken=inbox.taken,
+        wrong=inbox.wrong,
+        wrong_at=inbox.wrong_at,
+    )
 
 
 class LoopParty(ABC):
@@ -49,13 +63,13 @@ class LoopParty(ABC):
     async def perform(self, order: Order) -> Facts:
         """Send if this is a sender, and wait for what must come."""
         started_ns, times_ns = 0, []
-        cpu_ns = time.process_time_ns()
+        cpu_from_ns = time.process_time_ns()
         try:
             async with asyncio.timeout(RUN_TIMEOUT_S):
                 if self.index in order.senders:
                     messages = payloads(self.index, order.count, order.size_bytes)
                     gc.collect()
-                    cpu_ns = time.process_time_ns()
+                    cpu_from_ns = time.process_time_ns()
                     started_ns = time.monotonic_ns()
                     if order.pattern == "ask":
                         times_ns = await self.ask(order, messages)
@@ -64,17 +78,7 @@ class LoopParty(ABC):
                 await self._done.wait()
         except TimeoutError:
             pass  # the counts tell
-        cpu_ns = time.process_time_ns() - cpu_ns
-        inbox = self.inbox
-        return Facts(
-            started_ns=started_ns,
-            ended_ns=inbox.ended_ns,
-            cpu_ns=cpu_ns,
-            taken=inbox.taken,
-            wrong=inbox.wrong,
-            wrong_at=inbox.wrong_at,
-            times_ns=times_ns,
-        )
+        return structs.replace(facts_of(self.inbox, cpu_from_ns, started_ns), times_ns=times_ns)
 
     @abstractmethod
     async def open(self, order: Order) -> None:

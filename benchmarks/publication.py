@@ -11,11 +11,12 @@ from typing import Final
 
 from benchmarks.chart import chart
 from benchmarks.judgement import BenchmarkError
-from benchmarks.report import best_known, everything, figures_table, servers_table, side_by_side
+from benchmarks.opening import opening
+from benchmarks.report import best_known, cpu, everything, figures_table, rate, servers_table, side_by_side
 from benchmarks.results import Record
 from benchmarks.servers import ROOT
 
-BEGIN: Final = "<!-- benchmarks: written by `make bench`, not by hand -->"
+BEGIN: Final = "<!-- benchmarks: written by `make bench-peers`, not by hand -->"
 END: Final = "<!-- benchmarks: end -->"
 
 PAGE: Final = "docs/benchmarks.md"
@@ -57,36 +58,23 @@ def readme_part(record: Record) -> str:
 
 def whole_page(record: Record) -> str:
     """Return the text of docs/benchmarks.md."""
-    return (
-        "\n".join(
-            [
-                "# Benchmarks",
-                "",
-                f"{record.where.sentence}.",
-                "",
-                HOW.read_text(),
-                "![side by side](benchmarks.svg)",
-                "",
-                "## Figures to reach",
-                "",
-                "Ratios on uvloop, to the fastest peer of the shape where a peer is named.",
-                "",
-                figures_table(record),
-                "",
-                "## Side by side",
-                "",
-                "Thousand deliveries a second.",
-                "",
-                side_by_side(record),
-                "",
-                "## Beside plain uvicorn",
-                "",
-                servers_table(record),
-                "",
-                "## Everything",
-                "",
-                everything(record, with_figures=False),
-            ]
-        ).rstrip()
-        + "\n"
-    )
+    parts = [
+        "# Benchmarks",
+        f"{record.where.sentence}" + (f"; engine {record.engine}." if record.engine else "."),
+        opening(record),
+        "![side by side](benchmarks.svg)",
+        "## Figures aimed at",
+        figures_table(record),
+        "## Side by side",
+        "Thousand deliveries a second.",
+        side_by_side(record, rate),
+        "Microseconds of processor time for each delivery, sender and receivers together.",
+        side_by_side(record, cpu),
+        "## How it was measured",
+        HOW.read_text().strip(),
+        "## Beside plain uvicorn",
+        servers_table(record),
+        "## Everything",
+        everything(record, with_figures=False).strip(),
+    ]
+    return "\n\n".join(parts) + "\n"

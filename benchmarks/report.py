@@ -5,13 +5,18 @@ Law: pure; a record in, text out. Figures are given as they were measured.
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from benchmarks.figures import LOOP, MIB, figures, interval, peers_of
+from benchmarks.cases import MIB
+from benchmarks.figures import LOOP, figures, p50_us, peers_of
 from benchmarks.ours import NAME
+from benchmarks.peers import JOINED, ZEROMQ
 from benchmarks.results import Record, Result, ratio
+from benchmarks.tables import head, row, thousands
 
 # Processes that a line of the table names; the JSON has all.
 MAX_NAMED: Final = 2
@@ -28,11 +33,18 @@ BEST_KNOWN: Final = {
     "B20-10B": "to 20 workers, 10 B",
     "B20-10KiB": "to 20 workers, 10 KiB",
 }
-KNOWN_PEERS: Final = ("ZeroMQ", "NATS", "Redis pipelined")
+KNOWN_PEERS: Final = {
+    "ZeroMQ": ZEROMQ,
+    "hand-written asyncio Protocol": (JOINED,),
+    "NATS": ("NATS",),
+    "Redis, pipelined": ("Redis pipelined",),
+}
 
 VERBS: Final = {"nowait": "`_nowait`", "await": "`await`", "nowait-async": "`_nowait`, async handler"}
 
-REACHED: Final = {True: "reached", False: "**not reached**", None: "not measured"}
+REACHED: Final = {True: "yes", False: "**no**", None: ""}
+
+RESAMPLES: Final = 4_000
 
 
 def everything(record: Record, *, with_figures: bool = True) -> str:
@@ -57,53 +69,66 @@ def everything(record: Record, *, with_figures: bool = True) -> str:
 
 
 def figures_table(record: Record, *, measured_only: bool = False) -> str:
-    """Case, ratio, target, and whether it is reached."""
-    lines = head("case", "against", "measured:", "target:", "")
+    """Case, the figure aimed at, what was measured, and whether it is reached."""
+    lines = head("case", "figure aimed at", "measured:", "reached")
     for one in figures(record):
-        if one.is_reached is not None or not measured_only:
-            lines.append(row([one.case, one.against, one.measured, one.target, REACHED[one.is_reached]]))
+        if one.measured != "-" or not measured_only:
+            measured = "not measured" if one.measured == "-" else one.measured
+            lines.append(row([one.case, one.aim or "", measured, REACHED[one.is_reached]]))
     return "\n".join(lines)
 
 
-def side_by_side(record: Record) -> str:
-    """This package's verbs and every peer, on uvloop, for the shapes that say most."""
+def side_by_side(record: Record, cell: Callable[[Result], str]) -> str:
+    """This package's verbs, its other builds and every peer, on uvloop, for the shapes that say most."""
     shapes = [shape for shape in SIDE_BY_SIDE if any(result.shape == shape for result in record.results)]
+
+    def line(name: str, found: Iterable[Result | None]) -> str:
+        return row([name, *("" if one is None else cell(one) for one in found)])
+
     lines = head("", *(f"{shape}:" for shape in shapes))
-    lines += _ours(record, shapes)
-    peers = {shape: {title(peer): peer for peer in peers_of(record, shape)} for shape in shapes}
+    for verb, name in VERBS.items():
+        lines.append(line(f"**asgi-ipc**, {name}", _ours(record, NAME, verb, shapes)))
+    others = [one.subject for one in record.results if one.subject.startswith(NAME) and one.subject != NAME]
+    for subject in dict.fromkeys(others):
+        lines.append(line(f"{subject}, {VERBS['nowait']}", _ours(record, subject, "nowait", shapes)))
+    peers = {shape: {peer.subject: peer for peer in peers_of(record, shape)} for shape in shapes}
     for name in dict.fromkeys(name for shape in shapes for name in peers[shape]):
-        lines.append(row([name, *(_cell(peers[shape].get(name)) for shape in shapes)]))
-    for yardstick in ("Y1", "Y4"):
+        lines.append(line(name, (peers[shape].get(name) for shape in shapes)))
+    for name, place in (("Y1", "A-10B"), ("Y4", "A-10B"), ("Y5", "A-1MiB")):
         lines.append(
-            row([yardstick, _cell(record.find(yardstick, "", yardstick)), *[""] * (len(shapes) - 1)])
+            line(name, (record.find(name, "", name) if shape == place else None for shape in shapes))
         )
+    lines.append(line("Y6", (record.find("Y6", LOOP, shape) for shape in shapes)))
     return "\n".join(lines)
+
+
+def _ours(record: Record, subject: str, verb: str, shapes: Iterable[str]) -> list[Result | None]:
+    return [record.find(subject, LOOP, f"{shape}-{verb}") for shape in shapes]
+
+
+def rate(result: Result) -> str:
+    """Thousand deliveries a second."""
+    return thousands(result.per_second)
+
+
+def cpu(result: Result) -> str:
+    """Microseconds of processor time for each delivery."""
+    return f"{result.cpu_us:,.2f}" if result.cpu_us else ""
 
 
 def best_known(record: Record) -> str:
     """The same for a few shapes, and of each peer of a name the fastest one."""
     lines = head("", *(f"{title}:" for title in BEST_KNOWN.values()))
-    lines += _ours(record, BEST_KNOWN)
-    for name in KNOWN_PEERS:
-        found = [
-            next((peer for peer in peers_of(record, shape) if peer.subject == name), None)
+    rows = {f"**asgi-ipc**, {name}": _ours(record, NAME, verb, BEST_KNOWN) for verb, name in VERBS.items()}
+    for name, subjects in KNOWN_PEERS.items():
+        rows[name] = [
+            next((peer for peer in peers_of(record, shape) if peer.subject in subjects), None)
             for shape in BEST_KNOWN
         ]
+    for name, found in rows.items():
         if any(found):
-            lines.append(row([name, *map(_cell, found)]))
+            lines.append(row([name, *("" if one is None else rate(one) for one in found)]))
     return "\n".join(lines)
-
-
-def _ours(record: Record, shapes: Iterable[str]) -> list[str]:
-    lines = []
-    for verb, name in VERBS.items():
-        found = [record.find(NAME, LOOP, f"{shape}-{verb}") for shape in shapes]
-        lines.append(row([f"**asgi-ipc**, {name}", *map(_cell, found)]))
-    return lines
-
-
-def _cell(result: Result | None) -> str:
-    return "" if result is None else thousands(result.per_second)
 
 
 def servers_table(record: Record) -> str:
@@ -141,6 +166,16 @@ def servers_table(record: Record) -> str:
     return "\n".join(lines).rstrip()
 
 
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """The geometric mean of ratios and its 95 % interval, by bootstrap over the pairs."""
+    logs = [math.log(one) for one in ratios]
+    # The same numbers give the same interval.
+    source = random.Random(0)
+    means = sorted(statistics.fmean(source.choices(logs, k=len(logs))) for _ in range(RESAMPLES))
+    low, high = means[int(RESAMPLES * 0.025)], means[int(RESAMPLES * 0.975)]
+    return math.exp(statistics.fmean(logs)), math.exp(low), math.exp(high)
+
+
 def _rate_line(record: Record, result: Result) -> str:
     rates = [run.per_second for run in result.runs]
     span = f"{thousands(min(rates))} to {thousands(max(rates))}"
@@ -148,14 +183,13 @@ def _rate_line(record: Record, result: Result) -> str:
     for name in ("Y1", "Y4"):
         yardstick = record.find(name, "", name, result.group)
         cells.append(f"{ratio(result, yardstick):.2g}" if yardstick else "")
-    cells.append(f"{result.cpu_us:.2f}" if result.cpu_us else "")
-    return row([*cells, processes(result)])
+    return row([*cells, cpu(result), processes(result)])
 
 
 def _time_line(record: Record, result: Result) -> str:
     where = "one-cpu" if "one-cpu" in result.case else "free"
     yardstick = record.find("Y3", result.loop, f"Y3-{where}", result.group)
-    of_y3 = f"{ratio(result, yardstick, lambda run: run.p50_us):.2f}" if yardstick else ""
+    of_y3 = f"{ratio(result, yardstick, p50_us):.2f}" if yardstick else ""
     figures = [f"{result.per_second:,.0f}", f"{result.p50_us:,.1f}", f"{result.p99_us:,.1f}"]
     return row([result.case, title(result), *figures, of_y3, processes(result)])
 
@@ -174,20 +208,3 @@ def processes(result: Result) -> str:
 def _named(pids: Sequence[int]) -> str:
     more = len(pids) - MAX_NAMED
     return ", ".join(map(str, pids[:MAX_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
-def head(*titles: str) -> list[str]:
-    """The first two lines of a table; a title that ends in a colon is that of numbers."""
-    rules = ["--:" if title.endswith(":") else "---" for title in titles]
-    return [row([title.removesuffix(":") for title in titles]), f"|{'|'.join(rules)}|"]
-
-
-def row(cells: Sequence[str]) -> str:
-    """A line of a table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def thousands(per_second: float) -> str:
-    """A rate in thousands, with as many digits as it deserves."""
-    rate = per_second / 1000
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:,.1f}" if rate >= 1 else f"{rate:,.2f}"

@@ -136,12 +136,23 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """Everything that one command has measured."""
+    """Everything that one command has measured.
+
+    Attributes:
+        against: the subject of an older commit, or "".
+        engine: of this tree's build: "native", "pure", or "" if it does not say.
+        instructions: of a message, by case.
+        uncounted: why there are none, or "".
+    """
 
     where: Circumstances
     results: list[Result]
     left_out: list[LeftOut] = []
     footprints: list[Footprint] = []
+    against: str = ""
+    engine: str = ""
+    instructions: dict[str, float] = {}
+    uncounted: str = ""
 
     def find(self, subject: str, loop: str, case: str, group: int | None = None) -> Result | None:
         """The one of that name; of that group, or of the first that has it."""

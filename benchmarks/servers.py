@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,15 +30,38 @@ OURS: Final = ("asgi_ipc.cli", "serve")
 UVICORN: Final = ("uvicorn",)
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build of this package.
+
+    Attributes:
+        subject: its name in the tables.
+        python: the interpreter.
+        folder: where its servers start: `benchmarks`, and the package unless the interpreter has it.
+        engine: "native", "pure", or "" for a build that does not say.
+    """
+
+    subject: str
+    python: str
+    folder: Path
+    engine: str = ""
+
+
 @asynccontextmanager
 async def serving(
-    command: tuple[str, ...], app: str, loop: str, workers: int, port: int, environment: Mapping[str, str]
+    build: Build,
+    command: tuple[str, ...],
+    app: str,
+    loop: str,
+    workers: int,
+    port: int,
+    environment: Mapping[str, str],
 ) -> AsyncIterator[None]:
     """A server of that app, with so many workers on that event loop, from its start to its end."""
     options = ["--workers", str(workers), "--host", HOST, "--port", str(port), "--loop", loop]
     options += ["--no-access-log", "--log-level", "warning"]
     child = Child(
-        [sys.executable, "-m", *command, app, *options], env={**os.environ, **environment}, cwd=ROOT
+        [build.python, "-m", *command, app, *options], env={**os.environ, **environment}, cwd=build.folder
     )
     try:
         yield

@@ -196,6 +196,10 @@ class Server:
         """Return the pids of the server's workers: its children without the resource tracker."""
         return [pid for pid in children(self.pid) if not is_tracker(pid)]
 
+    def ever_started(self) -> list[int]:
+        """Return the pids of all workers so far, in the order of their starts."""
+        return [int(line.split("[")[1].rstrip("]")) for line in self.found("Started server process")]
+
     async def restart(self) -> list[int]:
         """SIGHUP, and wait until all workers are replaced and the old ones have gone; the pids now."""
         old = {*self.workers()}
@@ -302,6 +306,28 @@ async def serving(
     port = free_port()
     command = ["-m", "asgi_ipc.cli", "serve", app, "--port", str(port), "--workers", str(workers), *options]
     async with started(*command, port=port, env=env, cwd=cwd, under=under) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving_by(
+    by: str,
+    app: str,
+    *options: str,
+    workers: int = 2,
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+) -> AsyncIterator[Server]:
+    """Serve an app by `asgi-ipc serve` or `uvicorn --workers`; wait until its workers have started."""
+    if by == "asgi-ipc":
+        context = serving(app, *options, workers=workers, env=env, under=under)
+    else:
+        port = free_port()
+        command = ["-m", "uvicorn", app, "--port", str(port), "--workers", str(workers), *options]
+        context = started(*command, port=port, env=env, under=under)
+    async with context as server:
+        await server.said("Application startup complete", workers)
+        await eventually(lambda: listens(server.port), "it listens")
         yield server
 
 

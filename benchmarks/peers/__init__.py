@@ -1,9 +1,9 @@
 """Peers: libraries that a user would pick instead, each by its own documentation and at its best.
 
 Law: one file for each, all of one shape: a party, and `subjects()` with the servers that it needs. Nothing of
-this package's wire is in here. A peer carries the bare payload, without a name: its best case, not ours. All
-receive with the same handler and send the same payloads; those with an event loop run on uvloop. A peer that
-can't do something says why, and has no figure for it.
+this package's wire is in here. All but one carry the bare payload, without a name: their best case, not ours.
+All receive with the same handler and send the same payloads; those with an event loop run on uvloop. A peer
+that can't do something says why, and has no figure for it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,18 @@ from benchmarks.conductor import Subject
 
 # The file of each, and what it needs: packages of the dependency group `peers`, and programs.
 PEERS: Final = {
-    "unix_protocol": ((), ()),
+    "hand_written": ((), ()),
     "zeromq": (("zmq",), ()),
     "multiprocess": ((), ()),
     "nats_client": (("nats",), ("nats-server",)),
     "redis_pubsub": (("redis", "hiredis"), ("redis-server",)),
     "broadcaster_redis": (("broadcaster", "redis"), ("redis-server",)),
 }
+
+# Their names in the tables, where a figure is against one of them.
+ZEROMQ: Final = ("ZeroMQ PUSH", "ZeroMQ PUB")
+ONE_BY_ONE: Final = "Protocol, one by one"
+JOINED: Final = "Protocol, joined"
 
 # Debian has servers where only root's PATH looks.
 PROGRAM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

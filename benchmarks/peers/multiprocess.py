@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.cases import Shape
 from benchmarks.conductor import Subject
 from benchmarks.control import Facts, Order
-from benchmarks.party import check_answer
+from benchmarks.party import check_answer, facts_of
 from benchmarks.payloads import Inbox, payloads
 from benchmarks.process import spawned
 
@@ -39,7 +39,7 @@ class Blocking:
     def _send(self, order: Order) -> Facts:
         messages = payloads(0, order.count, order.size_bytes)
         puts = [self._puts[index] for index in order.receivers]
-        started_ns = time.monotonic_ns()
+        started_ns, cpu_from_ns = time.monotonic_ns(), time.process_time_ns()
         if len(puts) == 1:
             (put,) = puts
             for data in messages:
@@ -48,14 +48,14 @@ class Blocking:
             for data in messages:
                 for put in puts:
                     put(data)
-        return Facts(started_ns=started_ns)
+        return Facts(started_ns=started_ns, cpu_from_ns=cpu_from_ns)
 
     def _receive(self, order: Order) -> Facts:
         inbox = Inbox([0], order.count, order.size_bytes, lambda: None)
-        get, take = self._gets[self._index], inbox.take
+        get, take, cpu_from_ns = self._gets[self._index], inbox.take, time.process_time_ns()
         for _ in range(order.count):
             take(get())
-        return Facts(ended_ns=inbox.ended_ns, taken=inbox.taken, wrong=inbox.wrong, wrong_at=inbox.wrong_at)
+        return facts_of(inbox, cpu_from_ns)
 
     def _ask(self, order: Order) -> Facts:
         put, get, now_ns = self._puts[1], self._gets[0], time.monotonic_ns

@@ -1,6 +1,6 @@
 """F, and the idle half of G: start-up, memory, and the work of a server without requests.
 
-Law: the two kinds of server take turns, one at a time, since memory that several processes share is counted
+Law: the kinds of server take turns, one at a time, since memory that several processes share is counted
 in parts. Figures are of the workers; on either side another process starts and watches them.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import compileall
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,8 @@ import psutil
 from benchmarks.judgement import NS_PER_US
 from benchmarks.results import Footprint
 from benchmarks.rounds import tell
-from benchmarks.servers import ROOT
-from benchmarks.serving.kinds import PLAIN, WITH_IPC, Kind, running
+from benchmarks.servers import ROOT, Build
+from benchmarks.serving.kinds import Kind, plain, running, with_ipc
 
 WORKERS: Final = 4
 
@@ -33,14 +34,15 @@ KIB: Final = 1024
 IDLE_S: Final = 3.0
 
 
-async def measure(loop: str, runs: int) -> list[Footprint]:
-    """Each kind so many times, in turns."""
+async def measure(loop: str, runs: int, builds: Sequence[Build]) -> list[Footprint]:
+    """Plain uvicorn and each build so many times, in turns."""
     # An installed package has its bytecode, as uvicorn has; this one may run from its sources.
     for package in PACKAGES:
         compileall.compile_dir(ROOT / package, quiet=1)
-    done: dict[Kind, list[tuple[float, float, float, float]]] = {PLAIN: [], WITH_IPC: []}
+    kinds = [plain(builds[0]), *map(with_ipc, builds)]
+    done: dict[Kind, list[tuple[float, float, float, float]]] = {kind: [] for kind in kinds}
     for number in range(runs):
-        for kind in (PLAIN, WITH_IPC) if number % 2 else (WITH_IPC, PLAIN):
+        for kind in kinds if number % 2 else reversed(kinds):
             one = await _one(kind, loop)
             done[kind].append(one)
             ready_s, pss_bytes, cpu_us, wakeups = one

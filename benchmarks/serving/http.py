@@ -7,9 +7,11 @@ pair. The load generator is `wrk`, a process of its own that costs little beside
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import subprocess
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +19,8 @@ import msgspec
 from benchmarks.judgement import NS_PER_S, BenchmarkError, Run
 from benchmarks.results import Result
 from benchmarks.rounds import tell
-from benchmarks.servers import HOST
-from benchmarks.serving.kinds import PLAIN, WITH_IPC, Running, running
+from benchmarks.servers import HOST, Build
+from benchmarks.serving.kinds import Running, plain, running, with_ipc
 
 WORKERS: Final = 2
 
@@ -48,21 +50,29 @@ def is_missing() -> str | None:
     return None if shutil.which("wrk") else "wrk is not installed: scripts/peers"
 
 
-async def measure(loop: str, pairs: int) -> list[Result]:
-    """So many rounds of: plain uvicorn, this package idle, this package with its workers talking."""
-    done: dict[str, list[Run]] = {"E-plain": [], "E-idle": [], "E-load": []}
-    async with running(PLAIN, loop, WORKERS) as plain, running(WITH_IPC, loop, WORKERS) as ours:
-        turns = [("E-plain", _one, plain), ("E-idle", _one, ours), ("E-load", _talking, ours)]
-        for _, run_one, server in turns:
+async def measure(loop: str, pairs: int, builds: Sequence[Build]) -> list[Result]:
+    """So many rounds of: plain uvicorn; then each build idle, and with its workers talking."""
+    bare = plain(builds[0])
+    turns: list[tuple[str, str, Callable[[Running], Awaitable[Run]], Running]] = []
+    done: dict[tuple[str, str], list[Run]] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running(bare, loop, WORKERS))
+        turns.append((bare.name, "E-plain", _one, server))
+        for build in builds:
+            server = await stack.enter_async_context(running(with_ipc(build), loop, WORKERS))
+            turns += [(build.subject, "E-idle", _one, server), (build.subject, "E-load", _talking, server)]
+        for _, _, run_one, server in turns:
             await run_one(server)  # what happens for the first time does not count
         for number in range(pairs):
-            for name, run_one, server in turns if number % 2 else reversed(turns):
+            for subject, case, run_one, server in turns if number % 2 else reversed(turns):
                 run = await run_one(server)
-                done[name].append(run)
+                done.setdefault((subject, case), []).append(run)
                 figure = f"{run.per_second:,.0f} requests/s, p99 {run.p99_us:,.0f} us"
-                tell(f"HTTP ({loop})", name, number, pairs, figure)
-    subject = {"E-plain": PLAIN.name, "E-idle": WITH_IPC.name, "E-load": WITH_IPC.name}
-    return [Result(subject[name], loop, name, "E", GROUP, CONNECTIONS, runs) for name, runs in done.items()]
+                tell(f"{subject} ({loop})", case, number, pairs, figure)
+    return [
+        Result(subject, loop, case, "E", GROUP, CONNECTIONS, done[subject, case])
+        for subject, case, _, _ in turns
+    ]
 
 
 async def _talking(server: Running) -> Run:

@@ -1,6 +1,6 @@
-"""The two servers that are compared, each from ready to stopped.
+"""The servers that are compared, each from ready to stopped.
 
-Law: the same options for both. A server is ready when every worker has reported the end of its start-up; no
+Law: the same options for all. A server is ready when every worker has reported the end of its start-up; no
 request reaches the workers meanwhile.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.judgement import NS_PER_S, BenchmarkError
-from benchmarks.servers import OURS, UVICORN, free_port, serving
+from benchmarks.servers import OURS, UVICORN, Build, free_port, serving
 from benchmarks.serving.endpoint import READY_VARIABLE
 
 START_TIMEOUT_S: Final = 60.0
@@ -28,12 +28,19 @@ class Kind:
     """A way to serve the endpoint."""
 
     name: str
+    build: Build
     command: tuple[str, ...]
     app: str
 
 
-PLAIN: Final = Kind("uvicorn", UVICORN, "benchmarks.serving.plain:app")
-WITH_IPC: Final = Kind("asgi-ipc", OURS, "benchmarks.serving.with_ipc:app")
+def plain(build: Build) -> Kind:
+    """uvicorn alone, on that build's interpreter."""
+    return Kind("uvicorn", build, UVICORN, "benchmarks.serving.plain:app")
+
+
+def with_ipc(build: Build) -> Kind:
+    """That build, with uvicorn in it."""
+    return Kind(build.subject, build, OURS, "benchmarks.serving.with_ipc:app")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ async def running(kind: Kind, loop: str, workers: int) -> AsyncIterator[Running]
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         started_ns = time.monotonic_ns()
-        async with serving(kind.command, kind.app, loop, workers, port, {READY_VARIABLE: folder}):
+        environment = {READY_VARIABLE: folder}
+        async with serving(kind.build, kind.command, kind.app, loop, workers, port, environment):
             words = await _all_ready(Path(folder), workers, kind)
             yield Running(port, sorted(words), (max(words.values()) - started_ns) / NS_PER_S)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.control import Facts, Order
-from benchmarks.party import turns
+from benchmarks.party import facts_of, turns
 from benchmarks.payloads import Inbox, payloads
 
 # A packet of 4096 bytes holds about so many 10-byte messages.
@@ -41,16 +41,10 @@ class Codec:
         handlers = {"message": inbox.take}
         encode = msgspec.msgpack.Encoder().encode
         decode = msgspec.msgpack.Decoder(list[tuple[str, Any]]).decode
-        started_ns = time.monotonic_ns()
+        started_ns, cpu_from_ns = time.monotonic_ns(), time.process_time_ns()
         for some in turns(messages, MESSAGES_PER_BATCH):
             batch = [encode(("message", data)) for data in some]
             packet = b"".join((_BATCH_HEADER.pack(_ARRAY16, len(batch)), *batch))
             for name, data in decode(packet):
                 handlers[name](data)
-        return Facts(
-            started_ns=started_ns,
-            ended_ns=inbox.ended_ns,
-            taken=inbox.taken,
-            wrong=inbox.wrong,
-            wrong_at=inbox.wrong_at,
-        )
+        return facts_of(inbox, cpu_from_ns, started_ns)

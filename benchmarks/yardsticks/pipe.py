@@ -40,10 +40,10 @@ class _PipeEnd:
     def _write(self, order: Order) -> Facts:
         messages = tuple(payloads(0, order.count, order.size_bytes))
         write, fd = os.write, self._fd
-        started_ns = time.monotonic_ns()
+        started_ns, cpu_from_ns = time.monotonic_ns(), time.process_time_ns()
         for message in messages:
             write(fd, message)
-        return Facts(started_ns=started_ns)
+        return Facts(started_ns=started_ns, cpu_from_ns=cpu_from_ns)
 
     def _read(self, order: Order) -> Facts:
         raise NotImplementedError
@@ -54,11 +54,12 @@ class OneByOne(_PipeEnd):
 
     def _read(self, order: Order) -> Facts:
         read, fd, size_bytes = os.read, self._fd, order.size_bytes
+        cpu_from_ns = time.process_time_ns()
         messages = [read(fd, size_bytes) for _ in range(order.count)]
         ended_ns = time.monotonic_ns()
         expected = payloads(0, order.count, size_bytes)
         wrong = sum(message != other for message, other in zip(messages, expected, strict=True))
-        return Facts(ended_ns=ended_ns, taken=order.count, wrong=wrong)
+        return Facts(ended_ns=ended_ns, cpu_from_ns=cpu_from_ns, taken=order.count, wrong=wrong)
 
 
 class Bandwidth(_PipeEnd):
@@ -67,17 +68,18 @@ class Bandwidth(_PipeEnd):
     def _write(self, order: Order) -> Facts:
         block = bytes(WRITE_BYTES)
         write, fd = os.write, self._fd
-        started_ns = time.monotonic_ns()
+        started_ns, cpu_from_ns = time.monotonic_ns(), time.process_time_ns()
         for _ in range(order.count):
             write(fd, block)
-        return Facts(started_ns=started_ns)
+        return Facts(started_ns=started_ns, cpu_from_ns=cpu_from_ns)
 
     def _read(self, order: Order) -> Facts:
         read_into, fd, buffers = os.readv, self._fd, [bytearray(READ_BYTES)]
-        left = order.count * WRITE_BYTES
+        left, cpu_from_ns = order.count * WRITE_BYTES, time.process_time_ns()
         while left > 0:
             left -= read_into(fd, buffers)
-        return Facts(ended_ns=time.monotonic_ns(), taken=order.count - left // WRITE_BYTES)
+        taken = order.count - left // WRITE_BYTES
+        return Facts(ended_ns=time.monotonic_ns(), cpu_from_ns=cpu_from_ns, taken=taken)
 
 
 def open_end(path: Path, mode: int) -> int:

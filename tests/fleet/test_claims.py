@@ -7,13 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asgi_ipc.fleet.claims import MAX_KEYS, Claims, Decision, Scope
+from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.words import Claim, Decided, Gone, Leads, Release
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+from tests.fleet.relays import a_fleet, said, worker
 
 ONCE: list[Scope] = ["restart", "server"]
 SCOPES: list[Scope] = ["claim", *ONCE]
 
 
-def a_fleet(count: int) -> Claims:
+def processes(count: int) -> Claims:
     """Processes 1 to `count`, of before any restart."""
     claims = Claims()
     for generation in range(1, count + 1):
@@ -21,119 +24,53 @@ def a_fleet(count: int) -> Claims:
     return claims
 
 
-# --- claim
+# --- one by one
 
 
 def test_the_first_of_a_claim_is_told_so_and_everybody_else_at_once_that_it_is_not() -> None:
-    claims = a_fleet(2)
+    claims = processes(2)
     assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
     assert claims.claim(1, 1, "claim", "job") == [Decision(1, 1, False)]
-    assert claims.claim(2, 2, "claim", "job") == [Decision(2, 2, False)]
-    assert claims.claim(1, 2, "claim", "other") == [Decision(1, 2, True)]
-
-
-def test_what_was_was_claimed_stays_so_when_the_first_dies_and_across_restarts() -> None:
-    claims = a_fleet(1)
-    claims.claim(1, 1, "claim", "job")
-    claims.born(2, 1)
-    assert claims.gone(1) == []
-    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, False)]
-
-
-def test_who_was_told_so_and_did_not_wait_for_it_has_not_run() -> None:
-    claims = a_fleet(2)
-    claims.claim(1, 1, "claim", "job")
-    assert claims.release(1, 1, False) == []
-    assert claims.claim(2, 1, "claim", "job") == [Decision(2, 1, True)]
-
-
-# --- once
+    # It stays so when the first dies; who has not waited for the answer has not run.
+    assert claims.gone(2) == []
+    assert claims.claim(1, 2, "claim", "job") == [Decision(1, 2, False)]
+    assert claims.claim(1, 3, "claim", "other") == [Decision(1, 3, True)]
+    assert claims.release(1, 3, False) == []
+    assert claims.claim(1, 4, "claim", "other") == [Decision(1, 4, True)]
 
 
 @pytest.mark.parametrize("scope", ONCE)
-def test_the_others_wait_until_the_first_is_done(scope: Scope) -> None:
-    claims = a_fleet(3)
-    assert claims.claim(1, 5, scope, "migrate") == [Decision(1, 5, True)]
-    assert claims.claim(2, 5, scope, "migrate") == []
-    assert claims.claim(3, 5, scope, "migrate") == []
-    assert claims.release(1, 5, True) == [Decision(2, 5, False), Decision(3, 5, False)]
-    assert claims.claim(2, 6, scope, "migrate") == [Decision(2, 6, False)]
+def test_the_others_wait_until_the_first_is_done_and_the_next_is_first_if_it_is_not(scope: Scope) -> None:
+    claims = processes(5)
+    assert claims.claim(1, 7, scope, "migrate") == [Decision(1, 7, True)]
+    for generation in (2, 3, 4, 5):
+        assert claims.claim(generation, 7, scope, "migrate") == []
+    assert claims.release(1, 7, False) == [Decision(2, 7, True)]
+    assert claims.gone(2) == [Decision(3, 7, True)]
+    assert claims.release(3, 7, True) == [Decision(4, 7, False), Decision(5, 7, False)]
     # Who was not the first has nothing to end.
-    assert claims.release(2, 5, False) == claims.release(3, 5, True) == []
-
-
-@pytest.mark.parametrize("scope", ONCE)
-def test_the_next_in_line_is_first_if_the_first_failed_or_died(scope: Scope) -> None:
-    claims = a_fleet(4)
-    for generation in (1, 2, 3, 4):
-        claims.claim(generation, 1, scope, "migrate")
-    assert claims.release(1, 1, False) == [Decision(2, 1, True)]
-    assert claims.gone(2) == [Decision(3, 1, True)]
-    assert claims.gone(3) == [Decision(4, 1, True)]
-    assert claims.gone(4) == []
-    assert claims.claim(1, 2, scope, "migrate") == [Decision(1, 2, True)]
-
-
-def test_who_dies_while_it_waits_with_several_claims_is_passed_over() -> None:
-    claims = a_fleet(2)
-    for number in (1, 2, 3):
-        claims.claim(1, number, "server", "migrate")
-    claims.claim(2, 1, "server", "migrate")
-    assert claims.gone(1) == [Decision(2, 1, True)]
-
-
-def test_who_waits_no_more_is_passed_over() -> None:
-    claims = a_fleet(3)
-    for generation in (1, 2, 3):
-        claims.claim(generation, 1, "restart", "migrate")
-    assert claims.release(2, 1, False) == []
-    assert claims.release(1, 1, False) == [Decision(3, 1, True)]
-
-
-def test_keys_of_different_scopes_are_different_keys() -> None:
-    claims = a_fleet(1)
-    decisions = [claims.claim(1, number, scope, "key") for number, scope in enumerate(SCOPES)]
-    assert decisions == [[Decision(1, number, True)] for number in range(3)]
-
-
-# --- rounds
-
-
-def test_each_restart_round_decides_anew_and_the_fleet_once_for_all() -> None:
-    claims = a_fleet(1)
-    for number, scope in enumerate(ONCE):
-        claims.claim(1, number, scope, "migrate")
-        claims.release(1, number, True)
-    claims.born(2, 1)
-    assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, True)]
-    assert claims.claim(2, 2, "server", "migrate") == [Decision(2, 2, False)]
-    # One of before the restart is still here.
-    assert claims.claim(1, 3, "restart", "migrate") == [Decision(1, 3, False)]
+    assert claims.release(4, 7, False) == claims.release(5, 7, True) == []
 
 
 def test_a_round_in_which_nobody_lives_is_forgotten_but_for_the_newest() -> None:
-    claims = a_fleet(1)
+    claims = processes(1)
     claims.claim(1, 1, "restart", "migrate")
-    claims.claim(1, 2, "server", "migrate")
-    claims.claim(1, 3, "claim", "migrate")
     claims.release(1, 1, True)
-    claims.release(1, 2, True)
-    # Its crash replacement finds the work done.
     claims.gone(1)
-    assert len(claims) == 3
+    # Its crash replacement finds the work done.
     claims.born(2, 0)
     assert claims.claim(2, 1, "restart", "migrate") == [Decision(2, 1, False)]
     claims.born(3, 1)
-    assert len(claims) == 3
+    assert claims.claim(3, 1, "restart", "migrate") == [Decision(3, 1, True)]
     claims.gone(2)
-    assert len(claims) == 2
+    assert len(claims) == 1
 
 
 # --- bounds
 
 
 def test_beyond_ten_thousand_keys_those_that_are_known_are_still_decided() -> None:
-    claims = a_fleet(2)
+    claims = processes(2)
     for number in range(MAX_KEYS):
         claims.claim(1, number, SCOPES[number % 3], f"key {number}")
     assert len(claims) == MAX_KEYS
@@ -146,7 +83,7 @@ def test_beyond_ten_thousand_keys_those_that_are_known_are_still_decided() -> No
 
 
 def test_who_is_not_there_is_answered_nothing() -> None:
-    claims = a_fleet(1)
+    claims = processes(1)
     assert claims.claim(2, 1, "server", "key") == []
     assert claims.release(2, 1, True) == claims.release(1, 1, True) == claims.gone(2) == []
 
@@ -176,6 +113,8 @@ class ClaimsMachine(RuleBasedStateMachine):
                 continue
             assert place not in self.done, "first at what has been done"
             assert place not in self.holding.values(), "two at once"
+            behind = [other for (_, other), waits_for in self.waiting.items() if waits_for == place]
+            assert number < min(behind, default=self.numbers + 1), "not in the order of asking"
             if place[0] == "claim":
                 self.done.add(place)
             else:
@@ -243,3 +182,31 @@ class ClaimsMachine(RuleBasedStateMachine):
 
 
 test_whatever_happens_there_is_one_holder_and_everyone_is_answered = ClaimsMachine.TestCase
+
+
+# --- as the relay tells it
+
+
+def test_answers_go_to_who_asked_and_those_who_wait_are_answered_when_the_first_is_done_or_gone() -> None:
+    relay = a_fleet(3)
+    for member in (1, 2, 3):
+        relay.hear(member, Claim(7, "server", "migrate"), 0.0)
+    assert said(relay, 1) == [Decided(7, True)]
+    assert said(relay, 2) == said(relay, 3) == []
+    relay.gone(1, "killed")
+    assert said(relay, 2) == [Gone(1, "killed"), Leads(worker(3)), Decided(7, True)]
+    relay.hear(2, Release(7, True), 0.0)
+    assert said(relay, 3)[-1] == Decided(7, False)
+
+
+def test_a_key_of_a_restart_round_is_decided_once_more_in_the_next() -> None:
+    relay = Relay()
+    for generation, restart_round in ((1, 0), (2, 1), (3, 1)):
+        relay.connect(worker(generation), restart_round)
+        relay.hear(generation, Claim(1, "restart", "migrate"), 0.0)
+        relay.hear(generation, Release(1, True), 0.0)
+    assert [said(relay, generation) for generation in (1, 2, 3)] == [
+        [Decided(1, True)],
+        [Decided(1, True)],
+        [Decided(1, False)],
+    ]

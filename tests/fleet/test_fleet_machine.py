@@ -2,227 +2,58 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from asgi_ipc.fleet.events import (
-    Action,
-    Begin,
-    Buried,
-    Event,
-    Exit,
-    Exited,
-    KillProcess,
-    LauncherSlept,
-    Log,
-    RestartRequested,
-    Said,
-    ScaleRequested,
-    Stalled,
-    Started,
-    StartProcess,
-    StopProcess,
-    StopRequested,
-    Tick,
-)
-from asgi_ipc.fleet.machine import Fleet
+from asgi_ipc.fleet.events import LauncherSlept, RestartRequested, Said, ScaleRequested, StopRequested
 from asgi_ipc.fleet.processes import Phase
 from asgi_ipc.fleet.slots import SAME_STOP_S, Policy
-from asgi_ipc.fleet.words import Beat, Drained, Failed, Ready, Retiring
+from asgi_ipc.fleet.words import Failed, Retiring
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+from tests.fleet.world import Process, World, beats, is_ending, starts
 
 MOST_WORKERS: Final = 5
-BEAT_S: Final = 1.0
-REASONS: Final = {"left", "replaced", "killed", "stalled", "drain_timeout"}
 
 # Trouble comes seldom enough for something to be built up that it can hurt.
 _spared = st.sampled_from([True, True, True, False])
 
-
-@dataclass
-class Process:
-    """One simulated worker process."""
-
-    generation: int
-    slot: int
-    ready: bool = False
-    # Its event loop stands still: it neither beats nor does what it is told.
-    frozen: bool = False
-    told_to_stop: bool = False
-    relieved: bool = False
-    killed: bool = False
-    shown_as_stalled: bool = False
+_policies = st.builds(
+    Policy,
+    workers=st.integers(1, 3),
+    hang_timeout_s=st.sampled_from([None, 2.0, 10.0]),
+    stop_timeout_s=st.sampled_from([None, 5.0]),
+    outlive_failed_start=st.booleans(),
+)
 
 
-class FleetMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.processes: dict[int, Process] = {}
-        self.started: set[int] = set()
-        # Of each restart that is not over, the last generation from before it.
-        self.restarts: deque[int] = deque()
-        self.buried: set[int] = set()
-        self.events: deque[Event] = deque()
-        self.spawning_fails = False
-        self.exit_status: int | None = None
-        self.stops = 0
-        # With which signal it was told to stop, and when.
-        self.first_stop: tuple[int, float] | None = None
-        self.requested = 0
-        # After a restart without any failure, every worker is newer than this.
-        self.newer_than = 0
-
-    @initialize(
-        workers=st.integers(1, 3),
-        hang_timeout_s=st.sampled_from([None, 2.0, 10.0]),
-        stop_timeout_s=st.sampled_from([None, 5.0]),
-        outlive=st.booleans(),
-        settled=st.sampled_from([True, True, False]),
-    )
-    def begin(
-        self,
-        workers: int,
-        hang_timeout_s: float | None,
-        stop_timeout_s: float | None,
-        outlive: bool,
-        settled: bool,
-    ) -> None:
-        self.now = 100.0
-        self.policy = Policy(workers, hang_timeout_s, stop_timeout_s, outlive)
-        self.fleet = Fleet(self.policy)
-        self.requested = workers
-        self.post(Begin())
+class FleetMachine(World, RuleBasedStateMachine):
+    @initialize(policy=_policies, settled=st.sampled_from([True, True, False]))
+    def begin(self, policy: Policy, settled: bool) -> None:
+        self.begin_with(policy)
         if settled:
             for generation in list(self.processes):
                 self.become_ready(generation)
             self.pass_time(1.0)
 
-    # --- the launcher
-
-    def post(self, *events: Event) -> None:
-        """One turn of the launcher's loop: these events, and those that they bring about."""
-        self.events.extend(events)
-        while self.events:
-            event = self.events.popleft()
-            for action in self.fleet.handle(event, self.now):
-                self.perform(action)
-
-    def perform(self, action: Action) -> None:
-        assert self.exit_status is None, f"{action} after the end"
-        match action:
-            case StartProcess(generation, slot):
-                self.spawn(generation, slot)
-            case StopProcess(generation, starting, relieved):
-                self.told_to_stop(self.processes[generation], starting, relieved)
-            case KillProcess(generation):
-                self.processes[generation].killed = True
-            case Stalled(generation, is_stalled):
-                process = self.processes[generation]
-                assert process.shown_as_stalled is not is_stalled
-                process.shown_as_stalled = is_stalled
-            case Buried(generation, reason):
-                assert reason in REASONS
-                assert generation not in self.buried
-                self.buried.add(generation)
-            case Exit(status):
-                self.exit_status = status
-                assert self.buried == self.started
-                assert not self.processes
-            case Log(level, text):
-                assert level in {"info", "warning", "error"}
-                assert text
-                self.told(text)
-
-    def spawn(self, generation: int, slot: int) -> None:
-        assert not self.is_stopping, "started after the stop"
-        assert generation not in self.started, "a generation that was used before"
-        assert generation > max(self.started, default=0)
-        assert slot < max(self.requested, self.policy.workers)
-        self.started.add(generation)
-        self.processes[generation] = Process(generation, slot)
-        if self.spawning_fails:
-            self.newer_than = 0
-            del self.processes[generation]
-            self.events.append(Said(generation, Failed("A worker process can't be started")))
-            self.events.append(Exited(generation, 1, "could not be started"))
-        else:
-            self.events.append(Started(generation, 1000 + generation))
-
-    def told(self, text: str) -> None:
-        if "restarting workers" in text:
-            self.restarts.append(max(self.started))
-        elif text == "All workers have been restarted.":
-            oldest_new = self.restarts.popleft()
-            # Who is buried in this very turn has gone.
-            old = {g for g in self.processes if g <= oldest_new} - self.buried
-            assert not old, f"{old} are from before the restart"
-        elif "giving the restart up" in text:
-            self.restarts.pop()
-        elif "ready." in text:
-            serving = {each.slot for each in self.processes.values() if each.ready and not each.told_to_stop}
-            assert serving >= set(range(self.requested))
-
-    def told_to_stop(self, process: Process, starting: bool, relieved: bool) -> None:
-        if process.told_to_stop:
-            assert process.relieved > relieved, "told to stop twice"
-            assert self.is_stopping
-            process.relieved = False
-            return
-        process.told_to_stop = True
-        process.relieved = relieved
-        assert not (relieved and self.is_stopping), "nobody serves on"
-        assert starting is not process.ready
-        if self.is_stopping or process.slot >= self.requested:
-            return
-        in_its_place = [
-            each
-            for each in self.processes.values()
-            if each.slot == process.slot and each.ready and not each.told_to_stop and not each.killed
-        ]
-        assert in_its_place or not process.ready, "stopped before its replacement was ready"
-
-    @property
-    def is_stopping(self) -> bool:
-        return self.fleet._stopping
-
     # --- what processes do
 
-    def some(self, data: st.DataObject, among: list[Process]) -> int:
-        return data.draw(st.sampled_from([each.generation for each in among]))
+    def some(self, data: st.DataObject, condition: Callable[[Process], object]) -> int:
+        return data.draw(st.sampled_from([each.generation for each in self.those(condition)]))
 
-    def starting(self) -> list[Process]:
-        return [each for each in self.processes.values() if not each.ready and not each.frozen]
-
-    def serving(self) -> list[Process]:
-        return [each for each in self.processes.values() if each.ready and not each.frozen]
-
-    def ending(self) -> list[Process]:
-        return [
-            each for each in self.processes.values() if each.killed or (each.told_to_stop and not each.frozen)
-        ]
-
-    @precondition(lambda self: self.starting())
+    @precondition(lambda self: self.those(starts))
     @rule(data=st.data())
     def is_ready(self, data: st.DataObject) -> None:
-        self.become_ready(self.some(data, self.starting()))
+        self.become_ready(self.some(data, starts))
 
-    def become_ready(self, generation: int) -> None:
-        process = self.processes[generation]
-        # One that was told to stop may be ready all the same, and say so.
-        process.ready = not process.told_to_stop
-        self.post(Said(generation, Ready()))
-
-    @precondition(lambda self: self.starting())
+    @precondition(lambda self: self.those(starts))
     @rule(data=st.data(), spared=_spared, reason=st.sampled_from(["syntax error", "no database"]))
     def fail(self, data: st.DataObject, spared: bool, reason: str) -> None:
         if spared:
             return
-        generation = self.some(data, self.starting())
+        generation = self.some(data, starts)
         self.post(Said(generation, Failed(reason)))
         self.end(generation, 3)
 
@@ -231,35 +62,22 @@ class FleetMachine(RuleBasedStateMachine):
     def die(self, data: st.DataObject, spared: bool, status: int) -> None:
         if spared:
             return
-        self.end(self.some(data, list(self.processes.values())), status)
+        self.end(self.some(data, bool), status)
 
-    def end(self, generation: int, status: int) -> None:
-        process = self.processes.pop(generation)
-        if not (process.told_to_stop or process.killed):
-            self.newer_than = 0
-        self.post(Exited(generation, status, f"exited with {status}"))
-
-    @precondition(lambda self: self.ending())
+    @precondition(lambda self: self.those(is_ending))
     @rule(data=st.data(), clean=st.booleans())
     def obey(self, data: st.DataObject, clean: bool) -> None:
-        self.obey_as(self.some(data, self.ending()), clean)
+        self.obey_as(self.some(data, is_ending), clean)
 
-    def obey_as(self, generation: int, clean: bool = True) -> None:
-        if self.processes[generation].killed:
-            self.end(generation, -9)
-        else:
-            self.post(Said(generation, Drained(clean, 0 if clean else 3, 0 if clean else 2)))
-            self.end(generation, 0)
-
-    @precondition(lambda self: self.serving())
+    @precondition(lambda self: self.those(beats))
     @rule(data=st.data())
     def retire(self, data: st.DataObject) -> None:
-        self.post(Said(self.some(data, self.serving()), Retiring()))
+        self.post(Said(self.some(data, beats), Retiring()))
 
     @precondition(lambda self: self.processes)
     @rule(data=st.data(), thawed=st.booleans())
     def freeze_or_thaw(self, data: st.DataObject, thawed: bool) -> None:
-        self.processes[self.some(data, list(self.processes.values()))].frozen = not thawed
+        self.processes[self.some(data, bool)].frozen = not thawed
 
     @rule(works=_spared)
     def spawning_breaks_or_works_again(self, works: bool) -> None:
@@ -268,24 +86,8 @@ class FleetMachine(RuleBasedStateMachine):
     # --- time
 
     @rule(seconds=st.sampled_from([0.25, 0.5, 1.0, 3.5, 10.0, 40.0]))
-    def pass_time(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self.now < until and self.exit_status is None:
-            deadline = self.fleet.next_deadline()
-            step = min(until, self.now + BEAT_S, deadline if deadline is not None else until)
-            assert step >= self.now, "a deadline in the past"
-            self.now = max(step, self.now)
-            self.beat()
-            if deadline is not None and self.now >= deadline:
-                self.tick()
-
-    def beat(self) -> None:
-        self.post(*(Said(each.generation, Beat()) for each in self.serving()))
-
-    def tick(self) -> None:
-        self.post(Tick())
-        deadline = self.fleet.next_deadline()
-        assert deadline is None or deadline > self.now, "a busy loop"
+    def wait(self, seconds: float) -> None:
+        self.pass_time(seconds)
 
     @rule(seconds=st.sampled_from([0.75, 30.0]))
     def launcher_sleeps(self, seconds: float) -> None:
@@ -302,7 +104,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         if not self.is_stopping:
-            self.newer_than = max(self.started)
+            self.newer_than = self.newest
         self.post(RestartRequested("Received SIGHUP"))
 
     @precondition(lambda self: self.requested < MOST_WORKERS)
@@ -339,7 +141,7 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def the_fleet_knows_every_process_and_its_phase(self) -> None:
         known = self.fleet._processes
-        assert known.keys() == self.processes.keys() == self.started - self.buried
+        assert known.keys() == self.processes.keys()
         for generation, process in self.processes.items():
             phase = known[generation].phase
             assert known[generation].slot == process.slot
@@ -386,29 +188,8 @@ class FleetMachine(RuleBasedStateMachine):
             assert self.exit_status == 0
         assert self.exit_status is not None
         assert self.exit_status in ({3, 0, 130, 143} if self.stops else {3})
-        assert self.buried == self.started
+        assert not self.processes
         assert self.fleet.next_deadline() is None
-
-    def become_quiet(self) -> None:
-        """All are healthy, and there is time enough."""
-        for process in self.processes.values():
-            process.frozen = False
-        for _ in range(1000):
-            moved = False
-            for generation in [each.generation for each in self.ending()]:
-                self.obey_as(generation)
-                moved = True
-            for generation in [each.generation for each in self.starting()]:
-                if generation in self.processes:
-                    self.become_ready(generation)
-                    moved = True
-            if self.exit_status is not None:
-                return
-            self.pass_time(2 * BEAT_S)
-            retries = [slot.retry_at for slot in self.fleet._slots.values() if slot.retry_at is not None]
-            if not moved and not self.starting() and not self.ending() and (self.is_stopping or not retries):
-                return
-        raise AssertionError("it never becomes quiet")
 
     def all_is_as_it_should_be(self) -> None:
         serving = sorted((each.slot, each.phase) for each in self.fleet._processes.values())

@@ -8,7 +8,6 @@ from asgi_ipc.fleet.events import (
     KillProcess,
     LauncherSlept,
     ParentGone,
-    Said,
     Stalled,
     StartProcess,
     StopProcess,
@@ -24,13 +23,11 @@ from asgi_ipc.fleet.words import (
     Leaving,
     Left,
     Resigned,
-    Retiring,
-    Took,
     Welcome,
     WriteEnd,
 )
-from tests.fleet.test_fleet import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
-from tests.fleet.test_relay import said, worker
+from tests.fleet.desk import FEWER, HUP, MORE, TERM, Desk, a_fleet, a_start, deeds, of
+from tests.fleet.relays import said, took, worker
 
 # In a fleet of two workers: the generation of the helper.
 HELPER = 3
@@ -83,7 +80,7 @@ def test_a_helper_that_cannot_start_leaves_the_server_up_and_its_reason_is_told_
     assert of(StopProcess, other.dies(1)) == [StopProcess(2, True)]
 
 
-def test_a_restart_and_scaling_leave_a_helper_alone() -> None:
+def test_a_restart_and_scaling_leave_a_helper_alone_and_it_never_retires() -> None:
     desk = a_helped_fleet()
     assert deeds(desk.hear(HUP)) == [StartProcess(4, 0)]
     assert deeds(desk.ready(4)) == [StopProcess(1, False), StartProcess(5, 1)]
@@ -93,12 +90,8 @@ def test_a_restart_and_scaling_leave_a_helper_alone() -> None:
     assert desk.texts == ["All workers have been restarted."]
     assert deeds(desk.hear(MORE)) == [StartProcess(6, 2)]
     assert deeds(desk.hear(FEWER)) == [StopProcess(6, True)]
+    assert desk.retires(HELPER) == []
     assert desk.phases[HELPER] is Phase.READY
-
-
-def test_a_helper_never_retires() -> None:
-    desk = a_helped_fleet()
-    assert desk.hear(Said(HELPER, Retiring())) == []
 
 
 def test_a_helper_shows_as_stalled_and_a_hung_one_is_killed() -> None:
@@ -132,10 +125,8 @@ def test_a_helper_that_dies_while_workers_stop_is_not_started_again() -> None:
 
 def test_a_helper_that_waits_for_another_start_does_not_hold_up_a_stop() -> None:
     desk = a_helped_fleet()
-    desk.dies(HELPER)
-    desk.ready(4)
-    desk.dies(4)
-    desk.dies(5)
+    for generation in (HELPER, 4, 5):
+        desk.dies(generation)
     desk.hear(TERM)
     assert desk.fleet.next_deadline() is None
     desk.dies(1, 0)
@@ -162,11 +153,11 @@ def test_a_helper_joins_through_the_relay_and_leads_never() -> None:
     relay.hear(1, Join(), 0.0)
     assert said(relay, 1) == [Welcome([helper])]
     assert said(relay, 2) == [Joined(worker(1))]
-    relay.hear(2, Took(1, True), 0.0)
+    took(relay, 2, 1)
     words_to_1 = said(relay, 1)
     assert WriteEnd(2) in words_to_1
     assert Leads(worker(1)) in words_to_1
-    relay.hear(1, Took(2, True), 0.0)
+    took(relay, 1, 2)
     relay.hear(1, Leaving(), 0.0)
     relay.hear(1, Resigned(), 0.0)
     assert said(relay, 2) == [Leads(worker(1)), Left(1), Leads(None)]

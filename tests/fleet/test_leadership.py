@@ -1,15 +1,14 @@
-"""Leadership: who is appointed, when it moves, and that there are never two."""
+"""Leadership: who is appointed, when it moves, and how the members hear of it."""
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
 from asgi_ipc.fleet.leadership import Leadership
-from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+from asgi_ipc.fleet.relay import Relay
+from asgi_ipc.fleet.words import Entered, Gone, Join, Joined, Leads, Leaving, Left, Resigned, Stop, Welcome
+from tests.fleet.relays import a_fleet, said, settle, worker
 
 
-def a_fleet(count: int) -> Leadership:
+def members(count: int) -> Leadership:
     """Members 1 to `count`; the first leads."""
     leadership = Leadership()
     for generation in range(1, count + 1):
@@ -27,7 +26,7 @@ def test_the_first_to_enter_leads_and_goes_on_when_newer_ones_come() -> None:
 
 
 def test_the_newest_is_next() -> None:
-    leadership = a_fleet(4)
+    leadership = members(4)
     assert leadership.gone(1)
     assert leadership.leader == 4
     assert not leadership.gone(3)
@@ -36,7 +35,7 @@ def test_the_newest_is_next() -> None:
 
 
 def test_neither_a_leave_nor_a_stall_takes_leadership_away() -> None:
-    leadership = a_fleet(2)
+    leadership = members(2)
     leadership.stalled(1, True)
     leadership.leaving(1)
     assert leadership.leader == 1
@@ -45,7 +44,7 @@ def test_neither_a_leave_nor_a_stall_takes_leadership_away() -> None:
 
 
 def test_who_leaves_or_has_resigned_is_appointed_no_more() -> None:
-    leadership = a_fleet(3)
+    leadership = members(3)
     leadership.leaving(3)
     leadership.resigned(2)
     assert leadership.gone(1)
@@ -58,13 +57,13 @@ def test_who_leaves_or_has_resigned_is_appointed_no_more() -> None:
 
 
 def test_a_stalled_member_is_appointed_if_there_is_no_other() -> None:
-    leadership = a_fleet(3)
+    leadership = members(3)
     leadership.stalled(3, True)
     leadership.gone(1)
     assert leadership.leader == 2
     leadership.resigned(2)
     assert leadership.leader == 3
-    leadership = a_fleet(3)
+    leadership = members(3)
     leadership.stalled(3, True)
     leadership.stalled(3, False)
     leadership.gone(1)
@@ -72,7 +71,7 @@ def test_a_stalled_member_is_appointed_if_there_is_no_other() -> None:
 
 
 def test_who_was_appointed_and_had_resigned_in_that_moment_passes_it_on() -> None:
-    leadership = a_fleet(3)
+    leadership = members(3)
     assert leadership.gone(1)
     assert leadership.leader == 3
     assert leadership.resigned(3)
@@ -80,68 +79,53 @@ def test_who_was_appointed_and_had_resigned_in_that_moment_passes_it_on() -> Non
     assert leadership.leader == 2
 
 
-class LeadershipMachine(RuleBasedStateMachine):
-    """Workers that run what only the leader may do from the moment in which they are appointed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.leadership = Leadership()
-        self.born = 0
-        self.entered: set[int] = set()
-        self.out: set[int] = set()
-        # Whose tasks run: begun when it was appointed, over when it resigned or ended.
-        self.running: set[int] = set()
-
-    def heard(self, changed: bool) -> None:
-        leader = self.leadership.leader
-        if changed and leader:
-            assert leader not in self.running, "told of what it does already"
-            assert leader in self.entered - self.out
-            self.running.add(leader)
-
-    @rule()
-    def enter(self) -> None:
-        self.born += 1
-        self.entered.add(self.born)
-        self.heard(self.leadership.entered(self.born))
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        leaver = data.draw(st.sampled_from(sorted(self.entered)))
-        self.out.add(leaver)
-        self.leadership.leaving(leaver)
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def resign(self, data: st.DataObject) -> None:
-        generation = data.draw(st.sampled_from(sorted(self.entered)))
-        self.out.add(generation)
-        self.running.discard(generation)
-        self.heard(self.leadership.resigned(generation))
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data(), is_stalled=st.booleans())
-    def stall(self, data: st.DataObject, is_stalled: bool) -> None:
-        self.leadership.stalled(data.draw(st.sampled_from(sorted(self.entered))), is_stalled)
-
-    @precondition(lambda self: self.entered)
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
-        dead = data.draw(st.sampled_from(sorted(self.entered)))
-        self.entered.discard(dead)
-        self.out.discard(dead)
-        self.running.discard(dead)
-        self.heard(self.leadership.gone(dead))
-
-    @invariant()
-    def there_are_never_two(self) -> None:
-        assert len(self.running) <= 1
-        assert self.running == ({self.leadership.leader} if self.leadership.leader else set())
-
-    @invariant()
-    def somebody_leads_if_anybody_can(self) -> None:
-        assert self.leadership.leader or not self.entered - self.out
+# --- as the relay tells it
 
 
-test_whatever_happens_there_is_one_leader_if_there_can_be = LeadershipMachine.TestCase
+def test_who_has_entered_first_leads_and_a_newcomer_hears_of_it_behind_its_welcome() -> None:
+    relay = Relay()
+    relay.connect(worker(1))
+    relay.hear(1, Join(), 0.0)
+    assert said(relay, 1) == [Welcome([]), Entered([]), Leads(worker(1))]
+    relay.connect(worker(2))
+    relay.hear(2, Join(), 0.0)
+    assert said(relay, 2) == [Welcome([worker(1)]), Leads(worker(1))]
+    assert said(relay, 1) == [Joined(worker(2))]
+
+
+def test_everyone_is_told_of_another_leader_behind_the_leave_or_death_that_brings_it() -> None:
+    relay = a_fleet(3)
+    relay.hear(1, Resigned(), 0.0)
+    relay.hear(1, Leaving(), 0.0)
+    for member in (2, 3):
+        assert said(relay, member) == [Leads(worker(3)), Left(1)]
+    assert said(relay, 1) == [Leads(worker(3))]
+    relay.gone(1, "left")
+    relay.gone(3, "killed")
+    assert said(relay, 2) == [Gone(1, "left"), Gone(3, "killed"), Leads(worker(2))]
+    relay.hear(2, Resigned(), 0.0)
+    assert said(relay, 2) == [Leads(None)]
+
+
+def test_a_leader_that_leaves_and_has_not_resigned_is_named_to_a_newcomer_that_does_not_know_it() -> None:
+    relay = a_fleet(2)
+    relay.hear(1, Leaving(), 0.0)
+    settle(relay)
+    relay.connect(worker(3))
+    relay.hear(3, Join(), 0.0)
+    assert said(relay, 3)[:2] == [Welcome([worker(2)]), Leads(worker(1))]
+    settle(relay)
+    relay.gone(1, "drain_timeout")
+    assert said(relay, 3) == [Gone(1, "drain_timeout"), Leads(worker(3))]
+
+
+def test_who_was_told_to_stop_is_appointed_no_more_and_leads_on_if_it_does() -> None:
+    relay = a_fleet(3)
+    for member in (1, 3):
+        relay.tell(member, Stop())
+    assert said(relay, 1) == said(relay, 3) == [Stop()]
+    relay.hear(1, Resigned(), 0.0)
+    assert said(relay, 3) == [Leads(worker(2))]
+    relay.tell(2, Stop())
+    relay.hear(2, Resigned(), 0.0)
+    assert said(relay, 3) == [Leads(None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -54,11 +55,11 @@ to_worker: st.SearchStrategy[ToWorker] = st.one_of(
     st.builds(words.Gone, _generations, _texts),
     st.builds(words.Leads, st.none() | _workers),
     st.builds(words.Decided, st.integers(1, 2**40), st.none() | st.booleans()),
-    st.builds(words.Stop),
+    st.builds(words.Stop, st.booleans()),
 )
 to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
     st.builds(words.Join),
-    st.builds(words.Took, _generations, st.booleans()),
+    st.builds(words.Took, _generations, st.booleans(), st.booleans()),
     st.builds(words.Leaving),
     st.builds(words.Resigned),
     st.builds(words.Claim, st.integers(1, 2**40), st.sampled_from(["claim", "restart", "server"]), _texts),
@@ -68,6 +69,7 @@ to_launcher: st.SearchStrategy[ToLauncher] = st.one_of(
     st.builds(words.Failed, st.text()),
     st.builds(words.Retiring),
     st.builds(words.Beat),
+    st.builds(words.Stuck, st.text()),
 )
 
 
@@ -76,29 +78,16 @@ def heard(chunks: list[bytes]) -> list[bytes]:
     return [body for chunk in chunks for body in parser.feed(chunk)]
 
 
-@given(st.data(), st.lists(to_worker, max_size=8))
-def test_a_worker_hears_the_words_of_the_launcher_in_any_pieces(
-    data: st.DataObject, said: list[ToWorker]
+@pytest.mark.parametrize(
+    ("words_of", "decode"), [(to_worker, decode_for_worker), (to_launcher, decode_for_launcher)]
+)
+@given(data=st.data())
+def test_words_are_heard_in_any_pieces(
+    words_of: st.SearchStrategy[Any], decode: Callable[[bytes], Any], data: st.DataObject
 ) -> None:
+    said = data.draw(st.lists(words_of, max_size=8))
     chunks = data.draw(chunked(b"".join(map(encode_word, said))))
-    assert [decode_for_worker(body) for body in heard(chunks)] == said
-
-
-@given(st.data(), st.lists(to_launcher, max_size=8))
-def test_the_launcher_hears_the_words_of_a_worker_in_any_pieces(
-    data: st.DataObject, said: list[ToLauncher]
-) -> None:
-    chunks = data.draw(chunked(b"".join(map(encode_word, said))))
-    assert [decode_for_launcher(body) for body in heard(chunks)] == said
-
-
-def test_a_word_is_heard_with_its_last_byte_and_not_before() -> None:
-    encoded = encode_word(words.Failed("no such app"))
-    parser = WordParser()
-    for byte in encoded[:-1]:
-        assert parser.feed(bytes([byte])) == []
-    (body,) = parser.feed(encoded[-1:])
-    assert decode_for_launcher(body) == words.Failed("no such app")
+    assert [decode(body) for body in heard(chunks)] == said
 
 
 def test_a_word_longer_than_any_is_refused_before_it_is_read() -> None:
@@ -147,11 +136,8 @@ def test_any_text_of_python_goes_over_a_lifeline_and_comes_back_the_same(value: 
     assert heard_word.uvicorn == {"given": value}
 
 
-def test_what_is_utf_8_travels_as_it_is() -> None:
+def test_what_is_utf_8_travels_as_it_is_and_a_lone_surrogate_as_an_extension() -> None:
     assert words.encodable(["caf\u00e9", {"a": (1, "b")}]) == ["caf\u00e9", {"a": [1, "b"]}]
-
-
-def test_a_lone_surrogate_travels_as_an_extension() -> None:
     assert words.encodable(["\udc80"]) == [msgspec.msgpack.Ext(1, b"\xed\xb2\x80")]
 
 

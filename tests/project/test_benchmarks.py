@@ -138,13 +138,15 @@ def test_turns_are_the_messages_in_pieces(messages: list[bytes], length: int) ->
 
 def test_a_run_is_measured_from_the_first_send_to_the_last_handler_call() -> None:
     facts = [
-        Facts(started_ns=1_000, ended_ns=9_000, taken=10),
-        Facts(started_ns=1_500, ended_ns=6_000, taken=10),
-        Facts(started_ns=2_000, ended_ns=11_000, taken=10),
+        Facts(started_ns=1_000, ended_ns=9_000, taken=10, cpu_from_ns=50_000),
+        Facts(started_ns=1_500, ended_ns=6_000, taken=10, cpu_from_ns=70_000),
+        Facts(started_ns=2_000, ended_ns=11_000, taken=10, cpu_from_ns=90_000),
     ]
-    run = judge(order(pattern="all", pids=[7, 8, 9]), facts)
+    run = judge(order(pattern="all", pids=[7, 8, 9]), facts, [60_000, 82_000, 98_000])
     assert (run.senders, run.receivers, run.duration_ns) == ([7, 8, 9], [7, 8, 9], 10_000)
     assert run.per_second == pytest.approx(3_000_000)
+    # Of all three, for each of 30 deliveries.
+    assert run.cpu_us == pytest.approx(1)
 
 
 SENT, GOT = Facts(started_ns=1), Facts(ended_ns=9, taken=5)
@@ -165,14 +167,14 @@ SENT, GOT = Facts(started_ns=1), Facts(ended_ns=9, taken=5)
 def test_a_run_that_is_not_as_it_must_be_does_not_count(
     change: dict[str, object], facts: list[Facts], complaint: str
 ) -> None:
-    assert judge(order(), [SENT, GOT]).per_second > 0
+    assert judge(order(), [SENT, GOT], [0, 0]).per_second > 0
     with pytest.raises(BenchmarkError, match=complaint):
-        judge(order(**change), facts)
+        judge(order(**change), facts, [0, 0])
 
 
 def test_round_trips_are_told_by_their_percentiles() -> None:
     times_ns = [number * 1000 for number in range(100, 0, -1)]
-    run = judge(order(pattern="ask", count=100), [Facts(times_ns=times_ns), Facts()])
+    run = judge(order(pattern="ask", count=100), [Facts(times_ns=times_ns), Facts()], [0, 0])
     assert (run.p50_us, run.p99_us) == (50.0, 99.0)
     assert percentile([1, 2, 3], 50) == 2
 

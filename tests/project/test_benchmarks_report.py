@@ -6,17 +6,20 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES
 from benchmarks.chart import bars_of, chart, costs_of
 from benchmarks.comparison import comparison, yardstick_of
-from benchmarks.figures import figures, interval, peers_of
+from benchmarks.figures import figures, peers_of
 from benchmarks.judgement import BenchmarkError, Run
+from benchmarks.opening import LINES, opening
 from benchmarks.publication import BEGIN, END, publish, readme_part, with_part
-from benchmarks.report import everything, figures_table, side_by_side, thousands
+from benchmarks.report import everything, figures_table, interval, rate, side_by_side
 from benchmarks.results import Circumstances, Footprint, LeftOut, Record, Result, save
 from benchmarks.serving.http import judge
+from benchmarks.tables import thousands
 
 WHERE = Circumstances("2026-01-02T03:04:05+00:00", "c0ffee", False, "a cpu", 2, "Linux", 0.1, {"python": "3"})
 
@@ -30,80 +33,103 @@ def result(subject: str, case: str, rates: list[float], **more: object) -> Resul
 
 
 def record(*results: Result, footprints: list[Footprint] | None = None) -> Record:
-    return Record(WHERE, list(results), [LeftOut("Slow", "C4-10B", "it can't")], footprints or [])
+    left_out = [LeftOut("Slow", "C4-10B", "it can't")]
+    return Record(WHERE, list(results), left_out, footprints or [], against=OLDER)
 
 
-def reached(of: Record, case: str, against: str) -> bool | None:
-    (one,) = [line for line in figures(of) if line.case == case and line.against.startswith(against)]
+def reached(of: Record, case: str, aim: str) -> bool | None:
+    (one,) = [line for line in figures(of) if line.case == case and line.aim is not None and aim in line.aim]
     return one.is_reached
 
 
+OLDER = "asgi-ipc c0ffee0"
 OURS = result("asgi-ipc", "A-10B-nowait", [4000.0, 400.0])
 FAST = result("Fast", "A-10B", [1000.0, 100.0])
 SLOW = result("Slow", "A-10B", [10.0, 1.0])
+PUSH = result("ZeroMQ PUSH", "A-10B", [500.0, 50.0], loop="")
+PUB = result("ZeroMQ PUB", "A-10B", [2000.0, 200.0], loop="")
 Y1 = result("Y1", "Y1", [2001.0, 200.1], loop="")
 Y4 = result("Y4", "Y4", [8001.0, 800.1], loop="")
 
 
-def test_a_figure_is_against_the_fastest_peer() -> None:
-    whole = record(OURS, SLOW, FAST, Y1, Y4)
+def test_peers_are_neither_yardsticks_nor_other_builds_and_the_fastest_comes_first() -> None:
+    whole = record(OURS, result(OLDER, "A-10B-nowait", [1.0]), SLOW, FAST, Y1, result("Y6", "A-10B", [9.0]))
     assert peers_of(whole, "A-10B") == [FAST, SLOW]
-    assert reached(whole, "A-10B-nowait", "Fast") is True
-    assert reached(record(OURS, result("Fast", "A-10B", [1001.0, 100.1])), "A-10B-nowait", "Fast") is False
 
 
-def test_a_figure_just_missed_is_not_reached() -> None:
-    whole = record(OURS, Y1, Y4)
-    assert reached(whole, "A-10B-nowait", "Y1") is False
-    assert reached(whole, "A-10B-nowait", "Y4") is False
-    assert reached(whole, "A-10B-nowait", "the fastest peer") is None
+def test_zeromq_is_the_faster_of_push_and_pub() -> None:
+    assert reached(record(OURS, PUSH, PUB), "A-10B-nowait", "1.5 x ZeroMQ (ZeroMQ PUB)") is True
+    faster = result("ZeroMQ PUB", "A-10B", [2700.0, 270.0], loop="")
+    assert reached(record(OURS, PUSH, faster), "A-10B-nowait", "1.5 x ZeroMQ (ZeroMQ PUB)") is False
 
 
-def test_a_time_is_to_be_at_most_so_long() -> None:
-    def whole(p50_us: float, p99_us: float) -> Record:
+def test_every_other_peer_is_the_fastest_that_is_not_zeromq() -> None:
+    def whole(other: float) -> Record:
         return record(
-            result("asgi-ipc", "D-free-await", [1.0], p50_us=p50_us, p99_us=10.0),
-            result("asgi-ipc", "D-load-await", [1.0], p50_us=1.0, p99_us=p99_us),
-            result("Y3", "Y3-free", [1.0], p50_us=4.0),
+            result("asgi-ipc", "C4-10B-nowait", [100.0]),
+            result("ZeroMQ PUB", "C4-10B", [80.0], loop=""),
+            result("Fast", "C4-10B", [other]),
+            result("Slow", "C4-10B", [1.0]),
         )
 
-    assert reached(whole(5.0, 30.0), "D-free-await, p50", "Y3") is True
-    assert reached(whole(5.1, 30.0), "D-free-await, p50", "Y3") is False
-    assert reached(whole(5.0, 30.0), "D-load-await, p99", "idle") is True
-    assert reached(whole(5.0, 31.0), "D-load-await, p99", "idle") is False
+    assert reached(whole(50.0), "C4-10B-nowait", "2 x the fastest other peer (Fast)") is True
+    assert reached(whole(51.0), "C4-10B-nowait", "2 x the fastest other peer (Fast)") is False
+    assert reached(whole(50.0), "C4-10B-nowait", "1.2 x ZeroMQ") is True
 
 
-def test_growth_is_compared_by_what_the_machine_gave_in_each_group() -> None:
-    def whole(at_64: float) -> Record:
-        return record(
-            result("asgi-ipc", "G-4-nowait", [1.0], cpu_us=2.0, group=4),
-            result("Y4", "Y4", [1000.0], loop="", group=4),
-            # The machine was half as fast meanwhile.
-            result("asgi-ipc", "G-64-nowait", [1.0], cpu_us=at_64, group=64),
-            result("Y4", "Y4", [500.0], loop="", group=64),
-        )
-
-    case = "G, CPU per delivery at 64 workers"
-    assert reached(whole(5.2), case, "at 4") is True
-    assert reached(whole(5.3), case, "at 4") is False
-
-
-def footprints(ready_s: float, pss_mib: float, wakeups: float) -> list[Footprint]:
-    return [
-        Footprint("uvicorn", "uvloop", 4, [1.0], [20.0 * 2**20], [1.0], [10.0]),
-        Footprint("asgi-ipc", "uvloop", 4, [ready_s], [pss_mib * 2**20], [1.0], [wakeups]),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [((1.05, 22.9, 11.0), [True] * 3), ((1.2, 23.1, 12.0), [False] * 3)],
-)
-def test_start_memory_and_wake_ups_are_differences_to_plain_uvicorn(
-    values: tuple[float, float, float], expected: list[bool]
+@pytest.mark.parametrize(("cpu_us", "expected"), [(0.39, True), (0.41, False)])
+def test_processor_time_is_compared_with_the_older_commit_in_the_same_rounds(
+    cpu_us: float, expected: bool
 ) -> None:
-    whole = record(footprints=footprints(*values))
-    assert [line.is_reached for line in figures(whole) if line.case.startswith(("F", "G, idle"))] == expected
+    ours = result("asgi-ipc", "A-10B-nowait", [1.0], cpu_us=cpu_us)
+    whole = record(ours, result(OLDER, "A-10B-nowait", [1.0], cpu_us=1.0))
+    assert reached(whole, "A-10B-nowait", "0.4 x the CPU per delivery of c0ffee0") is expected
+    assert reached(record(ours), "A-10B-nowait", "0.4 x the CPU per delivery") is None
+
+
+@pytest.mark.parametrize(("per_second", "expected"), [(101.0, True), (99.0, False)])
+def test_a_large_message_takes_at_most_twice_as_long_as_its_copies(per_second: float, expected: bool) -> None:
+    ours = result("asgi-ipc", "B8-1MiB-nowait", [per_second], group=9)
+    whole = record(ours, result("Y5", "Y5", [1.0], loop=""), result("Y5", "Y5", [200.0], loop="", group=9))
+    assert reached(whole, "B8-1MiB-nowait", "2 x Y5") is expected
+
+
+def test_a_round_trip_is_to_take_at_most_so_long() -> None:
+    def whole(one_cpu: float, free: float) -> Record:
+        return record(
+            result("asgi-ipc", "D-one-cpu-nowait", [1.0], p50_us=one_cpu),
+            result("Y3", "Y3-one-cpu", [1.0], p50_us=5.0),
+            result("asgi-ipc", "D-free-nowait", [1.0], p50_us=free),
+            result("Protocol, one by one", "D-free", [1.0], p50_us=10.0),
+        )
+
+    assert reached(whole(10.0, 11.0), "D-one-cpu-nowait", "2 x Y3") is True
+    assert reached(whole(10.1, 11.0), "D-one-cpu-nowait", "2 x Y3") is False
+    assert reached(whole(10.0, 11.0), "D-free-nowait", "one by one") is True
+    assert reached(whole(10.0, 11.1), "D-free-nowait", "one by one") is False
+
+
+@pytest.mark.parametrize(("ready_s", "expected"), [(1.1, True), (1.3, False)])
+def test_what_has_no_other_aim_is_not_to_be_slower_than_the_older_commit(
+    ready_s: float, expected: bool
+) -> None:
+    whole = record(
+        *(
+            result(name, "H4-gather", [1.0], p50_us=p50)
+            for name, p50 in (("asgi-ipc", ready_s), (OLDER, 1.0))
+        ),
+        *(
+            result(name, "G-64-nowait", [1.0], cpu_us=us)
+            for name, us in (("asgi-ipc", ready_s), (OLDER, 1.0))
+        ),
+        footprints=[
+            Footprint("asgi-ipc", "uvloop", 4, [ready_s], [1.0], [1.0], [1.0]),
+            Footprint(OLDER, "uvloop", 4, [1.0], [1.0], [1.0], [1.0]),
+        ],
+    )
+    for case in ("H4-gather", "G-64-nowait", "F, ready"):
+        assert reached(whole, case, "at most 1.2 x") is expected
+    assert reached(whole, "F, memory per worker", "at most 1.2 x") is True
 
 
 def test_the_interval_holds_the_mean_and_narrows_with_agreement() -> None:
@@ -116,13 +142,33 @@ def test_the_interval_holds_the_mean_and_narrows_with_agreement() -> None:
 def test_all_that_was_not_measured_is_said_and_nothing_is_taken_for_reached() -> None:
     assert {line.is_reached for line in figures(record())} == {None}
     assert "not measured" in figures_table(record())
+    assert "were not measured" in opening(record())
+
+
+def test_the_page_opens_with_who_is_faster_and_where_it_is_not() -> None:
+    whole = record(
+        OURS,
+        FAST,
+        SLOW,
+        result("asgi-ipc", "A-1KiB-nowait", [500.0]),
+        result("Fast", "A-1KiB", [1000.0]),
+        result("asgi-ipc", "D-free-nowait", [1.0], p50_us=11.0),
+        result("Slow", "D-free", [9.0], p50_us=10.0),
+    )
+    text = opening(whole)
+    assert "| one to one, 10 B | 2.2 k/s | 0.55 k/s | Fast | **4.0 x faster** |" in text
+    assert "| one to one, 1 KiB | 0.50 k/s | 1.0 k/s | Fast | 2.0 x slower |" in text
+    assert "| send and reply, p50 | 11.0 us | 10.0 us | Slow | about as fast (0.91 x) |" in text
+    assert "Not reached: A-1KiB-nowait." in text
+    assert len(LINES) == 10
+    assert {case for case, _, _ in LINES} <= {case.name for case in CASES}
 
 
 def test_tables_name_who_has_no_figure_and_why() -> None:
     text = everything(record(OURS, FAST, Y1, Y4))
     assert "| Slow | C4-10B | it can't |" in text
     assert "| A-10B-nowait | asgi-ipc (uvloop) | 2.2 |" in text
-    assert "| Fast (uvloop) | 0.55 |" in side_by_side(record(OURS, FAST, Y1, Y4))
+    assert "| Fast | 0.55 |" in side_by_side(record(OURS, FAST, Y1, Y4), rate)
 
 
 def test_a_rate_has_the_digits_it_deserves() -> None:
@@ -139,6 +185,19 @@ def test_a_quick_run_is_compared_by_shares_of_the_yardstick() -> None:
     )
     assert "| A-10B-nowait | uvloop | Y4 | 0.5 | 0.75 | 1.50 | 0% | better |" in comparison(before, after)
     assert "| 0.67 | 0% | worse |" in comparison(after, before)
+
+
+def test_five_percent_more_instructions_are_seen_and_one_percent_is_not() -> None:
+    before = structs.replace(record(), instructions={"loss": 100.0, "gain": 100.0, "same": 100.0})
+    after = structs.replace(record(), instructions={"loss": 105.0, "gain": 95.0, "same": 101.0, "new": 5.0})
+    text = comparison(before, after)
+    assert "| loss | 100 | 105 | 1.050 | worse |" in text
+    assert "| gain | 100 | 95 | 0.950 | better |" in text
+    assert "| same | 100 | 101 | 1.010 |  |" in text
+    assert "| new |  | 5 |  |  |" in text
+    assert "valgrind is not here" in comparison(
+        before, structs.replace(record(), uncounted="valgrind is not here")
+    )
 
 
 def test_a_time_that_grew_is_worse_and_a_change_within_the_spread_is_nothing() -> None:
@@ -199,8 +258,9 @@ def test_the_readme_has_the_fastest_of_each_known_peer_and_the_page_has_all() ->
     whole = record(
         OURS,
         FAST,
-        result("ZeroMQ", "A-10B", [90_000.0]),
-        result("ZeroMQ", "A-10B", [1_866_000.0], loop=""),
+        result("ZeroMQ asyncio", "A-10B", [90_000.0]),
+        result("ZeroMQ PUB", "A-10B", [1_500_000.0], loop=""),
+        result("ZeroMQ PUSH", "A-10B", [1_866_000.0], loop=""),
         result("NATS", "B20-10KiB", [41_000.0]),
     )
     part = readme_part(whole)
@@ -208,7 +268,7 @@ def test_the_readme_has_the_fastest_of_each_known_peer_and_the_page_has_all() ->
     assert "| ZeroMQ | 1,866 |  |  |  |" in part
     assert "| NATS |  |  |  | 41.0 |" in part
     assert "Fast" not in part
-    assert "| Fast (uvloop) |" in side_by_side(whole)
+    assert "| Fast |" in side_by_side(whole, rate)
 
 
 def test_a_run_that_was_kept_is_published_without_measuring(

@@ -22,10 +22,8 @@ from asgi_ipc import (
     OutsideHandlerError,
     RemoteError,
     RequestTimeoutError,
-    SendTimeoutError,
 )
 from asgi_ipc.testing import fleet
-from tests.inprocess import fleet as inprocess
 from tests.serving import DEADLINE_S, run_python, serving
 
 
@@ -72,18 +70,6 @@ async def test_a_handlers_thread_knows_its_sender_and_replies() -> None:
         assert seen == [(b.pid, [a.pid, "question"])]
         with pytest.raises(OutsideHandlerError):
             await asyncio.to_thread(a.blocking.reply, "answer")
-
-
-async def test_an_apps_own_ipc_blocks_as_the_member_that_acts() -> None:
-    like = IPC()
-    like.receive("who", lambda data: like.pid)
-    async with fleet(2, like=like) as members:
-        a, b = members
-        with members.acting(b):
-            assert await asyncio.to_thread(like.blocking.request, a.pid, "who") == a.pid
-            assert await asyncio.to_thread(like.blocking.gather, "who") == {a.pid: a.pid, b.pid: b.pid}
-        with pytest.raises(NotRunningError):
-            await asyncio.to_thread(like.blocking.gather, "who")
 
 
 async def test_a_thousand_calls_from_many_threads_all_arrive_in_the_order_of_each_thread() -> None:
@@ -163,23 +149,6 @@ async def test_errors_and_bounds_are_those_of_the_verb() -> None:
             assert 0.2 <= time.monotonic() - began < DEADLINE_S
 
         await asyncio.to_thread(work)
-
-
-async def test_a_full_outbox_is_waited_for_up_to_the_timeout() -> None:
-    async with inprocess(2, has_arena=False) as (_, (a, b)):
-        endpoint = b.endpoint
-        endpoint.incoming._reader.pause()
-
-        def flood() -> None:
-            while True:
-                a.ipc.blocking.send(b.pid, "nobody", bytes(4 * 1024 * 1024), timeout=0.1)
-
-        def work() -> None:
-            with pytest.raises(SendTimeoutError):
-                flood()
-
-        await asyncio.to_thread(work)
-        endpoint.incoming._reader.resume()
 
 
 async def test_what_waits_for_a_loop_that_stands_still_has_used_its_time() -> None:
@@ -368,19 +337,6 @@ def test_a_loop_that_is_closed_without_a_word_is_noticed() -> None:
 
 
 # --- where it is for
-
-
-def test_a_plain_route_asks_under_a_test_client() -> None:
-    own = IPC()
-    app = FastAPI(lifespan=own.lifespan)
-    own.receive("double", lambda number: number * 2)
-
-    @app.get("/plain/{number}")
-    def plain(number: int) -> dict[str, Any]:
-        return {"answers": list(own.blocking.gather("double", number).values())}
-
-    with TestClient(app) as client:
-        assert client.get("/plain/21").json() == {"answers": [42]}
 
 
 async def test_plain_routes_of_three_workers_ask_all_of_them_and_stop_with_status_0() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from asgi_ipc.fleet.words import ToWorker, WriteEnd, encode_word
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.lifeline import Lifeline
 from tests.processes import links
+from tests.worker.conftest import Line
 
 # How long a fork on another thread is watched for coming through where it has to wait.
 HELD_UP_S = 0.2
@@ -24,15 +24,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     yield read_end, write_end
     os.close(read_end)
     os.close(write_end)
-
-
-@pytest.fixture
-def line() -> Iterator[tuple[socket.socket, Lifeline]]:
-    ours, theirs = socket.socketpair()
-    lifeline = Lifeline(theirs.detach())
-    yield ours, lifeline
-    lifeline.close()
-    ours.close()
 
 
 def _holds(link: str) -> int:
@@ -73,7 +64,7 @@ def test_a_descriptor_that_was_given_away_is_left_alone() -> None:
 
 
 async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
-    pipe: tuple[int, int], line: tuple[socket.socket, Lifeline]
+    pipe: tuple[int, int], line: Line
 ) -> None:
     link = links()[pipe[0]]
     ours, lifeline = line
@@ -94,7 +85,7 @@ async def test_a_fork_while_words_are_handed_on_keeps_none_of_their_descriptors(
 
 
 async def test_a_fork_on_another_thread_waits_until_what_arrives_is_held(
-    pipe: tuple[int, int], line: tuple[socket.socket, Lifeline], monkeypatch: pytest.MonkeyPatch
+    pipe: tuple[int, int], line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = links()[pipe[0]]
     ours, lifeline = line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -30,17 +31,10 @@ from asgi_ipc.fleet.words import (
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.runtime.guard import Guard
+from tests.inprocess import until
+from tests.worker.conftest import Line
 
 HANDOVER = Handover(1, 2, Settings(cookie=b"12345678"), Interpreter(["/app"]), {"app": "demo:app"})
-
-
-@pytest.fixture
-def launcher() -> Iterator[tuple[socket.socket, Lifeline]]:
-    ours, theirs = socket.socketpair()
-    lifeline = Lifeline(theirs.detach())
-    yield ours, lifeline
-    lifeline.close()
-    ours.close()
 
 
 class Heard:
@@ -66,31 +60,24 @@ class Heard:
                 await self.event.wait()
 
 
-def test_the_handover_comes_first_and_whole(launcher: tuple[socket.socket, Lifeline]) -> None:
-    ours, lifeline = launcher
+def test_the_handover_comes_first_and_whole(line: Line) -> None:
+    ours, lifeline = line
     ours.sendall(encode_word(HANDOVER) + encode_word(Stop())[:3])
     assert lifeline.handover() == HANDOVER
     assert not os.get_inheritable(lifeline.fileno())
 
 
-def test_anything_else_than_a_handover_is_refused(launcher: tuple[socket.socket, Lifeline]) -> None:
-    ours, lifeline = launcher
-    ours.sendall(encode_word(Stop()))
-    with pytest.raises(WordError, match="Stop instead of a handover"):
-        lifeline.handover()
-
-
-def test_a_launcher_that_goes_before_its_handover_is_an_end_of_file(
-    launcher: tuple[socket.socket, Lifeline],
-) -> None:
-    ours, lifeline = launcher
+@pytest.mark.parametrize(("first", "error"), [(encode_word(Stop()), WordError), (b"", EOFError)])
+def test_anything_else_than_a_handover_is_refused(first: bytes, error: type[Exception], line: Line) -> None:
+    ours, lifeline = line
+    ours.sendall(first)
     ours.close()
-    with pytest.raises(EOFError):
+    with pytest.raises(error, match=r"Stop instead of a handover|gone before its handover"):
         lifeline.handover()
 
 
-async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[socket.socket, Lifeline]) -> None:
-    ours, lifeline = launcher
+async def test_words_come_in_order_each_with_its_descriptor(line: Line) -> None:
+    ours, lifeline = line
     heard = Heard(lifeline)
     ends = [os.pipe() for _ in range(3)]
     words: list[tuple[ToWorker, int | None]] = [
@@ -120,11 +107,9 @@ async def test_words_come_in_order_each_with_its_descriptor(launcher: tuple[sock
 
 
 async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_next_one_is_not_mixed_up(
-    launcher: tuple[socket.socket, Lifeline],
+    line: Line,
 ) -> None:
-    import resource
-
-    ours, lifeline = launcher
+    ours, lifeline = line
     heard = Heard(lifeline)
     read_end, write_end = os.pipe()
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -148,10 +133,8 @@ async def test_a_descriptor_that_the_limit_cut_off_is_seen_as_missing_and_the_ne
         os.close(fd)
 
 
-async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_closed(
-    launcher: tuple[socket.socket, Lifeline],
-) -> None:
-    ours, lifeline = launcher
+async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_closed(line: Line) -> None:
+    ours, lifeline = line
     ended = asyncio.Event()
     heard = Heard(lifeline, ended.set)
     read_end, write_end = os.pipe()
@@ -166,17 +149,15 @@ async def test_a_descriptor_whose_word_was_cut_off_by_the_launchers_death_is_clo
     os.close(read_end)
 
 
-async def test_the_end_counts_only_behind_the_last_word(launcher: tuple[socket.socket, Lifeline]) -> None:
-    ours, lifeline = launcher
+async def test_the_end_counts_only_behind_the_last_word(line: Line) -> None:
+    ours, lifeline = line
     ended: list[int] = []
     heard = Heard(lifeline, lambda: ended.append(len(heard.words)))
     for generation in range(50):
         ours.sendall(encode_word(Gone(generation, "killed")))
     ours.close()
     await heard.until(50)
-    async with asyncio.timeout(10):
-        while not ended:  # noqa: ASYNC110  # each turn of the loop is the event
-            await asyncio.sleep(0)
+    await until(lambda: bool(ended))
     assert ended == [50]
     lifeline.send(Beat())
     late: list[str] = []
@@ -209,14 +190,11 @@ def test_a_launcher_that_goes_with_words_unread_is_noticed(loop: str) -> None:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
         os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-async def test_what_the_launcher_is_too_busy_to_read_waits_and_arrives(
-    launcher: tuple[socket.socket, Lifeline],
-) -> None:
-    ours, lifeline = launcher
+async def test_what_the_launcher_is_too_busy_to_read_waits_and_arrives(line: Line) -> None:
+    ours, lifeline = line
     Heard(lifeline)
     count = 50_000
     for _ in range(count):

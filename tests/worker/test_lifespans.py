@@ -21,8 +21,8 @@ from asgi_ipc.fleet.words import Drained
 from asgi_ipc.testing import fleet
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.transport.pipes import PipeWriter
+from tests.inprocess import Held, until
 from tests.inprocess import fleet as inprocess
-from tests.inprocess import until
 from tests.serving import serving
 
 # --- counted
@@ -254,10 +254,6 @@ def cancelled_leave(*, unhandled: int = 0, cancelled: int) -> str:
     return f"leave cancelled by the app: {counts}"
 
 
-async def endless(data: object) -> None:
-    await asyncio.Event().wait()
-
-
 async def is_leaving(own: IPC) -> None:
     await until(lambda: own._own.is_entered and own._own.endpoint.departing.is_set())
 
@@ -275,19 +271,12 @@ async def test_a_leave_that_is_cancelled_with_nothing_to_lose_is_clean(warnings:
 
 async def test_a_cancel_at_every_turn_still_finds_all_counted_and_closed(warnings: Callable[[], str]) -> None:
     own = IPC()
-    ended = asyncio.Event()
-
-    async def ending(data: object) -> None:
-        try:
-            await endless(data)
-        finally:
-            ended.set()
-
-    own.receive("ending", ending)
+    held = Held()
+    own.receive("held", held)
     with anyio.move_on_after(0.05):
         async with own.lifespan():
-            await own.broadcast("ending")
-    await ended.wait()
+            await own.broadcast("held")
+    assert held.cancelled.is_set()
     assert warnings() == cancelled_leave(cancelled=1)
     with pytest.raises(NotRunningError):
         _ = own.workers
@@ -305,16 +294,16 @@ async def test_a_cancel_while_the_leaders_task_ends_is_a_cancelled_leave_too(
     async def lead() -> None:
         leading.set()
         try:
-            await endless(None)
+            await asyncio.Event().wait()
         finally:
             ending.set()
             await asyncio.sleep(0.05)
 
-    own.receive("endless", endless)
+    own.receive("held", Held())
 
     async def live() -> None:
         async with own.lifespan():
-            await own.broadcast("endless")
+            await own.broadcast("held")
             await leading.wait()
 
     task = asyncio.create_task(live())
@@ -366,12 +355,12 @@ async def test_a_cancelled_leave_counts_what_was_not_sent_tells_the_launcher_and
 
 async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(warnings: Callable[[], str]) -> None:
     own = IPC()
-    own.receive("endless", endless, ordered=True)
+    own.receive("held", Held(), ordered=True)
 
     async def live() -> None:
         async with own.lifespan():
             for _ in range(10):
-                await own.send(own.pid, "endless")
+                await own.send(own.pid, "held")
 
     task = asyncio.create_task(live())
     await is_leaving(own)
@@ -385,12 +374,12 @@ async def test_messages_that_wait_behind_a_cancelled_leave_are_counted(warnings:
 
 def test_a_loop_that_ends_counts_the_handlers_that_it_cancels_itself(warnings: Callable[[], str]) -> None:
     own = IPC()
-    own.receive("endless", endless)
+    own.receive("held", Held())
 
     async def live() -> None:
         async with own.lifespan():
             for _ in range(20):
-                await own.send(own.pid, "endless")
+                await own.send(own.pid, "held")
 
     async def main() -> None:
         task = asyncio.create_task(live())

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from asgi_ipc import IPC, NotRunningError, ipc
 from tests.apps import alone
+from tests.inprocess import Held
 from tests.serving import Server, eventually, free_port, listens, run_python, started
 
 
@@ -131,47 +132,40 @@ async def test_on_another_event_loop_each_verb_says_what_to_do_instead() -> None
 
 
 async def test_what_was_accepted_is_handled_before_the_lifespan_has_ended() -> None:
-    alone_ipc = IPC()
+    own = IPC()
     seen: list[int] = []
 
-    @alone_ipc.receive("late")
+    @own.receive("late")
     async def late(number: int) -> None:
         await asyncio.sleep(0)
         seen.append(number)
         if number == 0:
-            await alone_ipc.reply("late", 1000)
+            await own.reply("late", 1000)
 
-    async with alone_ipc.lifespan():
+    async with own.lifespan():
         for number in range(500):
-            alone_ipc.send_nowait(alone_ipc.pid, "late", number)
+            own.send_nowait(own.pid, "late", number)
     assert sorted(seen) == [*range(500), 1000]
     with pytest.raises(NotRunningError):
-        await alone_ipc.send(alone_ipc.pid, "late", 1)
+        await own.send(own.pid, "late", 1)
 
 
 async def test_a_handler_that_never_ends_is_cancelled_at_the_drain_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("asgi_ipc.worker.lifespan.ORPHAN_DRAIN_TIMEOUT_S", 0.05)
-    alone_ipc = IPC()
-    ended = asyncio.Event()
-
-    @alone_ipc.receive("endless")
-    async def endless(data: object) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
+    own = IPC()
+    held = Held()
+    own.receive("endless", held)
     with caplog.at_level(logging.WARNING, "asgi_ipc"):
-        async with alone_ipc.lifespan():
-            await alone_ipc.send(alone_ipc.pid, "endless")
-    assert ended.is_set()
+        async with own.lifespan():
+            await own.send(own.pid, "endless")
+    assert held.cancelled.is_set()
     assert "drain timeout: 0 messages not sent, 0 not handled, 1 handlers cancelled" in caplog.text
 
 
 async def test_handlers_registered_before_and_directly_behind_the_lifespan_miss_nothing() -> None:
-    alone_ipc = IPC()
+    own = IPC()
     seen: list[str] = []
     both = asyncio.Event()
 
@@ -180,11 +174,11 @@ async def test_handlers_registered_before_and_directly_behind_the_lifespan_miss_
         if len(seen) == 2:
             both.set()
 
-    alone_ipc.receive("before", note)
-    async with alone_ipc.lifespan():
-        alone_ipc.send_nowait(alone_ipc.pid, "before", "one")
-        alone_ipc.send_nowait(alone_ipc.pid, "behind", "two")
-        alone_ipc.receive("behind", note)
+    own.receive("before", note)
+    async with own.lifespan():
+        own.send_nowait(own.pid, "before", "one")
+        own.send_nowait(own.pid, "behind", "two")
+        own.receive("behind", note)
         async with asyncio.timeout(5):
             await both.wait()
     assert seen == ["one", "two"]

@@ -8,14 +8,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from asgi_ipc import IPC, NotRunningError, WrongLoopError, ipc
+from asgi_ipc import IPC, NotRunningError, WrongLoopError
 from tests.apps import wrapped
 from tests.serving import Server, free_port, serving, started
 
@@ -289,23 +288,16 @@ async def test_an_exception_of_the_apps_shutdown_is_the_servers_and_the_fleet_is
         _ = own.workers
 
 
-async def test_a_lifespan_that_cannot_be_entered_fails_the_startup_once() -> None:
+@pytest.mark.parametrize("app", [wrapped.answer, wrapped.silent, wrapped.whole, Starlette()])
+async def test_a_lifespan_that_cannot_be_entered_fails_the_startup_once(app: Any) -> None:
     own = IPC()
-
-    async def starlettes(scope: Any, receive: Any, send: Any) -> None:
-        await Starlette()(scope, receive, send)
-
-    def failed() -> None:
-        for app in (wrapped.answer, wrapped.silent, wrapped.whole, starlettes):
-            talk = Talk("startup")
-            with pytest.raises(WrongLoopError, match="another event loop"):
-                asyncio.run(talk.with_app(app, own))
-            (said,) = talk.said
-            assert said["type"] == "lifespan.startup.failed"
-            assert "WrongLoopError: ipc.lifespan is entered on another event loop" in said["message"]
-
+    talk = Talk("startup")
     async with own.lifespan():
-        await asyncio.to_thread(failed)
+        with pytest.raises(WrongLoopError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, talk.with_app(app, own))
+    (said,) = talk.said
+    assert said["type"] == "lifespan.startup.failed"
+    assert "WrongLoopError: ipc.lifespan is entered on another event loop" in said["message"]
 
 
 def test_a_test_client_and_an_app_in_an_app_work_with_it() -> None:
@@ -318,15 +310,6 @@ def test_a_test_client_and_an_app_in_an_app_work_with_it() -> None:
     for _ in range(2):
         with TestClient(app) as client:
             assert client.get("/").json() == 1
-
-
-async def test_httpx_calls_it_as_any_other_app() -> None:
-    transport = httpx.ASGITransport(wrapped.wrapped_in_code)
-    async with (
-        ipc.lifespan(),
-        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
-    ):
-        assert (await client.get("/")).json()["workers"] == 1
 
 
 def test_what_cannot_be_called_is_refused() -> None:

@@ -31,21 +31,6 @@ MAX_WORD_BYTES: Final = 32 * 1024
 _NOBODY: Final = Receivers((), ())
 
 
-class _Wait:
-    """A wait until so many members know of a topic."""
-
-    __slots__ = ("future", "left")
-
-    def __init__(self, future: asyncio.Future[None], left: int) -> None:
-        self.future = future
-        self.left = left
-
-    def one_less(self) -> None:
-        self.left -= 1
-        if not self.left and not self.future.done():
-            self.future.set_result(None)
-
-
 class _Listener:
     """Another member, and what it knows of this worker's subscriptions.
 
@@ -55,7 +40,7 @@ class _Listener:
         has_all: it has got a report of all topics at least once.
         is_telling: a report is under way.
         is_late: it has not answered in time, nor since then.
-        waits: the waits for its acknowledgement, each with the number of a change.
+        waits: the changes whose acknowledgement a subscription waits for, each with its future.
     """
 
     __slots__ = ("changed", "has_all", "is_late", "is_telling", "known", "peer", "waits")
@@ -67,7 +52,7 @@ class _Listener:
         self.has_all = False
         self.is_telling = False
         self.is_late = False
-        self.waits: dict[_Wait, int] = {}
+        self.waits: dict[int, asyncio.Future[None]] = {}
 
 
 class Topics:
@@ -178,21 +163,11 @@ class Topics:
         missing = [each for each in self._listeners.values() if each.known < revision and not each.is_late]
         if not missing:
             return
-        wait = _Wait(self.new_future(), len(missing))
-        for listener in missing:
-            listener.waits[wait] = revision
-        try:
-            async with asyncio.timeout(KNOWN_TIMEOUT_S):
-                await wait.future
-        except TimeoutError:
-            self._give_up(missing, revision)
-        finally:
-            for listener in missing:
-                listener.waits.pop(wait, None)
-
-    def _give_up(self, missing: list[_Listener], revision: int) -> None:
-        for listener in missing:
-            if listener.known < revision and not listener.is_late and listener.peer in self._listeners:
+        answers = {each.waits.setdefault(revision, self.new_future()): each for each in missing}
+        _, late = await asyncio.wait(answers, timeout=KNOWN_TIMEOUT_S)
+        for answer in late:
+            listener = answers[answer]
+            if not listener.is_late:
                 listener.is_late = True
                 logger.warning(
                     "worker [%d]: worker %d has not answered; it may not know yet what is subscribed to here",
@@ -268,9 +243,8 @@ class Topics:
         listener.known = int(known)
         listener.is_telling = False
         listener.is_late = False
-        for wait in [wait for wait, revision in listener.waits.items() if revision <= listener.known]:
-            del listener.waits[wait]
-            wait.one_less()
+        for revision in [each for each in listener.waits if each <= listener.known]:
+            listener.waits.pop(revision).set_result(None)
         self._tell(listener)
 
     def _sender(self) -> Peer | None:
@@ -309,8 +283,8 @@ class Topics:
         self._heard.discard(peer)
         listener = self._listeners.pop(peer, None)
         if listener is not None:
-            for wait in listener.waits:
-                wait.one_less()
+            for answer in listener.waits.values():
+                answer.set_result(None)
 
     def _want(self, peer: Peer, topics: Sequence[str]) -> None:
         for topic in topics:

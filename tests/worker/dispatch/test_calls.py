@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -198,30 +197,6 @@ async def test_a_shielded_wait_and_a_task_group_of_asyncio_work(here: World) -> 
 
 async def _fails() -> None:
     raise ValueError("on purpose")
-
-
-variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-
-
-async def test_what_a_handler_sets_it_finds_after_each_wait_and_the_next_does_not(here: World) -> None:
-    @here.ipc.receive("sets")
-    async def sets(data: str) -> None:
-        here.notes.append(variable.get())
-        variable.set("set")
-        for _ in range(3):
-            await asyncio.sleep(0)
-            here.notes.append(variable.get())
-
-    @here.ipc.receive("looks")
-    async def looks(data: str) -> None:
-        here.notes.append(variable.get())
-        variable.set("looked")
-
-    here.send("looks", "sets", "looks", "looks")
-    notes = await here.until(7)
-    assert notes[:2] == ["unset", "unset"]
-    assert sorted(notes[2:]) == ["set", "set", "set", "unset", "unset"]
-    assert variable.get() == "unset"
 
 
 async def test_many_handlers_that_suspend_start_in_order_within_few_turns(here: World) -> None:

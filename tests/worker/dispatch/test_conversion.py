@@ -361,6 +361,8 @@ def of_whatever(data: T) -> T:
 
 SAYS_NOTHING = [Any, object, None, Data, Annotated[Any, "x"]]
 NOT_ANNOTATED: list[Any] = [unannotated, of_whatever, print, [].append, len, int, dict, lambda *data: None]
+# A wrapper that passes on its arguments, to a function that takes none.
+NOT_ANNOTATED.append(functools.wraps(lambda: None)(lambda *data: None))
 
 
 @pytest.mark.parametrize(
@@ -821,13 +823,6 @@ async def test_every_verb_takes_typed_data() -> None:
         user: User = {"name": "x", "age": 3}
         assert await a.ipc.request(b.pid, "echo", user) == user
         assert await a.ipc.request(b.pid, "echo", Shape(3)) == {"sideCount": 3}
-
-
-async def test_an_answer_that_holds_what_no_message_carries_is_an_error_of_the_handler() -> None:
-    async with fleet(2) as (_, (a, b)):
-        b.ipc.receive("ask", lambda data: Holder(object()))
-        with pytest.raises(RemoteError, match="can't carry data of type object"):
-            await a.ipc.request(b.pid, "ask", "x")
 
 
 def test_pydantic_is_nobodys_to_import() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from asgi_ipc import IPC, NotRunningError
 from asgi_ipc.fleet.slots import backoff_s
 from asgi_ipc.worker.features import leader
-from tests.inprocess import Fleet, Member, fleet, until
+from tests.inprocess import Member, fleet, until
 
 
 class Runs:
@@ -45,31 +45,10 @@ async def leads(*members: Member, leader: Member | None) -> None:
     await until(lambda: all(member.ipc.leader == pid for member in members))
 
 
-@asynccontextmanager
-async def led(
-    **changes: Any,
-) -> AsyncIterator[tuple[Fleet, Member, Member, Callable[[], Coroutine[Any, Any, None]]]]:
-    """A leader, another member, and what ends the leader's lifespan."""
-    async with fleet(0, **changes) as (launcher, _):
-        leader, other = launcher.new(0), launcher.new(1)
-        leaving = asyncio.Event()
-
-        async def life() -> None:
-            async with launcher.joined(leader):
-                await leaving.wait()
-
-        async def leave() -> None:
-            leaving.set()
-            await living
-
-        living = asyncio.create_task(life())
-        await until(lambda: leader.lifespan.messaging is not None)
-        async with launcher.joined(other):
-            try:
-                yield launcher, leader, other, leave
-            finally:
-                leaving.set()
-                await asyncio.wait([living])
+async def begun(member: Member, tasks: int = 1) -> None:
+    """Wait until so many leader tasks of this member have begun."""
+    await until(lambda: len(member.endpoint.leading.running) == tasks)
+    await asyncio.sleep(0)
 
 
 # --- who
@@ -146,7 +125,7 @@ async def test_a_task_runs_in_the_leader_only_and_moves_when_it_is_killed() -> N
 
 
 async def test_a_task_has_ended_before_another_worker_leads() -> None:
-    async with led() as (_, leader, other, leave):
+    async with fleet(2) as (_, (leader, other)):
         runs = Runs()
         runs.register(leader, other)
         gate, cleaning = asyncio.Event(), asyncio.Event()
@@ -159,8 +138,8 @@ async def test_a_task_has_ended_before_another_worker_leads() -> None:
                 cleaning.set()
                 await gate.wait()
 
-        await until(lambda: len(leader.endpoint.leading.running) == 2)
-        leaves = asyncio.create_task(leave())
+        await begun(leader, 2)
+        leaves = asyncio.create_task(leader.leave())
         await cleaning.wait()
         # It is a member meanwhile, and hears what others say.
         await other.ipc.send(leader.pid, "note", "still here")
@@ -175,7 +154,7 @@ async def test_a_task_has_ended_before_another_worker_leads() -> None:
 
 
 async def test_the_end_of_a_task_may_use_every_verb() -> None:
-    async with led() as (_, leader, other, leave):
+    async with fleet(2) as (_, (leader, other)):
         took: list[Any] = []
         running = asyncio.Event()
         other.ipc.receive("question", lambda data: "answer")
@@ -191,7 +170,7 @@ async def test_the_end_of_a_task_may_use_every_verb() -> None:
                 took.append(await leader.ipc.request(other.pid, "question"))
 
         await running.wait()
-        await leave()
+        await leader.leave()
         assert took == [(leader.pid, other.pid), True, "answer"]
         assert leader.seen == other.seen == [("note", leader.pid, "the end")]
 
@@ -296,9 +275,7 @@ async def test_a_task_that_fails_while_it_is_cancelled_is_logged_and_has_ended(
             finally:
                 raise ValueError("broken on purpose")
 
-        await until(lambda: bool(a.endpoint.leading.running))
-        # It must have begun.
-        await asyncio.sleep(0)
+        await begun(a)
         await a.endpoint.leave.resign()
         await leads(a, b, leader=b)
         await until(lambda: runs.running == [b.pid])
@@ -321,13 +298,13 @@ async def test_who_can_not_end_its_tasks_leads_until_its_process_has_ended(
 ) -> None:
     loop = asyncio.get_running_loop()
     gate = asyncio.Event()
-    async with led(drain_timeout=0.3) as (launcher, leader, other, leave):
+    async with fleet(2, drain_timeout=0.3) as (launcher, (leader, other)):
         runs = Runs()
         runs.register(other)
         leader.ipc.leader_task(never_ends(gate))
-        await until(lambda: bool(leader.endpoint.leading.running))
+        await begun(leader)
         began = loop.time()
-        await leave()
+        await leader.leave()
         # The leave has had no time of its own.
         assert 0.3 <= loop.time() - began < 0.6
         await until(lambda: len(other.ipc.workers) == 1)
@@ -351,8 +328,7 @@ async def test_a_lifespan_that_is_cancelled_while_its_tasks_end_closes_everythin
 
         async def life() -> None:
             async with launcher.joined(b):
-                await until(lambda: bool(b.endpoint.leading.running))
-                await asyncio.sleep(0)
+                await begun(b)
                 ending.set()
 
         living = asyncio.create_task(life())

@@ -127,42 +127,6 @@ async def test_who_waits_longest_is_first_if_the_block_failed_or_its_worker_died
         await blocks[1].leave()
 
 
-async def test_who_is_cancelled_while_it_waits_withdraws() -> None:
-    async with fleet(3) as (launcher, (a, b, c)):
-        blocks = await in_line(launcher, a, b, c)
-        blocks[1].task.cancel()
-        await until(lambda: not has_claim(launcher, b))
-        await blocks[0].leave(ValueError("broken on purpose"))
-        assert isinstance(blocks[0].task.exception(), ValueError)
-        assert await blocks[2].is_told()
-        await blocks[2].leave()
-        assert blocks[1].task.cancelled()
-
-
-async def test_who_is_cancelled_in_the_block_has_not_done_it() -> None:
-    async with fleet(2) as (launcher, (a, b)):
-        first, second = await in_line(launcher, a, b)
-        first.task.cancel()
-        assert await second.is_told()
-        await second.leave()
-
-
-async def test_each_restart_round_is_decided_anew_and_the_fleet_once_for_all() -> None:
-    async with fleet(1) as (launcher, (a,)):
-        periods: list[Per] = ["restart", "server"]
-        for per in periods:
-            async with a.ipc.once("migrate", per=per) as first:
-                assert first
-        assert await a.ipc.claim("migrate")
-        async with launcher.joined(launcher.new(slot=1, restart_round=1)) as b:
-            async with b.ipc.once("migrate") as first:
-                assert first
-            async with b.ipc.once("migrate", per="server") as first:
-                assert not first
-            async with a.ipc.once("migrate") as first:
-                assert not first
-
-
 async def test_a_worker_that_leaves_inside_the_block_holds_it_until_it_has_left_or_ended() -> None:
     async with fleet(1) as (launcher, (a,)):
         b = launcher.new(slot=1)

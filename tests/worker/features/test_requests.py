@@ -48,16 +48,6 @@ async def test_a_plain_and_an_async_handler_answer_with_what_they_give_back() ->
         assert b.ipc.stats().received == 4
 
 
-async def test_a_worker_asks_itself_and_a_coroutine_from_a_plain_handler_is_awaited() -> None:
-    async with fleet(1) as (_, (a,)):
-
-        async def answer() -> str:
-            return "mine"
-
-        a.ipc.receive("self", lambda data: answer())
-        assert await a.ipc.request(a.pid, "self") == "mine"
-
-
 async def test_questions_start_in_the_order_of_all_messages() -> None:
     async with fleet(2) as (_, (a, b)):
         order: list[Any] = []

@@ -53,35 +53,6 @@ async def test_every_member_is_told_once_of_every_join_and_every_departure() -> 
     assert told[d.pid] == [left_b]
 
 
-@pytest.mark.parametrize("reason", ["left", "replaced", "killed", "stalled", "drain_timeout"])
-async def test_the_launchers_reason_is_told_as_it_is(reason: str) -> None:
-    async with fleet(1) as (launcher, (a,)):
-        told = watch(a)
-        leaver = launcher.new(slot=1)
-        async with launcher.joined(leaver):
-            pass
-        launcher.bury(leaver, reason)
-        await until(lambda: len(told) == 2)
-        assert told == [("join", leaver.worker), ("leave", leaver.worker, reason, 0)]
-
-
-async def test_callbacks_are_registered_before_the_lifespan_or_inside_it_and_told_from_then_on() -> None:
-    async with fleet(1) as (launcher, (a,)):
-        inside: list[Worker] = []
-        early, late = launcher.new(slot=1), launcher.new(slot=2)
-        before = watch(early)
-        async with launcher.joined(early):
-            early.ipc.on_join(inside.append)
-            async with launcher.joined(late):
-                await until(lambda: bool(inside))
-            launcher.bury(late, "left")
-            await until(lambda: len(before) == 2)
-        assert inside == [late.worker]
-        assert before == [("join", late.worker), ("leave", late.worker, "left", 0)]
-        launcher.bury(early, "left")
-        await until(lambda: len(a.ipc.workers) == 1)
-
-
 async def test_who_joins_while_this_one_joins_is_told_of_when_it_can_be_addressed() -> None:
     async with fleet(1) as (launcher, (a,)):
         loop = asyncio.get_running_loop()
@@ -193,22 +164,6 @@ async def test_a_newcomer_is_told_of_before_its_first_message_even_if_that_comes
         assert told == [("join", newcomer.worker), ("note", "first")]
         os.close(read_end)
         os.close(write_end)
-
-
-async def test_a_message_to_a_newcomer_from_its_announcement_is_heard_and_so_is_the_answer() -> None:
-    async with fleet(1) as (launcher, (a,)):
-        told = watch(a)
-        newcomer = launcher.new(slot=1)
-        newcomer.ipc.receive("hello", lambda data: newcomer.ipc.reply_nowait("note", data))
-
-        @a.ipc.on_join
-        async def greet(worker: Worker) -> None:
-            await a.ipc.send(worker, "hello", "hi")
-
-        async with launcher.joined(newcomer):
-            await until(lambda: len(told) == 2)
-            assert told == [("join", newcomer.worker), ("note", "hi")]
-        launcher.bury(newcomer, "left")
 
 
 # --- how many are lost

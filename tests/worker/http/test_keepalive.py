@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import ssl
 import time
-from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from uvicorn.main import main as uvicorn_command
 
 from asgi_ipc.testing.child import is_running
 from tests.faults.keeping import Pause, Tally, raw
-from tests.serving import DEADLINE_S, RESTARTED, Server, eventually, free_port, listens, serving, started
+from tests.serving import DEADLINE_S, RESTARTED, ROOT, Server, eventually, serving, serving_by
 
 APP = "tests.apps.kept:app"
 
@@ -91,6 +89,11 @@ class Kept:
             assert await self.ask() == pid
         await self.end()
 
+    async def restart(self, server: Server, old: int) -> None:
+        """Restart the server, and ask until its worker leaves."""
+        server.signal(signal.SIGHUP)
+        await self.until_leaving(old)
+
 
 @asynccontextmanager
 async def kept(server: Server, count: int) -> AsyncIterator[list[Kept]]:
@@ -127,8 +130,7 @@ async def test_a_kept_connection_is_answered_and_told_to_close_before_it_is_clos
         await stream.begin("/held")
         assert "close" not in await stream.heard_head()
         await late.begin("/late")
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         # One that was idle when it began to leave, one whose first request comes now, and one whose
         # response had not begun.
         assert await idle.ask("/release") == await silent.ask() == await late.heard() == old
@@ -151,8 +153,7 @@ async def test_an_idle_connection_lives_as_long_as_without_a_restart() -> None:
         busy, idle, silent = connections
         assert await idle.ask() == await busy.ask() == old
         asked_at = time.monotonic()
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         leaving_at = time.monotonic()
         for connection in (idle, silent):
             assert asked_at + 1.9 <= await connection.end() <= leaving_at + 2 + SLACK_S
@@ -196,8 +197,7 @@ async def test_whoever_is_scaled_away_or_recycled_lets_its_clients_go_too() -> N
 async def test_a_websocket_at_a_leaving_worker_has_no_such_header_and_ends_with_1012() -> None:
     async with one_worker("--timeout-keep-alive", LONG_S) as (server, old), kept(server, 2) as (busy, idle):
         assert await idle.ask() == old
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         await idle.begin("/echo", *UPGRADE)
         head = await idle.heard_head()
         assert head.startswith("http/1.1 101")
@@ -215,18 +215,12 @@ async def test_requests_through_a_unix_socket_are_told_as_well(tmp_path: Path) -
         await server.said("The worker is ready")
         connection = Kept(*await asyncio.open_unix_connection(path))
         old = await connection.ask()
-        server.signal(signal.SIGHUP)
-        await connection.until_leaving(old)
+        await connection.restart(server, old)
         connection.writer.close()
 
 
-async def test_requests_through_tls_are_told_as_well_and_no_new_connection_is_refused(tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    assert await (await asyncio.create_subprocess_exec(*command, stderr=DEVNULL)).wait() == 0
+async def test_requests_through_tls_are_told_as_well_and_no_new_connection_is_refused() -> None:
+    key, certificate = (ROOT / "tests" / "certificates" / name for name in ("key.pem", "cert.pem"))
     trusting = ssl.create_default_context(cafile=certificate)
     options = ("--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), "--timeout-keep-alive", LONG_S)
     async with one_worker(*options) as (server, old):
@@ -265,8 +259,7 @@ async def test_an_http2_connection_gets_goaway_and_its_streams_are_finished() ->
             client.send_request(b"GET", b"/late", b"2", [(b"host", b"test")]).end_message()
             connection.writer.write(client.data_to_send())
         client, _ = clients
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         seen: list[str] = []
         async with asyncio.timeout(DEADLINE_S):
             while "GoAway" not in seen:
@@ -314,14 +307,9 @@ async def test_no_recycled_worker_fails_a_client_and_one_is_replaced_at_a_time()
 # --- without
 
 
-@pytest.mark.parametrize("program", ["asgi_ipc", "uvicorn"])
+@pytest.mark.parametrize("program", ["asgi-ipc", "uvicorn"])
 async def test_a_full_stop_closes_idle_connections_at_once(program: str) -> None:
-    port = free_port()
-    options = ["--port", str(port), "--workers", "2", "--timeout-keep-alive", LONG_S]
-    command = ["-m", "uvicorn", APP] if program == "uvicorn" else ["-m", "asgi_ipc", "serve", APP]
-    async with started(*command, *options, port=port) as server:
-        await server.started(2)
-        await eventually(lambda: listens(port), "somebody listens")
+    async with serving_by(program, APP, "--timeout-keep-alive", LONG_S) as server:
         async with kept(server, 4) as connections:
             for connection in connections:
                 await connection.ask()
@@ -341,8 +329,7 @@ async def test_what_ends_the_server_ends_a_worker_that_waits_for_idle_connection
         if how == "a second stop":
             await stream.begin("/held")
             await stream.heard_head()
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         ended_at = time.monotonic()
         if how == "the launcher's death":
             os.kill(server.pid, signal.SIGKILL)
@@ -366,8 +353,7 @@ async def test_an_open_request_that_holds_up_a_stop_is_named_once_with_what_boun
         assert await idle.ask() == old
         await stream.begin("/held%1B[31m?secret=1")
         await stream.heard_head()
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         told_at = time.monotonic()
         (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for")
         # Within 5 s; but a machine that is busy may need a little for the rest.
@@ -395,8 +381,7 @@ async def test_idle_connections_and_a_drain_that_hold_up_a_stop_are_named_with_w
     options = ("--timeout-keep-alive", "7", "--timeout-graceful-shutdown", "9", "--drain-timeout", "8")
     async with one_worker(*options) as (server, old), kept(server, 2) as (busy, idle):
         assert await idle.ask("/long") == old
-        server.signal(signal.SIGHUP)
-        await busy.until_leaving(old)
+        await busy.restart(server, old)
         (line,) = await server.said(rf"Worker \[{old}\] stops, and waits for 1 connection")
         assert "--timeout-keep-alive (7 s) bounds that" in line
         # That one was the last.

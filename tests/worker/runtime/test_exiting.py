@@ -14,7 +14,7 @@ import pytest
 
 from asgi_ipc.testing.child import is_running
 from tests.processes import of_session
-from tests.serving import Server, eventually, free_port, listens, run_python, serving, started, watching
+from tests.serving import Server, eventually, run_python, serving, serving_by, watching
 
 APP = "tests.apps.leftover:app"
 
@@ -38,18 +38,11 @@ KINDS = {
 async def _serving(
     by: str, *options: str, workers: int = 2, env: dict[str, str] | None = None
 ) -> AsyncIterator[Server]:
-    """The app, served by `asgi-ipc serve` or by `uvicorn --workers`; what it leaves is ended by its pid."""
-    if by == "asgi-ipc":
-        context = serving(APP, *options, workers=workers, env=env)
-    else:
-        port = free_port()
-        command = ["-m", "uvicorn", APP, "--port", str(port), "--workers", str(workers)]
-        context = started(*command, port=port)
-    async with context as server:
+    """Serve the app; end what it leaves, which holds its output open."""
+    async with serving_by(by, APP, *options, workers=workers, env=env) as server:
         try:
             yield server
         finally:
-            # What it has left holds its output open.
             _end_all(of_session(server.pid))
 
 
@@ -65,13 +58,6 @@ def _end_all(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-async def _up(server: Server, workers: int) -> list[int]:
-    """Wait until so many workers serve; their pids."""
-    await server.said("Application startup complete", workers)
-    await eventually(lambda: listens(server.port), "it listens")
-    return [int(line.split("[")[1].rstrip("]")) for line in server.found("Started server process")]
-
-
 async def _leave(server: Server, kinds: str, workers: int = 1) -> set[int]:
     """Have so many workers leave these behind; their pids."""
     pids: set[int] = set()
@@ -85,10 +71,9 @@ async def _leave(server: Server, kinds: str, workers: int = 1) -> set[int]:
 async def test_what_still_runs_in_a_worker_does_not_hold_the_servers_stop_up(kind: str, by: str) -> None:
     options = ("--exit-timeout", "0.3") if by == "asgi-ipc" else ()
     async with _serving(by, *options) as server:
-        workers = await _up(server, 2)
         (pid,) = await _leave(server, kind)
         await _stopped(server)
-        assert not any(map(is_running, workers))
+        assert not any(map(is_running, server.ever_started()))
         said = KINDS[kind]
         if by == "asgi-ipc" and said is not None:
             (line,) = await server.said(rf"Worker \[{pid}\] still ran 0.3 s after its shutdown")
@@ -99,8 +84,7 @@ async def test_what_still_runs_in_a_worker_does_not_hold_the_servers_stop_up(kin
 
 
 async def test_a_thread_that_ends_in_time_is_waited_for_and_then_the_worker_ends_at_once() -> None:
-    async with serving(APP, "--exit-timeout", "60", workers=1) as server:
-        await _up(server, 1)
+    async with serving_by("asgi-ipc", APP, "--exit-timeout", "60", workers=1) as server:
         (pid,) = await _leave(server, "brief")
         assert await server.stop() == 0
         assert server.count(f"the brief thread of {pid} has ended") == 1
@@ -109,7 +93,6 @@ async def test_a_thread_that_ends_in_time_is_waited_for_and_then_the_worker_ends
 
 async def test_restarts_leave_as_many_processes_as_before_whatever_still_runs_in_the_old() -> None:
     async with _serving("asgi-ipc", "--exit-timeout", "0.3") as server:
-        await _up(server, 2)
         gone: set[int] = set()
         for restart in range(1, 5):
             await server.said("Application startup complete", 2 * restart)
@@ -129,7 +112,6 @@ async def test_restarts_leave_as_many_processes_as_before_whatever_still_runs_in
 @pytest.mark.parametrize("kinds", ["program", "program,thread"])
 async def test_a_child_process_is_named_by_its_pid_and_left_alone(kinds: str) -> None:
     async with _serving("asgi-ipc", "--exit-timeout", "0.3", workers=1) as server:
-        await _up(server, 1)
         (pid,) = await _leave(server, kinds)
         await _stopped(server)
         lines = await server.said(rf"Worker \[{pid}\].* child process")
@@ -151,9 +133,8 @@ async def test_a_killed_launcher_leaves_no_worker_whatever_still_runs_in_it(
     env = {"LEFTOVER_SHUTDOWN_S": shutdown_s}
     # A time that is longer than the promise does not count then.
     async with _serving("asgi-ipc", "--exit-timeout", "60", env=env) as server:
-        workers = await _up(server, 2)
         await _leave(server, kinds, 2)
-        with watching(workers) as ends:
+        with watching(server.ever_started()) as ends:
             killed_at = time.monotonic()
             os.kill(server.pid, signal.SIGKILL)
             assert await ends.last() - killed_at < ORPHAN_S
@@ -162,27 +143,25 @@ async def test_a_killed_launcher_leaves_no_worker_whatever_still_runs_in_it(
 
 async def test_an_open_request_outlives_the_launcher_and_its_worker_ends_behind_it() -> None:
     request_s = 5.5
-    async with serving(APP, workers=1) as server:
-        workers = await _up(server, 1)
+    async with serving_by("asgi-ipc", APP, workers=1) as server:
         await _leave(server, "thread")
         request = asyncio.create_task(server.get(f"/wait/{request_s}"))
         await server.said("a request waits")
-        with watching(workers) as ends:
+        with watching(server.ever_started()) as ends:
             os.kill(server.pid, signal.SIGKILL)
             assert (await request).text == "done"
             assert await ends.last() - time.monotonic() < ORPHAN_S
 
 
 async def test_a_request_without_client_ends_when_the_launcher_is_killed_and_messages_are_handled() -> None:
-    async with serving(APP, workers=2) as server:
-        workers = await _up(server, 2)
+    async with serving_by("asgi-ipc", APP, workers=2) as server:
         for number in (1, 2):
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET /wait/100 HTTP/1.1\r\nhost: test\r\n\r\n")
             await server.said("a request waits", number)
             writer.close()
         await server.get("/leave/late")
-        with watching(workers) as ends:
+        with watching(server.ever_started()) as ends:
             killed_at = time.monotonic()
             os.kill(server.pid, signal.SIGKILL)
             assert await ends.last() - killed_at < ORPHAN_S

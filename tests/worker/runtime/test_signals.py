@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from asgi_ipc.testing.child import is_running
 from tests.processes import masks
-from tests.serving import Server, eventually, free_port, listens, serving, started
+from tests.serving import free_port, serving, serving_by, started
 
 APP = "tests.apps.signalled:app"
 SERVERS = ["asgi-ipc", "uvicorn"]
@@ -26,26 +24,6 @@ RELIED_ON = {
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD),
     *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1),
 }
-
-
-@asynccontextmanager
-async def _serving(by: str, *options: str, under: tuple[str, ...] = ()) -> AsyncIterator[Server]:
-    """The app with two workers, by `asgi-ipc serve` or by `uvicorn --workers`."""
-    if by == "asgi-ipc":
-        context = serving(APP, *options, under=under)
-    else:
-        port = free_port()
-        command = ["-m", "uvicorn", APP, "--port", str(port), "--workers", "2", *options]
-        context = started(*command, port=port, under=under)
-    async with context as server:
-        await server.said("Application startup complete", 2)
-        await eventually(lambda: listens(server.port), "it listens")
-        yield server
-
-
-def _started(server: Server) -> list[int]:
-    """The pids of all workers so far."""
-    return [int(line.split("[")[1].rstrip("]")) for line in server.found("Started server process")]
 
 
 def _bits(signals: set[signal.Signals]) -> int:
@@ -70,9 +48,9 @@ def _under(blocked: set[signal.Signals], ignored: set[signal.Signals]) -> tuple[
 
 
 async def test_what_does_not_end_uvicorn_ends_neither_the_launcher_nor_a_worker() -> None:
-    async with _serving("uvicorn") as uvicorn, _serving("asgi-ipc") as ours:
+    async with serving_by("uvicorn", APP) as uvicorn, serving_by("asgi-ipc", APP) as ours:
         assert _survives(uvicorn.pid) <= _survives(ours.pid)
-        for theirs, own in zip(_started(uvicorn), _started(ours), strict=True):
+        for theirs, own in zip(uvicorn.ever_started(), ours.ever_started(), strict=True):
             assert _survives(theirs) <= _survives(own)
             # And the other way round, what is meant to end a process does.
             assert _survives(own) - _survives(theirs) == {
@@ -82,8 +60,8 @@ async def test_what_does_not_end_uvicorn_ends_neither_the_launcher_nor_a_worker(
 
 @pytest.mark.parametrize("by", SERVERS)
 async def test_a_server_goes_on_after_every_signal_that_means_nothing_to_it(by: str) -> None:
-    async with _serving(by) as server:
-        workers = _started(server)
+    async with serving_by(by, APP) as server:
+        workers = server.ever_started()
         for number in sorted(_survives(server.pid) - {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}):
             if number not in (signal.SIGTTIN, signal.SIGTTOU):
                 server.signal(number)
@@ -95,8 +73,8 @@ async def test_a_server_goes_on_after_every_signal_that_means_nothing_to_it(by: 
 
 @pytest.mark.parametrize("by", SERVERS)
 async def test_a_worker_goes_on_after_every_signal_that_means_nothing_to_it(by: str) -> None:
-    async with _serving(by, "--loop", "asyncio") as server:
-        (a, b) = _started(server)
+    async with serving_by(by, APP, "--loop", "asyncio") as server:
+        (a, b) = server.ever_started()
         for number in sorted(_survives(a) - {signal.SIGTERM, *([signal.SIGINT] if by == "uvicorn" else [])}):
             os.kill(a, number)
         answers = {(await server.get("/")).json() for _ in range(20)}
@@ -109,7 +87,7 @@ async def test_a_worker_goes_on_after_every_signal_that_means_nothing_to_it(by: 
 async def test_a_program_that_a_worker_starts_has_every_signal_as_it_would_have_it_elsewhere(
     how: str, by: str
 ) -> None:
-    async with _serving(by) as server:
+    async with serving_by(by, APP) as server:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
             for query in ("", "?thread"):
                 answer = (await server.get(f"/child/{how}/{int(number)}{query}")).json()
@@ -121,7 +99,7 @@ async def test_a_program_that_a_worker_starts_has_every_signal_as_it_would_have_
 
 @pytest.mark.parametrize("how", ["fork", "multiprocessing"])
 async def test_a_forked_child_has_pythons_own_handlers(how: str) -> None:
-    async with _serving("asgi-ipc") as server:
+    async with serving_by("asgi-ipc", APP) as server:
         for number in (signal.SIGHUP, signal.SIGTERM, *([signal.SIGINT] if how == "fork" else [])):
             for query in ("", "?thread"):
                 answer = (await server.get(f"/child/{how}/{int(number)}{query}")).json()
@@ -132,8 +110,8 @@ async def test_a_forked_child_has_pythons_own_handlers(how: str) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_signals_that_the_starter_has_blocked_reach_the_launcher_and_the_workers(loop: str) -> None:
     under = _under(RELIED_ON, {signal.SIGCHLD, signal.SIGALRM, signal.SIGHUP})
-    async with _serving("asgi-ipc", "--loop", loop, under=under) as server:
-        (a, b) = _started(server)
+    async with serving_by("asgi-ipc", APP, "--loop", loop, under=under) as server:
+        (a, b) = server.ever_started()
         os.kill(a, signal.SIGKILL)
         await server.said(rf"Worker \[{a}\] died: it was killed by SIGKILL; starting another")
         await server.said("Application startup complete", 3)
@@ -151,7 +129,7 @@ async def test_signals_that_the_starter_has_blocked_reach_the_launcher_and_the_w
 async def test_children_have_the_mask_that_the_starter_had_and_ignore_nothing() -> None:
     blocked = {*RELIED_ON, signal.SIGUSR2}
     under = _under(blocked, {signal.SIGCHLD, signal.SIGALRM, signal.SIGHUP})
-    async with _serving("asgi-ipc", under=under) as server:
+    async with serving_by("asgi-ipc", APP, under=under) as server:
         for how in ("popen", "fork"):
             for query in ("", "?thread"):
                 answer = (await server.get(f"/child/{how}/{int(signal.SIGALRM)}{query}")).json()

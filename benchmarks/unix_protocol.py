@@ -1,30 +1,31 @@
-"""A hand-written asyncio Protocol over Unix sockets: the best that a user would write in an afternoon.
+"""A hand-written asyncio Protocol over Unix sockets, with bare bytes: the base of two peers and of Y6.
 
-Frames of a 4-byte length and the payload; the receiver cuts each chunk into all its frames. Joined: the
-messages of a turn of the loop are joined once and written to each connection. Written one by one:
-`transport.write` for each message and connection, as a first version does.
+Frames of a 4-byte length and the payload; the receiver cuts each chunk into all its frames. The messages of a
+turn of the loop are joined and written to each connection, at most about 64 KiB at a time: what is much
+larger falls out of the cache in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import struct
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
-from benchmarks.conductor import Subject
 from benchmarks.control import Order
-from benchmarks.party import LoopParty, check_answer, turns
-from benchmarks.process import Factory, spawned
+from benchmarks.party import MESSAGES_PER_TURN, LoopParty, check_answer, turns
 
 LENGTH: Final = struct.Struct("<I")
 
 POLL_S: Final = 0.01
+
+# A socket takes about three times as much.
+JOINED_BYTES: Final = 64 * 1024
+
+# Of large messages a turn has fewer, or hundreds of MiB would wait in a transport.
+TURN_BYTES: Final = 4 * 1024 * 1024
 
 
 class Frames(asyncio.Protocol):
@@ -84,13 +85,14 @@ class UnixProtocol(LoopParty):
         self._incoming: list[Frames] = []
         self._outgoing: dict[int, Frames] = {}
         self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._asked: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def open(self, order: Order) -> None:
         """Listen, connect; both once."""
-        loop = asyncio.get_running_loop()
         if self._server is None:
-            self._server = await loop.create_unix_server(self._accept, str(self._folder / str(self.index)))
+            loop, accept = asyncio.get_running_loop(), lambda: self._accept(order)
+            self._server = await loop.create_unix_server(accept, str(self._folder / str(self.index)))
         if self.index in order.senders:
             for other in order.receivers:
                 if other != self.index and other not in self._outgoing:
@@ -98,8 +100,10 @@ class UnixProtocol(LoopParty):
         for frames in self._incoming:
             frames.take = self._take_for(frames, order)
 
-    def _accept(self) -> Frames:
+    def _accept(self, order: Order) -> Frames:
+        # All connections to a party are made in its first run.
         frames = Frames(self.inbox.take)
+        frames.take = self._take_for(frames, order)
         self._incoming.append(frames)
         return frames
 
@@ -107,7 +111,7 @@ class UnixProtocol(LoopParty):
         while True:
             try:
                 _, frames = await asyncio.get_running_loop().create_unix_connection(
-                    lambda: Frames(self._answered), str(path)
+                    lambda: Frames(self._answers()), str(path)
                 )
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.sleep(POLL_S)  # the other one is about to listen
@@ -117,13 +121,20 @@ class UnixProtocol(LoopParty):
     def _take_for(self, frames: Frames, order: Order) -> Callable[[bytes], None]:
         if order.pattern != "ask":
             return self.inbox.take
-        write, pack = frames.transport.write, LENGTH.pack
-        return lambda data: write(pack(len(data)) + data)
+        return lambda data: frames.transport.write(self._frame("answer", data))
+
+    def _answers(self) -> Callable[[bytes], None]:
+        return self._answered
+
+    def _frame(self, name: str, data: bytes) -> bytes:
+        # Bare bytes have no name.
+        return LENGTH.pack(len(data)) + data
 
     async def send(self, order: Order, messages: Iterable[bytes]) -> None:
         """Post all of a turn; wait where a buffer is full."""
         post, everyone = self._post, list(self._outgoing.values())
-        for some in turns(messages):
+        length = max(1, min(MESSAGES_PER_TURN, TURN_BYTES // order.size_bytes))
+        for some in turns(messages, length):
             for data in some:
                 post(data)
             await asyncio.sleep(0)
@@ -131,27 +142,31 @@ class UnixProtocol(LoopParty):
                 await frames.writable.wait()
 
     def _post(self, data: bytes) -> None:
-        waiting = self._waiting
-        if not waiting:
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self._flush)
-        waiting.append(LENGTH.pack(len(data)))
-        waiting.append(data)
+        self._waiting += LENGTH.pack(len(data)), data
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > JOINED_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
+        if not self._waiting:
+            return
         block = b"".join(self._waiting)
         self._waiting.clear()
+        self._waiting_bytes = 0
         for frames in self._outgoing.values():
             frames.transport.write(block)
 
     async def ask(self, order: Order, messages: Iterable[bytes]) -> list[int]:
         """Await the answer's frame on the same connection."""
-        write, now_ns = self._outgoing[1].transport.write, time.monotonic_ns
+        write, frame, now_ns = self._outgoing[1].transport.write, self._frame, time.monotonic_ns
         create_future = asyncio.get_running_loop().create_future
         times_ns = []
         for data in messages:
             asked = self._asked = create_future()
             started_ns = now_ns()
-            write(LENGTH.pack(len(data)) + data)
+            write(frame("question", data))
             answer = await asked
             times_ns.append(now_ns() - started_ns)
             check_answer(data, answer)
@@ -159,27 +174,3 @@ class UnixProtocol(LoopParty):
 
     def _answered(self, data: bytes) -> None:
         self._asked.set_result(data)
-
-
-class OneByOne(UnixProtocol):
-    """The same without the buffer."""
-
-    def _post(self, data: bytes) -> None:
-        frame = LENGTH.pack(len(data)) + data
-        for frames in self._outgoing.values():
-            frames.transport.write(frame)
-
-
-@asynccontextmanager
-async def _start(factory: Factory, size: int, path: str) -> AsyncIterator[None]:
-    with tempfile.TemporaryDirectory() as folder:
-        async with spawned(factory, size, path, "uvloop", Path(folder)):
-            yield
-
-
-def subjects() -> list[Subject]:
-    """Two."""
-    return [
-        Subject("Protocol, joined", "uvloop", functools.partial(_start, UnixProtocol)),
-        Subject("Protocol, one by one", "uvloop", functools.partial(_start, OneByOne)),
-    ]
