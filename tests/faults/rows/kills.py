@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Final
 
+from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.oracle import Note, Verdict
 from tests.faults.traffic import Traffic, noted, traffic
 from tests.faults.trial import Trial, as_ms, everywhere, row
@@ -39,9 +40,6 @@ OLD_ENOUGH_S: Final = 1.1
 # one with its last piece in the pipe.
 IN_DOUBT_BYTES: Final = 2 * 64 * 1024
 IN_DOUBT_LARGE: Final = 2
-
-# The bound of an outbox: what a killed sender may take with it to one receiver.
-OUTBOX_BYTES: Final = 32 * 1024 * 1024
 
 
 class Killer:
@@ -255,7 +253,8 @@ def _check_losses(trial: Trial, verdict: Verdict, dead: Collection[int]) -> None
     for (sender, receiver), missing in verdict.missing.items():
         if sender in dead:
             taken = sum(missing.sizes_bytes)
-            if taken > OUTBOX_BYTES + LARGE_BYTES:
+            # It may take an outbox with it.
+            if taken > MAX_OUTBOX_BYTES + LARGE_BYTES:
                 wrong.append(f"{sender} to {receiver}: {taken} bytes not written")
         elif receiver in dead:
             counted += missing.counted
