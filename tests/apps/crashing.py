@@ -66,7 +66,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def who(request: Request) -> JSONResponse:
-    return JSONResponse({"pid": ipc.pid, "generation": me.generation, "slot": me.slot})
+    return JSONResponse(me.slot)
 
 
 app = Starlette(routes=[Route("/who", who)], lifespan=lifespan)

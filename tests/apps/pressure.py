@@ -252,7 +252,6 @@ async def measured() -> dict[str, Any]:
         "generation": State.generation,
         "cookie": endpoint.settings.cookie.hex(),
         "max_packet_bytes": endpoint.settings.max_packet_bytes,
-        "sent": stats.sent,
         "received": stats.received,
         "handler_errors": stats.handler_errors,
         "dropped": dict(stats.dropped),

@@ -57,7 +57,7 @@ def _try(row: Row, variant: Variant, count: int, *, is_full: bool) -> bool:
     _print(f"{row.name} on {variant.name}: {count:,} {row.counts}")
     began = time.monotonic()
     try:
-        asyncio.run(_run(row, trial))
+        asyncio.run(row.run(trial))
     except NotHereError as reason:
         _print(f"    not run: {reason}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -76,10 +76,6 @@ def _try(row: Row, variant: Variant, count: int, *, is_full: bool) -> bool:
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return not trial.failures
-
-
-async def _run(row: Row, trial: Trial) -> None:
-    await row.run(trial)
 
 
 def _print(text: str) -> None:

@@ -18,6 +18,7 @@ from asgi_ipc.testing.child import is_running
 from tests.faults.ledger import RECORD
 from tests.faults.oracle import Pair
 from tests.faults.traffic import Traffic
+from tests.faults.trial import Trial
 
 # How often the ledgers are read: they are memory that others write, which has no event.
 POLL_S: Final = 0.1
@@ -85,6 +86,11 @@ class Reach:
             if (is_whole and settled.pairs == workers * workers) or time.monotonic() >= deadline:
                 return settled
             await asyncio.sleep(POLL_S)
+
+    async def check(self, trial: Trial, when: str, workers: int) -> None:
+        """Every pair of so many is heard, sooner or later."""
+        settled = await self.settle(workers)
+        trial.check(f"pairs {when}", settled, settled.is_whole)
 
     def _read(self, path: Path) -> Iterator[Pair]:
         """Return the new records of one worker's delivered half."""

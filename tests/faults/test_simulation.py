@@ -35,11 +35,6 @@ def test_a_seed_is_the_same_to_the_last_event_each_time() -> None:
 # --- it can fail
 
 
-def _forget_the_dead_at_once(patch: pytest.MonkeyPatch) -> None:
-    """The worker does not wait for written bytes that are still unread."""
-    patch.setattr(PipeReader, "unread_bytes", lambda reader: 0)
-
-
 def _hand_out_write_ends_early(patch: pytest.MonkeyPatch) -> None:
     """A newcomer gets a member's write end before the member has the word of it."""
     hear, wrote = Relay.hear, Relay.wrote
@@ -76,30 +71,25 @@ def _close_a_leavers_write_end_early(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Relay, "promised", promised)
 
 
-def _close_without_flushing(patch: pytest.MonkeyPatch) -> None:
-    """Messages accepted for a leaver are not written before its write end is closed."""
-    patch.setattr(PipeWriter, "close_when_empty", PipeWriter.close)
+# What is broken, in words.
+BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "does not wait for written bytes that are still unread": lambda patch: patch.setattr(
+        PipeReader, "unread_bytes", lambda reader: 0
+    ),
+    "hands out write ends early": _hand_out_write_ends_early,
+    "closes a leaver's write end early": _close_a_leavers_write_end_early,
+    "closes a leaver's write end without flushing": lambda patch: patch.setattr(
+        PipeWriter, "close_when_empty", PipeWriter.close
+    ),
+    "leaves a leaver's write end open": lambda patch: patch.setattr(
+        PipeWriter, "close_when_empty", PipeWriter.flush
+    ),
+}
 
 
-def _leave_write_ends_open(patch: pytest.MonkeyPatch) -> None:
-    """A leaver's peers flush, and forget to close."""
-    patch.setattr(PipeWriter, "close_when_empty", PipeWriter.flush)
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        _forget_the_dead_at_once,
-        _hand_out_write_ends_early,
-        _close_a_leavers_write_end_early,
-        _close_without_flushing,
-        _leave_write_ends_open,
-    ],
-)
-def test_a_broken_piece_is_found(
-    broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken(monkeypatch)
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_piece_is_found(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BROKEN[what](monkeypatch)
     for seed in range(ENOUGH):
         world = World(plan_of(seed))
         world.run()

@@ -33,6 +33,11 @@ _LARGE_AT_MOST = 5
 LEAST_RATE = 5_000
 
 
+def noted(what: str, **values: object) -> Callable[[Note], bool]:
+    """Whether a note is of that kind, with these values."""
+    return lambda note: note["what"] == what and all(note[name] == value for name, value in values.items())
+
+
 class Listener:
     """Hears the workers' notes as they are written."""
 
@@ -123,7 +128,7 @@ class Traffic:
     async def moment(self, number: int) -> None:
         """Wait for the moment of a round of that number."""
         for _ in range(1 + number % _LARGE_AT_MOST):
-            await self.listener.next(lambda note: note["what"] == "large")
+            await self.listener.next(noted("large"))
 
 
 @asynccontextmanager

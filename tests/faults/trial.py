@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -177,7 +177,7 @@ class Run(Protocol):
 
     __name__: str
 
-    def __call__(self, trial: Trial, /) -> Awaitable[None]: ...
+    def __call__(self, trial: Trial, /) -> Coroutine[Any, Any, None]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.faults.keeping import Tally, asking
 from tests.faults.oracle import Note
-from tests.faults.traffic import Listener
+from tests.faults.traffic import Listener, noted
 from tests.faults.trial import Trial, as_ms, everywhere, row
 from tests.processes import of_session
 from tests.serving import RESTARTED, STARTED, Server, eventually, listens, serving
@@ -106,7 +106,7 @@ async def _crashing(
 async def _dies_again_and_again(trial: Trial) -> None:
     pause_s = PAUSE_OF_A_LONG_RUN_S if trial.full else PAUSE_OF_A_SHORT_RUN_S
     async with _crashing(trial, "dying", workers=2, dying_slot=DYING_SLOT) as (server, listener):
-        first = await listener.next(lambda note: note["what"] == "start" and note["slot"] == DYING_SLOT)
+        first = await listener.next(noted("start", slot=DYING_SLOT))
         await server.said(f"exited with status 9; starting another in {pause_s:g} s")
 
         async def scale(ask: Callable[[int], Awaitable[None]], workers: int, told: str) -> float:

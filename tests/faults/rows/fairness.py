@@ -7,7 +7,6 @@ the share that the others leave.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
@@ -29,14 +28,6 @@ SILENCE_S: Final = 1.0
 DRAIN_TIMEOUT_S: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """The receiver's counts for one sender."""
-
-    messages: int
-    silence_s: float
-
-
 @row(
     fault="fairness",
     how="16 senders, one receiver, saturated",
@@ -56,13 +47,11 @@ async def fairness(trial: Trial) -> None:
         await run.strings.all(pids, "backlog", receiver, BACKLOG_BYTES)
         await run.strings.call(receiver, "listen")
         least_bytes = await _wait_saturated(run, receiver, pids, trial.count)
-        heard = {
-            sender: _Heard(*each) for sender, each in (await run.strings.call(receiver, "heard")).items()
-        }
+        heard: list[tuple[int, float]] = list((await run.strings.call(receiver, "heard")).values())
         await run.strings.all(pids, "quiet")
         await run.finish(trial, is_lossless=True)
     trial.check("least that waited in a sender meanwhile", f"{least_bytes:,} bytes", least_bytes > 0)
-    _check_fair(trial, list(heard.values()), senders)
+    _check_fair(trial, heard, senders)
 
 
 async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds: int) -> int:
@@ -74,18 +63,17 @@ async def _wait_saturated(run: Traffic, receiver: int, pids: list[int], seconds:
     return min(waiting)
 
 
-def _check_fair(trial: Trial, heard: list[_Heard], senders: int) -> None:
-    mean = sum(each.messages for each in heard) / senders
+def _check_fair(trial: Trial, heard: list[tuple[int, float]], senders: int) -> None:
+    """Compare the messages and the longest silence of each sender."""
+    counts = [messages for messages, _ in heard]
+    mean = max(sum(counts) / senders, 1)
     trial.say("messages received from a sender, mean", f"{mean:,.0f}")
-    trial.check("senders heard", len(heard), len(heard) == senders)
-    slowest = min((each.messages for each in heard), default=0) / mean if mean else 0.0
-    fastest = max((each.messages for each in heard), default=0) / mean if mean else 0.0
+    trial.equal("senders heard", len(heard), senders)
+    slowest, fastest = min(counts, default=0) / mean, max(counts, default=0) / mean
     trial.check(
         f"slowest sender, at least {LEAST_SHARE:.0%} of the mean",
         f"{slowest:.0%} (the fastest {fastest:.0%})",
         slowest >= LEAST_SHARE,
     )
-    silence_s = max((each.silence_s for each in heard), default=float("inf"))
-    trial.check(
-        f"longest silence of a sender, at most {SILENCE_S:g} s", f"{silence_s:.2f} s", silence_s <= SILENCE_S
-    )
+    silence_s = max((silence_s for _, silence_s in heard), default=float("inf"))
+    trial.at_most(f"longest silence of a sender, at most {SILENCE_S:g} s", silence_s, SILENCE_S)

@@ -109,9 +109,8 @@ async def held(trial: Trial) -> None:
         await ring.whole()
         await _check_the_end(trial, ring, descriptors)
         await run.finish(trial)
-    trial.check("kills", len(held_bytes), len(held_bytes) >= trial.count)
-    least = min(held_bytes)
-    trial.check("held at each kill, in bytes, at least", f"{least:,}", least >= GIVEN_BYTES)
+    trial.equal("kills", len(held_bytes), trial.count)
+    trial.least("bytes held at each kill", min(held_bytes), GIVEN_BYTES)
 
 
 def _look_for_memory(ring: Ring) -> None:

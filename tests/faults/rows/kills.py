@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Final
 
+from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
 from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import Traffic, traffic
+from tests.faults.traffic import Traffic, noted, traffic
 from tests.faults.trial import Trial, as_ms, everywhere, row
 
 WORKERS: Final = 4
@@ -39,9 +40,6 @@ OLD_ENOUGH_S: Final = 1.1
 # one with its last piece in the pipe.
 IN_DOUBT_BYTES: Final = 2 * 64 * 1024
 IN_DOUBT_LARGE: Final = 2
-
-# The bound of an outbox: what a killed sender may take with it to one receiver.
-OUTBOX_BYTES: Final = 32 * 1024 * 1024
 
 
 class Killer:
@@ -88,7 +86,7 @@ class Killer:
     async def whole(self) -> None:
         """Wait until there are as many members as there should be."""
         while len(self.members()) < WORKERS:
-            await self._run.listener.next(lambda note: note["what"] == "joined")
+            await self._run.listener.next(noted("joined"))
 
     async def at(self, what: str, but: int = 0) -> Note:
         """The next such note of a member that was not born just now, or (`joining`) of anyone."""
@@ -255,7 +253,8 @@ def _check_losses(trial: Trial, verdict: Verdict, dead: Collection[int]) -> None
     for (sender, receiver), missing in verdict.missing.items():
         if sender in dead:
             taken = sum(missing.sizes_bytes)
-            if taken > OUTBOX_BYTES + LARGE_BYTES:
+            # It may take an outbox with it.
+            if taken > MAX_OUTBOX_BYTES + LARGE_BYTES:
                 wrong.append(f"{sender} to {receiver}: {taken} bytes not written")
         elif receiver in dead:
             counted += missing.counted

@@ -12,7 +12,7 @@ import signal
 import time
 from typing import Final
 
-from tests.faults.traffic import check_verdict, traffic
+from tests.faults.traffic import check_verdict, noted, traffic
 from tests.faults.trial import Trial, everywhere, row
 from tests.processes import of_session
 from tests.serving import binds, watching
@@ -49,7 +49,7 @@ async def _round(trial: Trial, number: int) -> None:
         joins = number % CYCLE == JOINING
         if joins:
             server.signal(signal.SIGHUP)
-            await run.listener.next(lambda note: note["what"] == "joining")
+            await run.listener.next(noted("joining"))
         pids = server.workers()
         victims = pids[:1] if number % CYCLE == WITH_A_WORKER else []
         with watching(pids) as ends:

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from typing import Final
 
 from tests.faults.oracle import Note
-from tests.faults.traffic import Listener
+from tests.faults.traffic import Listener, noted
 from tests.faults.trial import Trial, everywhere, row
 from tests.serving import Server, eventually, serving
 
@@ -77,7 +77,7 @@ class Storm:
 
     async def _restart(self) -> None:
         """Replace a leader, and now and then kill it while its task ends."""
-        cleans = asyncio.create_task(self._listener.next(lambda note: note["what"] == "cleans", SOON_S))
+        cleans = asyncio.create_task(self._listener.next(noted("cleans"), SOON_S))
         await asyncio.sleep(0)
         self._server.signal(signal.SIGHUP)
         self.restarts += 1
@@ -106,7 +106,7 @@ class Storm:
 
     async def _leader(self) -> Note:
         while (leader := self._running()) is None:
-            await self._listener.next(lambda note: note["what"] == "begins")
+            await self._listener.next(noted("begins"))
         return leader
 
     async def settle(self) -> Note:

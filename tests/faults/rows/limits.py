@@ -150,8 +150,7 @@ async def _lowered_worker(trial: Trial, run: Traffic, user: User) -> None:
         not settled.silent and {sender for sender, _ in settled.named} == {victim},
     )
     await user.limit(victim, None)
-    settled = await reach.settle(WORKERS + 1)
-    trial.check("pairs when its limit is raised", settled, settled.is_whole)
+    await reach.check(trial, "when its limit is raised", WORKERS + 1)
     # Its line may come after the messages that it concerns.
     told = await server.said(rf"Worker \[{victim}\] can send to worker")
     trial.check("times that the launcher says so", len(told), len(told) == 1)
@@ -168,12 +167,10 @@ async def _lowered_launcher(trial: Trial, run: Traffic, user: User) -> None:
     os.kill(victim, signal.SIGKILL)
     await server.said(rf"Worker \[{victim}\] died")
     await server.said("A worker could not be started; starting another in", 3)
-    settled = await reach.settle(WORKERS)
-    trial.check("pairs of the remaining workers meanwhile", settled, settled.is_whole)
+    await reach.check(trial, "of the remaining workers meanwhile", WORKERS)
     await user.limit(server.pid, None)
     await server.started(WORKERS + 3)
-    settled = await reach.settle(WORKERS + 2)
-    trial.check("pairs when its limit is raised, too", settled, settled.is_whole)
+    await reach.check(trial, "when its limit is raised, too", WORKERS + 2)
 
 
 # --- pages for pipes
@@ -193,8 +190,7 @@ async def _no_pages(trial: Trial) -> None:
                 "bytes of a new pipe when the pages are used up", describe(held), given == SMALL_BYTES
             )
             await server.restart()
-            settled = await reach.settle(WORKERS)
-            trial.check("pairs over pipes of 8 KiB", settled, settled.is_whole)
+            await reach.check(trial, "over pipes of 8 KiB", WORKERS)
             await run.finish(trial, is_lossless=True, what="exit status with small pipes")
     trial.check("warnings of small pipes", f"{before}, then {server.count(SMALL_PIPES)}", not before)
     trial.check("warned once", server.count(SMALL_PIPES), server.count(SMALL_PIPES) == 1)

@@ -77,8 +77,7 @@ async def many(trial: Trial) -> None:
 
 async def _check_pairs(trial: Trial, reach: Reach, workers: int, when: str) -> None:
     with trial.timing(f"until every pair was heard {when}"):
-        settled = await reach.settle(workers)
-    trial.check(f"pairs {when}", settled, settled.is_whole)
+        await reach.check(trial, when, workers)
 
 
 async def _scale(trial: Trial, server: Server, reach: Reach, workers: int) -> None:

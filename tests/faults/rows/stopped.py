@@ -12,13 +12,12 @@ import os
 import re
 import signal
 from collections import Counter
-from functools import partial
 from typing import Final
 
 from asgi_ipc.testing.child import is_running
 from asgi_ipc.wire.outbox import MAX_OUTBOX_BYTES
-from tests.faults.oracle import Note, Verdict
-from tests.faults.traffic import PRESSURE, Traffic, traffic
+from tests.faults.oracle import Verdict
+from tests.faults.traffic import PRESSURE, Traffic, noted, traffic
 from tests.faults.trial import Trial, as_ms, describe, everywhere, percentile, row
 from tests.faults.vitals import Vitals, watching
 from tests.processes import is_stopped, own_bytes
@@ -150,22 +149,14 @@ async def _watch_until_full(run: Traffic, vitals: Vitals, target: int, senders: 
 
 async def _press_until_full(run: Traffic, target: int, senders: list[int]) -> None:
     """Let them send at full rate, and wait until each has been refused for lack of room."""
-
-    def is_refusal(note: Note, pid: int) -> bool:
-        return (note["what"], note["pid"]) == ("refused", pid)
-
-    refusals = [run.listener.next(partial(is_refusal, pid=pid)) for pid in senders]
+    refusals = [run.listener.next(noted("refused", pid=pid)) for pid in senders]
     await asyncio.gather(*refusals, run.strings.all(senders, "press", target))
 
 
 async def _catch_up(run: Traffic, target: int, senders: list[int]) -> None:
     """Let the senders be quiet, and wait until the target has heard the last of each."""
-
-    def is_last(note: Note, pid: int) -> bool:
-        return note["what"] == "marked" and bool(note["sender"] == pid)
-
     await run.strings.all(senders, "quiet")
-    last = [run.listener.next(partial(is_last, pid=pid)) for pid in senders]
+    last = [run.listener.next(noted("marked", sender=pid)) for pid in senders]
     await asyncio.gather(*last, run.strings.all(senders, "mark", target, "last"))
 
 
@@ -192,9 +183,7 @@ async def _restart_meanwhile(
     trial.yes("a SIGHUP meanwhile is done while the worker is stopped", is_stopped(target))
     await run.server.said(UNSENT, WORKERS - 1)
     await eventually(lambda: not any(map(is_running, (bystander, *senders))), "the leavers have ended")
-    left = asyncio.ensure_future(
-        run.listener.next(lambda note: note["what"] == "left" and note["pid"] == target)
-    )
+    left = asyncio.ensure_future(run.listener.next(noted("left", pid=target)))
     os.kill(target, signal.SIGCONT)
     await asyncio.gather(left, spoken)
 

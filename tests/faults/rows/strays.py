@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from tests.faults.oracle import Note
 from tests.faults.stray import Target
-from tests.faults.traffic import PRESSURE, Traffic, traffic
-from tests.faults.trial import Trial, as_ms, describe, everywhere, row
+from tests.faults.traffic import PRESSURE, Traffic, noted, traffic
+from tests.faults.trial import Trial, describe, everywhere, row
 from tests.processes import is_stopped, message_pipe, own_bytes
 from tests.serving import Helper, eventually, helping
 
@@ -66,7 +63,7 @@ async def stray(trial: Trial) -> None:
     """Half packets when all is quiet; then everything, under traffic all to all."""
     async with traffic(trial, workers=WORKERS, app=PRESSURE) as run:
         victim, sender, *_ = run.server.workers()
-        it, other = [await run.strings.call(pid, "measured") for pid in (victim, sender)]
+        it, other = await run.strings.all((victim, sender), "measured")
         target = Target(
             pipe=message_pipe(victim),
             cookie=bytes.fromhex(it["cookie"]),
@@ -79,16 +76,15 @@ async def stray(trial: Trial) -> None:
             writer = _Writer(stray)
             await _halves(trial, run, writer, victim, sender)
             await _storm(trial, run, writer, victim, sender)
-        measured = [await run.strings.call(pid, "measured") for pid in run.server.workers()]
+        measured = await run.strings.all(run.server.workers(), "measured")
         await run.finish(trial, is_lossless=True)
     elsewhere = [each["dropped"] for each in measured if each["generation"] != it["generation"]]
-    trial.check("dropped by the other workers", [each for each in elsewhere if each] or 0, not any(elsewhere))
+    trial.none("dropped by the other workers", [each for each in elsewhere if each])
 
 
 async def _halves(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
     """Half a packet, one good message behind it, then silence."""
     count = HALVES if trial.full else SHORT_HALVES
-    took: list[float] = []
     for number in range(count):
         at_once = number % 2 == 1
         if at_once:
@@ -96,44 +92,34 @@ async def _halves(trial: Trial, run: Traffic, writer: _Writer, victim: int, send
             await eventually(lambda: is_stopped(victim), "the worker has stopped")
         await writer.write(1, "cut")
         began = asyncio.get_running_loop().time()
-        arrival = asyncio.ensure_future(run.listener.next(partial(_is_mark, text=str(number))))
+        arrival = asyncio.ensure_future(run.listener.next(noted("marked", text=str(number))))
         await run.strings.call(sender, "mark", victim, str(number))
         if at_once:
             began = asyncio.get_running_loop().time()
             os.kill(victim, signal.SIGCONT)
-        took.append((await arrival)["at"] - began)
-    trial.check(
-        f"a message behind half a packet, then silence: arrives within {ARRIVAL_S:g} s",
-        f"{len(took)} of {count}, the slowest in {as_ms(max(took))}",
-        max(took) <= ARRIVAL_S,
-    )
+        what = "a message behind half a packet, then silence: arrives"
+        trial.within(what, (await arrival)["at"] - began, ARRIVAL_S)
     skipped = await run.strings.call(victim, "measured")
-    counted = skipped["dropped"].get("corrupt", 0)
-    trial.equal("halves that are counted", counted, count)
-    _check_bytes(trial, "bytes of halves that are counted", skipped, writer)
-
-
-def _is_mark(note: Note, text: str) -> bool:
-    return note["what"] == "marked" and bool(note["text"] == text)
+    trial.equal("halves that are counted", skipped["dropped"].get("corrupt", 0), count)
+    trial.equal("bytes of halves that are counted", skipped["skipped_bytes"], writer.written_bytes)
 
 
 async def _storm(trial: Trial, run: Traffic, writer: _Writer, victim: int, sender: int) -> None:
     """Write all kinds at full rate, while all workers talk to all."""
     before_writes = writer.writes
-    await asyncio.gather(*[run.strings.call(pid, "chat") for pid in run.server.workers()])
+    await run.strings.all(run.server.workers(), "chat")
     # The worker has grown to the needs of its own traffic: it has got a large message.
-    await run.listener.next(lambda note: note["what"] == "large" and note["pid"] == sender)
+    await run.listener.next(noted("large", pid=sender))
     before = await run.strings.call(victim, "measured")
-    began = time.monotonic()
     storm = asyncio.create_task(writer.write(trial.count, *KINDS))
-    growth = await _growth(storm, run.server.workers())
-    await storm
+    with trial.timing("how long it took"):
+        growth = await _growth(storm, run.server.workers())
+        await storm
     # After the last stray byte: a reader that got this message has read all of them.
-    last = asyncio.ensure_future(run.listener.next(partial(_is_mark, text="last")))
+    last = asyncio.ensure_future(run.listener.next(noted("marked", text="last")))
     await run.strings.call(sender, "mark", victim, "last")
     await last
     after = await run.strings.call(victim, "measured")
-    trial.say("how long it took", f"{time.monotonic() - began:.1f} s")
     _check_storm(trial, writer, before, after, writer.writes - before_writes)
     most_bytes = GROWTH_BYTES + max(growth[pid] for pid in growth if pid != victim)
     trial.check(
@@ -167,9 +153,4 @@ def _check_storm(
         f"{runs:,} of {writes:,} writes",
         1 <= runs <= writes,
     )
-    _check_bytes(trial, "stray bytes that are counted", after, writer)
-
-
-def _check_bytes(trial: Trial, what: str, measured: dict[str, Any], writer: _Writer) -> None:
-    skipped = measured["skipped_bytes"]
-    trial.check(what, f"{skipped:,} of {writer.written_bytes:,}", skipped == writer.written_bytes)
+    trial.equal("stray bytes that are counted", after["skipped_bytes"], writer.written_bytes)

@@ -48,25 +48,26 @@ class Act:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of the product, which it has as constants of its modules."""
+    """Limits of the product, which it has as constants of its modules: small ones, drawn by chance."""
 
-    read_bytes: int
-    word_read_bytes: int
-    burst: int
-    in_flight: int
-    messages_per_turn: int
-    outbox_bytes: int
-    budget_bytes: int
-    eager_bytes: int
-    unacknowledged: int
-    descriptors: int
-    fresh_messages: int
-    arena_bytes: int
-    window_bytes: int
-    acknowledged_bytes: int
-    block_bytes: int
+    def __init__(self, chance: random.Random, page_bytes: int) -> None:
+        self.outbox_bytes = chance.choice([3_000, 8_000, 1_000_000])
+        # Some fleets have none; the smallest have room for a few blocks.
+        self.arena_bytes = chance.choice([0, 1 << 13, 1 << 18])
+        self.read_bytes = chance.choice([page_bytes // 4, page_bytes, 65536])
+        self.word_read_bytes = chance.choice([7, 64, 65536])
+        self.burst = chance.choice([1, 3, 64])
+        self.in_flight = chance.choice([1, 3, 1000])
+        self.messages_per_turn = chance.choice([1, 4, 256])
+        self.budget_bytes = chance.choice([self.outbox_bytes, 3 * self.outbox_bytes])
+        self.eager_bytes = chance.choice([500, 65536])
+        self.unacknowledged = chance.choice([1, 2, 8])
+        self.descriptors = chance.choice([2, 512])
+        self.fresh_messages = 64 if self.outbox_bytes > 8_000 else 2
+        self.window_bytes = chance.choice([2_048, 1_000_000])
+        self.acknowledged_bytes = chance.choice([1, 1_500, 100_000])
+        self.block_bytes = chance.choice([300, 65_536])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def plan(seed: int) -> Plan:
     page_bytes = chance.choice([256, 512, 512, 4096])
     packet_bytes = chance.choice([128, 200, page_bytes])
     horizon_s = chance.choice([0.05, 0.3, 1.0])
-    bounds = _bounds(chance, page_bytes)
+    bounds = Bounds(chance, page_bytes)
     return Plan(
         seed=seed,
         workers=chance.choice([2, 2, 3, 3, 3, 4, 5]),
@@ -149,29 +150,6 @@ def plan(seed: int) -> Plan:
         death_step=chance.choice([None, *STEPS]),
         death_chance=chance.choice([0.02, 0.1, 0.5]),
         deaths_from=chance.choice([0.0, horizon_s / 2]),
-    )
-
-
-def _bounds(chance: random.Random, page_bytes: int) -> Bounds:
-    outbox_bytes = chance.choice([3_000, 8_000, 1_000_000])
-    arena_bytes = chance.choice([0, 1 << 13, 1 << 18])
-    return Bounds(
-        read_bytes=chance.choice([page_bytes // 4, page_bytes, 65536]),
-        word_read_bytes=chance.choice([7, 64, 65536]),
-        burst=chance.choice([1, 3, 64]),
-        in_flight=chance.choice([1, 3, 1000]),
-        messages_per_turn=chance.choice([1, 4, 256]),
-        outbox_bytes=outbox_bytes,
-        budget_bytes=chance.choice([outbox_bytes, 3 * outbox_bytes]),
-        eager_bytes=chance.choice([500, 65536]),
-        unacknowledged=chance.choice([1, 2, 8]),
-        descriptors=chance.choice([2, 512]),
-        fresh_messages=64 if outbox_bytes > 8_000 else 2,
-        # Some fleets have none; the smallest have room for a few blocks.
-        arena_bytes=arena_bytes,
-        window_bytes=chance.choice([2_048, 1_000_000]),
-        acknowledged_bytes=chance.choice([1, 1_500, 100_000]),
-        block_bytes=chance.choice([300, 65_536]),
     )
 
 

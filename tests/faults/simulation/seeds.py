@@ -7,6 +7,7 @@ happened (see probes.py). So a name outlives every change of the product's turns
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Final
 
@@ -66,9 +67,11 @@ def _leave_crossing_join(plain: Plan) -> Plan:
 
 def _death_behind_paused_reader(plain: Plan) -> Plan:
     """Readers pause at one message in flight, handlers are slow, and a worker is killed meanwhile."""
+    bounds = copy(plain.bounds)
+    bounds.in_flight = 1
     return replace(
         plain,
-        bounds=replace(plain.bounds, in_flight=1),
+        bounds=bounds,
         traffic=replace(plain.traffic, talkers=2, verbs=6, pause_s=0.02, slow_s=0.1),
         acts=(Act(0.1, "kill"), Act(0.15, "kill")),
     )
