@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.faults.traffic import traffic
 from tests.faults.trial import Trial, everywhere, row
-from tests.processes import open_descriptors
+from tests.processes import arenas, open_descriptors
 from tests.serving import RESTARTED, Server, eventually
 
 WORKERS: Final = 3
@@ -76,8 +76,10 @@ async def storm(trial: Trial) -> None:
         trial.say("signals sent", sent)
         trial.check("the log counts right", wrong or "yes", not wrong)
         trial.equal("workers at the end", len(server.workers()), size)
-        # Two for each worker: its pipe and its lifeline. They are closed a moment after it is reaped.
-        due = before + 2 * (size - WORKERS)
+        # For each worker its pipe, its lifeline and, where there is shared memory, its arena. They are closed
+        # a moment after it is reaped.
+        each = 3 if arenas(server.workers()[0]) else 2
+        due = before + each * (size - WORKERS)
         with suppress(AssertionError):
             await eventually(lambda: open_descriptors(server.pid) == due, "the last ones are closed")
         after = open_descriptors(server.pid) - due + before
