@@ -35,7 +35,7 @@ _BOOT: Final = (
 
 READ_BYTES: Final = 64 * 1024
 
-# What an operator says to the launcher. A child is kept from these until it has set up its own handling:
+# An operator sends these to the launcher. A child is kept from these until it has set up its own handling:
 # Ctrl-C in a terminal reaches the whole group, at any moment of the child's start.
 OPERATORS_SIGNALS: Final = (
     signal.SIGINT,

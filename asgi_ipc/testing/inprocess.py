@@ -67,7 +67,7 @@ class Member(Ends):
             Lifeline(lifeline), Descriptor(read_end), Descriptor(own_arena), self.worker, run
         )
         self._entered: AbstractAsyncContextManager[None] | None = None
-        # What ends it when it was killed.
+        # This ends the member after a kill.
         self.ending: asyncio.Task[None] | None = None
 
     @property
