@@ -18,6 +18,8 @@ cdef class PacketParser:
     cdef readonly Py_ssize_t skips
     cdef readonly Py_ssize_t skipped_bytes
 
+    @cython.locals(end=Py_ssize_t, position=Py_ssize_t, length=Py_ssize_t, stop=Py_ssize_t)
+    cdef Py_ssize_t _collect(self, bytes data, list packets, bint drained) except -1
     @cython.locals(found=Py_ssize_t)
     cdef Py_ssize_t _skip(self, bytes data, Py_ssize_t position) except -1
     cdef object _count_skip(self, Py_ssize_t size_bytes)
