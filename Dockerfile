@@ -18,7 +18,10 @@ FROM base AS build
 WORKDIR /src
 # The base image's pip fills the venv from outside, so the final image carries no pip.
 RUN python -m venv --without-pip /venv
-COPY pyproject.toml README.md LICENSE ./
+# The compiler of the native engine stays in this stage. The interpreter's own headers are in the image.
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY asgi_ipc ./asgi_ipc
 # By way of a wheel: the image runs what users install, not a source folder. The group `demo` in
 # pyproject.toml is the one list of the demo's packages.

@@ -10,7 +10,13 @@ PORT ?= 8000
 # The commit beside which the benchmarks measure this tree; empty for none.
 AGAINST ?= 94b8c20
 
-.PHONY: help demo test test-all lint faults mutants bench bench-peers bench-quick image-check clean
+# The compiled engine is made of all of these.
+SOURCES := pyproject.toml hatch_build.py $(shell find asgi_ipc -name '*.py' -o -name '*.pxd')
+
+# A warning of the compiler ends our own builds.
+export ASGI_IPC_STRICT_BUILD ?= 1
+
+.PHONY: help demo test test-all lint faults mutants bench bench-peers bench-quick wheels image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
@@ -22,30 +28,31 @@ help:
 	@echo "make bench        measure everything beside an older commit (AGAINST=$(AGAINST)), in a quarter of an hour"
 	@echo "make bench-peers  and beside Redis, NATS, ZeroMQ and others, which it installs: docs/benchmarks.md, README.md"
 	@echo "make bench-quick  in two minutes, beside a saved run: before a change with SAVE=1, and after it"
+	@echo "make wheels       build a wheel for every Python of this machine, native and pure, into dist, and try each"
 	@echo "make image-check  build the container image without a Docker engine and try it"
 
 # The wheel is what is installed and tested, not the folder beside it.
-$(VENV)/.demo: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.demo: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo
 	@touch $@
 
-$(VENV)/.test: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.test: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo test lint
 	@touch $@
 
-$(VENV)/.all: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.all: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo test lint slow
 	@touch $@
 
-$(VENV)/.faults: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.faults: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo test lint faults
 	@touch $@
 
-$(VENV)/.mutants: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.mutants: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo test lint mutants
 	@touch $@
 
-$(VENV)/.peers: pyproject.toml $(shell find asgi_ipc -name '*.py')
+$(VENV)/.peers: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo test lint peers
 	@touch $@
 
@@ -55,7 +62,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@scripts/test $(BIN) quick
 
+# Coverage is measured of the reference, in Python, so the native engine has a run of its own.
 test-all: $(VENV)/.all
+	@scripts/test $(BIN) quick
 	@scripts/test $(BIN) covered
 	@scripts/oldest $(BIN)
 	@scripts/newest $(BIN)
@@ -78,6 +87,9 @@ bench-peers: $(VENV)/.peers
 
 bench-quick: $(VENV)/.test
 	@$(BIN)/python -m benchmarks --quick $(if $(SAVE),--save)
+
+wheels:
+	@scripts/wheels
 
 image-check:
 	@scripts/image-check

@@ -5,6 +5,8 @@ Law: the public names, nothing else.
 
 from __future__ import annotations
 
+# First: it decides how the modules behind it are found.
+from asgi_ipc import engine as _engine  # noqa: F401
 from asgi_ipc.entry import run
 from asgi_ipc.errors import (
     DeliveryError,

@@ -16,7 +16,7 @@ import uvicorn
 from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
-from asgi_ipc import __version__, entry
+from asgi_ipc import __version__, engine, entry
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF
 
@@ -116,7 +116,9 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
-    __version__, message=f"asgi-ipc %(version)s, with uvicorn {uvicorn.__version__}", help="Show the version."
+    __version__,
+    message=f"asgi-ipc %(version)s, with uvicorn {uvicorn.__version__}, {engine.name()}",
+    help="Show the version, and which engine runs.",
 )
 def main() -> None:
     """Messages between the workers of one ASGI server, without a broker."""

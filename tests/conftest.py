@@ -16,8 +16,9 @@ from tests.needs import MISSING, PROGRAMS, required
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if unknown := required() - {*PROGRAMS, "root"}:
-        raise pytest.UsageError(f"ASGI_IPC_REQUIRE names {unknown}; there are {', '.join(PROGRAMS)}, root")
+    known = [*PROGRAMS, "native", "root"]
+    if unknown := required().difference(known):
+        raise pytest.UsageError(f"ASGI_IPC_REQUIRE names {unknown}; there are {', '.join(known)}")
     if not config.pluginmanager.has_plugin("asgi_ipc"):
         config.pluginmanager.import_plugin("asgi_ipc.testing.plugin")
 

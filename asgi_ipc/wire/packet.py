@@ -92,10 +92,19 @@ class PacketParser:
         A write is atomic, so a packet that is incomplete then is garbage.
         """
         data = self._rest + chunk if self._rest else chunk
+        packets: list[Packet] = []
+        position = self._collect(data, packets, drained)
+        if drained and position < len(data):
+            self._count_skip(len(data) - position)
+            position = len(data)
+        self._rest = data[position:]
+        return packets
+
+    def _collect(self, data: bytes, packets: list[Packet], drained: bool) -> int:
+        """Append the packets in `data`, and return where the bytes begin that may be the next one's."""
         view = memoryview(data)
         end = len(data)
         position = 0
-        packets: list[Packet] = []
         while end - position >= HEADER_BYTES:
             cookie, length, kind, sender, receiver, number, crc = _unpack(data, position)
             if cookie == self._cookie and HEADER_BYTES <= length <= self._max_packet_bytes and kind in _KINDS:
@@ -110,11 +119,7 @@ class PacketParser:
                 elif not drained:
                     break
             position += self._skip(data, position)
-        if drained and position < end:
-            self._count_skip(end - position)
-            position = end
-        self._rest = data[position:]
-        return packets
+        return position
 
     def _skip(self, data: bytes, position: int) -> int:
         """Return the distance to the next place where a packet may begin, at least one byte on."""

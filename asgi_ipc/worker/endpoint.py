@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from asgi_ipc import engine
 from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
@@ -162,6 +163,7 @@ class Endpoint:
             reassembly_bytes=self.incoming.partial_bytes,
             loop_lag_s=heartbeat.lag_s,
             max_loop_lag_s=max(heartbeat.max_lag_s, heartbeat.lag_s),
+            engine=engine.name(),
         )
 
     def _dropped(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Stats:
         loop_lag_s: how late this worker's event loop is: the delay, in seconds, of a timer that
             goes off once a second, the last time.
         max_loop_lag_s: the longest such delay so far.
+        engine: what moves the messages: `native`, compiled modules; `pure`, the same in Python.
     """
 
     sent: int
@@ -45,3 +47,4 @@ class Stats:
     reassembly_bytes: int
     loop_lag_s: float
     max_loop_lag_s: float
+    engine: Literal["native", "pure"]

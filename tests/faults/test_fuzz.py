@@ -14,9 +14,10 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 
-from asgi_ipc.wire import batch, packet
+from asgi_ipc.wire import batch
 from asgi_ipc.wire.batch import Reassembler
-from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.wire.packet import Packet
+from tests import engines
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.faults import fuzz
 from tests.faults.fuzzing import judge, wire
@@ -83,11 +84,21 @@ class _EqualToAll(int):
         return 0
 
 
+# The reference: nothing can be broken in a compiled module.
+packet = engines.variant("asgi_ipc.wire.packet", "pure")
+PacketParser = packet.PacketParser
+
+
+@pytest.fixture(autouse=True)
+def judge_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "PacketParser", PacketParser)
+
+
 _feed, _skip = PacketParser.feed, PacketParser._skip
 _accept, _decode = Reassembler.accept, batch._decode
 
 
-def _accept_any_number(self: Reassembler, found: packet.Packet) -> list[batch.Message]:
+def _accept_any_number(self: Reassembler, found: Packet) -> list[batch.Message]:
     if (stream := self._streams.get(found.sender)) is not None:
         stream.next_number = found.number
     return _accept(self, found)

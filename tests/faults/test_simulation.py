@@ -6,14 +6,18 @@ seeds is the row's (rows/pure.py).
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from asgi_ipc import engine
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Reach, Relay
 from asgi_ipc.fleet.words import Join, ToRelay, WriteEnd
 from asgi_ipc.worker.transport.pipes import PipeReader, PipeWriter
+from tests import engines
 from tests.faults.simulation.report import trace_hash
 from tests.faults.simulation.seeds import plan_of
 from tests.faults.simulation.world import World
@@ -22,6 +26,21 @@ from tests.faults.simulation.world import World
 ENOUGH = 400
 
 
+# What is swapped for the simulation are globals of Python modules.
+on_the_reference = pytest.mark.skipif(
+    engine.name() == "native", reason="run by test_the_simulation_is_on_the_reference"
+)
+
+
+@pytest.mark.skipif(engine.name() == "pure", reason="this is the reference")
+def test_the_simulation_is_on_the_reference() -> None:
+    with engines.children_run("pure"):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+
+
+@on_the_reference
 def test_a_seed_is_the_same_to_the_last_event_each_time() -> None:
     for seed in range(30):
         hashes = set()
@@ -87,6 +106,7 @@ BROKEN: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
+@on_the_reference
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_piece_is_found(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BROKEN[what](monkeypatch)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from tests import engines
 from tests.faults.simulation.plan import STEPS
 from tests.faults.simulation.seeds import NAMED, find, plan_of
 from tests.faults.simulation.world import World
@@ -84,9 +85,10 @@ def simulate(seeds: range) -> Report:
     chunk = min(CHUNK, -(-len(seeds) // PROCESSES)) or 1
     jobs = [partial(_run_named, name) for name in NAMED]
     jobs += [partial(_run_all, seeds[start : start + chunk]) for start in range(0, len(seeds), chunk)]
-    # Not forked: the caller may have threads.
+    # Not forked: the caller may have threads, and the native engine.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, initializer=gc.disable) as pool:
+    pool = ProcessPoolExecutor(PROCESSES, context, initializer=gc.disable)
+    with engines.children_run("pure"), pool:
         for part in [pool.submit(job) for job in jobs]:
             report.add(part.result())
     report.seconds = time.monotonic() - began
