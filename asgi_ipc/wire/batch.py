@@ -67,9 +67,14 @@ _decode = msgspec.msgpack.Decoder(list[Message], ext_hook=refuse_extension).deco
 _decode_raw = msgspec.msgpack.Decoder(list[_Raw], ext_hook=refuse_extension).decode
 
 
+def batch_header(messages: int) -> bytes:
+    """The bytes before so many encoded messages that travel together."""
+    return _BATCH_HEADER.pack(_ARRAY16, messages)
+
+
 def join_batch(messages: list[bytes]) -> bytes:
     """The payload of one packet: encoded messages that travel together."""
-    return b"".join((_BATCH_HEADER.pack(_ARRAY16, len(messages)), *messages))
+    return batch_header(len(messages)) + b"".join(messages)
 
 
 def batch_capacity_bytes(max_packet_bytes: int) -> int:

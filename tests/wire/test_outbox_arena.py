@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Reassembler
-from asgi_ipc.wire.message import LargeMessage, Packer
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.message import Packer
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import PLACED, PacketParser
 from asgi_ipc.wire.packetizer import Route
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
@@ -91,12 +91,7 @@ class Machine(RuleBasedStateMachine):
             for pair in (self.pairs[each] for each in which):
                 if pair.gone:
                     continue
-                if not isinstance(message, LargeMessage) and not pair.outbox.full:
-                    pair.outbox.fresh.append(message)
-                    if len(pair.outbox.fresh) >= FRESH_MESSAGES:
-                        pair.outbox.settle()
-                else:
-                    assert pair.outbox.offer(message)
+                assert pair.outbox.offer(message)
                 pair.accepted.append(("name", data))
 
     @rule(which=_which, count=st.integers(1, 100))

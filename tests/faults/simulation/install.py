@@ -70,8 +70,6 @@ def installed(
         swap(stack, turn, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
-        swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)
-        swap(stack, outgoing, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
         swap(
             stack,
