@@ -258,14 +258,7 @@ class Arena:
         return unused
 
 
-def read_block(memory: memoryview, serial: int, offset: int, length: int) -> memoryview | None:
-    """Return the content of an announced block; None if there is no such place."""
-    stop = offset + BLOCK_HEADER_BYTES + length
-    if stop > len(memory) or not is_there(memory, serial, offset, length):
-        return None
-    return memory[offset + BLOCK_HEADER_BYTES : stop]
-
-
 def is_there(memory: memoryview, serial: int, offset: int, length: int) -> bool:
-    """Return whether the memory of a block has not been used for another one since."""
-    return _read_header(memory, offset) == (serial, length)
+    """Return whether an announced block lies in this memory, and has not been used for another one since."""
+    stop = offset + BLOCK_HEADER_BYTES + length
+    return stop <= len(memory) and _read_header(memory, offset) == (serial, length)

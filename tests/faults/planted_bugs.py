@@ -174,7 +174,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "next-number-counts-arrivals",
-        "wire/batch.py",
+        "wire/reassembler.py",
         "stream.next_number = packet.number + 1",
         "stream.next_number += 1",
         "After one lost packet no large message of that sender is ever completed, and a repeat is "

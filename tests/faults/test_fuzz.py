@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 
 from asgi_ipc.wire import batch, packet
-from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.faults import fuzz
 from tests.faults.fuzzing import judge, wire
@@ -84,10 +84,10 @@ class _EqualToAll(int):
 
 
 _feed, _skip = PacketParser.feed, PacketParser._skip
-_accept, _decode = Reassembler.accept, batch._decode
+_accept, _decode = Reassembler.accept, batch._decode_plain
 
 
-def _accept_any_number(self: Reassembler, found: packet.Packet) -> list[batch.Message]:
+def _accept_any_number(self: Reassembler, found: packet.Packet) -> list[batch.Batch]:
     if (stream := self._streams.get(found.sender)) is not None:
         stream.next_number = found.number
     return _accept(self, found)
@@ -116,10 +116,10 @@ BROKEN: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
         lambda self, chunk, *, drained: _feed(self, chunk, drained=True),
     ),
     "counts no skip": (PacketParser, "_count_skip", lambda self, size: None),
-    "trusts the payload": (batch, "_decode", _raise),
+    "trusts the payload": (batch, "_decode_plain", _raise),
     "reads bytes for text": (
         batch,
-        "_decode",
+        "_decode_plain",
         lambda payload: [(name, str(data)) for name, data in _decode(payload)],
     ),
 }
