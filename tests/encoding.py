@@ -50,7 +50,7 @@ def as_bytes(message: Encoded) -> bytes:
 
 def large(encoded: bytes) -> LargeMessage:
     """Return an encoded message in the form in which it travels alone."""
-    return LargeMessage(b"", encoded, len(encoded))
+    return LargeMessage(b"", encoded, len(encoded), is_shared=True)
 
 
 def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | None = None) -> bytes:

@@ -92,6 +92,7 @@ class LargeMessage(msgspec.Struct, eq=False, gc=False):
 
     Attributes:
         size_bytes: the size of both parts.
+        is_shared: it goes to several receivers, so it has a block of its own.
         holders: the number of outboxes that have it.
         block: its block in the arena, if it is there.
     """
@@ -101,6 +102,7 @@ class LargeMessage(msgspec.Struct, eq=False, gc=False):
     size_bytes: int
     holders: int = 0
     block: Block | None = None
+    is_shared: bool = False
 
     def __len__(self) -> int:
         return self.size_bytes

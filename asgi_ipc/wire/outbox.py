@@ -25,6 +25,10 @@ MAX_BUDGET_BYTES: Final = 128 * 1024 * 1024
 # have stalled can't close the way to those which have not.
 RESERVED_BYTES: Final = 256 * 1024
 
+# Larger messages than this travel alone. Several smaller ones share a block of the arena, and its
+# acknowledgement, unless they go to several receivers, which share the block.
+SHORT_BYTES: Final = 32 * 1024
+
 
 class Budget:
     """Bytes in all outboxes of one worker, and its arena. Bytes that several outboxes share count once."""
@@ -141,11 +145,13 @@ class Outbox:
     def _take(self, message: Encoded) -> None:
         self.accepted += 1
         self._budget.used_bytes += _cost(message)
-        if isinstance(message, LargeMessage):
+        if not isinstance(message, LargeMessage):
+            self._run.append(b"", message)
+        elif message.size_bytes <= SHORT_BYTES and not message.is_shared:
+            self._run.append(message.prefix, message.body)
+        else:
             message.holders += 1
             self._run.append_large(message)
-        else:
-            self._run.append(b"", message)
 
     # --- out of the outbox
 

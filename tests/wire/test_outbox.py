@@ -15,6 +15,7 @@ from asgi_ipc.wire.message import Encoded, LargeMessage
 from asgi_ipc.wire.outbox import (
     MAX_OUTBOX_BYTES,
     RESERVED_BYTES,
+    SHORT_BYTES,
     Budget,
     Outbox,
     Ticket,
@@ -278,6 +279,21 @@ def test_closing_counts_every_accepted_message_as_lost_even_one_half_written() -
     assert outbox.close() == 0
 
 
+def test_only_a_message_above_the_bound_of_the_short_way_is_held_as_a_large_one() -> None:
+    for size_bytes in (SHORT_BYTES, SHORT_BYTES + 1):
+        budget = Budget()
+        outbox = an_outbox(budget)
+        message = LargeMessage(b"12", bytes(size_bytes - 2), size_bytes)
+        assert outbox.offer(message)
+        assert message.holders == (size_bytes > SHORT_BYTES)
+        assert budget.used_bytes == outbox.backlog_bytes == size_bytes
+        packets = write_all(outbox)
+        # Without an arena both travel in fragments.
+        assert packets[0].kind == FRAGMENT_FIRST
+        assert b"".join(packet.payload for packet in packets)[TOTAL_BYTES:] == b"12" + bytes(size_bytes - 2)
+        assert (budget.used_bytes, outbox.backlog_bytes, outbox.messages) == (0, 0, 0)
+
+
 # --- any sequence of calls, against a simple model
 
 LIMIT_BYTES = 450_000
@@ -357,9 +373,11 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.offer_to(which, self.bytes_of(size_bytes))
 
-    @rule(which=_which, size_bytes=_large)
-    def offer_large(self, which: int, size_bytes: int) -> None:
-        self.offer_to(which, large(self.bytes_of(size_bytes)))
+    @rule(which=_which, size_bytes=_large, is_shared=st.booleans())
+    def offer_large(self, which: int, size_bytes: int, is_shared: bool) -> None:
+        message = large(self.bytes_of(size_bytes))
+        message.is_shared = is_shared
+        self.offer_to(which, message)
 
     @rule(which=st.lists(_which, min_size=1, unique=True), size_bytes=_large)
     def share(self, which: list[int], size_bytes: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Batch
-from asgi_ipc.wire.message import Packer
+from asgi_ipc.wire.message import LargeMessage, Packer
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import PLACED, PacketParser
 from asgi_ipc.wire.packetizer import Route
@@ -100,6 +100,8 @@ class Machine(RuleBasedStateMachine):
             for pair in (self.pairs[each] for each in which):
                 if pair.gone:
                     continue
+                if isinstance(message, LargeMessage):
+                    message.is_shared = len(which) > 1
                 assert pair.outbox.offer(message)
                 pair.accepted.append(("name", data))
 
@@ -154,8 +156,8 @@ class Machine(RuleBasedStateMachine):
 test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block = Machine.TestCase
 
 
-@pytest.mark.parametrize("size", [500, 1024, 2000])
-def test_many_small_messages_are_cut_into_blocks_none_twice(size: int) -> None:
+@pytest.mark.parametrize("size", [500, 1024, 2000, 10_000, 33_000])
+def test_many_messages_are_cut_into_blocks_none_twice(size: int) -> None:
     memory = bytearray(ARENA_BYTES)
     pair = Pair(1, Budget(arena=Arena(memory)))
     pair.reassembler.attach(1, memoryview(memory))

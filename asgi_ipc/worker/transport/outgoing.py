@@ -216,6 +216,7 @@ class Outgoing:
         """Put a message into every outbox with room; return the pids, and the peers without room."""
         took: list[int] = []
         full: list[Peer] = []
+        share(message)
         for peer in members.peers:
             # A peer that leaves in this moment is in neither list.
             with suppress(UnknownWorkerError):
@@ -227,6 +228,7 @@ class Outgoing:
 
     def post_to_all(self, members: Receivers, message: Encoded) -> Sequence[int]:
         """Put a message into every outbox and return the pids; or into none, and raise WouldBlockError."""
+        share(message)
         with self._lock:
             peers = tuple(peer for peer in members.peers if not peer.leaving)
             # All outboxes share the bytes of a large message; each has its own copy of a small one.
@@ -286,6 +288,12 @@ class Outgoing:
     def outbox_bytes(self) -> dict[int, int]:
         """The bytes that wait for each peer, by pid."""
         return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.peers.all()}
+
+
+def share(message: Encoded) -> None:
+    """Note that a message goes to several receivers."""
+    if isinstance(message, LargeMessage):
+        message.is_shared = True
 
 
 def _retrieve(accepted: asyncio.Future[None]) -> None:
