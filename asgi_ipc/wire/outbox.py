@@ -96,13 +96,14 @@ class Outbox:
 
     def has_room(self, message: Encoded, ahead_bytes: int = 0) -> bool:
         """Return whether `offer` would take this message after others have taken `ahead_bytes` more."""
-        return not self._waiting and self._fits(message, ahead_bytes)
+        return not self._waiting and self._fits(message, ahead_bytes + _cost(message))
 
     def offer(self, message: Encoded) -> bool:
         """Take the message if there is room and no other message waits for it."""
-        if self._waiting or not self._fits(message):
+        cost_bytes = _cost(message)
+        if self._waiting or not self._fits(message, cost_bytes):
             return False
-        self._take(message)
+        self._take(message, cost_bytes)
         return True
 
     def wait(self, ticket: Ticket) -> None:
@@ -125,26 +126,27 @@ class Outbox:
     def promote(self) -> list[Ticket]:
         """Accept waiting messages, in order, as far as there is room."""
         accepted = []
-        while self._waiting and self._fits(self._waiting[0].message):
-            ticket = self._waiting.popleft()
-            self._take(ticket.message)
+        while self._waiting:
+            ticket = self._waiting[0]
+            cost_bytes = _cost(ticket.message)
+            if not self._fits(ticket.message, cost_bytes):
+                break
+            self._waiting.popleft()
+            self._take(ticket.message, cost_bytes)
             ticket.accepted = True
             accepted.append(ticket)
         return accepted
 
-    def _fits(self, message: Encoded, ahead_bytes: int = 0) -> bool:
-        size_bytes = len(message)
-        after = self.backlog_bytes + size_bytes
+    def _fits(self, message: Encoded, cost_bytes: int) -> bool:
+        after = self.backlog_bytes + len(message)
         if after > self._limit_bytes:
             return False
         budget = self._budget
-        return (
-            after <= RESERVED_BYTES or budget.used_bytes + ahead_bytes + _cost(message) <= budget.limit_bytes
-        )
+        return after <= RESERVED_BYTES or budget.used_bytes + cost_bytes <= budget.limit_bytes
 
-    def _take(self, message: Encoded) -> None:
+    def _take(self, message: Encoded, cost_bytes: int) -> None:
         self.accepted += 1
-        self._budget.used_bytes += _cost(message)
+        self._budget.used_bytes += cost_bytes
         if not isinstance(message, LargeMessage):
             self._run.append(b"", message)
         elif message.size_bytes <= SHORT_BYTES and not message.is_shared:

@@ -7,7 +7,7 @@ cdef class Piece:
     cdef readonly list parts
     cdef readonly Py_ssize_t size_bytes
 
-    cpdef object append(self, bytes prefix, bytes body)
+    cpdef object append(self, bytes prefix, bytes body, Py_ssize_t size_bytes)
     cpdef bytes payload(self)
 
 @cython.final

@@ -32,19 +32,20 @@ class Piece:
         """Return the number of messages."""
         return len(self.parts) // 2
 
-    def append(self, prefix: bytes, body: bytes) -> None:
-        """Append one message."""
+    def append(self, prefix: bytes, body: bytes, size_bytes: int) -> None:
+        """Append one message; the size is that of both parts."""
         self.parts.append(prefix)
         self.parts.append(body)
-        self.size_bytes += len(prefix) + len(body)
+        self.size_bytes += size_bytes
 
     def cut(self, limit_bytes: int) -> list[Piece]:
         """Return the same messages in pieces of up to so many bytes; a longer one has its own."""
         pieces: list[Piece] = []
         for prefix, body in zip(self.parts[::2], self.parts[1::2], strict=True):
-            if not pieces or pieces[-1].size_bytes + len(prefix) + len(body) > limit_bytes:
+            size_bytes = len(prefix) + len(body)
+            if not pieces or pieces[-1].size_bytes + size_bytes > limit_bytes:
                 pieces.append(Piece())
-            pieces[-1].append(prefix, body)
+            pieces[-1].append(prefix, body, size_bytes)
         return pieces
 
     def payload(self) -> bytes:
@@ -85,7 +86,7 @@ class Run:
         if piece is None or piece.size_bytes + size_bytes > self.piece_bytes:
             piece = self._last = Piece()
             self._row.append(piece)
-        piece.append(prefix, body)
+        piece.append(prefix, body, size_bytes)
         self.messages += 1
         self.size_bytes += size_bytes
 
