@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import msgspec
 
-from asgi_ipc.wire.batch import Message, Reassembler
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import Encoded, Extra, LargeMessage, Packer
-from asgi_ipc.wire.packet import BATCH, Packet
+from asgi_ipc.wire.packet import Packet
+from asgi_ipc.wire.reassembler import Reassembler
+
+Message: TypeAlias = tuple[str, Any]
+
+
+class MessageWithExtra(tuple[str, Any]):
+    """A message that carries `extra`."""
+
+    extra: Extra
+
+
+def read(batches: Iterable[Batch]) -> list[Message]:
+    """Return the messages of these batches, which have been read then."""
+    messages: list[Message] = []
+    for batch in batches:
+        assert batch.left
+        while batch.next():
+            message: Message = (batch.name, batch.data)
+            if batch.extra is not None:
+                message = MessageWithExtra(message)
+                message.extra = batch.extra
+            messages.append(message)
+        assert not batch.left
+    return messages
+
+
+def accept(reassembler: Reassembler, packet: Packet) -> list[Message]:
+    """Return the messages that a packet completes, read at once."""
+    messages = read(reassembler.accept(packet))
+    reassembler.note_read()
+    return messages
 
 
 def as_bytes(message: Encoded) -> bytes:
@@ -18,7 +50,7 @@ def as_bytes(message: Encoded) -> bytes:
 
 def large(encoded: bytes) -> LargeMessage:
     """Return an encoded message in the form in which it travels alone."""
-    return LargeMessage(b"", encoded, len(encoded))
+    return LargeMessage(b"", encoded, len(encoded), is_shared=True)
 
 
 def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | None = None) -> bytes:
@@ -28,7 +60,9 @@ def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | 
 
 def decode_batch(payload: bytes | memoryview) -> list[Message]:
     """Return the messages of one batch, in order."""
-    return Reassembler(len(payload)).accept(Packet(1, 2, 0, BATCH, memoryview(payload)))
+    batch = Batch()
+    batch.open(payload)
+    return read([batch] if batch.left else [])
 
 
 def encode_unchecked(name: str, data: Any) -> bytes:

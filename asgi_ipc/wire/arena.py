@@ -70,6 +70,11 @@ class Block(msgspec.Struct, eq=False, gc=False):
         """The size of the memory, which is more than `length`."""
         return 1 << self.order
 
+    @property
+    def content_start(self) -> int:
+        """Return the place of the content in the memory."""
+        return self.offset + BLOCK_HEADER_BYTES
+
 
 class _Holds:
     """The blocks announced to one receiver and not copied yet, by serial, in the order of announcement."""
@@ -86,11 +91,12 @@ class Arena:
     """The blocks of one worker's memory, and their holders. Empty memory has room for none.
 
     Attributes:
+        memory: where the blocks are.
         used_bytes: the size of the blocks in use.
     """
 
     def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+        self.memory = memory
         self._top = max(len(memory).bit_length() - 1, 0)
         if memory and (self._top <= MIN_ORDER or len(memory) != 1 << self._top):
             raise ValueError(f"an arena has a power of two of bytes, not {len(memory)}")
@@ -157,11 +163,22 @@ class Arena:
         return BLOCK_HEADER_BYTES + length <= self._quarter_bytes
 
     def place(self, head: bytes, body: bytes = b"") -> Block | None:
-        """Write both into a block of their own; None if there is no room. `head` had better be small.
+        """Write both into a block of their own; None if there is no room.
 
         The caller is a user of the block until `release`.
         """
-        length = len(head) + len(body)
+        block = self.reserve(len(head) + len(body))
+        if block is not None:
+            middle = block.content_start + len(head)
+            self.memory[block.content_start : middle] = head
+            self.memory[middle : middle + len(body)] = body
+        return block
+
+    def reserve(self, length: int) -> Block | None:
+        """Return a block for content of so many bytes, which the caller writes; None if there is no room.
+
+        The caller is a user of the block until `release`.
+        """
         order = max((BLOCK_HEADER_BYTES + length - 1).bit_length(), MIN_ORDER)
         free = self._free[order] if order <= self._top else None
         if free:
@@ -173,18 +190,11 @@ class Arena:
             offset = found
         self._serial += 1
         self._placed += 1
-        block = Block(self._serial, offset, order, length)
         size_bytes = 1 << order
         self.used_bytes += size_bytes
-        if offset + size_bytes > self._touched_bytes:
-            self._touched_bytes = offset + size_bytes
-        memory = self._memory
-        header = _header(self._serial, length) + head
-        start = offset + len(header)
-        memory[offset:start] = header
-        if body:
-            memory[start : start + len(body)] = body
-        return block
+        self._touched_bytes = max(self._touched_bytes, offset + size_bytes)
+        self.memory[offset : offset + BLOCK_HEADER_BYTES] = _header(self._serial, length)
+        return Block(self._serial, offset, order, length)
 
     def announce(self, block: Block, receiver: int) -> bytes:
         """Note the announcement of a block to a receiver; return the place to write to its pipe."""
@@ -248,14 +258,7 @@ class Arena:
         return unused
 
 
-def read_block(memory: memoryview, serial: int, offset: int, length: int) -> memoryview | None:
-    """Return the content of an announced block; None if there is no such place."""
-    stop = offset + BLOCK_HEADER_BYTES + length
-    if stop > len(memory) or not is_there(memory, serial, offset, length):
-        return None
-    return memory[offset + BLOCK_HEADER_BYTES : stop]
-
-
 def is_there(memory: memoryview, serial: int, offset: int, length: int) -> bool:
-    """Return whether the memory of a block has not been used for another one since."""
-    return _read_header(memory, offset) == (serial, length)
+    """Return whether an announced block lies in this memory, and has not been used for another one since."""
+    stop = offset + BLOCK_HEADER_BYTES + length
+    return stop <= len(memory) and _read_header(memory, offset) == (serial, length)

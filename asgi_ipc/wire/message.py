@@ -73,10 +73,6 @@ _BIN32: Final = 0xC6
 _STR32: Final = 0xDB
 _large_header = struct.Struct(">BI").pack
 
-# The bytes around small data, at most: the array, the longest name, and the two headers of up to 3 bytes.
-_AROUND_BYTES: Final = 1 + 3 + MAX_NAME_BYTES + 3
-
-
 # The package's own messages, by names that no app can register or send: a question [number, name, data], its
 # answer [number, outcome, value], and the cancellation of the question [number].
 ASK: Final = "\x01ask"
@@ -96,6 +92,7 @@ class LargeMessage(msgspec.Struct, eq=False, gc=False):
 
     Attributes:
         size_bytes: the size of both parts.
+        is_shared: it goes to several receivers, so it has a block of its own.
         holders: the number of outboxes that have it.
         block: its block in the arena, if it is there.
     """
@@ -105,6 +102,7 @@ class LargeMessage(msgspec.Struct, eq=False, gc=False):
     size_bytes: int
     holders: int = 0
     block: Block | None = None
+    is_shared: bool = False
 
     def __len__(self) -> int:
         return self.size_bytes
@@ -121,23 +119,15 @@ Encoded: TypeAlias = bytes | LargeMessage
 
 
 class Packer:
-    """Encodes names and data: as bytes, or as a LargeMessage above `small_bytes`.
+    """Encodes names and data: as bytes, or as a LargeMessage above `small_bytes`."""
 
-    Attributes:
-        known_names: found valid, each with what stands before its data. With one of them,
-            `encode((name, data))` is the message of bytes of at most `short_bytes`, or of a str of at most
-            `short_characters`.
-        short_bytes, short_characters: see there.
-    """
-
-    __slots__ = ("_max_message_bytes", "_small_bytes", "known_names", "short_bytes", "short_characters")
+    __slots__ = ("_known_names", "_max_message_bytes", "_small_bytes")
 
     def __init__(self, max_message_bytes: int, small_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._small_bytes = min(small_bytes, max_message_bytes)
-        self.known_names: dict[str, bytes] = {}
-        self.short_bytes = self._small_bytes - _AROUND_BYTES
-        self.short_characters = self.short_bytes // MAX_CHARACTER_BYTES
+        # Found valid, each with what stands before its data.
+        self._known_names: dict[str, bytes] = {}
 
     def pack(self, name: str, data: Any, extra: Extra | None = None) -> Encoded:
         """Encode one message. May be called from any thread.
@@ -148,7 +138,7 @@ class Packer:
                 and give it back as it was.
             MessageTooLargeError: the encoded message exceeds `max_message_bytes`.
         """
-        if type(name) is not str or name not in self.known_names:
+        if type(name) is not str or name not in self._known_names:
             self._learn(name)
         kind = type(data)
         if kind is bytes or kind is str:
@@ -184,7 +174,7 @@ class Packer:
         kind, body = (_BIN32, data) if isinstance(data, bytes) else (_STR32, data.encode())
         try:
             # Another thread may have made the packer forget the names.
-            front = self.known_names.get(name) or _ARRAY2 + encode(name)
+            front = self._known_names.get(name) or _ARRAY2 + encode(name)
             prefix = front + _large_header(kind, len(body))
         except struct.error:
             raise OverflowError("a message can't carry 4 GiB") from None
@@ -198,9 +188,9 @@ class Packer:
     def _learn(self, name: object) -> None:
         check_name(name)
         assert isinstance(name, str)
-        if len(self.known_names) >= MAX_KNOWN_NAMES:
-            self.known_names.clear()
-        self.known_names[name] = _ARRAY2 + encode(name)
+        if len(self._known_names) >= MAX_KNOWN_NAMES:
+            self._known_names.clear()
+        self._known_names[name] = _ARRAY2 + encode(name)
 
 
 def check_name(name: object, what: str = "message name") -> None:

@@ -7,10 +7,9 @@ small ones are written there, and the packet carries their places.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
 from asgi_ipc.wire.batch import (
@@ -19,7 +18,6 @@ from asgi_ipc.wire.batch import (
     TOTAL_BYTES,
     batch_capacity_bytes,
     first_fragment,
-    join_batch,
     pack_serial,
 )
 from asgi_ipc.wire.message import LargeMessage
@@ -32,7 +30,7 @@ from asgi_ipc.wire.packet import (
     PLACED,
     encode_packet,
 )
-from asgi_ipc.wire.run import Backlog, Run, take_run
+from asgi_ipc.wire.run import Piece, Run
 
 # Small messages that share a block of the arena, when more of them wait than fit one packet. With the headers
 # before them they fill a power of two; docs/decisions/0009 has what other sizes gave.
@@ -53,17 +51,23 @@ class Route:
     max_packet_bytes: int
 
 
-# The messages that a packet finishes: a number of small messages, their bytes, and large messages.
-Cargo: TypeAlias = tuple[int, int, tuple[LargeMessage, ...]]
+class Cargo(NamedTuple):
+    """What packets that are cut carry: how many messages, how many bytes; and the large ones of them."""
 
-_NOTHING: Final[Cargo] = (0, 0, ())
+    messages: int = 0
+    size_bytes: int = 0
+    large: tuple[LargeMessage, ...] = ()
+
+
+_NOTHING: Final = Cargo()
 
 
 class Packetizer:
     """Gives one packet at a time, the same one until `written` says that it is on its way.
 
     Attributes:
-        backlog: what waits to be cut. To be appended to.
+        run: what waits to be cut. To be appended to.
+        cargo: what has been cut and is not written as a whole.
         copied: the last place in the receiver's arena that is to be acknowledged, before anything else.
         must_wait: there is nothing to write before the receiver has copied something.
         is_patient: wait for the receiver when the arena has no room; else use packets.
@@ -72,17 +76,18 @@ class Packetizer:
     __slots__ = (
         "_arena",
         "_capacity_bytes",
-        "_cargo",
         "_encode",
+        "_fragmented",
         "_max_packet_bytes",
         "_number",
         "_packet",
         "_receiver",
         "_written_bytes",
-        "backlog",
+        "cargo",
         "copied",
         "is_patient",
         "must_wait",
+        "run",
     )
 
     def __init__(self, route: Route) -> None:
@@ -91,10 +96,11 @@ class Packetizer:
         self._capacity_bytes = batch_capacity_bytes(route.max_packet_bytes)
         self._number = 0
         self._encode = partial(encode_packet, route.cookie, route.sender, route.receiver)
-        self.backlog: Backlog = deque()
+        self.run = Run(self._capacity_bytes)
+        self.cargo = _NOTHING
         self._packet: bytes | None = None
-        self._cargo = _NOTHING
-        # How much of the large message at the front has been cut into fragments.
+        # A message that travels in fragments, and how much of it has been cut.
+        self._fragmented: LargeMessage | None = None
         self._written_bytes = 0
         # None until the receiver has mapped it.
         self._arena: Arena | None = None
@@ -107,20 +113,9 @@ class Packetizer:
         if serial == NOTHING_COPIED:
             self._arena = arena
             arena.open(self._receiver)
+            self.run.piece_bytes = max(BLOCK_BYTES, self._capacity_bytes)
         elif arena.copied(self._receiver, serial):
             self.must_wait = False
-
-    def lone_packet(self, messages: list[bytes]) -> bytes | None:
-        """One packet of messages that are not in the backlog, if nothing else waits and they fit one."""
-        if self.backlog or self._packet is not None or self.copied is not None:
-            return None
-        if sum(map(len, messages)) > self._capacity_bytes:
-            return None
-        return self._encode(self._number, BATCH, join_batch(messages))
-
-    def lone_written(self) -> None:
-        """The packet that `lone_packet` gave is in the pipe, whole."""
-        self._number += 1
 
     def next_packet(self) -> bytes | None:
         """The packet to write next, or None. The same one until `written` is called."""
@@ -132,27 +127,26 @@ class Packetizer:
         """The packet that `next_packet` gave is in the pipe, whole; what it has finished."""
         self._packet = None
         self._number += 1
-        cargo, self._cargo = self._cargo, _NOTHING
+        if self._fragmented is not None:
+            return _NOTHING
+        cargo, self.cargo = self.cargo, _NOTHING
         return cargo
 
     def close(self) -> Cargo:
         """Drop everything that is not written; what that is."""
-        messages, size_bytes, large = self._cargo
-        for each in self.backlog:
-            if isinstance(each, Run):
-                messages += len(each.messages)
-                size_bytes += each.size_bytes
-            else:
-                large += (each,)
-        self.backlog.clear()
-        self._packet, self._cargo, self._written_bytes = None, _NOTHING, 0
-        return messages, size_bytes, large
+        run, cargo = self.run, self.cargo
+        messages, size_bytes = run.messages, run.size_bytes
+        self._packet, self._fragmented, self.cargo = None, None, _NOTHING
+        return Cargo(cargo.messages + messages, cargo.size_bytes + size_bytes, (*cargo.large, *run.clear()))
 
     def _cut(self) -> bytes | None:
         if self.copied is not None:
             serial, self.copied = self.copied, None
             return self._encode(self._number, COPIED, pack_serial(serial))
-        if not self.backlog or (self.must_wait and self.is_patient):
+        if self._fragmented is not None:
+            return self._next_fragment(self._fragmented)
+        run = self.run
+        if not run.messages or (self.must_wait and self.is_patient):
             return None
         if self._arena is not None:
             places = self._place(self._arena)
@@ -160,68 +154,74 @@ class Packetizer:
                 return self._encode(self._number, PLACED, places)
             if self.must_wait and self.is_patient:
                 return None
-        head = self.backlog[0]
-        if isinstance(head, LargeMessage):
-            return self._next_fragment(head)
-        run = take_run(self.backlog, self._capacity_bytes)
-        self._cargo = (len(run.messages), run.size_bytes, ())
-        return self._encode(self._number, BATCH, join_batch(run.messages))
+        run.cut_front(self._capacity_bytes)
+        front = run.take_front()
+        if isinstance(front, LargeMessage):
+            self.cargo = Cargo(1, front.size_bytes, (front,))
+            return self._begin_fragments(front)
+        self.cargo = Cargo(front.messages, front.size_bytes)
+        if front.size_bytes > self._capacity_bytes:
+            prefix, body = front.parts
+            return self._begin_fragments(LargeMessage(prefix, body, front.size_bytes))
+        return self._encode(self._number, BATCH, front.payload())
+
+    def _begin_fragments(self, message: LargeMessage) -> bytes:
+        self._fragmented = message
+        self._written_bytes = 0
+        return self._next_fragment(message)
 
     def _next_fragment(self, message: LargeMessage) -> bytes:
         start = self._written_bytes
         room = self._max_packet_bytes - HEADER_BYTES
         stop = min(start + room - (0 if start else TOTAL_BYTES), message.size_bytes)
         piece = message.piece(start, stop)
-        if stop < message.size_bytes:
-            self._written_bytes = stop
-        else:
-            self.backlog.popleft()
-            self._written_bytes = 0
-            self._cargo = (0, 0, (message,))
+        self._written_bytes = stop
+        if stop == message.size_bytes:
+            self._fragmented = None
         if start:
             return self._encode(self._number, FRAGMENT_MORE, piece)
         return self._encode(self._number, FRAGMENT_FIRST, first_fragment(message.size_bytes, piece))
 
     def _place(self, arena: Arena) -> bytes:
         """Write what comes next into the arena; the places. Empty: it travels in packets, or must wait."""
-        receiver, backlog = self._receiver, self.backlog
+        run = self.run
         places: list[bytes] = []
-        messages = size_bytes = placed_bytes = 0
+        messages = size_bytes = 0
         large: list[LargeMessage] = []
         most = self._capacity_bytes // PLACE.size
-        while backlog and len(places) < most and placed_bytes < PLACED_BYTES:
-            head = backlog[0]
-            if isinstance(head, Run):
-                head = take_run(backlog, BLOCK_BYTES)
-                backlog.appendleft(head)
-                # As much as fits one packet is not worth a block.
-                fits = head.size_bytes > self._capacity_bytes
-            else:
-                fits = not self._written_bytes and arena.fits(head.size_bytes + BATCH_HEADER_BYTES)
-            if not fits:
+        while (front := run.front) is not None and len(places) < most and size_bytes < PLACED_BYTES:
+            # As much as fits one packet is not worth a block.
+            if front.size_bytes <= self._capacity_bytes and isinstance(front, Piece):
                 break
-            if not arena.may_hold(receiver, head.size_bytes):
+            if not arena.fits(front.size_bytes + BATCH_HEADER_BYTES):
+                break
+            if not arena.may_hold(self._receiver, front.size_bytes):
                 self.must_wait = self.is_patient and not places
                 break
-            place = self._place_run(arena, head) if isinstance(head, Run) else self._place_large(arena, head)
+            place = (
+                self._place_piece(arena, front)
+                if isinstance(front, Piece)
+                else self._place_large(arena, front)
+            )
             if place is None:
                 break
-            backlog.popleft()
+            run.take_front()
             places.append(place)
-            placed_bytes += head.size_bytes
-            if isinstance(head, Run):
-                messages += len(head.messages)
-                size_bytes += head.size_bytes
+            size_bytes += front.size_bytes
+            if isinstance(front, Piece):
+                messages += front.messages
             else:
-                large.append(head)
+                messages += 1
+                large.append(front)
         if places:
-            self._cargo = (messages, size_bytes, tuple(large))
+            self.cargo = Cargo(messages, size_bytes, tuple(large))
         return b"".join(places)
 
-    def _place_run(self, arena: Arena, run: Run) -> bytes | None:
-        block = arena.place(b"", join_batch(run.messages))
+    def _place_piece(self, arena: Arena, piece: Piece) -> bytes | None:
+        block = arena.reserve(BATCH_HEADER_BYTES + piece.size_bytes)
         if block is None:
             return None
+        piece.seal(arena.memory, block.content_start)
         place = arena.announce(block, self._receiver)
         arena.release(block)
         return place

@@ -1,63 +1,131 @@
-"""Runs: encoded small messages in a row.
+"""Runs: the messages that wait for one receiver, in a row.
 
-Law: nothing in this file asks the kernel or the clock. Messages that were
-counted together stay together, and are cut only where they fit a packet.
+Law: nothing in this file asks the kernel or the clock. A run is cut while it grows: each piece fits one
+packet or block, unless it is one longer message. What is appended is counted at once, to the byte.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from itertools import accumulate
 from typing import TypeAlias
 
+from asgi_ipc.wire.arena import Memory
+from asgi_ipc.wire.batch import batch_header
 from asgi_ipc.wire.message import LargeMessage
 
 
+class Piece:
+    """Messages that travel together, and how many bytes they have.
+
+    Attributes:
+        parts: two for each message, one behind the other: what stands before its data, and its data.
+    """
+
+    __slots__ = ("parts", "size_bytes")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size_bytes = 0
+
+    @property
+    def messages(self) -> int:
+        """Return the number of messages."""
+        return len(self.parts) // 2
+
+    def append(self, prefix: bytes, body: bytes, size_bytes: int) -> None:
+        """Append one message; the size is that of both parts."""
+        self.parts.append(prefix)
+        self.parts.append(body)
+        self.size_bytes += size_bytes
+
+    def cut(self, limit_bytes: int) -> list[Piece]:
+        """Return the same messages in pieces of up to so many bytes; a longer one has its own."""
+        pieces: list[Piece] = []
+        for prefix, body in zip(self.parts[::2], self.parts[1::2], strict=True):
+            size_bytes = len(prefix) + len(body)
+            if not pieces or pieces[-1].size_bytes + size_bytes > limit_bytes:
+                pieces.append(Piece())
+            pieces[-1].append(prefix, body, size_bytes)
+        return pieces
+
+    def payload(self) -> bytes:
+        """Return the batch of these messages."""
+        return b"".join((batch_header(self.messages), *self.parts))
+
+    def seal(self, memory: Memory, start: int) -> None:
+        """Write the batch of these messages into memory."""
+        payload = self.payload()
+        memory[start : start + len(payload)] = payload
+
+
+Front: TypeAlias = Piece | LargeMessage
+
+
 class Run:
-    """Small messages, and how many bytes they have together."""
+    """The messages that wait for one receiver, in order: pieces, and large messages between them.
 
-    __slots__ = ("messages", "size_bytes")
+    Attributes:
+        piece_bytes: a piece grows up to this size, from the next message on.
+        messages, size_bytes: what waits, in all.
+    """
 
-    def __init__(self, messages: list[bytes], size_bytes: int) -> None:
-        self.messages = messages
-        self.size_bytes = size_bytes
+    __slots__ = ("_last", "_row", "messages", "piece_bytes", "size_bytes")
 
-    def cut(self, capacity_bytes: int) -> list[Run]:
-        """The same in runs of up to so many bytes; a longer message makes one by itself."""
-        ends = list(accumulate(map(len, self.messages)))
-        runs = []
-        start = before = 0
-        while start < len(ends):
-            stop = max(bisect_right(ends, before + capacity_bytes, start), start + 1)
-            runs.append(Run(self.messages[start:stop], ends[stop - 1] - before))
-            start, before = stop, ends[stop - 1]
-        return runs
+    def __init__(self, piece_bytes: int) -> None:
+        self.piece_bytes = piece_bytes
+        self.messages = 0
+        self.size_bytes = 0
+        self._row: deque[Front] = deque()
+        # The last of the row, if it is a piece that may grow.
+        self._last: Piece | None = None
 
+    def append(self, prefix: bytes, body: bytes) -> None:
+        """Append one message, which is given in two parts; either may be empty."""
+        size_bytes = len(prefix) + len(body)
+        piece = self._last
+        if piece is None or piece.size_bytes + size_bytes > self.piece_bytes:
+            piece = self._last = Piece()
+            self._row.append(piece)
+        piece.append(prefix, body, size_bytes)
+        self.messages += 1
+        self.size_bytes += size_bytes
 
-Backlog: TypeAlias = deque[Run | LargeMessage]
+    def append_large(self, message: LargeMessage) -> None:
+        """Append one message that travels alone."""
+        self._row.append(message)
+        self._last = None
+        self.messages += 1
+        self.size_bytes += message.size_bytes
 
+    @property
+    def front(self) -> Front | None:
+        """Return what comes next; None: nothing waits."""
+        return self._row[0] if self._row else None
 
-def take_run(backlog: Backlog, limit_bytes: int) -> Run:
-    """Take small messages of up to so many bytes, but at least one, from the front of `backlog`, a run."""
-    taken: Run | None = None
-    while backlog:
-        run = backlog[0]
-        if not isinstance(run, Run):
-            break
-        size_bytes = run.size_bytes if taken is None else taken.size_bytes + run.size_bytes
-        if size_bytes > limit_bytes:
-            if run.size_bytes > limit_bytes and len(run.messages) > 1:
-                backlog.popleft()
-                backlog.extendleft(reversed(run.cut(limit_bytes)))
-                continue
-            if taken is not None:
-                break
-        backlog.popleft()
-        if taken is None:
-            taken = run
-        else:
-            taken.messages += run.messages
-            taken.size_bytes = size_bytes
-    assert taken is not None
-    return taken
+    def cut_front(self, limit_bytes: int) -> None:
+        """Cut the first piece again, into pieces of up to so many bytes."""
+        front = self._row[0]
+        if isinstance(front, Piece) and front.size_bytes > limit_bytes and front.messages > 1:
+            self._leave_front()
+            self._row.extendleft(reversed(front.cut(limit_bytes)))
+
+    def take_front(self) -> Front:
+        """Take what comes next out of the run."""
+        front = self._leave_front()
+        self.messages -= front.messages if isinstance(front, Piece) else 1
+        self.size_bytes -= front.size_bytes
+        return front
+
+    def clear(self) -> list[LargeMessage]:
+        """Drop everything; return the large messages."""
+        large = [each for each in self._row if isinstance(each, LargeMessage)]
+        self._row.clear()
+        self._last = None
+        self.messages = self.size_bytes = 0
+        return large
+
+    def _leave_front(self) -> Front:
+        front = self._row.popleft()
+        if front is self._last:
+            self._last = None
+        return front

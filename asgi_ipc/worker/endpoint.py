@@ -30,7 +30,7 @@ from asgi_ipc.fleet.words import (
     WriteEnd,
 )
 from asgi_ipc.logs import logger
-from asgi_ipc.wire.batch import Message, MessageWithExtra
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
@@ -105,7 +105,9 @@ class Endpoint:
             self._deliver,
             self._launcher.drain,
         )
-        self.dispatcher = Dispatcher(registry, self.incoming.pause, self.incoming.resume)
+        self.dispatcher = Dispatcher(
+            registry, self.incoming.pause, self.incoming.resume, self.incoming.settle
+        )
         calls = self.dispatcher.calls
         calls.pid = me.pid
         self.messaging = Messaging(self.outgoing)
@@ -233,20 +235,12 @@ class Endpoint:
         context.run(current_delivery.set, Delivery(self._owner, worker))
         return context
 
-    def _deliver(self, peer: Peer, messages: list[Message], each_bytes: int, has_extra: bool) -> None:
+    def _deliver(self, peer: Peer, batch: Batch) -> None:
         context = peer.context
-        if each_bytes >= LARGE_BYTES:
+        if batch.each_bytes >= LARGE_BYTES:
             context = context.copy()
-            context.run(large_bytes.set, each_bytes)
-        if not has_extra:
-            self.dispatcher.accept(context, messages)
-            return
-        for message in messages:
-            own = context
-            if isinstance(message, MessageWithExtra):
-                own = context.copy()
-                own.run(current_delivery.set, Delivery(self._owner, peer.worker, message.extra))
-            self.dispatcher.accept(own, [message])
+            context.run(large_bytes.set, batch.each_bytes)
+        self.dispatcher.accept(context, batch)
 
     def _on_heartbeat(self) -> None:
         if not self.leave.is_over:

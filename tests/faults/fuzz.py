@@ -37,8 +37,8 @@ import msgspec
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as with_seed
 
-from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.wire.reassembler import Reassembler
 from tests.faults.fuzzing.drawing import scripts
 from tests.faults.fuzzing.judge import BrokenPromiseError, execute
 from tests.faults.fuzzing.script import Script

@@ -174,7 +174,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "next-number-counts-arrivals",
-        "wire/batch.py",
+        "wire/reassembler.py",
         "stream.next_number = packet.number + 1",
         "stream.next_number += 1",
         "After one lost packet no large message of that sender is ever completed, and a repeat is "
@@ -183,11 +183,8 @@ _FRAMING: Final = (
     Planted(
         "small-messages-stay-in-the-budget",
         "wire/outbox.py",
-        """        self.settled_bytes -= size_bytes
-        self._budget.used_bytes -= size_bytes
-""",
-        """        self.settled_bytes -= size_bytes
-""",
+        "        budget.used_bytes -= cargo.size_bytes\n",
+        "        budget.used_bytes -= sum(map(len, cargo.large))\n",
         "After 128 MiB of small messages every send of any size to a busy worker waits and times out.",
     ),
     Planted(

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 
 from asgi_ipc.wire import batch
-from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import Packet
+from asgi_ipc.wire.reassembler import Reassembler
 from tests import engines
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.faults import fuzz
@@ -95,10 +95,10 @@ def judge_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _feed, _skip = PacketParser.feed, PacketParser._skip
-_accept, _decode = Reassembler.accept, batch._decode
+_accept, _decode = Reassembler.accept, batch._decode_plain
 
 
-def _accept_any_number(self: Reassembler, found: Packet) -> list[batch.Message]:
+def _accept_any_number(self: Reassembler, found: Packet) -> list[batch.Batch]:
     if (stream := self._streams.get(found.sender)) is not None:
         stream.next_number = found.number
     return _accept(self, found)
@@ -127,10 +127,10 @@ BROKEN: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
         lambda self, chunk, *, drained: _feed(self, chunk, drained=True),
     ),
     "counts no skip": (PacketParser, "_count_skip", lambda self, size: None),
-    "trusts the payload": (batch, "_decode", _raise),
+    "trusts the payload": (batch, "_decode_plain", _raise),
     "reads bytes for text": (
         batch,
-        "_decode",
+        "_decode_plain",
         lambda payload: [(name, str(data)) for name, data in _decode(payload)],
     ),
 }

@@ -16,7 +16,6 @@ from asgi_ipc.wire.arena import (
     Arena,
     Block,
     is_there,
-    read_block,
 )
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
@@ -39,8 +38,9 @@ def placed(arena: Arena, content: bytes) -> Block:
 
 
 def read(memory: memoryview, place: bytes) -> bytes | None:
-    found = read_block(memory, *PLACE.unpack(place))
-    return None if found is None else bytes(found)
+    _, offset, length = PLACE.unpack(place)
+    start = offset + BLOCK_HEADER_BYTES
+    return bytes(memory[start : start + length]) if is_there(memory, *PLACE.unpack(place)) else None
 
 
 def test_what_is_placed_in_parts_is_read_as_one() -> None:
@@ -60,14 +60,13 @@ def test_a_block_that_was_used_again_shows_so() -> None:
     assert arena.copied(1, block.serial)
     other = placed(arena, b"other")
     assert other.offset == block.offset
-    assert not is_there(memory, *PLACE.unpack(place))
     assert read(memory, place) is None
 
 
 @pytest.mark.parametrize(("offset", "length"), [(SIZE_BYTES, 1), (SIZE_BYTES - 8, 0), (0, SIZE_BYTES)])
-def test_a_place_outside_of_the_memory_is_none(offset: int, length: int) -> None:
+def test_there_is_no_block_outside_of_the_memory(offset: int, length: int) -> None:
     _, memory = an_arena()
-    assert read_block(memory, 0, offset, length) is None
+    assert not is_there(memory, 0, offset, length)
 
 
 def test_one_receiver_never_holds_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
 from asgi_ipc.wire.batch import (
-    Message,
-    Reassembler,
     batch_capacity_bytes,
     first_fragment,
     join_batch,
@@ -37,8 +35,9 @@ from asgi_ipc.wire.packet import (
     PacketParser,
 )
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
-from tests.encoding import decode_batch, encode_message, large
+from tests.encoding import Message, accept, decode_batch, encode_message, large
 from tests.strategies import same
 
 MIB = 1024 * 1024
@@ -334,31 +333,31 @@ def fragments(number: int, message: Message = LARGE_MESSAGE, sender: int = 1) ->
 
 def test_a_repeated_packet_is_dropped_and_counted() -> None:
     reassembler = Reassembler(MIB)
-    assert reassembler.accept(batch(0, FIRST_MESSAGE)) == [FIRST_MESSAGE]
-    assert reassembler.accept(batch(0, FIRST_MESSAGE)) == []
+    assert accept(reassembler, batch(0, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+    assert accept(reassembler, batch(0, FIRST_MESSAGE)) == []
     assert reassembler.drops == {"repeat": 1}
 
 
 def test_each_missing_packet_is_counted_and_the_stream_goes_on() -> None:
     reassembler = Reassembler(MIB)
-    reassembler.accept(batch(0, FIRST_MESSAGE))
-    assert reassembler.accept(batch(4, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+    accept(reassembler, batch(0, FIRST_MESSAGE))
+    assert accept(reassembler, batch(4, FIRST_MESSAGE)) == [FIRST_MESSAGE]
     assert reassembler.drops == {"gap": 3}
 
 
 def test_a_late_packet_does_not_arrive_behind_its_successors() -> None:
     reassembler = Reassembler(MIB)
-    reassembler.accept(batch(1, FIRST_MESSAGE))
-    assert reassembler.accept(batch(0, ("late", None))) == []
+    accept(reassembler, batch(1, FIRST_MESSAGE))
+    assert accept(reassembler, batch(0, ("late", None))) == []
     assert reassembler.drops == {"gap": 1, "repeat": 1}
 
 
 def test_a_large_message_arrives_with_its_last_fragment() -> None:
     reassembler = Reassembler(MIB)
     *early, last = fragments(0)
-    assert [reassembler.accept(packet) for packet in early] == [[] for _ in early]
+    assert [accept(reassembler, packet) for packet in early] == [[] for _ in early]
     assert reassembler.partial_bytes == 100 * len(early)
-    assert reassembler.accept(last) == [LARGE_MESSAGE]
+    assert accept(reassembler, last) == [LARGE_MESSAGE]
     assert (reassembler.partial_bytes, reassembler.drops) == (0, {})
 
 
@@ -368,8 +367,8 @@ def test_a_large_message_with_a_missing_fragment_is_dropped_whole(missing: int) 
     packets = list(fragments(0))
     assert len(packets) == 6
     for packet in packets[:missing] + packets[missing + 1 :]:
-        assert reassembler.accept(packet) == []
-    assert reassembler.accept(batch(6, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+        assert accept(reassembler, packet) == []
+    assert accept(reassembler, batch(6, FIRST_MESSAGE)) == [FIRST_MESSAGE]
     assert reassembler.drops["gap"] == 1
     assert reassembler.drops.get("partial", 0) == (1 if missing else 0)
     assert reassembler.partial_bytes == 0
@@ -380,7 +379,7 @@ def test_fragments_of_several_senders_do_not_mix() -> None:
     other: Message = ("other", b"y" * 500)
     arrived = []
     for pair in zip(fragments(0), fragments(0, other, sender=9), strict=True):
-        arrived += [message for packet in pair for message in reassembler.accept(packet)]
+        arrived += [message for packet in pair for message in accept(reassembler, packet)]
     assert arrived == [LARGE_MESSAGE, other]
 
 
@@ -391,16 +390,16 @@ def test_a_message_of_exactly_the_limit_is_put_together_and_a_larger_one_is_not(
         (size_bytes - 1, [], {"too_large": 1}),
     ):
         reassembler = Reassembler(limit)
-        assert [m for packet in fragments(0) for m in reassembler.accept(packet)] == arrives
-        assert reassembler.accept(batch(6, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+        assert [m for packet in fragments(0) for m in accept(reassembler, packet)] == arrives
+        assert accept(reassembler, batch(6, FIRST_MESSAGE)) == [FIRST_MESSAGE]
         assert (reassembler.drops, reassembler.partial_bytes) == (drops, 0)
 
 
 def test_more_bytes_than_the_first_fragment_said_are_dropped() -> None:
     reassembler = Reassembler(MIB)
     first = Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(first_fragment(10, memoryview(b"12345"))))
-    reassembler.accept(first)
-    assert reassembler.accept(Packet(1, 2, 1, FRAGMENT_MORE, memoryview(b"678901"))) == []
+    accept(reassembler, first)
+    assert accept(reassembler, Packet(1, 2, 1, FRAGMENT_MORE, memoryview(b"678901"))) == []
     assert reassembler.drops == {"partial": 1}
     assert reassembler.partial_bytes == 0
 
@@ -408,7 +407,7 @@ def test_more_bytes_than_the_first_fragment_said_are_dropped() -> None:
 @pytest.mark.parametrize("payload", [b"", b"\x05", b"\x05\0\0\0", b"\0\0\0\0piece"])
 def test_a_first_fragment_that_begins_nothing_is_counted_as_corrupt(payload: bytes) -> None:
     reassembler = Reassembler(MIB)
-    assert reassembler.accept(Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(payload))) == []
+    assert accept(reassembler, Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(payload))) == []
     assert reassembler.drops == {"corrupt": 1}
 
 
@@ -416,12 +415,12 @@ def test_pieces_that_continue_nothing_are_corrupt_once_and_what_follows_is_not_h
     reassembler = Reassembler(MIB)
     stray = memoryview(b"piece")
     for number in range(3):
-        assert reassembler.accept(Packet(1, 2, number, FRAGMENT_MORE, stray)) == []
-    assert reassembler.accept(batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+        assert accept(reassembler, Packet(1, 2, number, FRAGMENT_MORE, stray)) == []
+    assert accept(reassembler, batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
     assert reassembler.drops == {"corrupt": 1}
-    assert reassembler.accept(Packet(1, 2, 4, FRAGMENT_MORE, stray)) == []
-    assert [m for packet in fragments(5) for m in reassembler.accept(packet)] == [LARGE_MESSAGE]
-    assert reassembler.accept(Packet(1, 2, 11, FRAGMENT_MORE, stray)) == []
+    assert accept(reassembler, Packet(1, 2, 4, FRAGMENT_MORE, stray)) == []
+    assert [m for packet in fragments(5) for m in accept(reassembler, packet)] == [LARGE_MESSAGE]
+    assert accept(reassembler, Packet(1, 2, 11, FRAGMENT_MORE, stray)) == []
     assert reassembler.drops == {"corrupt": 3}
 
 
@@ -429,18 +428,18 @@ def test_pieces_that_continue_nothing_are_corrupt_once_and_what_follows_is_not_h
 def test_pieces_of_what_was_dropped_are_not_counted_again(beginning: bytes | None) -> None:
     reassembler = Reassembler(MIB)
     if beginning is not None:
-        reassembler.accept(Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(beginning)))
+        accept(reassembler, Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(beginning)))
     for number in (1, 2):
-        assert reassembler.accept(Packet(1, 2, number, FRAGMENT_MORE, memoryview(b"piece"))) == []
+        assert accept(reassembler, Packet(1, 2, number, FRAGMENT_MORE, memoryview(b"piece"))) == []
     assert sum(reassembler.drops.values()) == 1
-    assert reassembler.accept(batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
+    assert accept(reassembler, batch(3, FIRST_MESSAGE)) == [FIRST_MESSAGE]
 
 
 def test_at_the_end_all_that_is_unfinished_is_dropped_and_counted() -> None:
     reassembler = Reassembler(MIB)
     for sender in (1, 9):
-        reassembler.accept(next(fragments(0, sender=sender)))
-    reassembler.accept(batch(0, FIRST_MESSAGE, sender=5))
+        accept(reassembler, next(fragments(0, sender=sender)))
+    accept(reassembler, batch(0, FIRST_MESSAGE, sender=5))
     reassembler.close()
     assert (reassembler.partial_bytes, reassembler.drops) == (0, {"partial": 2})
 
@@ -450,7 +449,7 @@ def test_a_timestamp_that_no_datetime_can_hold_is_counted_as_corrupt() -> None:
     timestamp = b"\xc7\x0c\xff" + bytes(4) + (253_402_300_800).to_bytes(8, "big")
     reassembler = Reassembler(MIB)
     payload = join_batch([b"\x92\xa1n" + timestamp])
-    assert reassembler.accept(Packet(1, 2, 0, BATCH, memoryview(payload))) == []
+    assert accept(reassembler, Packet(1, 2, 0, BATCH, memoryview(payload))) == []
     assert reassembler.drops == {"corrupt": 1}
 
 
@@ -459,15 +458,15 @@ def test_a_message_that_begins_before_the_last_is_complete_ends_that_one(
     start: Callable[[int, Message], Packet],
 ) -> None:
     reassembler = Reassembler(MIB)
-    reassembler.accept(next(fragments(0)))
-    reassembler.accept(start(1, LARGE_MESSAGE))
+    accept(reassembler, next(fragments(0)))
+    accept(reassembler, start(1, LARGE_MESSAGE))
     assert reassembler.drops == {"partial": 1}
     assert reassembler.partial_bytes in (0, 100)
 
 
 def test_what_a_departed_sender_left_unfinished_is_dropped() -> None:
     reassembler = Reassembler(MIB)
-    reassembler.accept(next(fragments(0)))
+    accept(reassembler, next(fragments(0)))
     reassembler.forget(1)
     reassembler.forget(1)
     reassembler.forget(77)
@@ -486,7 +485,7 @@ def test_no_payload_whatever_raises_or_takes_more_than_one_message_per_sender(
     limit = 100
     reassembler = Reassembler(limit)
     for sender, number, kind, payload in received:
-        for name, _ in reassembler.accept(Packet(sender, 2, number, kind, memoryview(payload))):
+        for name, _ in accept(reassembler, Packet(sender, 2, number, kind, memoryview(payload))):
             assert type(name) is str
         assert 0 <= reassembler.partial_bytes <= 2 * limit
     reassembler.forget(1)
@@ -497,7 +496,7 @@ def test_no_payload_whatever_raises_or_takes_more_than_one_message_per_sender(
 def test_the_first_fragments_total_allocates_nothing() -> None:
     reassembler = Reassembler(2**32 - 1)
     payload = struct.pack("<I", 2**32 - 1) + b"x"
-    reassembler.accept(Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(payload)))
+    accept(reassembler, Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(payload)))
     assert reassembler.partial_bytes == 1
 
 
@@ -579,7 +578,7 @@ def test_all_messages_of_all_senders_arrive_in_order_whatever_the_interleaving(
     arrived: list[list[Message]] = [[] for _ in sent]
     for chunk in data.draw(strategies.chunked(stream)):
         for packet in parser.feed(chunk, drained=False):
-            arrived[packet.sender] += reassembler.accept(packet)
+            arrived[packet.sender] += accept(reassembler, packet)
     assert same(arrived, sent)
     assert (parser.skips, reassembler.drops, reassembler.partial_bytes) == (0, {}, 0)
 
@@ -598,7 +597,7 @@ def test_lost_and_repeated_packets_cost_their_own_messages_and_no_others(
     for sender in data.draw(st.permutations(turns)):
         packet = shipments[sender].packets[next(queues[sender])]
         (parsed,) = PacketParser(COOKIE, max_packet_bytes).feed(packet, drained=True)
-        arrived[sender] += reassembler.accept(parsed)
+        arrived[sender] += accept(reassembler, parsed)
     gaps = repeats = 0
     for sender, shipment in enumerate(shipments):
         came = set(arriving[sender])

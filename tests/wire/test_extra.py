@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.wire.batch import Message, MessageWithExtra, Reassembler, first_fragment, join_batch
+from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.message import MAX_EXTRA_BYTES, MAX_EXTRA_KEYS, Extra, Packer
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, Packet
+from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
-from tests.encoding import as_bytes, encode_message
+from tests.encoding import Message, MessageWithExtra, accept, as_bytes, encode_message
 from tests.strategies import same
 
 MIB = 1024 * 1024
@@ -31,15 +32,10 @@ _extra_maps = st.dictionaries(st.text(max_size=8), st.integers(0, 9) | st.text(m
 def test_each_message_keeps_its_own_extra_in_a_batch(sent: list[tuple[Message, Extra | None]]) -> None:
     reassembler = Reassembler(MIB)
     payload = join_batch([encode_message(*message, MIB, extra) for message, extra in sent])
-    arrived = reassembler.accept(Packet(1, 2, 0, BATCH, memoryview(payload)))
+    arrived = accept(reassembler, Packet(1, 2, 0, BATCH, memoryview(payload)))
     assert same([tuple(each) for each in arrived], [message for message, _ in sent])
     assert extras(arrived) == [extra or None for _, extra in sent]
-    assert reassembler.has_extra == any(extra for _, extra in sent)
     assert reassembler.drops == {}
-    # It is of the last packet only.
-    plain = join_batch([encode_message(*FIRST_MESSAGE, MIB)])
-    reassembler.accept(Packet(1, 2, 1, BATCH, memoryview(plain)))
-    assert not reassembler.has_extra
 
 
 def test_a_message_in_fragments_keeps_its_extra() -> None:
@@ -47,8 +43,8 @@ def test_a_message_in_fragments_keeps_its_extra() -> None:
     reassembler = Reassembler(MIB)
     half = len(encoded) // 2
     first = Packet(1, 2, 0, FRAGMENT_FIRST, memoryview(first_fragment(len(encoded), encoded[:half])))
-    assert reassembler.accept(first) == []
-    arrived = reassembler.accept(Packet(1, 2, 1, FRAGMENT_MORE, memoryview(encoded[half:])))
+    assert accept(reassembler, first) == []
+    arrived = accept(reassembler, Packet(1, 2, 1, FRAGMENT_MORE, memoryview(encoded[half:])))
     assert arrived == [LARGE_MESSAGE]
     assert extras(arrived) == [{"k": [1, None]}]
 
@@ -71,7 +67,7 @@ def test_a_malformed_extra_costs_its_own_message_only(extra: object) -> None:
     spoilt = msgspec.msgpack.encode(("spoilt", 1, extra))
     good = encode_message(*FIRST_MESSAGE, MIB, {"k": 1})
     payload = join_batch([good, spoilt, encode_message("last", 2, MIB)])
-    arrived = reassembler.accept(Packet(1, 2, 0, BATCH, memoryview(payload)))
+    arrived = accept(reassembler, Packet(1, 2, 0, BATCH, memoryview(payload)))
     assert arrived == [FIRST_MESSAGE, ("last", 2)]
     assert extras(arrived) == [{"k": 1}, None]
     assert reassembler.drops == {"corrupt": 1}
@@ -83,7 +79,7 @@ def test_a_malformed_extra_costs_its_own_message_only(extra: object) -> None:
 def test_any_other_shape_is_no_batch(message: tuple[object, ...]) -> None:
     reassembler = Reassembler(MIB)
     payload = join_batch([encode_message(*FIRST_MESSAGE, MIB), msgspec.msgpack.encode(message)])
-    assert reassembler.accept(Packet(1, 2, 0, BATCH, memoryview(payload))) == []
+    assert accept(reassembler, Packet(1, 2, 0, BATCH, memoryview(payload))) == []
     assert reassembler.drops == {"corrupt": 1}
 
 

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage
 from asgi_ipc.wire.outbox import (
-    FRESH_MESSAGES,
     MAX_OUTBOX_BYTES,
     RESERVED_BYTES,
+    SHORT_BYTES,
     Budget,
     Outbox,
     Ticket,
@@ -29,8 +29,6 @@ from tests.serving import run_python
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
 SMALL_BYTES = PACKET_BYTES - HEADER_BYTES - BATCH_HEADER_BYTES
-# What may be accepted before it is counted.
-SLACK_BYTES = FRESH_MESSAGES * SMALL_BYTES
 
 
 def an_outbox(budget: Budget | None = None, limit_bytes: int = MAX_OUTBOX_BYTES) -> Outbox:
@@ -64,7 +62,7 @@ def write_all(outbox: Outbox) -> list[Packet]:
 _FILL = """
 import sys
 from asgi_ipc.wire.message import LargeMessage, Packer
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packetizer import Route
 from tests.processes import own_bytes
 
@@ -281,6 +279,21 @@ def test_closing_counts_every_accepted_message_as_lost_even_one_half_written() -
     assert outbox.close() == 0
 
 
+def test_only_a_message_above_the_bound_of_the_short_way_is_held_as_a_large_one() -> None:
+    for size_bytes in (SHORT_BYTES, SHORT_BYTES + 1):
+        budget = Budget()
+        outbox = an_outbox(budget)
+        message = LargeMessage(b"12", bytes(size_bytes - 2), size_bytes)
+        assert outbox.offer(message)
+        assert message.holders == (size_bytes > SHORT_BYTES)
+        assert budget.used_bytes == outbox.backlog_bytes == size_bytes
+        packets = write_all(outbox)
+        # Without an arena both travel in fragments.
+        assert packets[0].kind == FRAGMENT_FIRST
+        assert b"".join(packet.payload for packet in packets)[TOTAL_BYTES:] == b"12" + bytes(size_bytes - 2)
+        assert (budget.used_bytes, outbox.backlog_bytes, outbox.messages) == (0, 0, 0)
+
+
 # --- any sequence of calls, against a simple model
 
 LIMIT_BYTES = 450_000
@@ -343,10 +356,7 @@ class OutboxMachine(RuleBasedStateMachine):
         is_held = any(message is each for model in self.models for each in model.accepted)
         cost = 0 if is_held and isinstance(message, LargeMessage) else size(message)
         after = self.models[which].backlog_bytes + size(message)
-        # What other outboxes have taken the short way is not counted yet.
-        others = (each for place, each in enumerate(self.outboxes) if place != which)
-        used = self.used_bytes() - sum(len(fresh) for each in others for fresh in each.fresh)
-        return after <= LIMIT_BYTES and (after <= RESERVED_BYTES or used + cost <= BUDGET_BYTES)
+        return after <= LIMIT_BYTES and (after <= RESERVED_BYTES or self.used_bytes() + cost <= BUDGET_BYTES)
 
     def offer_to(self, which: int, message: Encoded) -> None:
         model = self.models[which]
@@ -363,31 +373,11 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.offer_to(which, self.bytes_of(size_bytes))
 
-    @rule(which=_which, size_bytes=_small, count=st.integers(1, FRESH_MESSAGES + 1))
-    def append(self, which: int, size_bytes: int, count: int) -> None:
-        """The short way, as its owner goes it."""
-        outbox = self.outboxes[which]
-        for _ in range(count):
-            if outbox.full:
-                break
-            message = self.bytes_of(size_bytes)
-            outbox.fresh.append(message)
-            self.models[which].accepted.append(message)
-            if len(outbox.fresh) >= FRESH_MESSAGES:
-                outbox.settle()
-
-    @rule(which=_which)
-    def append_and_take_back(self, which: int) -> None:
-        outbox = self.outboxes[which]
-        if not outbox.full:
-            message = self.bytes_of(1)
-            outbox.fresh.append(message)
-            assert outbox.take_back(message)
-            assert not outbox.take_back(message)
-
-    @rule(which=_which, size_bytes=_large)
-    def offer_large(self, which: int, size_bytes: int) -> None:
-        self.offer_to(which, large(self.bytes_of(size_bytes)))
+    @rule(which=_which, size_bytes=_large, is_shared=st.booleans())
+    def offer_large(self, which: int, size_bytes: int, is_shared: bool) -> None:
+        message = large(self.bytes_of(size_bytes))
+        message.is_shared = is_shared
+        self.offer_to(which, message)
 
     @rule(which=st.lists(_which, min_size=1, unique=True), size_bytes=_large)
     def share(self, which: list[int], size_bytes: int) -> None:
@@ -502,9 +492,7 @@ class OutboxMachine(RuleBasedStateMachine):
             assert outbox.backlog_bytes == model.backlog_bytes <= LIMIT_BYTES
             assert outbox.waiting == len(model.waiting)
             assert bool(outbox) is bool(model.accepted or model.waiting)
-        fresh_bytes = sum(len(message) for outbox in self.outboxes for message in outbox.fresh)
-        assert self.budget.used_bytes + fresh_bytes == self.used_bytes()
-        assert self.used_bytes() <= BUDGET_BYTES + OUTBOXES * (RESERVED_BYTES + SLACK_BYTES)
+        assert self.budget.used_bytes == self.used_bytes() <= BUDGET_BYTES + OUTBOXES * RESERVED_BYTES
 
     def teardown(self) -> None:
         for which in range(OUTBOXES):

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
-from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import LargeMessage, Packer
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import PLACED, PacketParser
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+from tests.encoding import read
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -36,6 +38,8 @@ class Pair:
         self.reassembler = Reassembler(MAX_MESSAGE_BYTES)
         self.accepted: list[tuple[str, bytes]] = []
         self.arrived: list[tuple[str, bytes]] = []
+        # Read from the pipe, and left in the arena.
+        self.batches: list[Batch] = []
         self.in_pipe: list[bytes] = []
         self.gone = False
 
@@ -48,11 +52,16 @@ class Pair:
         return packet is not None
 
     def read(self) -> None:
-        before = len(self.arrived)
         for encoded in self.in_pipe:
             for packet in self.parser.feed(encoded, drained=True):
-                self.arrived += self.reassembler.accept(packet)
+                self.batches += self.reassembler.accept(packet)
         self.in_pipe.clear()
+
+    def decode(self) -> None:
+        before = len(self.arrived)
+        self.arrived += read(self.batches)
+        self.batches.clear()
+        self.reassembler.note_read()
         # What came before was compared then.
         assert self.arrived[before:] == self.accepted[before : len(self.arrived)]
         assert not self.reassembler.drops
@@ -91,12 +100,9 @@ class Machine(RuleBasedStateMachine):
             for pair in (self.pairs[each] for each in which):
                 if pair.gone:
                     continue
-                if not isinstance(message, LargeMessage) and not pair.outbox.full:
-                    pair.outbox.fresh.append(message)
-                    if len(pair.outbox.fresh) >= FRESH_MESSAGES:
-                        pair.outbox.settle()
-                else:
-                    assert pair.outbox.offer(message)
+                if isinstance(message, LargeMessage):
+                    message.is_shared = len(which) > 1
+                assert pair.outbox.offer(message)
                 pair.accepted.append(("name", data))
 
     @rule(which=_which, count=st.integers(1, 100))
@@ -108,6 +114,10 @@ class Machine(RuleBasedStateMachine):
     @rule(which=_which)
     def read(self, which: int) -> None:
         self.pairs[which].read()
+
+    @rule(which=_which)
+    def decode(self, which: int) -> None:
+        self.pairs[which].decode()
 
     @rule(which=_which, everything=st.booleans())
     def acknowledge(self, which: int, everything: bool) -> None:
@@ -124,6 +134,7 @@ class Machine(RuleBasedStateMachine):
         if not pair.gone:
             lost = pair.outbox.close()
             pair.read()
+            pair.decode()
             assert len(pair.arrived) + lost == len(pair.accepted)
             pair.gone = True
             self.arena.forget(which)
@@ -132,8 +143,10 @@ class Machine(RuleBasedStateMachine):
         for pair in self.pairs:
             while not pair.gone and (pair.write() or pair.outbox):
                 pair.read()
+                pair.decode()
                 pair.acknowledge()
             pair.read()
+            pair.decode()
             pair.acknowledge()
             assert pair.gone or len(pair.arrived) == len(pair.accepted)
         assert self.arena.used_bytes == 0
@@ -143,8 +156,8 @@ class Machine(RuleBasedStateMachine):
 test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block = Machine.TestCase
 
 
-@pytest.mark.parametrize("size", [500, 1024, 2000])
-def test_many_small_messages_are_cut_into_blocks_none_twice(size: int) -> None:
+@pytest.mark.parametrize("size", [500, 1024, 2000, 10_000, 33_000])
+def test_many_messages_are_cut_into_blocks_none_twice(size: int) -> None:
     memory = bytearray(ARENA_BYTES)
     pair = Pair(1, Budget(arena=Arena(memory)))
     pair.reassembler.attach(1, memoryview(memory))
@@ -159,6 +172,7 @@ def test_many_small_messages_are_cut_into_blocks_none_twice(size: int) -> None:
         (packet,) = PacketParser(COOKIE, PACKET_BYTES).feed(pair.in_pipe[0], drained=True)
         kinds.add(packet.kind)
         pair.read()
+        pair.decode()
         pair.acknowledge()
     assert pair.arrived == pair.accepted
     assert PLACED in kinds

@@ -1,51 +1,106 @@
-"""Runs: cut and taken without losing, mixing or splitting a message."""
+"""Runs: against a list of messages, whatever is appended, cut and taken."""
 
 from __future__ import annotations
 
-from collections import deque
-
-from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, batch_header
 from asgi_ipc.wire.message import LargeMessage
-from asgi_ipc.wire.run import Backlog, Run, take_run
+from asgi_ipc.wire.run import Piece, Run
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.encoding import large
+from tests.encoding import as_bytes, large
 
-_sizes = st.lists(st.integers(1, 40), min_size=1, max_size=12)
-
-
-def a_run(sizes: list[int]) -> Run:
-    return Run([bytes([place]) * size for place, size in enumerate(sizes)], sum(sizes))
+_sizes = st.integers(0, 40)
+_limits = st.integers(1, 60)
 
 
-def is_true(run: Run) -> bool:
-    return run.size_bytes == sum(map(len, run.messages)) and bool(run.messages)
+def messages_of(front: Piece | LargeMessage) -> list[bytes]:
+    """Return the encoded messages of a piece, or the large one."""
+    if isinstance(front, LargeMessage):
+        return [as_bytes(front)]
+    parts = front.parts
+    return [prefix + body for prefix, body in zip(parts[::2], parts[1::2], strict=True)]
 
 
-@given(_sizes, st.integers(1, 60))
-def test_a_run_is_cut_where_the_next_message_does_not_fit(sizes: list[int], limit_bytes: int) -> None:
-    runs = a_run(sizes).cut(limit_bytes)
-    assert [message for run in runs for message in run.messages] == a_run(sizes).messages
-    for run, follows in zip(runs, [*runs[1:], None], strict=True):
-        assert is_true(run)
-        assert run.size_bytes <= limit_bytes or len(run.messages) == 1
-        assert follows is None or run.size_bytes + len(follows.messages[0]) > limit_bytes
+class RunMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.run_ = Run(50)
+        self.model: list[bytes] = []
+        self.letters = 0
+
+    def bytes_of(self, size_bytes: int) -> bytes:
+        self.letters += 1
+        return bytes([self.letters % 256]) * size_bytes
+
+    @rule(prefix_bytes=_sizes, body_bytes=_sizes, count=st.integers(1, 20))
+    def append(self, prefix_bytes: int, body_bytes: int, count: int) -> None:
+        for _ in range(count):
+            prefix, body = self.bytes_of(prefix_bytes), self.bytes_of(body_bytes)
+            self.run_.append(prefix, body)
+            self.model.append(prefix + body)
+
+    @rule(size_bytes=_sizes)
+    def append_large(self, size_bytes: int) -> None:
+        message = large(self.bytes_of(size_bytes))
+        self.run_.append_large(message)
+        self.model.append(as_bytes(message))
+
+    @rule(piece_bytes=_limits)
+    def grows_to(self, piece_bytes: int) -> None:
+        self.run_.piece_bytes = piece_bytes
+
+    @precondition(lambda self: self.model)
+    @rule(limit_bytes=_limits)
+    def cut_and_take(self, limit_bytes: int) -> None:
+        self.run_.cut_front(limit_bytes)
+        front = self.run_.take_front()
+        taken = messages_of(front)
+        assert taken
+        assert taken == self.model[: len(taken)]
+        assert front.size_bytes == sum(map(len, taken))
+        assert front.size_bytes <= limit_bytes or len(taken) == 1
+        del self.model[: len(taken)]
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def look(self) -> None:
+        front = self.run_.front
+        assert front is not None
+        content = messages_of(front)
+        assert content == self.model[: len(content)]
+        if isinstance(front, Piece):
+            memory = bytearray(BATCH_HEADER_BYTES + front.size_bytes + 2)
+            front.seal(memory, 1)
+            assert memory == b"\0" + front.payload() + b"\0"
+            assert front.payload() == batch_header(len(content)) + b"".join(content)
+
+    @rule()
+    def clear(self) -> None:
+        assert all(as_bytes(message) in self.model for message in self.run_.clear())
+        self.model.clear()
+
+    @invariant()
+    def the_counts_are_exact(self) -> None:
+        assert self.run_.messages == len(self.model)
+        assert self.run_.size_bytes == sum(map(len, self.model))
+        assert (self.run_.front is None) is (not self.model)
 
 
-@given(st.lists(_sizes | st.none(), min_size=1, max_size=6), st.integers(1, 60))
-def test_what_is_taken_run_by_run_is_all_in_order(kinds: list[list[int] | None], limit_bytes: int) -> None:
-    backlog: Backlog = deque(large(b"large") if sizes is None else a_run(sizes) for sizes in kinds)
-    sent = [each for item in backlog for each in (item.messages if isinstance(item, Run) else [item])]
-    taken: list[bytes | LargeMessage] = []
-    while backlog:
-        head = backlog[0]
-        if isinstance(head, LargeMessage):
-            backlog.popleft()
-            taken.append(head)
-            continue
-        run = take_run(backlog, limit_bytes)
-        assert is_true(run)
-        assert run.size_bytes <= limit_bytes or len(run.messages) == 1
-        taken += run.messages
-    assert taken == sent
+test_a_run_agrees_with_a_list_of_messages = RunMachine.TestCase
+
+
+def test_a_piece_ends_where_the_next_message_does_not_fit() -> None:
+    run = Run(100)
+    for size_bytes in (60, 40, 1, 99, 101, 5):
+        run.append(b"", bytes(size_bytes))
+    assert [run.take_front().size_bytes for _ in range(4)] == [100, 100, 101, 5]
+
+
+def test_what_comes_behind_a_large_message_does_not_overtake_it() -> None:
+    run = Run(100)
+    run.append(b"a", b"")
+    run.append_large(large(b"large"))
+    run.append(b"b", b"")
+    assert [messages_of(run.take_front()) for _ in range(3)] == [[b"a"], [b"large"], [b"b"]]

@@ -22,8 +22,10 @@ from asgi_ipc import (
     WouldBlockError,
 )
 from asgi_ipc.fleet.words import Gone, Joined, encode_word
+from asgi_ipc.wire import reassembler
 from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, encode_packet
+from asgi_ipc.worker.dispatch import dispatcher
 from asgi_ipc.worker.dispatch.delivery import current_delivery
 from tests.encoding import encode_message
 from tests.inprocess import COOKIE, MIB, Fleet, Forger, Member, fleet, settings, until
@@ -442,6 +444,54 @@ async def test_a_worker_that_has_left_cannot_join_again() -> None:
         async with launcher.joined(member):
             raise AssertionError("joined twice")
     launcher.close()
+
+
+async def test_messages_that_wait_in_an_arena_hold_their_block_until_the_turn_in_which_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher, "MESSAGES_PER_TURN", 10)
+    monkeypatch.setattr(reassembler, "ACKNOWLEDGED_BYTES", 1)
+    async with fleet(2, has_arena=True) as (_, (a, b)):
+        arena = a.endpoint.outgoing._budget.arena
+        await until(lambda: arena.is_open(b.worker.generation))
+        used_bytes: list[int] = []
+
+        def look(data: bytes) -> None:
+            assert data == bytes([len(used_bytes)]) * 1000
+            used_bytes.append(arena.used_bytes)
+
+        b.ipc.receive("look", look)
+        for number in range(100):
+            a.ipc.send_nowait(b.pid, "look", bytes([number]) * 1000)
+        await until(lambda: len(used_bytes) == 100)
+        assert min(used_bytes) >= 100_000
+        await until(lambda: arena.used_bytes == 0)
+
+
+async def test_what_waits_in_the_arena_of_a_killed_worker_is_copied_and_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher, "MESSAGES_PER_TURN", 1)
+    async with fleet(2, has_arena=True) as (_, (a, b)):
+        memory = a.endpoint.incoming.arenas._own.memory
+        arena = a.endpoint.outgoing._budget.arena
+        await until(lambda: arena.is_open(b.worker.generation))
+        arrived: list[bytes] = []
+
+        def take(data: bytes) -> None:
+            if len(arrived) == 5:
+                # The rest is still in the block.
+                b.endpoint.incoming.forget(a.worker.generation)
+                memory[: len(memory) // 8] = bytes(len(memory) // 8)
+            arrived.append(data)
+
+        b.ipc.receive("take", take)
+        sent = [bytes([number]) * 1000 for number in range(50)]
+        for data in sent:
+            a.ipc.send_nowait(b.pid, "take", data)
+        await until(lambda: len(arrived) == 50)
+        assert arrived == sent
+        assert b.endpoint.incoming.dropped()["corrupt"] == 0
 
 
 async def test_what_was_copied_from_an_arena_is_acknowledged_with_the_next_beat_if_it_is_little() -> None:

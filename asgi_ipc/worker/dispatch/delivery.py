@@ -7,7 +7,7 @@ threads that they start, find it there.
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asgi_ipc.fleet.membership import Worker
@@ -30,6 +30,13 @@ current_delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextV
 # How large each message was that is delivered in this context, in bytes; 0: small. Decoded data shows its
 # size only if it is text or bytes.
 large_bytes: contextvars.ContextVar[int] = contextvars.ContextVar("asgi_ipc_large_bytes", default=0)
+
+
+def add_extra(extra: Extra) -> None:
+    """Give the message that is handled in this context its extra."""
+    delivery = current_delivery.get()
+    if delivery is not None:
+        current_delivery.set(replace(delivery, extra=extra))
 
 
 def current_sender() -> Worker:

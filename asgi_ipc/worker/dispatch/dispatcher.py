@@ -11,17 +11,17 @@ import asyncio
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import length_hint
 from typing import Any, Final, NamedTuple
 
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.logs import logger
-from asgi_ipc.wire.batch import Message
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls
+from asgi_ipc.worker.dispatch.delivery import add_extra
 from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
 
 # Names without a handler that are logged, one line each; more lines would be noise.
@@ -37,19 +37,20 @@ class Entry(NamedTuple):
 
     Attributes:
         context: each handler runs in a copy of it.
-        messages: the ones not handled yet.
+        batch: the ones not handled yet.
         handlers: by name.
     """
 
     context: contextvars.Context
-    messages: Iterator[Message]
+    batch: Batch
     handlers: Mapping[str, Handler]
 
 
 class Dispatcher:
     """Calls the handlers of one running worker.
 
-    `on_full` and `on_room` tell the reader when to pause and to go on.
+    `on_full` and `on_room` tell the reader when to pause and to go on, `on_turn` that messages which waited
+    have been read.
 
     Attributes:
         is_full: the reader must pause: the bound on handlers in flight is reached, or messages wait for more
@@ -59,7 +60,13 @@ class Dispatcher:
         unhandled: messages that had arrived when the dispatcher stopped, or arrived later.
     """
 
-    def __init__(self, registry: Registry, on_full: Callable[[], None], on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        on_full: Callable[[], None],
+        on_room: Callable[[], None],
+        on_turn: Callable[[], None],
+    ) -> None:
         self.is_full = False
         self.received = 0
         self.discarded = 0
@@ -69,6 +76,7 @@ class Dispatcher:
         self.calls = Calls(self.in_flight, self._check_idle)
         self._on_full = on_full
         self._on_room = on_room
+        self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._handlers = registry.handlers
@@ -101,12 +109,13 @@ class Dispatcher:
         self._handlers[name] = handler
         self._own_handlers.append(handler)
 
-    def accept(self, context: contextvars.Context, messages: list[Message]) -> None:
-        """Take the messages of one packet; their handlers start in this turn or in later ones."""
+    def accept(self, context: contextvars.Context, batch: Batch) -> None:
+        """Take messages that arrived together; their handlers start in this turn or in later ones."""
         if self._is_stopped:
-            self.unhandled += len(messages)
+            self.unhandled += batch.left
+            batch.drop_rest()
             return
-        self._queue.append(Entry(context, iter(messages), self._handlers))
+        self._queue.append(Entry(context, batch, self._handlers))
         self._go_on()
 
     def behind(self, callback: Callable[[], None]) -> None:
@@ -165,8 +174,10 @@ class Dispatcher:
             # After a loop that was closed without a word, another worker may have begun in this process.
             if self._handlers.get(handler.name) is handler:
                 del self._handlers[handler.name]
-        messages = (entry.messages for entry in self._queue if entry.handlers is self._handlers)
-        self.unhandled += sum(map(length_hint, messages))
+        for entry in self._queue:
+            if entry.handlers is self._handlers:
+                self.unhandled += entry.batch.left
+            entry.batch.drop_rest()
         self._queue.clear()
         cancelled, unhandled = self.calls.cancel()
         self.unhandled += unhandled
@@ -193,6 +204,7 @@ class Dispatcher:
         self._is_scheduled = False
         self._left = MESSAGES_PER_TURN
         self._advance()
+        self._on_turn()
         self._check_idle()
 
     def _advance(self) -> None:
@@ -205,26 +217,21 @@ class Dispatcher:
         try:
             while queue and left and not in_flight.is_blocked:
                 entry = queue.popleft()
-                context, messages, handlers = entry
+                context, batch, handlers = entry
                 announcements += handlers is not self._handlers
-                for name, data in messages:
+                while batch.next():
                     left -= 1
-                    handler = handlers.get(name)
+                    handler = handlers.get(batch.name)
                     if handler is None:
-                        self._discard(name)
-                    elif handler.is_async:
-                        begin(handler, handler.function, context.copy(), data)
+                        self._discard(batch.name)
                     else:
                         own = context.copy()
-                        try:
-                            result = own.run(handler.function, data)
-                        except (KeyboardInterrupt, SystemExit):
-                            raise
-                        except BaseException as error:  # noqa: BLE001  # the app's own
-                            self.calls.failed(handler, own, error)
+                        if batch.extra is not None:
+                            own.run(add_extra, batch.extra)
+                        if handler.is_async:
+                            begin(handler, handler.function, own, batch.data)
                         else:
-                            if result is not None and inspect.iscoroutine(result):
-                                self.calls.adopt(handler, result, own)
+                            self._call(handler, own, batch.data)
                     if not left or in_flight.is_blocked:
                         break
         finally:
@@ -233,9 +240,21 @@ class Dispatcher:
             # An announcement has one message.
             self.received += begun - left - announcements
             # No entry in the queue is without messages.
-            if entry is not None and length_hint(entry.messages):
+            if entry is not None and entry.batch.left:
                 queue.appendleft(entry)
             self._end_turn()
+
+    def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
+        """Call a plain function, and run the coroutine that it may return."""
+        try:
+            result = context.run(handler.function, data)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the app's own
+            self.calls.failed(handler, context, error)
+        else:
+            if result is not None and inspect.iscoroutine(result):
+                self.calls.adopt(handler, result, context)
 
     def _end_turn(self) -> None:
         if not self._queue:
@@ -289,7 +308,7 @@ class Dispatcher:
 
 def _announcement(watcher: Handler, news: tuple[Any, ...], context: contextvars.Context) -> Entry:
     handler = Handler(watcher.name, partial(_spread, watcher.function), watcher.is_async)
-    return Entry(context, iter([(watcher.name, news)]), {watcher.name: handler})
+    return Entry(context, Batch.of([(watcher.name, news, None)]), {watcher.name: handler})
 
 
 def _spread(function: Callable[..., Any], news: tuple[Any, ...]) -> Any:

@@ -30,7 +30,7 @@ from asgi_ipc.worker.dispatch.conversion import answer_converter
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.features.messaging import check_timeout
-from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.outgoing import Outgoing, share
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.room import Waiter
 
@@ -146,6 +146,7 @@ class Questions:
 
     def _put_to_all(self, number: int, peers: Iterable[Peer], message: Encoded) -> list[Waiter]:
         """Put a question to all members: at once where there is room, elsewhere as soon as there is."""
+        share(message)
         waiters = []
         for peer in peers:
             try:

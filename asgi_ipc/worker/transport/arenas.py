@@ -7,7 +7,7 @@ memory without a use goes back to the kernel.
 from __future__ import annotations
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
-from asgi_ipc.wire.batch import Reassembler
+from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -37,6 +37,7 @@ class Arenas:
     def settle(self) -> None:
         """Acknowledge what was copied from the others' arenas; take their receipts for this one's."""
         reassembler, outgoing = self._reassembler, self._outgoing
+        reassembler.note_read()
         while reassembler.fetched:
             outgoing.acknowledge(*reassembler.fetched.popitem())
         copied, reassembler.copied = reassembler.copied, []

@@ -12,23 +12,23 @@ from collections import deque
 from collections.abc import Callable
 
 from asgi_ipc.fleet.settings import Settings
-from asgi_ipc.wire.batch import Message, Reassembler
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.packet import PacketParser
+from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.arenas import Arenas
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
 from asgi_ipc.worker.transport.pipes import PipeReader
 
-# The messages of one packet: their sender, their average size in bytes if they are large, else 0, and whether
-# one of them is a MessageWithExtra.
-Deliver = Callable[[Peer, list[Message], int, bool], None]
+# Messages that arrived together, and their sender.
+Deliver = Callable[[Peer, Batch], None]
 
 
 class Incoming:
     """Reads the messages of all members to this worker, including its own. Starts paused.
 
-    `deliver` gets the messages of each packet. `catch_up` reads the lifeline: it is called for a packet of
+    `deliver` gets each batch of messages. `catch_up` reads the lifeline: it is called for a packet of
     an unknown sender, since the word that names a sender is written before its first packet.
 
     Attributes:
@@ -144,11 +144,12 @@ class Incoming:
             if peer is None or packet.receiver != self._me:
                 self._stale += 1
                 continue
-            messages = reassembler.accept(packet)
-            if messages:
-                self._deliver(peer, messages, reassembler.each_bytes, reassembler.has_extra)
-                # Otherwise they would live while the next are decoded: with two large messages at a time the
-                # C library gives the heap's end back and takes it again for each (docs/decisions/0009).
-                del messages
-        if reassembler.fetched or reassembler.copied:
+            for batch in reassembler.accept(packet):
+                self._deliver(peer, batch)
+        self.settle()
+
+    def settle(self) -> None:
+        """Acknowledge messages that have been read out of the senders' arenas by now."""
+        reassembler = self._reassembler
+        if reassembler.reading or reassembler.fetched or reassembler.copied:
             self.arenas.settle()

@@ -1,7 +1,7 @@
 """Outgoing: the sending half of an endpoint.
 
 Law: a message is accepted here or nowhere. `send`, `post` and the posts to several may be called from any
-thread; one short lock guards the outboxes and the peers, except on the short way of a small message.
+thread; one short lock guards the outboxes and the peers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.arena import Arena
 from asgi_ipc.wire.batch import batch_capacity_bytes
-from asgi_ipc.wire.message import Encoded, LargeMessage, Packer, encode
-from asgi_ipc.wire.outbox import FRESH_MESSAGES, Budget, Outbox
+from asgi_ipc.wire.message import Encoded, LargeMessage, Packer
+from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
@@ -61,9 +61,6 @@ class Outgoing:
         packer = Packer(settings.max_message_bytes, batch_capacity_bytes(max_packet_bytes))
         self.pack = packer.pack
         self.wrap = packer.wrap
-        self._names = packer.known_names
-        self._short_bytes = packer.short_bytes
-        self._short_characters = packer.short_characters
         self._me = me
         self._route = partial(Route, settings.cookie, me.generation, max_packet_bytes=max_packet_bytes)
         self._lock = threading.Lock()
@@ -128,8 +125,6 @@ class Outgoing:
             self.peers.refuse(peer)
             # The peer may have closed its end to us before it acknowledges its copies.
             peer.outbox.packets.is_patient = False
-            # A thread that has appended a message in this moment looks for it again then.
-            peer.dirty = False
             self._room.refuse(peer)
 
     def forget(self, peer: Peer) -> None:
@@ -200,73 +195,28 @@ class Outgoing:
 
         Raises UnknownWorkerError, and as `pack`.
         """
-        # The short way of small plain data, in one piece: a call for each step would cost a quarter.
-        kind = type(data)
-        message: Encoded
-        if (
-            type(name) is str
-            and name in self._names
-            and (
-                (kind is bytes and len(data) <= self._short_bytes)
-                or (kind is str and len(data) <= self._short_characters)
-            )
-        ):
-            message = encode((name, data))
-        else:
-            message = self.pack(name, data)
-        peer = self.peers.by_pid.get(to) if type(to) is int else None
-        if peer is None:
-            peer = self.peers.meant_by(to)
-        outbox = peer.outbox
-        if outbox.full or type(message) is not bytes:
-            return None if self._post_exactly(peer, message) else Refused(peer, message)
-        fresh = outbox.fresh
-        fresh.append(message)
-        if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
-            self._appended(peer, message)
-        return None
+        message = self.pack(name, data)
+        peer = self.peers.meant_by(to)
+        return None if self.post(peer, message) else Refused(peer, message)
 
     def post(self, peer: Peer, message: Encoded) -> bool:
         """Put a message into a peer's outbox. False: no room. From any thread."""
-        outbox = peer.outbox
-        if outbox.full or type(message) is not bytes:
-            return self._post_exactly(peer, message)
-        fresh = outbox.fresh
-        fresh.append(message)
-        if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
-            return self._appended(peer, message)
-        return True
-
-    def _post_exactly(self, peer: Peer, message: Encoded) -> bool:
         with self._lock:
             if peer.leaving:
                 raise UnknownWorkerError(peer.worker.pid)
             if not peer.outbox.offer(message):
                 return False
             begins_turn = self._turn.touch(peer)
-            backlog_bytes = peer.outbox.settled_bytes
+            backlog_bytes = peer.outbox.backlog_bytes
         self.turn_messages += len(message) // BYTES_AS_ONE_MESSAGE
-        self._turn.accepted(peer, begins_turn, backlog_bytes)
-        return True
-
-    def _appended(self, peer: Peer, message: bytes) -> bool:
-        """Let the messages that went the short way be written: the first of a turn, or many."""
-        outbox = peer.outbox
-        with self._lock:
-            # A message appended before the peer left is written; this one came too late for that.
-            if peer.leaving and outbox.take_back(message):
-                raise UnknownWorkerError(peer.worker.pid)
-            begins_turn = self._turn.touch(peer)
-            backlog_bytes = outbox.settle() if len(outbox.fresh) >= FRESH_MESSAGES else 0
         self._turn.accepted(peer, begins_turn, backlog_bytes)
         return True
 
     def post_to_each(self, members: Receivers, message: Encoded) -> tuple[Sequence[int], Sequence[Peer]]:
         """Put a message into every outbox with room; return the pids, and the peers without room."""
-        if type(message) is bytes and _all_open(members):
-            return self._append_to_each(members, message), ()
         took: list[int] = []
         full: list[Peer] = []
+        share(message)
         for peer in members.peers:
             # A peer that leaves in this moment is in neither list.
             with suppress(UnknownWorkerError):
@@ -278,8 +228,7 @@ class Outgoing:
 
     def post_to_all(self, members: Receivers, message: Encoded) -> Sequence[int]:
         """Put a message into every outbox and return the pids; or into none, and raise WouldBlockError."""
-        if type(message) is bytes and _all_open(members):
-            return self._append_to_each(members, message)
+        share(message)
         with self._lock:
             peers = tuple(peer for peer in members.peers if not peer.leaving)
             # All outboxes share the bytes of a large message; each has its own copy of a small one.
@@ -290,23 +239,10 @@ class Outgoing:
             begun = []
             for peer in peers:
                 peer.outbox.offer(message)
-                begun.append((self._turn.touch(peer), peer.outbox.settled_bytes))
+                begun.append((self._turn.touch(peer), peer.outbox.backlog_bytes))
         for peer, (begins_turn, backlog_bytes) in zip(peers, begun, strict=True):
             self._turn.accepted(peer, begins_turn, backlog_bytes)
         return [peer.worker.pid for peer in peers]
-
-    def _append_to_each(self, members: Receivers, message: bytes) -> Sequence[int]:
-        """Take the short way of a broadcast; return the pids."""
-        gone = []
-        for peer in members.peers:
-            fresh = peer.outbox.fresh
-            fresh.append(message)
-            if not peer.dirty or len(fresh) >= FRESH_MESSAGES:
-                try:
-                    self._appended(peer, message)
-                except UnknownWorkerError:
-                    gone.append(peer.worker.pid)
-        return [pid for pid in members.pids if pid not in gone] if gone else members.pids
 
     def least_busy(self) -> Peer:
         """Return the member with the least work; equals take turns. Raises UnknownWorkerError without any."""
@@ -354,12 +290,10 @@ class Outgoing:
         return {peer.worker.pid: peer.outbox.backlog_bytes for peer in self.peers.all()}
 
 
-def _all_open(members: Receivers) -> bool:
-    """Return whether a small message can go the short way to each."""
-    for peer in members.peers:  # noqa: SIM110  # a generator would cost as much as the rest
-        if peer.outbox.full:
-            return False
-    return True
+def share(message: Encoded) -> None:
+    """Note that a message goes to several receivers."""
+    if isinstance(message, LargeMessage):
+        message.is_shared = True
 
 
 def _retrieve(accepted: asyncio.Future[None]) -> None:

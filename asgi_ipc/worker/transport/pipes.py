@@ -160,27 +160,7 @@ class PipeWriter(Writer):
     def flush(self) -> None:
         """Write the packets of the outbox, unless a wait for room is under way."""
         if self._pipe.fd >= 0 and not self._waiting and self._again is None:
-            if self._wrote_fresh():
-                self._on_written()
-                if not self._closing:
-                    return
             self._write(BURST_PACKETS)
-
-    def _wrote_fresh(self) -> bool:
-        """Write everything that the outbox has, if that is one packet of messages not counted yet."""
-        outbox = self._outbox
-        with self._lock:
-            found = outbox.fresh_packet()
-            if found is None:
-                return False
-            packet, messages = found
-            try:
-                os.write(self._pipe.fd, packet)
-            except OSError:
-                # `_write` tries again and handles the error.
-                return False
-            outbox.fresh_written(messages)
-        return True
 
     def close_when_empty(self) -> None:
         """Write the rest of the outbox, then close."""

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import astuple
 
-from asgi_ipc.wire.batch import Reassembler
 from asgi_ipc.wire.packet import HEADER_BYTES, PacketParser
+from asgi_ipc.wire.reassembler import Reassembler
+from tests.encoding import accept
 from tests.faults.fuzzing.reference import Delivery, Scan, completed_by_chance, expect, scan
 from tests.faults.fuzzing.script import Script
 from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, PEERS, RECEIVER, canonical
@@ -73,7 +74,7 @@ class _Receiver:
                 if packet.sender not in PEERS or packet.receiver != RECEIVER:
                     continue
                 self.reached += 1
-                messages = reassembler.accept(packet)
+                messages = accept(reassembler, packet)
                 if messages:
                     self.deliveries.append(Delivery(packet.sender, packet.number, canonical(messages)))
                 if not 0 <= reassembler.partial_bytes <= MAX_PARTIAL_BYTES:

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from asgi_ipc.wire.batch import Message
 from asgi_ipc.wire.message import MAX_EXTRA_BYTES, MAX_EXTRA_KEYS
 from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, HEADER_BYTES, PLACED
+from tests.encoding import Message
 from tests.faults.fuzzing.wire import MAX_MESSAGE_BYTES, Run, canonical
 
 _ext: Final = msgspec.msgpack.Ext

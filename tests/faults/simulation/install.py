@@ -16,7 +16,7 @@ from typing import Any
 
 from asgi_ipc.fleet import relay
 from asgi_ipc.launcher import launcher, process
-from asgi_ipc.wire import arena, batch, outbox, packetizer
+from asgi_ipc.wire import arena, outbox, packetizer, reassembler
 from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.transport import arenas, outgoing, peers, pipes, turn
@@ -61,7 +61,7 @@ def installed(
         swap(stack, arenas, map_arena=arena_mapper(kernel))
         swap(stack, packetizer, BLOCK_BYTES=bounds.block_bytes, PLACED_BYTES=bounds.block_bytes)
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
-        swap(stack, batch, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
+        swap(stack, reassembler, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
         swap(stack, pipes, READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
@@ -70,8 +70,6 @@ def installed(
         swap(stack, turn, EAGER_BYTES=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
-        swap(stack, outbox, FRESH_MESSAGES=bounds.fresh_messages)
-        swap(stack, outgoing, FRESH_MESSAGES=bounds.fresh_messages)
         swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
         swap(
             stack,

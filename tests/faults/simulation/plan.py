@@ -64,7 +64,6 @@ class Bounds:
         self.eager_bytes = chance.choice([500, 65536])
         self.unacknowledged = chance.choice([1, 2, 8])
         self.descriptors = chance.choice([2, 512])
-        self.fresh_messages = 64 if self.outbox_bytes > 8_000 else 2
         self.window_bytes = chance.choice([2_048, 1_000_000])
         self.acknowledged_bytes = chance.choice([1, 1_500, 100_000])
         self.block_bytes = chance.choice([300, 65_536])

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
@@ -32,7 +33,10 @@ class World:
         self.flow: list[str] = []
         self.started: list[Any] = []
         self.dispatcher = Dispatcher(
-            self.registry, lambda: self.flow.append("full"), lambda: self.flow.append("room")
+            self.registry,
+            lambda: self.flow.append("full"),
+            lambda: self.flow.append("room"),
+            lambda: None,
         )
         self.context = contextvars.copy_context()
         self.context.run(current_delivery.set, Delivery(self, Worker(7, 0, 1)))
@@ -41,7 +45,7 @@ class World:
         self.registry.set(name, function, ordered)
 
     def deliver(self, *messages: tuple[str, Any]) -> None:
-        self.dispatcher.accept(self.context, list(messages))
+        self.dispatcher.accept(self.context, Batch.of([(*message, None) for message in messages]))
 
     def announce(self, news: str) -> None:
         """To a plain watcher, who writes it down."""
