@@ -125,12 +125,13 @@ def _compile(root: Path, build: Path, engine: ModuleType) -> list[str]:
     for declarations in sorted((root / engine.PACKAGE).rglob("*.pxd")):
         path = declarations.relative_to(root).with_suffix("")
         module = ".".join(path.parts)
-        digest = engine.digest(module, root)
+        lines.append(f"{module} {engine.digest(module, root)}\n")
+        if module == engine.INLINE:
+            continue
         target = path.with_suffix(engine.SUFFIX)
         (build / target).parent.mkdir(parents=True, exist_ok=True)
         _compile_module(root, module, build / target, is_strict)
         files.append(str(target))
-        lines.append(f"{module} {digest}\n")
     record = Path(engine.PACKAGE, engine.RECORD)
     (build / record).write_text("".join(lines))
     return [*files, str(record)]

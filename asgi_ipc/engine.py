@@ -25,6 +25,9 @@ PACKAGE: Final = "asgi_ipc"
 # A compiled module's file ends in this. It differs for each version and kind of Python.
 SUFFIX: Final = EXTENSION_SUFFIXES[0]
 
+# Its functions are compiled into the modules that call them; by itself it stands in Python, always.
+INLINE: Final = f"{PACKAGE}.fast"
+
 # Beside this file: what hatch_build.py has compiled for this Python, a module and its digest a line.
 RECORD: Final = f"compiled{SUFFIX}.txt"
 
@@ -48,7 +51,8 @@ def why_pure(folder: Path) -> str:
     try:
         for line in (folder / PACKAGE / RECORD).read_text().splitlines():
             module, _, recorded = line.partition(" ")
-            if not folder.joinpath(*module.split(".")).with_suffix(SUFFIX).exists():
+            compiled = folder.joinpath(*module.split(".")).with_suffix(SUFFIX)
+            if module != INLINE and not compiled.exists():
                 return f"{module} is not there, compiled"
             if digest(module, folder) != recorded:
                 return f"{module} has changed since it was compiled"

@@ -27,8 +27,11 @@ FOLDER: Final = Path(asgi_ipc.__path__[0]).parent
 
 # The modules that are compiled, where they are: each has a `.pxd`.
 TWINS: Final = sorted(
-    ".".join(path.relative_to(FOLDER).with_suffix("").parts)
-    for path in (FOLDER / engine.PACKAGE).rglob("*.pxd")
+    {
+        ".".join(path.relative_to(FOLDER).with_suffix("").parts)
+        for path in (FOLDER / engine.PACKAGE).rglob("*.pxd")
+    }
+    - {engine.INLINE}
 )
 
 

@@ -1,0 +1,85 @@
+"""Fast: what the compiled engine takes from C where this file stands in Python.
+
+Law: each function means the same here and in fast.pxd, and the compiled modules call that one. The caller
+checks every bound: in C nothing here does.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from types import EllipsisType
+from typing import Any, Final, TypeAlias
+
+# What lies in memory: in C, a pointer.
+Bytes: TypeAlias = bytes | memoryview
+
+# What `step_in` returns of a coroutine that has ended. No coroutine waits for it.
+ENDED: Final = ...
+
+thread_id = threading.get_ident
+references = sys.getrefcount
+
+_BYTE: Final = tuple(bytes((value,)) for value in range(256))
+
+
+def call_in_copy(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
+    """Call a function in a copy of that context."""
+    return context.copy().run(function, data)
+
+
+def step_in(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its next wait in that context; what it waits for, or ENDED."""
+    return context.run(_step, coroutine)
+
+
+def _step(coroutine: Coroutine[Any, Any, Any]) -> Any | EllipsisType:
+    try:
+        return coroutine.send(None)
+    except StopIteration:
+        return ENDED
+
+
+def address(content: Bytes) -> Bytes:
+    """Return where content lies. It must be kept meanwhile."""
+    return content
+
+
+def is_at(memory: Bytes, at: int, stop: int, what: bytes) -> bool:
+    """Return whether these bytes stand there, before `stop`."""
+    end = at + len(what)
+    return end <= stop and memory[at:end] == what
+
+
+def bytes_at(memory: Bytes, start: int, stop: int) -> bytes:
+    """Return a copy of the bytes there."""
+    return bytes(memory[start:stop])
+
+
+def text_at(memory: Bytes, start: int, stop: int) -> str:
+    """Return the text there. Raises UnicodeDecodeError."""
+    return str(memory[start:stop], "utf-8")
+
+
+def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
+    """Return these one behind the other. `size_bytes`: of the parts."""
+    return b"".join((head, *parts))
+
+
+def fill(memory: memoryview, start: int, head: bytes, parts: list[bytes]) -> None:
+    """Write these one behind the other."""
+    joined = b"".join((head, *parts))
+    memory[start : start + len(joined)] = joined
+
+
+def prefix(front: bytes, tag: int, size_bytes: int) -> bytes:
+    """Return the front, and MessagePack's header with that tag and size."""
+    if tag < 0xC0:
+        return front + _BYTE[tag | size_bytes]
+    if tag == 0xC4 or tag == 0xD9:
+        return front + _BYTE[tag] + _BYTE[size_bytes]
+    if tag == 0xC6 or tag == 0xDB:
+        return front + _BYTE[tag] + size_bytes.to_bytes(4, "big")
+    return front + _BYTE[tag] + size_bytes.to_bytes(2, "big")
