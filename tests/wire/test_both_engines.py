@@ -384,12 +384,12 @@ def _both_are_here() -> None:
 
 def run(examples: int, **options: Any) -> None:
     chosen = settings(max_examples=examples, **options)
-    run_state_machine_as_test(BothEngines, settings=chosen)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(BothEngines, settings=chosen)
 
 
 def test_any_sequence_of_calls_has_the_same_outcome_with_both_engines() -> None:
     # An example is a long one.
-    run(settings.default.max_examples // 3)
+    run(settings().max_examples // 3)
 
 
 # --- a difference is found
