@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, Arena
 from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import refuse_extension
-from asgi_ipc.wire.packet import PLACED, Packet
+from asgi_ipc.wire.packet import PLACED
 from asgi_ipc.wire.payload import join_batch
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
-from tests.encoding import Message, encode_message, read
+from tests.encoding import Message, Packet, encode_message, read
 from tests.strategies import same
 
 MIB = 1024 * 1024

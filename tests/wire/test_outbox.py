@@ -19,11 +19,11 @@ from asgi_ipc.wire.outbox import (
     Outbox,
     Ticket,
 )
-from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, PacketParser
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.encoding import as_bytes, large
+from tests.encoding import Packet, as_bytes, find_all, large
 from tests.serving import run_python
 
 COOKIE = b"outboxes"
@@ -43,7 +43,7 @@ def a_wait(outbox: Outbox, message: Encoded) -> Ticket:
 
 
 def parsed(packet: bytes) -> Packet:
-    (found,) = PacketParser(COOKIE, PACKET_BYTES).feed(packet, drained=True)
+    (found,) = find_all(PacketParser(COOKIE, PACKET_BYTES), packet, drained=True)
     return found
 
 

@@ -136,15 +136,16 @@ class Incoming:
 
     def _take_packets(self, parser: PacketParser, chunk: bytes, drained: bool) -> None:
         reassembler = self._reassembler
-        for packet in parser.feed(chunk, drained=drained):
-            peer = self._peers.find(packet.sender)
+        parser.feed(chunk)
+        while parser.find(drained):
+            peer = self._peers.find(parser.sender)
             if peer is None:
                 self._catch_up()
-                peer = self._peers.find(packet.sender)
-            if peer is None or packet.receiver != self._me:
+                peer = self._peers.find(parser.sender)
+            if peer is None or parser.receiver != self._me:
                 self._stale += 1
                 continue
-            for batch in reassembler.accept(packet):
+            for batch in reassembler.accept(parser):
                 self._deliver(peer, batch)
         self.settle()
 
