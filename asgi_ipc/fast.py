@@ -68,6 +68,15 @@ def text_at(memory: Bytes, start: int, stop: int) -> str:
     return str(memory[start:stop], "utf-8")
 
 
+def is_text(memory: Bytes, start: int, stop: int) -> bool:
+    """Return whether the bytes there are UTF-8."""
+    try:
+        str(memory[start:stop], "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
     """Return these one behind the other. `size_bytes`: of the parts."""
     return b"".join((head, *parts))

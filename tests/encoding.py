@@ -61,7 +61,7 @@ def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | 
 def decode_batch(payload: bytes | memoryview) -> list[Message]:
     """Return the messages of one batch, in order."""
     batch = Batch()
-    batch.open(payload)
+    batch.open(payload, 0, len(payload))
     return read([batch] if batch.left else [])
 
 

@@ -10,8 +10,9 @@ from collections import deque
 from typing import NamedTuple
 
 from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE
-from asgi_ipc.wire.batch import ONE_MESSAGE, SERIAL_BYTES, TOTAL_BYTES, Batch, read_serials, read_total
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, Packet
+from asgi_ipc.wire.payload import ONE_MESSAGE, SERIAL_BYTES, TOTAL_BYTES, read_serials, read_total
 
 
 class Reassembler:
@@ -182,7 +183,7 @@ class Reassembler:
 
     def _opened(self, payload: bytes | memoryview) -> list[Batch]:
         batch = Batch()
-        if not batch.open(payload):
+        if not batch.open(payload, 0, len(payload)):
             self._drop("corrupt")
         self._count_spoilt(batch)
         return [batch] if batch.left else []

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 
 from asgi_ipc.wire import batch
+from asgi_ipc.wire import payload as payloads
 from asgi_ipc.wire.packet import Packet
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import engines
@@ -95,7 +96,7 @@ def judge_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _feed, _skip = PacketParser.feed, PacketParser._skip
-_accept, _decode = Reassembler.accept, batch._decode_plain
+_accept, _decode = Reassembler.accept, payloads._decode_plain
 
 
 def _accept_any_number(self: Reassembler, found: Packet) -> list[batch.Batch]:
@@ -127,9 +128,9 @@ BROKEN: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
         lambda self, chunk, *, drained: _feed(self, chunk, drained=True),
     ),
     "counts no skip": (PacketParser, "_count_skip", lambda self, size: None),
-    "trusts the payload": (batch, "_decode_plain", _raise),
+    "trusts the payload": (payloads, "_decode_plain", _raise),
     "reads bytes for text": (
-        batch,
+        payloads,
         "_decode_plain",
         lambda payload: [(name, str(data)) for name, data in _decode(payload)],
     ),

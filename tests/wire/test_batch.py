@@ -18,11 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
-from asgi_ipc.wire.batch import (
-    batch_capacity_bytes,
-    first_fragment,
-    join_batch,
-)
 from asgi_ipc.wire.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import (
@@ -35,6 +30,11 @@ from asgi_ipc.wire.packet import (
     PacketParser,
 )
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import (
+    batch_capacity_bytes,
+    first_fragment,
+    join_batch,
+)
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
 from tests.encoding import Message, accept, decode_batch, encode_message, large

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE, Arena
-from asgi_ipc.wire.batch import Batch, join_batch
+from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import refuse_extension
 from asgi_ipc.wire.packet import PLACED, Packet
+from asgi_ipc.wire.payload import join_batch
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
 from tests.encoding import Message, encode_message, read
@@ -37,7 +38,7 @@ def whole(payload: bytes) -> list[Message] | None:
 
 
 def one_by_one(batch: Batch, content: bytes) -> list[Message] | None:
-    return read([batch] if batch.left else []) if batch.open(content) else None
+    return read([batch] if batch.left else []) if batch.open(content, 0, len(content)) else None
 
 
 @st.composite

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage
 from asgi_ipc.wire.outbox import (
     MAX_OUTBOX_BYTES,
@@ -22,6 +21,7 @@ from asgi_ipc.wire.outbox import (
 )
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import as_bytes, large
 from tests.serving import run_python

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, batch_header
 from asgi_ipc.wire.message import LargeMessage
+from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, batch_header
 from asgi_ipc.wire.run import Piece, Run
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import as_bytes, large
