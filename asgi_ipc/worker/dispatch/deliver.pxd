@@ -2,6 +2,7 @@
 
 cimport cython
 cimport asgi_ipc.fast as fast
+from asgi_ipc.wire.batch cimport Batch
 from asgi_ipc.worker.dispatch.backpressure cimport InFlight
 from asgi_ipc.worker.dispatch.handler cimport Handler
 from asgi_ipc.worker.dispatch.steps cimport Steps
@@ -16,4 +17,4 @@ cdef class Deliverer:
     cdef public Py_ssize_t left
 
     @cython.locals(handler=Handler)
-    cpdef object deliver(self, object batch, object context, dict handlers)
+    cpdef object deliver(self, Batch batch, object context, dict handlers)
