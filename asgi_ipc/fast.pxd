@@ -23,13 +23,15 @@ cdef inline unsigned long thread_id() noexcept:
 cdef inline Py_ssize_t references(object what) noexcept:
     return Py_REFCNT(what)
 
-cdef inline object call_in_copy(object context, object function, object data):
-    cdef object own = PyContext_Copy(context)
-    PyContext_Enter(own)
+cdef inline object copied(object context):
+    return PyContext_Copy(context)
+
+cdef inline object call_in(object context, object function, object data):
+    PyContext_Enter(context)
     try:
         return PyObject_CallOneArg(function, data)
     finally:
-        PyContext_Exit(own)
+        PyContext_Exit(context)
 
 cdef inline object step_in(object context, object coroutine):
     cdef PyObject *result = NULL

@@ -25,9 +25,14 @@ references = sys.getrefcount
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
 
 
-def call_in_copy(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
-    """Call a function in a copy of that context."""
-    return context.copy().run(function, data)
+def copied(context: Context) -> Context:
+    """Return a copy of that context."""
+    return context.copy()
+
+
+def call_in(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
+    """Call a function in that context."""
+    return context.run(function, data)
 
 
 def step_in(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:

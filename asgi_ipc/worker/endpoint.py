@@ -35,7 +35,8 @@ from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.features.answers import Answers
 from asgi_ipc.worker.features.leader import Leading
 from asgi_ipc.worker.features.messaging import Messaging

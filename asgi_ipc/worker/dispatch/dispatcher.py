@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +20,9 @@ from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls
-from asgi_ipc.worker.dispatch.delivery import add_extra
-from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
+from asgi_ipc.worker.dispatch.deliver import Deliverer, Reason, Stop
+from asgi_ipc.worker.dispatch.handler import Function, Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 
 # Names without a handler that are logged, one line each; more lines would be noise.
 MAX_UNHEARD_NAMES: Final = 100
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
     context: contextvars.Context
     batch: Batch
-    handlers: Mapping[str, Handler]
+    handlers: dict[str, Handler]
 
 
 class Dispatcher:
@@ -84,8 +84,8 @@ class Dispatcher:
         self._queue: deque[Entry] = deque()
         self._is_running = False
         self._is_stopped = False
-        # Messages that may be handled before the next turn of the loop, and whether that is asked for.
-        self._left = MESSAGES_PER_TURN
+        self._deliverer = Deliverer(self.calls.steps, self.in_flight, MESSAGES_PER_TURN)
+        # Whether the next turn of the loop is asked for.
         self._is_scheduled = False
         # Turns that have ended before the queue was empty, since it was empty.
         self._late_turns = 0
@@ -114,9 +114,13 @@ class Dispatcher:
         if self._is_stopped:
             self.unhandled += batch.left
             batch.drop_rest()
-            return
-        self._queue.append(Entry(context, batch, self._handlers))
-        self._go_on()
+        elif self._queue or self._is_running:
+            self._queue.append(Entry(context, batch, self._handlers))
+            self._go_on()
+        else:
+            # Nothing is before them: they need no place in the queue.
+            self._advance(context, batch)
+            self._check_idle()
 
     def behind(self, callback: Callable[[], None]) -> None:
         """Call this when everything accepted so far has been given to its handlers."""
@@ -202,59 +206,53 @@ class Dispatcher:
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        self._left = MESSAGES_PER_TURN
+        self._deliverer.left = MESSAGES_PER_TURN
         self._advance()
         self._on_turn()
         self._check_idle()
 
-    def _advance(self) -> None:
-        """Start the handlers of the waiting messages, in order, as far as the bounds allow."""
-        queue, in_flight, begin = self._queue, self.in_flight, self.calls.begin
-        left = begun = self._left
-        announcements = 0
-        entry: Entry | None = None
+    def _advance(self, context: contextvars.Context | None = None, batch: Batch | None = None) -> None:
+        """Start the handlers of this batch and of what waits, in order, as far as the bounds allow."""
         self._is_running = True
         try:
-            while queue and left and not in_flight.is_blocked:
-                entry = queue.popleft()
-                context, batch, handlers = entry
-                announcements += handlers is not self._handlers
-                while batch.next():
-                    left -= 1
-                    handler = handlers.get(batch.name)
-                    if handler is None:
-                        self._discard(batch.name)
-                    else:
-                        own = context.copy()
-                        if batch.extra is not None:
-                            own.run(add_extra, batch.extra)
-                        if handler.is_async:
-                            begin(handler, handler.function, own, batch.data)
-                        else:
-                            self._call(handler, own, batch.data)
-                    if not left or in_flight.is_blocked:
-                        break
+            if context is not None and batch is not None:
+                self._start(context, batch, self._handlers)
+            while self._queue and self._deliverer.left and not self.in_flight.is_blocked:
+                self._start(*self._queue.popleft())
         finally:
             self._is_running = False
-            self._left = left
-            # An announcement has one message.
-            self.received += begun - left - announcements
-            # No entry in the queue is without messages.
-            if entry is not None and entry.batch.left:
-                queue.appendleft(entry)
             self._end_turn()
 
-    def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
-        """Call a plain function, and run the coroutine that it may return."""
+    def _start(self, context: contextvars.Context, batch: Batch, handlers: dict[str, Handler]) -> None:
+        """Start the handlers of a batch; what the bounds don't allow waits, before everything else."""
+        deliverer = self._deliverer
+        before = deliverer.left
         try:
-            result = context.run(handler.function, data)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  # the app's own
-            self.calls.failed(handler, context, error)
+            while (stop := deliverer.deliver(batch, context, handlers)) is not None:
+                self._decide(stop, batch)
+        finally:
+            # An announcement is no message.
+            if handlers is self._handlers:
+                self.received += before - deliverer.left
+            if batch.left:
+                self._queue.appendleft(Entry(context, batch, handlers))
+
+    def _decide(self, stop: Stop, batch: Batch) -> None:
+        """Do what the last message of the batch needs beyond a call."""
+        reason, handler, context, outcome = stop
+        calls = self.calls
+        if handler is None:
+            self._discard(batch.name)
+        elif reason is Reason.WAITS:
+            calls.waits(handler, context, outcome, batch.data)
+        elif reason is Reason.ORDERED:
+            calls.begin(handler, handler.function, context, batch.data)
+        elif reason is Reason.COROUTINE:
+            calls.adopt(handler, outcome, context)
+        elif handler.is_async:
+            calls.ended_with(handler, context, outcome)
         else:
-            if result is not None and inspect.iscoroutine(result):
-                self.calls.adopt(handler, result, context)
+            calls.failed(handler, context, outcome)
 
     def _end_turn(self) -> None:
         if not self._queue:
@@ -263,7 +261,7 @@ class Dispatcher:
                 self._tell_reader()
         elif not self.in_flight.is_blocked:
             # For the second time, later messages must wait in the pipe. A handler that exits comes here, too.
-            self._late_turns += not self._left
+            self._late_turns += not self._deliverer.left
             self._tell_reader()
             self._schedule()
 

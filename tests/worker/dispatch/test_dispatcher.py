@@ -19,7 +19,8 @@ from asgi_ipc.wire.batch import Batch
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 from tests.inprocess import until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
