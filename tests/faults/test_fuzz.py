@@ -44,9 +44,9 @@ def test_every_change_every_forgery_and_every_reason_for_a_drop_takes_part(
         return execute(script)
 
     class Noting(Reassembler):
-        def _drop(self, reason: str, count: int = 1) -> None:
+        def drop(self, reason: str, count: int = 1) -> None:
             drops[reason] += 1
-            super()._drop(reason, count)
+            super().drop(reason, count)
 
     monkeypatch.setattr(fuzz, "execute", noting)
     monkeypatch.setattr(judge, "Reassembler", Noting)
