@@ -19,6 +19,8 @@ from tests import strategies
 from tests.encoding import Message, Packet, encode_message, read
 from tests.strategies import same
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 MIB = 1024 * 1024
 ARENA_BYTES = 4 * MIB
 
