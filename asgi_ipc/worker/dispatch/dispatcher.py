@@ -55,7 +55,8 @@ class Dispatcher:
     Attributes:
         is_full: the reader must pause: the bound on handlers in flight is reached, or messages wait for more
             than one turn, or the dispatcher has stopped.
-        received: messages whose turn has come.
+        accept: `accept(context, batch)` takes messages that arrived together; their handlers start in this
+            turn or in later ones.
         discarded: those of them without a handler.
         unhandled: messages that had arrived when the dispatcher stopped, or arrived later.
     """
@@ -68,7 +69,6 @@ class Dispatcher:
         on_turn: Callable[[], None],
     ) -> None:
         self.is_full = False
-        self.received = 0
         self.discarded = 0
         self.invalid_names = 0
         self.unhandled = 0
@@ -82,9 +82,11 @@ class Dispatcher:
         self._handlers = registry.handlers
         self._own_handlers: list[Handler] = []
         self._queue: deque[Entry] = deque()
-        self._is_running = False
         self._is_stopped = False
-        self._deliverer = Deliverer(self.calls.steps, self.in_flight, MESSAGES_PER_TURN)
+        self._deliverer = Deliverer(
+            self._handlers, self.calls.steps, self.in_flight, self._wait, self._advance, MESSAGES_PER_TURN
+        )
+        self.accept = self._deliverer.accept
         # Whether the next turn of the loop is asked for.
         self._is_scheduled = False
         # Turns that have ended before the queue was empty, since it was empty.
@@ -95,7 +97,12 @@ class Dispatcher:
     @property
     def is_busy(self) -> bool:
         """Whether something waits, or a handler runs."""
-        return bool(self._queue or self.calls or self._is_running)
+        return bool(self._queue or self.calls or self._deliverer.is_running)
+
+    @property
+    def received(self) -> int:
+        """Return how many messages' turn has come."""
+        return self._deliverer.received
 
     # --- in
 
@@ -108,19 +115,6 @@ class Dispatcher:
         handler = Handler(name, partial(self._handle_own, function), is_async=False)
         self._handlers[name] = handler
         self._own_handlers.append(handler)
-
-    def accept(self, context: contextvars.Context, batch: Batch) -> None:
-        """Take messages that arrived together; their handlers start in this turn or in later ones."""
-        if self._is_stopped:
-            self.unhandled += batch.left
-            batch.drop_rest()
-        elif self._queue or self._is_running:
-            self._queue.append(Entry(context, batch, self._handlers))
-            self._go_on()
-        else:
-            # Nothing is before them: they need no place in the queue.
-            self._advance(context, batch)
-            self._check_idle()
 
     def behind(self, callback: Callable[[], None]) -> None:
         """Call this when everything accepted so far has been given to its handlers."""
@@ -162,6 +156,7 @@ class Dispatcher:
         # Between the end of the last handler and this task's turn, another message may have come.
         while self.is_busy:
             idle = self._idle = self._idle or asyncio.Event()
+            self._deliverer.is_watched = True
             await idle.wait()
 
     async def close(self) -> int:
@@ -172,7 +167,7 @@ class Dispatcher:
 
     def stop(self) -> list[asyncio.Task[Any]]:
         """Cancel the handlers in flight; their tasks. Waiting messages are dropped and counted."""
-        self._is_stopped = True
+        self._is_stopped = self._deliverer.is_watched = True
         self._tell_reader()
         for handler in self._own_handlers:
             # After a loop that was closed without a word, another worker may have begun in this process.
@@ -195,9 +190,10 @@ class Dispatcher:
     # --- whose turn it is
 
     def _go_on(self) -> None:
-        if not self._is_running and not self._is_scheduled:
+        """Start what was put into the queue, if it is its turn."""
+        self._deliverer.is_watched = True
+        if not self._deliverer.is_running and not self._is_scheduled:
             self._advance()
-            self._check_idle()
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -209,31 +205,49 @@ class Dispatcher:
         self._deliverer.left = MESSAGES_PER_TURN
         self._advance()
         self._on_turn()
-        self._check_idle()
 
-    def _advance(self, context: contextvars.Context | None = None, batch: Batch | None = None) -> None:
-        """Start the handlers of this batch and of what waits, in order, as far as the bounds allow."""
-        self._is_running = True
+    def _wait(self, context: contextvars.Context, batch: Batch) -> None:
+        """Take messages that others may be before."""
+        if self._is_stopped:
+            self.unhandled += batch.left
+            batch.drop_rest()
+        else:
+            self._queue.append(Entry(context, batch, self._handlers))
+            self._go_on()
+
+    def _advance(
+        self,
+        context: contextvars.Context | None = None,
+        batch: Batch | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        """Go on with this batch and what waits, in order, as far as the bounds allow."""
+        self._deliverer.is_running = True
         try:
             if context is not None and batch is not None:
-                self._start(context, batch, self._handlers)
+                self._start(context, batch, self._handlers, stop)
             while self._queue and self._deliverer.left and not self.in_flight.is_blocked:
                 self._start(*self._queue.popleft())
         finally:
-            self._is_running = False
+            self._deliverer.is_running = False
             self._end_turn()
+        self._check_idle()
 
-    def _start(self, context: contextvars.Context, batch: Batch, handlers: dict[str, Handler]) -> None:
+    def _start(
+        self,
+        context: contextvars.Context,
+        batch: Batch,
+        handlers: dict[str, Handler],
+        stop: Stop | None = None,
+    ) -> None:
         """Start the handlers of a batch; what the bounds don't allow waits, before everything else."""
-        deliverer = self._deliverer
-        before = deliverer.left
+        deliver = self._deliverer.deliver
         try:
-            while (stop := deliverer.deliver(batch, context, handlers)) is not None:
+            if stop is not None:
+                self._decide(stop, batch)
+            while (stop := deliver(context, batch, handlers)) is not None:
                 self._decide(stop, batch)
         finally:
-            # An announcement is no message.
-            if handlers is self._handlers:
-                self.received += before - deliverer.left
             if batch.left:
                 self._queue.appendleft(Entry(context, batch, handlers))
 
@@ -249,12 +263,15 @@ class Dispatcher:
             calls.begin(handler, handler.function, context, batch.data)
         elif reason is Reason.COROUTINE:
             calls.adopt(handler, outcome, context)
+        elif isinstance(outcome, KeyboardInterrupt | SystemExit):
+            raise outcome
         elif handler.is_async:
             calls.ended_with(handler, context, outcome)
         else:
             calls.failed(handler, context, outcome)
 
     def _end_turn(self) -> None:
+        self._deliverer.is_watched = bool(self._queue) or self._is_stopped or self._idle is not None
         if not self._queue:
             if self._late_turns:
                 self._late_turns = 0
