@@ -125,9 +125,8 @@ class PacketParser:
             if is_ours and _HEADER_BYTES <= length <= self._max_packet_bytes:
                 start, stop = at + _HEADER_BYTES, at + length
                 if stop <= end:
-                    view = memoryview(data)
-                    payload = view[start:stop]
-                    if _crc32(payload, _crc32(view[at : start - _CRC_BYTES])) == crc:
+                    payload = data[start:stop]
+                    if _crc32(payload, _crc32(data[at : start - _CRC_BYTES])) == crc:
                         self.sender, self.receiver, self.number, self.kind = sender, receiver, number, kind
                         self.start, self.stop = start, stop
                         self._at = stop

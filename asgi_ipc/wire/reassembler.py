@@ -49,7 +49,10 @@ class Reassembler:
         return stream
 
     def accept(self, packet: FoundPacket) -> list[Batch]:
-        """The batches of messages that `packet` completes, in order; none is empty."""
+        """The batches of messages that `packet` completes, in order; none is empty.
+
+        Call `note_read` when they have been read, or some time later.
+        """
         stream = self.stream_of(packet.sender)
         if packet.number != stream.next_number:
             if packet.number < stream.next_number:
@@ -122,7 +125,6 @@ class Reassembler:
             if batch.left:
                 batches.append(batch)
         self.reading[sender] = stream
-        self.note_read()
         return batches
 
     def note_read(self) -> None:

@@ -39,6 +39,8 @@ from tests import strategies
 from tests.encoding import Message, Packet, accept, decode_batch, encode_message, find_all, large
 from tests.strategies import same
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 MIB = 1024 * 1024
 
 

@@ -15,6 +15,8 @@ from tests import strategies
 from tests.encoding import Message, MessageWithExtra, Packet, accept, as_bytes, encode_message
 from tests.strategies import same
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 MIB = 1024 * 1024
 FIRST_MESSAGE: Message = ("first", 1)
 LARGE_MESSAGE: Message = ("large", "x" * 500)

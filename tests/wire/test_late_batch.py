@@ -19,6 +19,8 @@ from tests import strategies
 from tests.encoding import Message, Packet, encode_message, read
 from tests.strategies import same
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 MIB = 1024 * 1024
 ARENA_BYTES = 4 * MIB
 
@@ -203,10 +205,20 @@ def test_a_block_that_is_no_batch_is_corrupt_and_acknowledged_all_the_same() -> 
     assert sender.acknowledged() == {1: block.serial}
 
 
-def test_a_place_where_no_such_block_lies_is_corrupt() -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        (7, 0, 10),
+        (1, ARENA_BYTES - 8, 10),
+        (0, ARENA_BYTES, 1),
+        (0, ARENA_BYTES - 8, 0),
+        (0, 0, ARENA_BYTES - 15),
+        (2**64 - 1, 2**32 - 1, 2**32 - 1),
+    ],
+)
+def test_a_place_where_no_such_block_lies_is_corrupt(place: tuple[int, int, int]) -> None:
     sender = Sender()
-    places = PLACE.pack(7, 0, 10) + PLACE.pack(1, ARENA_BYTES - 8, 10)
-    assert sender.reassembler.accept(Packet(1, 2, 0, PLACED, memoryview(places))) == []
-    assert sender.reassembler.drops == {"corrupt": 2}
+    assert sender.reassembler.accept(Packet(1, 2, 0, PLACED, PLACE.pack(*place))) == []
     assert sender.acknowledged() == {}
+    assert sender.reassembler.drops == {"corrupt": 1}
     assert NOTHING_COPIED not in sender.acknowledged().values()

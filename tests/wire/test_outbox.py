@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from asgi_ipc.wire.message import Encoded, LargeMessage
 from asgi_ipc.wire.outbox import (
@@ -25,6 +31,8 @@ from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacit
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import Packet, as_bytes, find_all, large
 from tests.serving import run_python
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -502,4 +510,5 @@ class OutboxMachine(RuleBasedStateMachine):
         assert all(message.holders == 0 for message in self.shared)
 
 
-test_any_sequence_of_calls_agrees_with_the_model = OutboxMachine.TestCase
+def test_any_sequence_of_calls_agrees_with_the_model() -> None:
+    run_state_machine_as_test(OutboxMachine)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Batch
@@ -17,6 +17,8 @@ from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import find_all, read
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -153,7 +155,8 @@ class Machine(RuleBasedStateMachine):
         assert self.budget.used_bytes == 0
 
 
-test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block = Machine.TestCase
+def test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block() -> None:
+    run_state_machine_as_test(Machine)
 
 
 @pytest.mark.parametrize("size", [500, 1024, 2000, 10_000, 33_000])

@@ -20,6 +20,8 @@ from asgi_ipc.wire.packet import (
 from tests.encoding import Packet, find_all
 from tests.strategies import chunked, cookies, generations, kinds, packets, strays
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 COOKIE = b"\x01cookie\xff"
 MAX = MIN_PACKET_BYTES
 
