@@ -1,7 +1,7 @@
 # Types of batch.py for the compiled engine. Other compiled modules may cimport Batch.
 #
-# A size is read from memory once, and stored, before it is compared with the end: memory that another process
-# writes meanwhile can't lead beyond it.
+# Another process may write to the memory meanwhile: `_find` reads each byte once (volatile), and compares the
+# size that it has read with the end.
 
 cimport cython
 cimport asgi_ipc.fast as fast
@@ -52,5 +52,5 @@ cdef class Batch:
     cdef void _lose(self) except *
     @cython.locals(memory="const unsigned char *", stop=Py_ssize_t, behind=Py_ssize_t)
     cdef Py_ssize_t _read_front(self, Py_ssize_t at) except -1
-    @cython.locals(memory="const unsigned char *", stop=Py_ssize_t, tag=int, start=Py_ssize_t, size=Py_ssize_t, kind=int, place=Py_ssize_t)
+    @cython.locals(memory="const volatile unsigned char *", stop=Py_ssize_t, tag=int, start=Py_ssize_t, size=Py_ssize_t, kind=int, place=Py_ssize_t)
     cdef int _find(self, Py_ssize_t at) except -1

@@ -67,7 +67,7 @@ class Reassembler:
             self._drop_partial(stream)
             stream.is_skipping = False
             return self._opened(packet.data, packet.start, packet.stop)
-        payload = memoryview(packet.data)[packet.start : packet.stop]
+        payload = packet.data[packet.start : packet.stop]
         if packet.kind == FRAGMENT_FIRST:
             return self._begin(stream, payload)
         if packet.kind == FRAGMENT_MORE:
@@ -102,13 +102,13 @@ class Reassembler:
         for sender in list(self._streams):
             self.forget(sender)
 
-    def _read_serials(self, sender: int, serials: memoryview) -> None:
+    def _read_serials(self, sender: int, serials: bytes) -> None:
         if len(serials) % SERIAL_BYTES:
             self.drop("corrupt")
             return
         self.copied += [(sender, serial) for (serial,) in read_serials(serials)]
 
-    def _read_places(self, sender: int, stream: Stream, places: memoryview) -> list[Batch]:
+    def _read_places(self, sender: int, stream: Stream, places: bytes) -> list[Batch]:
         if len(places) % PLACE.size:
             self.drop("corrupt")
             return []
@@ -144,7 +144,7 @@ class Reassembler:
             if not reading:
                 del self.reading[sender]
 
-    def _begin(self, stream: Stream, payload: memoryview) -> list[Batch]:
+    def _begin(self, stream: Stream, payload: bytes) -> list[Batch]:
         self._drop_partial(stream)
         stream.is_skipping = True
         if len(payload) <= TOTAL_BYTES:
@@ -161,13 +161,13 @@ class Reassembler:
         stream.is_skipping = False
         return self._continue(stream, payload[TOTAL_BYTES:])
 
-    def _continue(self, stream: Stream, piece: memoryview) -> list[Batch]:
+    def _continue(self, stream: Stream, piece: bytes) -> list[Batch]:
         if not stream.total_bytes:
             if not stream.is_skipping:
                 self.drop("corrupt")
                 stream.is_skipping = True
             return []
-        stream.pieces.append(bytes(piece))
+        stream.pieces.append(piece)
         stream.have_bytes += len(piece)
         self.partial_bytes += len(piece)
         if stream.have_bytes < stream.total_bytes:
