@@ -12,7 +12,7 @@ import contextvars
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.logs import logger
@@ -21,6 +21,7 @@ from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls
 from asgi_ipc.worker.dispatch.deliver import Deliverer, Reason, Stop
+from asgi_ipc.worker.dispatch.entries import Entry, announcement
 from asgi_ipc.worker.dispatch.handler import Function, Handler
 from asgi_ipc.worker.dispatch.registry import Registry
 
@@ -30,20 +31,6 @@ MAX_UNHEARD_NAMES: Final = 100
 # Messages handled before the loop gets its turn back, at about a microsecond
 # each for a handler that does next to nothing.
 MESSAGES_PER_TURN: Final = 256
-
-
-class Entry(NamedTuple):
-    """Messages of one sender that arrived together, or one announcement as a message of its own.
-
-    Attributes:
-        context: each handler runs in a copy of it.
-        batch: the ones not handled yet.
-        handlers: by name.
-    """
-
-    context: contextvars.Context
-    batch: Batch
-    handlers: dict[str, Handler]
 
 
 class Dispatcher:
@@ -57,7 +44,7 @@ class Dispatcher:
             than one turn, or the dispatcher has stopped.
         accept: `accept(context, batch)` takes messages that arrived together; their handlers start in this
             turn or in later ones.
-        discarded: those of them without a handler.
+        discarded: messages without a handler.
         unhandled: messages that had arrived when the dispatcher stopped, or arrived later.
     """
 
@@ -121,7 +108,7 @@ class Dispatcher:
         if self._is_stopped:
             callback()
             return
-        self._queue.append(_announcement(Handler("callback", callback, False), (), self._context))
+        self._queue.append(announcement(Handler("callback", callback, False), (), self._context))
         self._go_on()
 
     def announce(
@@ -146,7 +133,7 @@ class Dispatcher:
             # There may be more of them, in other lanes.
             waiting.then.append(partial(self._announce, watchers, news, context, pid))
             return
-        self._queue.extendleft(_announcement(watcher, news, context) for watcher in reversed(watchers))
+        self._queue.extendleft(announcement(watcher, news, context) for watcher in reversed(watchers))
         self._go_on()
 
     # --- the end
@@ -319,12 +306,3 @@ class Dispatcher:
         if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
             self._unheard.add(name)
             logger.warning("worker [%d] has no handler for messages named %r", self.calls.pid, name)
-
-
-def _announcement(watcher: Handler, news: tuple[Any, ...], context: contextvars.Context) -> Entry:
-    handler = Handler(watcher.name, partial(_spread, watcher.function), watcher.is_async)
-    return Entry(context, Batch.of([(watcher.name, news, None)]), {watcher.name: handler})
-
-
-def _spread(function: Callable[..., Any], news: tuple[Any, ...]) -> Any:
-    return function(*news)
