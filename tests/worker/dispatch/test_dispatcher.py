@@ -201,6 +201,30 @@ async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes
     assert "LookupError: on purpose" in caplog.text
 
 
+async def test_a_coroutine_that_a_plain_function_returns_is_in_flight_until_it_ends(here: World) -> None:
+    gate = asyncio.Event()
+
+    async def waits() -> None:
+        await gate.wait()
+
+    here.on("returns", lambda data: waits())
+    here.deliver(("returns", 0), ("returns", 1))
+    assert here.dispatcher.in_flight.calls == 2
+    gate.set()
+    await here.settle()
+    assert here.dispatcher.in_flight.calls == 0
+
+
+async def test_a_stopped_dispatcher_takes_its_own_handlers_along(here: World) -> None:
+    here.dispatcher.receive("own", here.started.append)
+    here.deliver(("own", 1))
+    assert here.started == [1]
+    assert here.dispatcher.stop() == []
+    assert here.registry.handlers == {}
+    here.deliver(("own", 2))
+    assert (here.started, here.dispatcher.unhandled) == ([1], 1)
+
+
 async def test_a_handler_that_exits_ends_no_other_message(here: World) -> None:
     here.on("exits", sys.exit)
     here.on("good", here.started.append)

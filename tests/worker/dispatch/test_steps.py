@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from asgi_ipc.worker.dispatch import eager
 from tests.engines import Engine, variant
 
 # Each test runs on both; see conftest.py.
@@ -110,6 +111,20 @@ async def test_a_task_that_shows_a_trace_of_its_handler_serves_no_other(engine: 
     assert second not in _kept
     _kept.clear()
     _weakly_kept.clear()
+
+
+@pytest.mark.skipif(eager.HAS_EAGER_TASKS, reason="asyncio has eager tasks")
+async def test_calls_that_end_without_waiting_share_a_task_for_one_turn(engine: Engine) -> None:
+    here = World(engine)
+    names: list[str] = []
+
+    async def ends() -> None:
+        async with asyncio.timeout(60):  # noqa: ASYNC100  # what it attached is gone when it ends
+            names.append(mine().get_name())
+
+    await here.take(ends, ends, ends)
+    await here.take(ends)
+    assert names[0] == names[1] == names[2] != names[3]
 
 
 async def test_no_task_is_left_over_behind_the_turn(engine: Engine) -> None:
