@@ -271,6 +271,27 @@ async def test_large_data_in_flight_is_bounded_in_bytes(here: World) -> None:
     assert here.flow == ["full", "room"]
 
 
+async def test_messages_without_a_handler_are_counted_and_each_name_is_logged_once(
+    here: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.deliver(("nobody", 1), ("none", 2), ("nobody", 3), ("no\nname", 4))
+    assert (here.dispatcher.discarded, here.dispatcher.invalid_names) == (3, 1)
+    assert here.dispatcher.received == 4
+    names = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    assert names == ["'nobody'", "'none'"]
+
+
+async def test_the_reader_is_told_to_pause_when_messages_wait_for_a_second_turn(here: World) -> None:
+    here.on("plain", here.started.append)
+    here.deliver(*[("plain", number) for number in range(2 * dispatcher.MESSAGES_PER_TURN)])
+    await here.settle()
+    assert here.flow == []
+    here.deliver(*[("plain", number) for number in range(3 * dispatcher.MESSAGES_PER_TURN)])
+    assert here.flow == []
+    await here.settle()
+    assert here.flow == ["full", "room"]
+
+
 async def test_a_turn_handles_a_bounded_number_of_messages(here: World) -> None:
     here.on("plain", here.started.append)
     here.deliver(*[("plain", number) for number in range(3 * dispatcher.MESSAGES_PER_TURN)])
