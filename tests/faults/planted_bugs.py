@@ -191,7 +191,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "full-read-taken-for-the-last",
-        "worker/transport/pipes.py",
+        "worker/transport/pipe_reader.py",
         "drained = len(chunk) < READ_BYTES or",
         "drained = len(chunk) <= READ_BYTES or",
         "Under load a message is lost wherever a full read cuts its packet in two.",

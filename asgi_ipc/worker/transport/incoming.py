@@ -19,7 +19,7 @@ from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.arenas import Arenas
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Peer
-from asgi_ipc.worker.transport.pipes import PipeReader
+from asgi_ipc.worker.transport.pipe_reader import PipeReader
 from asgi_ipc.worker.transport.reader import Accept, Reader, Source
 
 # Messages that arrived together, and their sender.

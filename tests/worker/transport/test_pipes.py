@@ -14,7 +14,8 @@ from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.transport.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
+from asgi_ipc.worker.transport.pipe_reader import READ_BYTES, PipeReader
+from asgi_ipc.worker.transport.pipes import PipeWriter, unread_bytes
 from tests.encoding import find_all
 from tests.inprocess import until
 
