@@ -324,6 +324,34 @@ async def test_idle_means_now_and_not_a_moment_ago(here: World) -> None:
     assert here.started == ["done", "done"]
 
 
+async def test_a_wait_that_begins_inside_a_handler_ends_behind_it(here: World) -> None:
+    waits: list[asyncio.Task[Any]] = []
+
+    def begins(data: int) -> None:
+        waits.append(here.dispatcher.calls.steps.take(here.dispatcher.idle(), here.context.copy()))
+
+    here.on("begins", begins)
+    asyncio.get_running_loop().call_soon(here.deliver, ("begins", 0))
+    await until(lambda: bool(waits))
+    async with asyncio.timeout(10):
+        await waits[0]
+
+
+async def test_calls_behind_an_ordered_one_count_with_their_data(here: World) -> None:
+    gate = asyncio.Event()
+
+    async def ordered(data: bytes) -> None:
+        await gate.wait()
+
+    here.on("ordered", ordered, ordered=True)
+    here.deliver(("ordered", bytes(1000)), ("ordered", "text"), ("ordered", 1))
+    in_flight = here.dispatcher.in_flight
+    assert (in_flight.calls, in_flight.size_bytes) == (3, 1004)
+    gate.set()
+    await here.settle()
+    assert (in_flight.calls, in_flight.size_bytes) == (0, 0)
+
+
 async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up(here: World) -> None:
 
     async def waits(data: int) -> None:
