@@ -3,7 +3,7 @@
 from libc.string cimport memcpy, memcmp
 from cpython.object cimport PyObject
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyBytes_FromStringAndSize, PyBytes_CheckExact
-from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 cdef extern from "Python.h":
@@ -23,13 +23,15 @@ cdef inline unsigned long thread_id() noexcept:
 cdef inline Py_ssize_t references(object what) noexcept:
     return Py_REFCNT(what)
 
-cdef inline object call_in_copy(object context, object function, object data):
-    cdef object own = PyContext_Copy(context)
-    PyContext_Enter(own)
+cdef inline object copied(object context):
+    return PyContext_Copy(context)
+
+cdef inline object call_in(object context, object function, object data):
+    PyContext_Enter(context)
     try:
         return PyObject_CallOneArg(function, data)
     finally:
-        PyContext_Exit(own)
+        PyContext_Exit(context)
 
 cdef inline object step_in(object context, object coroutine):
     cdef PyObject *result = NULL
@@ -49,6 +51,8 @@ cdef inline object step_in(object context, object coroutine):
 cdef inline const unsigned char *address(object content) except NULL:
     if PyBytes_CheckExact(content):
         return <const unsigned char *>PyBytes_AS_STRING(content)
+    if not PyMemoryView_Check(content):
+        raise TypeError("only bytes and a memoryview have an address")
     return <const unsigned char *>PyMemoryView_GET_BUFFER(content).buf
 
 cdef inline bint is_at(const unsigned char *p, Py_ssize_t at, Py_ssize_t stop, bytes what) noexcept:
@@ -60,6 +64,19 @@ cdef inline bytes bytes_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t 
 
 cdef inline str text_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t stop):
     return PyUnicode_DecodeUTF8(<const char *>p + start, stop - start, NULL)
+
+cdef inline bint is_text(const unsigned char *p, Py_ssize_t start, Py_ssize_t stop) except -1:
+    cdef unsigned char together = 0
+    cdef Py_ssize_t at
+    for at in range(start, stop):
+        together |= p[at]
+    if together < 0x80:
+        return True
+    try:
+        text_at(p, start, stop)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 cdef inline void fill(const unsigned char *memory, Py_ssize_t start, bytes head, list parts):
     cdef unsigned char *p = <unsigned char *>memory + start

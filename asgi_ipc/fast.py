@@ -25,9 +25,14 @@ references = sys.getrefcount
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
 
 
-def call_in_copy(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
-    """Call a function in a copy of that context."""
-    return context.copy().run(function, data)
+def copied(context: Context) -> Context:
+    """Return a copy of that context."""
+    return context.copy()
+
+
+def call_in(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
+    """Call a function in that context."""
+    return context.run(function, data)
 
 
 def step_in(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -61,6 +66,15 @@ def bytes_at(memory: Bytes, start: int, stop: int) -> bytes:
 def text_at(memory: Bytes, start: int, stop: int) -> str:
     """Return the text there. Raises UnicodeDecodeError."""
     return str(memory[start:stop], "utf-8")
+
+
+def is_text(memory: Bytes, start: int, stop: int) -> bool:
+    """Return whether the bytes there are UTF-8."""
+    try:
+        str(memory[start:stop], "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
