@@ -13,10 +13,13 @@ AGAINST ?= 94b8c20
 # The compiled engine is made of all of these.
 SOURCES := pyproject.toml hatch_build.py $(shell find asgi_ipc -name '*.py' -o -name '*.pxd')
 
+# Of `make fuzz`.
+EXECUTIONS ?= 10000000
+
 # A warning of the compiler ends our own builds.
 export ASGI_IPC_STRICT_BUILD ?= 1
 
-.PHONY: help demo test test-all lint faults mutants bench bench-peers bench-quick wheels image-check clean
+.PHONY: help demo test test-all lint faults fuzz sanitize mutants bench bench-peers bench-quick wheels image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
@@ -24,6 +27,8 @@ help:
 	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
 	@echo "make lint         linter, formatter, types, imports"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
+	@echo "make fuzz         10,000,000 mutated inputs for the parser, in some hours; EXECUTIONS=100000: fewer"
+	@echo "make sanitize     the compiled modules under ASAN and UBSAN, and in a debug build of Python"
 	@echo "make mutants      change the package in 300 places, one at a time: do the tests notice? ROOM=fleet: only there"
 	@echo "make bench        measure everything beside an older commit (AGAINST=$(AGAINST)), in a quarter of an hour"
 	@echo "make bench-peers  and beside Redis, NATS, ZeroMQ and others, which it installs: docs/benchmarks.md, README.md"
@@ -66,6 +71,8 @@ test: $(VENV)/.test
 test-all: $(VENV)/.all
 	@scripts/test $(BIN) quick
 	@scripts/test $(BIN) covered
+	@scripts/installed $(BIN) -m tests.faults.fuzz --executions 200000
+	@scripts/sanitize $(BIN) short
 	@scripts/oldest $(BIN)
 	@scripts/newest $(BIN)
 
@@ -73,7 +80,13 @@ lint: $(VENV)/.test
 	@scripts/lint $(BIN)
 
 faults: $(VENV)/.faults
-	@$(BIN)/python -m tests.faults $(ROW)
+	@scripts/installed $(BIN) -m tests.faults $(ROW)
+
+fuzz: $(VENV)/.faults
+	@scripts/installed $(BIN) -m tests.faults.fuzz --executions $(EXECUTIONS)
+
+sanitize: $(VENV)/.test
+	@scripts/sanitize $(BIN) long
 
 mutants: $(VENV)/.mutants
 	@$(BIN)/python -m tests.mutants $(if $(ROOM),--room "$(ROOM)")

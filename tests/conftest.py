@@ -12,11 +12,11 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.needs import MISSING, PROGRAMS, required
+from tests.needs import BUILDS, MISSING, PROGRAMS, required
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    known = [*PROGRAMS, "native", "root"]
+    known = [*PROGRAMS, "native", "root", *BUILDS]
     if unknown := required().difference(known):
         raise pytest.UsageError(f"ASGI_IPC_REQUIRE names {unknown}; there are {', '.join(known)}")
     if not config.pluginmanager.has_plugin("asgi_ipc"):

@@ -21,6 +21,7 @@ import time
 import traceback
 from pathlib import Path
 
+from asgi_ipc import engine
 from tests.faults.results import Results, write_table
 from tests.faults.rows import ROWS
 from tests.faults.trial import VARIANTS, NotHereError, Row, Trial, Variant
@@ -54,7 +55,7 @@ def main() -> int:
 def _try(row: Row, variant: Variant, count: int, *, is_full: bool) -> bool:
     folder = Path(tempfile.mkdtemp(prefix=f"faults-{row.name}-"))
     trial = Trial(variant, count, folder, full=True)
-    _print(f"{row.name} on {variant.name}: {count:,} {row.counts}")
+    _print(f"{row.name} on {variant.name}: {count:,} {row.counts}; the {engine.name()} engine is installed")
     began = time.monotonic()
     try:
         asyncio.run(row.run(trial))

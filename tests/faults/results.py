@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from asgi_ipc import engine
 from tests.faults.guarantees import ROOT, TABLE, put
 from tests.faults.rows import ROWS
 from tests.faults.trial import ASYNCIO, PURE, SMALL, UVLOOP, Figure, Row, Trial
@@ -58,7 +59,8 @@ class Results(msgspec.Struct):
             seconds=round(seconds, 1),
             date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
             commit=COMMIT,
-            machine=_machine(),
+            # The simulation swaps names inside Python modules.
+            machine=f"{_machine()}, {'pure' if row.name == 'simulation' else engine.name()} engine",
         )
         FILE.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 

@@ -2,6 +2,7 @@
 
     python -m tests.mutants                       # 300 mutants of all rooms
     python -m tests.mutants --room fleet --count 100 --seed 2
+    python -m tests.mutants --room dispatch --count 100    # which is sampled by itself
     python -m tests.mutants --list                # run nothing, show the sample
 
 Exit status: 0 if at least 85 % of the mutants died and docs/mutants.md has a reason for every other one;
@@ -79,9 +80,21 @@ ROOMS: Final = {
     ),
 }
 
+# Without typed data.
+_DISPATCH: Final = "backpressure calls deliver dispatcher eager entries handler registry steps".split()
+
+# Sampled by themselves, when they are asked for.
+APART: Final = {
+    "dispatch": Room(
+        tuple(f"worker/dispatch/{name}.py" for name in _DISPATCH),
+        ("tests/worker/dispatch", "tests/worker/test_endpoint.py"),
+    ),
+}
+ALL: Final = ROOMS | APART
+
 
 def _room(mutant: Mutant) -> str:
-    return next(name for name, room in ROOMS.items() if mutant.module in room.files())
+    return next(name for name, room in ALL.items() if mutant.module in room.files())
 
 
 def main() -> int:
@@ -89,14 +102,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.mutants", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--room", choices=ROOMS, help="only mutants of this room")
+    parser.add_argument("--room", choices=ALL, help="only mutants of this room")
     parser.add_argument("--count", type=int, default=300, metavar="N", help="mutants of all rooms together")
     parser.add_argument("--seed", type=int, default=14, metavar="N")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time")
     parser.add_argument("--list", action="store_true", help="run nothing, show the sample")
     chosen = parser.parse_args()
-    rooms = ROOMS if chosen.room is None else {chosen.room: ROOMS[chosen.room]}
-    files = [file for room in ROOMS.values() for file in room.files()]
+    rooms = ROOMS if chosen.room is None else {chosen.room: ALL[chosen.room]}
+    sampled = APART if chosen.room in APART else ROOMS
+    files = [file for room in sampled.values() for file in room.files()]
     mutants = [each for each in sample(ROOT, files, chosen.count, chosen.seed) if _room(each) in rooms]
     if chosen.list:
         for mutant in mutants:
@@ -127,7 +141,7 @@ def run(mutants: list[Mutant], rooms: dict[str, Room], jobs: int) -> list[Verdic
         began = time.monotonic()
         try:
             path.write_text(mutant.code)
-            verdict = copy.test(ROOMS[_room(mutant)].tests_of(mutant.module))
+            verdict = copy.test(ALL[_room(mutant)].tests_of(mutant.module))
         finally:
             path.write_text(before)
             copies.put(copy)
@@ -150,7 +164,7 @@ def report(mutants: list[Mutant], verdicts: list[Verdict]) -> int:
     """Print the score of each room and the survivors; the exit status."""
     survivors = [each for each, verdict in zip(mutants, verdicts, strict=True) if verdict == Verdict()]
     listed = reasons(PAGE.read_text()).keys()
-    for name in ROOMS:
+    for name in ALL:
         of_room = [each for each in mutants if _room(each) == name]
         alive = [each for each in survivors if each in of_room]
         if of_room:
