@@ -81,7 +81,17 @@ ROOMS: Final = {
 }
 
 # Without typed data.
-_DISPATCH: Final = "backpressure calls deliver dispatcher eager entries handler registry steps".split()
+_DISPATCH: Final = [
+    "backpressure",
+    "calls",
+    "deliver",
+    "dispatcher",
+    "eager",
+    "entries",
+    "handler",
+    "registry",
+    "steps",
+]
 
 # Sampled by themselves, when they are asked for.
 APART: Final = {
