@@ -2,8 +2,9 @@
 
 from libc.string cimport memcpy, memcmp
 from cpython.object cimport PyObject
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyBytes_FromStringAndSize, PyBytes_CheckExact
-from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 
 cdef extern from "Python.h":
@@ -49,6 +50,8 @@ cdef inline object step_in(object context, object coroutine):
 cdef inline const unsigned char *address(object content) except NULL:
     if PyBytes_CheckExact(content):
         return <const unsigned char *>PyBytes_AS_STRING(content)
+    if not PyMemoryView_Check(content):
+        raise TypeError("only bytes and a memoryview have an address")
     return <const unsigned char *>PyMemoryView_GET_BUFFER(content).buf
 
 cdef inline bint is_at(const unsigned char *p, Py_ssize_t at, Py_ssize_t stop, bytes what) noexcept:
@@ -61,18 +64,35 @@ cdef inline bytes bytes_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t 
 cdef inline str text_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t stop):
     return PyUnicode_DecodeUTF8(<const char *>p + start, stop - start, NULL)
 
-cdef inline void fill(const unsigned char *memory, Py_ssize_t start, bytes head, list parts):
-    cdef unsigned char *p = <unsigned char *>memory + start
+cdef inline int _copy(unsigned char *p, bytes head, list parts, Py_ssize_t size_bytes) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
     cdef object part
-    memcpy(p, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
-    p += PyBytes_GET_SIZE(head)
+    memcpy(p, PyBytes_AS_STRING(head), size)
+    p += size
     for part in parts:
-        memcpy(p, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
-        p += PyBytes_GET_SIZE(part)
+        size = PyBytes_GET_SIZE(part)
+        size_bytes -= size
+        if size_bytes < 0:
+            raise ValueError("the parts are larger than their size")
+        memcpy(p, PyBytes_AS_STRING(part), size)
+        p += size
+    if size_bytes:
+        raise ValueError("the parts are smaller than their size")
+    return 0
 
-cdef inline bytes join(bytes head, list parts, Py_ssize_t size):
-    cdef bytes joined = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(head) + size)
-    fill(<const unsigned char *>PyBytes_AS_STRING(joined), 0, head, parts)
+cdef inline int fill(object memory, Py_ssize_t start, bytes head, list parts, Py_ssize_t size_bytes) except -1:
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(memory, &buffer, PyBUF_WRITABLE)
+    try:
+        if start < 0 or start + PyBytes_GET_SIZE(head) + size_bytes > buffer.len:
+            raise ValueError("there is no room to fill")
+        return _copy(<unsigned char *>buffer.buf + start, head, parts, size_bytes)
+    finally:
+        PyBuffer_Release(&buffer)
+
+cdef inline bytes join(bytes head, list parts, Py_ssize_t size_bytes):
+    cdef bytes joined = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(head) + size_bytes)
+    _copy(<unsigned char *>PyBytes_AS_STRING(joined), head, parts, size_bytes)
     return joined
 
 cdef inline bytes prefix(bytes front, int tag, Py_ssize_t size):

@@ -68,10 +68,9 @@ def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
     return b"".join((head, *parts))
 
 
-def fill(memory: memoryview, start: int, head: bytes, parts: list[bytes]) -> None:
-    """Write these one behind the other."""
-    joined = b"".join((head, *parts))
-    memory[start : start + len(joined)] = joined
+def fill(memory: Any, start: int, head: bytes, parts: list[bytes], size_bytes: int) -> None:
+    """Write these one behind the other. `size_bytes`: of the parts."""
+    memory[start : start + len(head) + size_bytes] = b"".join((head, *parts))
 
 
 def prefix(front: bytes, tag: int, size_bytes: int) -> bytes:

@@ -18,7 +18,7 @@ from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.arenas import Arenas
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 from asgi_ipc.worker.transport.pipes import PipeReader
 
 # Messages that arrived together, and their sender.
@@ -48,6 +48,7 @@ class Incoming:
     ) -> None:
         self._me = me.worker.generation
         self._peers = outgoing.peers
+        self._begin_turn = outgoing.sender.begin_turn
         self._deliver = deliver
         self._catch_up = catch_up
         self._parser = PacketParser(settings.cookie, settings.max_packet_bytes)
@@ -116,6 +117,7 @@ class Incoming:
     # --- bytes to messages
 
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
+        self._begin_turn()
         self._take_packets(self._parser, chunk, drained)
         self._taken_bytes += len(chunk)
         if self._marks:
