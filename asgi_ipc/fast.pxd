@@ -24,13 +24,15 @@ cdef inline unsigned long thread_id() noexcept:
 cdef inline Py_ssize_t references(object what) noexcept:
     return Py_REFCNT(what)
 
-cdef inline object call_in_copy(object context, object function, object data):
-    cdef object own = PyContext_Copy(context)
-    PyContext_Enter(own)
+cdef inline object copied(object context):
+    return PyContext_Copy(context)
+
+cdef inline object call_in(object context, object function, object data):
+    PyContext_Enter(context)
     try:
         return PyObject_CallOneArg(function, data)
     finally:
-        PyContext_Exit(own)
+        PyContext_Exit(context)
 
 cdef inline object step_in(object context, object coroutine):
     cdef PyObject *result = NULL
@@ -64,6 +66,19 @@ cdef inline bytes bytes_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t 
 cdef inline str text_at(const unsigned char *p, Py_ssize_t start, Py_ssize_t stop):
     return PyUnicode_DecodeUTF8(<const char *>p + start, stop - start, NULL)
 
+cdef inline bint is_text(const unsigned char *p, Py_ssize_t start, Py_ssize_t stop) except -1:
+    cdef unsigned char together = 0
+    cdef Py_ssize_t at
+    for at in range(start, stop):
+        together |= p[at]
+    if together < 0x80:
+        return True
+    try:
+        text_at(p, start, stop)
+    except UnicodeDecodeError:
+        return False
+    return True
+
 cdef inline int _copy(unsigned char *p, bytes head, list parts, Py_ssize_t size_bytes) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
     cdef object part
@@ -95,34 +110,31 @@ cdef inline bytes join(bytes head, list parts, Py_ssize_t size_bytes):
     _copy(<unsigned char *>PyBytes_AS_STRING(joined), head, parts, size_bytes)
     return joined
 
-cdef inline bytes prefix(bytes front, int tag, Py_ssize_t size):
-    """The front, and MessagePack's header with that tag."""
+cdef inline bytes _prefix(bytes front, int tag, int width, Py_ssize_t size_bytes):
+    """The front, a tag, and a size in so many bytes."""
     cdef Py_ssize_t length = PyBytes_GET_SIZE(front)
-    cdef Py_ssize_t more
-    if tag < 0xC0:
-        more = 1
-    elif tag == 0xC4 or tag == 0xD9:
-        more = 2
-    elif tag == 0xC6 or tag == 0xDB:
-        more = 5
-    else:
-        more = 3
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, length + more)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, length + 1 + width)
     cdef unsigned char *p = <unsigned char *>PyBytes_AS_STRING(made)
     memcpy(p, PyBytes_AS_STRING(front), length)
     p += length
-    if more == 1:
-        p[0] = tag | size
-        return made
-    p[0] = tag
-    if more == 2:
-        p[1] = size
-    elif more == 3:
-        p[1] = size >> 8
-        p[2] = size
-    else:
-        p[1] = size >> 24
-        p[2] = size >> 16
-        p[3] = size >> 8
-        p[4] = size
+    p[0] = <unsigned char>tag
+    while width:
+        p[width] = <unsigned char>(size_bytes & 0xFF)
+        size_bytes >>= 8
+        width -= 1
     return made
+
+cdef inline bytes _header(bytes front, int tag, Py_ssize_t size_bytes):
+    if size_bytes < 1 << 8:
+        return _prefix(front, tag, 1, size_bytes)
+    if size_bytes < 1 << 16:
+        return _prefix(front, tag + 1, 2, size_bytes)
+    return _prefix(front, tag + 2, 4, size_bytes)
+
+cdef inline bytes bytes_prefix(bytes front, Py_ssize_t size_bytes):
+    return _header(front, 0xC4, size_bytes)
+
+cdef inline bytes text_prefix(bytes front, Py_ssize_t size_bytes):
+    if size_bytes < 32:
+        return _prefix(front, 0xA0 + <int>size_bytes, 0, 0)
+    return _header(front, 0xD9, size_bytes)

@@ -25,9 +25,14 @@ references = sys.getrefcount
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
 
 
-def call_in_copy(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
-    """Call a function in a copy of that context."""
-    return context.copy().run(function, data)
+def copied(context: Context) -> Context:
+    """Return a copy of that context."""
+    return context.copy()
+
+
+def call_in(context: Context, function: Callable[[Any], Any], data: Any) -> Any:
+    """Call a function in that context."""
+    return context.run(function, data)
 
 
 def step_in(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -63,6 +68,15 @@ def text_at(memory: Bytes, start: int, stop: int) -> str:
     return str(memory[start:stop], "utf-8")
 
 
+def is_text(memory: Bytes, start: int, stop: int) -> bool:
+    """Return whether the bytes there are UTF-8."""
+    try:
+        str(memory[start:stop], "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
     """Return these one behind the other. `size_bytes`: of the parts."""
     return b"".join((head, *parts))
@@ -73,12 +87,20 @@ def fill(memory: Any, start: int, head: bytes, parts: list[bytes], size_bytes: i
     memory[start : start + len(head) + size_bytes] = b"".join((head, *parts))
 
 
-def prefix(front: bytes, tag: int, size_bytes: int) -> bytes:
-    """Return the front, and MessagePack's header with that tag and size."""
-    if tag < 0xC0:
-        return front + _BYTE[tag | size_bytes]
-    if tag == 0xC4 or tag == 0xD9:
-        return front + _BYTE[tag] + _BYTE[size_bytes]
-    if tag == 0xC6 or tag == 0xDB:
-        return front + _BYTE[tag] + size_bytes.to_bytes(4, "big")
-    return front + _BYTE[tag] + size_bytes.to_bytes(2, "big")
+def bytes_prefix(front: bytes, size_bytes: int) -> bytes:
+    """Return the front, and MessagePack's header of so many bytes."""
+    return front + _header(0xC4, size_bytes)
+
+
+def text_prefix(front: bytes, size_bytes: int) -> bytes:
+    """Return the front, and MessagePack's header of text of so many bytes."""
+    return front + (_BYTE[0xA0 + size_bytes] if size_bytes < 32 else _header(0xD9, size_bytes))
+
+
+def _header(tag: int, size_bytes: int) -> bytes:
+    """Return the header with a size of one, two or four bytes; the tag is that of one."""
+    if size_bytes < 1 << 8:
+        return _BYTE[tag] + _BYTE[size_bytes]
+    if size_bytes < 1 << 16:
+        return _BYTE[tag + 1] + size_bytes.to_bytes(2, "big")
+    return _BYTE[tag + 2] + size_bytes.to_bytes(4, "big")

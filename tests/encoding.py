@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
 
 from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import Encoded, Extra, LargeMessage, Packer
-from asgi_ipc.wire.packet import Packet
+from asgi_ipc.wire.packet import FoundPacket, PacketParser
 from asgi_ipc.wire.reassembler import Reassembler
 
 Message: TypeAlias = tuple[str, Any]
@@ -19,6 +20,34 @@ class MessageWithExtra(tuple[str, Any]):
     """A message that carries `extra`."""
 
     extra: Extra
+
+
+@dataclass
+class Packet:
+    """A packet as the parser finds it, to be kept or made up."""
+
+    sender: int
+    receiver: int
+    number: int
+    kind: int
+    payload: bytes | memoryview
+    data: bytes = field(init=False, repr=False)
+    start: int = field(init=False, default=0)
+    stop: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.data = self.payload = bytes(self.payload)
+        self.stop = len(self.data)
+
+
+def find_all(parser: PacketParser, chunk: bytes, *, drained: bool) -> list[Packet]:
+    """Return the packets that a chunk completes, in order."""
+    parser.feed(chunk)
+    packets: list[Packet] = []
+    while parser.find(drained):
+        payload = parser.data[parser.start : parser.stop]
+        packets.append(Packet(parser.sender, parser.receiver, parser.number, parser.kind, payload))
+    return packets
 
 
 def read(batches: Iterable[Batch]) -> list[Message]:
@@ -36,7 +65,7 @@ def read(batches: Iterable[Batch]) -> list[Message]:
     return messages
 
 
-def accept(reassembler: Reassembler, packet: Packet) -> list[Message]:
+def accept(reassembler: Reassembler, packet: FoundPacket) -> list[Message]:
     """Return the messages that a packet completes, read at once."""
     messages = read(reassembler.accept(packet))
     reassembler.note_read()
@@ -61,7 +90,7 @@ def encode_message(name: str, data: Any, max_message_bytes: int, extra: Extra | 
 def decode_batch(payload: bytes | memoryview) -> list[Message]:
     """Return the messages of one batch, in order."""
     batch = Batch()
-    batch.open(payload)
+    batch.open(payload, 0, len(payload))
     return read([batch] if batch.left else [])
 
 

@@ -1,7 +1,7 @@
 """Engines: the reference and the native variant of one module, side by side in one process.
 
-Law: a variant imports only modules of its own engine, as far as these are compiled. The modules that the rest
-of the process uses are left alone.
+Law: a variant imports only modules of its own engine, compiled or not, when it is imported itself. The
+modules that the rest of the process uses are left alone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ TWINS: Final = sorted(
     - {engine.INLINE}
 )
 
+# Both engines have the same: the first knows which engine runs, and tests catch the errors of the second.
+_SHARED: Final = frozenset({f"{engine.PACKAGE}.engine", f"{engine.PACKAGE}.errors"})
+
+# What was imported of the engine that this process does not use.
+_OTHERS: Final[dict[str, ModuleType]] = {}
+
 
 def need_native() -> None:
     """Skip the test where nothing is compiled, or fail it if that is required."""
@@ -58,7 +64,7 @@ def children_run(which: Engine) -> Iterator[None]:
 
 @functools.cache
 def variant(name: str, which: Engine) -> Any:
-    """Return that module, in Python or compiled. Where it can't be compiled, the test is skipped.
+    """Return that module, as it is with that engine. Where nothing can be compiled, the test is skipped.
 
     The variant of this process's engine is the module that everybody imports.
     """
@@ -66,27 +72,34 @@ def variant(name: str, which: Engine) -> Any:
         return importlib.import_module(name)
     if which == "native":
         need_native()
-    return _others(which)[name]
+    with _others_in_place(which):
+        module = importlib.import_module(name)
+    assert isinstance(module.__loader__, ExtensionFileLoader) is (which == "native" and name in TWINS), module
+    return module
 
 
-@functools.cache
-def _others(which: Engine) -> dict[str, ModuleType]:
-    """Import all the modules that are compiled once more, with the engine that this process does not use."""
-    for twin in TWINS:
-        importlib.import_module(twin)
-    ours = {twin: sys.modules.pop(twin) for twin in TWINS}
-    finders = [*sys.meta_path]
+@contextmanager
+def _others_in_place(which: Engine) -> Iterator[None]:
+    """Have the modules that are imported meanwhile be those of the engine that this process does not use."""
+    package = sys.modules[engine.PACKAGE]
+    finders, attributes = [*sys.meta_path], {**vars(package)}
+    ours = _taken_out()
+    sys.modules.update(_OTHERS)
     sys.meta_path[:] = [finder for finder in finders if finder is not engine.Reference]
     if which == "pure":
         sys.meta_path.insert(0, engine.Reference)
     try:
-        others = {twin: importlib.import_module(twin) for twin in TWINS}
+        yield
     finally:
         sys.meta_path[:] = finders
-        for twin, module in ours.items():
-            sys.modules[twin] = module
-            package, _, last = twin.rpartition(".")
-            setattr(sys.modules[package], last, module)
-    for module in others.values():
-        assert isinstance(module.__loader__, ExtensionFileLoader) is (which == "native"), module
-    return others
+        _OTHERS.update(_taken_out())
+        sys.modules.update(ours)
+        for name in vars(package).keys() - attributes.keys():
+            delattr(package, name)
+        vars(package).update(attributes)
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    """Take the modules of the package that each engine has for itself out of those that are imported."""
+    names = [name for name in sys.modules if name.startswith(f"{engine.PACKAGE}.") and name not in _SHARED]
+    return {name: sys.modules.pop(name) for name in names}

@@ -19,8 +19,8 @@ from asgi_ipc.fleet import words
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.testing import inprocess
-from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
+from asgi_ipc.wire.payload import join_batch
 from tests.encoding import encode_unchecked
 
 COOKIE = b"\x01test run"[:8]

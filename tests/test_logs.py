@@ -21,9 +21,9 @@ from asgi_ipc import InvalidNameError
 from asgi_ipc.fleet.words import WordError, decode_for_launcher, decode_for_worker
 from asgi_ipc.logs import error_text
 from asgi_ipc.printable import MARGIN, MAX_SHOWN_CHARACTERS, printable, printable_lines
-from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.wire.packet import BATCH, encode_packet
+from asgi_ipc.wire.payload import join_batch
 from tests.encoding import encode_unchecked
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.puppets import puppets

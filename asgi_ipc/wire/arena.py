@@ -38,8 +38,8 @@ MIN_ORDER: Final = 10
 
 _HEADER: Final = struct.Struct("<QI4x")
 BLOCK_HEADER_BYTES: Final = _HEADER.size
-_header = _HEADER.pack
-_read_header = _HEADER.unpack_from
+# What a block with this serial and length begins with, as long as it is not used again.
+block_header = _HEADER.pack
 
 # No block has this serial: a receiver that acknowledges it has mapped the arena, and copied nothing yet.
 NOTHING_COPIED: Final = 0
@@ -193,7 +193,7 @@ class Arena:
         size_bytes = 1 << order
         self.used_bytes += size_bytes
         self._touched_bytes = max(self._touched_bytes, offset + size_bytes)
-        self.memory[offset : offset + BLOCK_HEADER_BYTES] = _header(self._serial, length)
+        self.memory[offset : offset + BLOCK_HEADER_BYTES] = block_header(self._serial, length)
         return Block(self._serial, offset, order, length)
 
     def announce(self, block: Block, receiver: int) -> bytes:
@@ -256,9 +256,3 @@ class Arena:
         self._free[self._top].append(0)
         self._may_merge = False
         return unused
-
-
-def is_there(memory: memoryview, serial: int, offset: int, length: int) -> bool:
-    """Return whether an announced block lies in this memory, and has not been used for another one since."""
-    stop = offset + BLOCK_HEADER_BYTES + length
-    return stop <= len(memory) and _read_header(memory, offset) == (serial, length)

@@ -3,48 +3,25 @@
 Law: nothing in this file asks the kernel or the clock. No length in the bytes leads beyond their end. What
 lies in shared memory is decoded late, and must then still be the block that was announced.
 
-A message is the MessagePack array [name, data] or [name, data, extra]. A batch is a MessagePack array of
-messages; its messages are encoded one by one, when each is accepted. A message that exceeds one packet
-travels alone, in fragments.
-
 Most batches have text, bytes and numbers only. Their messages are decoded one by one, so that large data is
 copied once, when its turn comes. Every other batch is decoded whole at once, by msgspec, which alone decides
-what is no batch.
+what is no batch. The layout of both is in payload.py.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
-from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, is_there
-from asgi_ipc.wire.message import Extra, read_extra, refuse_extension
-from asgi_ipc.wire.packet import HEADER_BYTES
+from asgi_ipc import fast
+from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, block_header
+from asgi_ipc.wire.message import Extra
+from asgi_ipc.wire.payload import ARRAY16, BATCH_HEADER_BYTES, Message, decode_whole
 
-# The name, the data and, rarely, the extra of a message.
-Message: TypeAlias = tuple[str, Any, Extra | None]
-
-_NO_EXTRA: Final = msgspec.Raw()
-
-
-class _Raw(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A message as it is read when one of its batch carries extra."""
-
-    name: str
-    data: Any
-    extra: msgspec.Raw = _NO_EXTRA
-
-
-# MessagePack's 16-bit array header, which every batch carries; its count is far above what fits a packet.
-_BATCH_HEADER: Final = struct.Struct(">BH")
-_ARRAY16: Final = 0xDC
-BATCH_HEADER_BYTES: Final = _BATCH_HEADER.size
-
-# The bytes before one encoded message that travels alone.
-ONE_MESSAGE: Final = _BATCH_HEADER.pack(_ARRAY16, 1)
+_ARRAY16: Final = ARRAY16
+_BATCH_HEADER_BYTES: Final = BATCH_HEADER_BYTES
 
 # MessagePack's array of two, and the first bytes of short text, of bytes, and of longer text.
 _ARRAY2: Final = 0x92
@@ -54,7 +31,9 @@ _BIN32: Final = 0xC6
 _STR8: Final = 0xD9
 _STR32: Final = 0xDB
 
-# The size of nil, a boolean or a number, by its first byte from 0xC0 on; 0: it is something else.
+# The size of nil, a boolean or a number, by its first byte from 0xC0 to 0xD3; 0: it is something else.
+_NIL: Final = 0xC0
+_INT64: Final = 0xD3
 _NUMBER_BYTES: Final = bytes((1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9))
 
 # What a value is.
@@ -63,42 +42,14 @@ _NUMBER: Final = 1
 _BYTES: Final = 2
 _TEXT: Final = 3
 
-_SERIAL: Final = struct.Struct("<Q")
-SERIAL_BYTES: Final = _SERIAL.size
-pack_serial = _SERIAL.pack
-read_serials = _SERIAL.iter_unpack
-
-_TOTAL: Final = struct.Struct("<I")
-TOTAL_BYTES: Final = _TOTAL.size
-read_total = _TOTAL.unpack_from
+# No message begins like this.
+_NO_FRONT: Final = b"\xc1"
 
 _decode_number = msgspec.msgpack.Decoder().decode
-_decode_plain = msgspec.msgpack.Decoder(list[tuple[str, Any]], ext_hook=refuse_extension).decode
-_decode_raw = msgspec.msgpack.Decoder(list[_Raw], ext_hook=refuse_extension).decode
-
-
-def batch_header(messages: int) -> bytes:
-    """The bytes before so many encoded messages that travel together."""
-    return _BATCH_HEADER.pack(_ARRAY16, messages)
-
-
-def join_batch(messages: list[bytes]) -> bytes:
-    """The payload of one packet: encoded messages that travel together."""
-    return batch_header(len(messages)) + b"".join(messages)
-
-
-def batch_capacity_bytes(max_packet_bytes: int) -> int:
-    """Encoded messages that fit one packet together, in bytes."""
-    return max_packet_bytes - HEADER_BYTES - BATCH_HEADER_BYTES
-
-
-def first_fragment(total_bytes: int, piece: bytes | memoryview) -> bytes:
-    """The payload of a large message's first packet."""
-    return _TOTAL.pack(total_bytes) + piece
 
 
 class Batch:
-    """Messages that arrived together: `next` finds one after the other.
+    """Messages that arrived together: `next` finds one after the other. It may be opened again and again.
 
     Attributes:
         name, data, extra: of the message that `next` found last.
@@ -110,12 +61,14 @@ class Batch:
 
     __slots__ = (
         "_at",
+        "_block",
         "_content",
         "_decoded",
         "_front",
-        "_place",
-        "_start",
+        "_header",
+        "_memory",
         "_stop",
+        "_value_start",
         "_value_stop",
         "data",
         "each_bytes",
@@ -134,100 +87,112 @@ class Batch:
         self.each_bytes = 0
         self.spoilt = 0
         self.is_overwritten = False
-        # What is to be decoded, from `_at` on.
+        # What is to be decoded, from `_at` to `_stop`, and where it lies in memory.
         self._content: bytes | memoryview = b""
+        self._memory = fast.address(self._content)
         self._at = 0
         self._stop = 0
-        # In shared memory: the serial, offset and length of the block.
-        self._place: tuple[int, int, int] | None = None
+        # The place of the block in shared memory, and how it begins as long as it is the same; -1: none.
+        self._block = -1
+        self._header = b""
         # The messages that were decoded at once, the last one first.
         self._decoded: list[Message] = []
         # What stands before the data of the last message: most messages have the name of the one before.
-        self._front = b""
+        self._front = _NO_FRONT
         # The content of the value that `_find` found.
-        self._start = 0
+        self._value_start = 0
         self._value_stop = 0
-
-    # --- opened
-
-    def open(self, content: bytes | memoryview) -> bool:
-        """Look over a batch; False, and no messages, if it is none."""
-        self._content = content
-        self._place = None
-        return self._open(0, len(content))
-
-    def open_block(self, memory: memoryview, serial: int, offset: int, length: int) -> bool:
-        """Look over the batch in an announced block, and leave it there; False if it is none."""
-        self._place = (serial, offset, length)
-        if not is_there(memory, serial, offset, length):
-            self._lose()
-            return False
-        self._content = memory
-        start = offset + BLOCK_HEADER_BYTES
-        is_batch = self._open(start, start + length)
-        if not is_there(memory, serial, offset, length):
-            self._lose()
-            return False
-        if self.left:
-            self.each_bytes = length // self.left
-        return is_batch
 
     @classmethod
     def of(cls, messages: Sequence[Message]) -> Batch:
         """Return a batch of messages that are decoded already."""
         batch = cls()
-        batch._hold(messages)
+        batch.hold(messages)
         return batch
 
-    def _open(self, start: int, stop: int) -> bool:
-        self._at, self._stop = start + BATCH_HEADER_BYTES, stop
-        self.left = self._look_over(start)
-        return self.left >= 0 or self._decode_whole(bytes(self._content[start:stop]))
+    # --- opened
 
-    def _look_over(self, start: int) -> int:
+    def open(self, content: bytes | memoryview, start: int, stop: int) -> bool:
+        """Look over the batch that lies there in `content`; False, and no messages, if it is none."""
+        self._begin()
+        self._read_from(content, start, stop)
+        return self._look_over()
+
+    def open_block(self, memory: memoryview, serial: int, offset: int, length: int) -> bool:
+        """Look over the batch in an announced block, and leave it there; False if it is none."""
+        self._begin()
+        start = offset + BLOCK_HEADER_BYTES
+        stop = start + length
+        if stop > len(memory):
+            self._lose()
+            return False
+        self._read_from(memory, start, stop)
+        self._block = offset
+        self._header = block_header(serial, length)
+        # What lies there instead is not decoded.
+        if not self._check_block():
+            return False
+        is_batch = self._look_over()
+        if self.left:
+            self.each_bytes = length // self.left
+        return is_batch and not self.is_overwritten
+
+    def hold(self, messages: Sequence[Message]) -> None:
+        """Take messages that are decoded already."""
+        self.drop_rest()
+        self._decoded = [*reversed(messages)]
+        self.left = len(self._decoded)
+        # `name` will be that of a message without a front.
+        self._front = _NO_FRONT
+
+    def _begin(self) -> None:
+        self.left = self.each_bytes = self.spoilt = 0
+        self.is_overwritten = False
+        self._decoded.clear()
+
+    def _read_from(self, content: bytes | memoryview, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= len(content):
+            raise ValueError(f"{len(content)} bytes have no batch from {start} to {stop}")
+        self._memory = fast.address(content)
+        self._content = content
+        self._at = start
+        self._stop = stop
+        self._block = -1
+
+    def _look_over(self) -> bool:
+        """Count the messages, or decode them if they have more than text, bytes and numbers."""
+        count = self._count()
+        if count >= 0:
+            self._at += _BATCH_HEADER_BYTES
+            self.left = count
+            self._check_block()
+            return True
+        payload = fast.bytes_at(self._memory, self._at, self._stop)
+        if not self._check_block():
+            return False
+        self.drop_rest()
+        decoded = decode_whole(payload)
+        if decoded is None:
+            return False
+        messages, self.spoilt = decoded
+        self.hold(messages)
+        return True
+
+    def _count(self) -> int:
         """Return the number of messages, all of them with text, bytes and numbers only; -1: it is not so."""
-        content, stop = self._content, self._stop
-        at = self._at
-        if at > stop or content[start] != _ARRAY16:
+        memory, at, stop = self._memory, self._at, self._stop
+        if stop - at < _BATCH_HEADER_BYTES or memory[at] != _ARRAY16:
             return -1
-        count = content[start + 1] << 8 | content[start + 2]
+        count = memory[at + 1] << 8 | memory[at + 2]
+        at += _BATCH_HEADER_BYTES
         for _ in range(count):
-            at = self._read_front(at)
-            kind = self._find(at) if at >= 0 else _OTHER
-            if kind == _OTHER or (kind == _TEXT and not self._is_text()):
+            kind = self._find(self._read_front(at))
+            if kind == _OTHER:
+                return -1
+            if kind == _TEXT and not fast.is_text(memory, self._value_start, self._value_stop):
                 return -1
             at = self._value_stop
         return count if at == stop else -1
-
-    def _decode_whole(self, payload: bytes) -> bool:
-        """Decode all messages; False if it is no batch."""
-        self._leave_content()
-        try:
-            self._hold([(name, data, None) for name, data in _decode_plain(payload)])
-        except msgspec.ValidationError:
-            # That is how a message of three parts shows, so that those of two cost nothing.
-            return self._decode_with_extra(payload)
-        except (msgspec.DecodeError, RecursionError, ValueError):
-            # ValueError: a timestamp that no datetime can hold, or text that is no UTF-8.
-            return False
-        return True
-
-    def _decode_with_extra(self, payload: bytes) -> bool:
-        try:
-            raw_messages = _decode_raw(payload)
-        except (msgspec.DecodeError, RecursionError, ValueError):
-            return False
-        messages: list[Message] = []
-        for raw in raw_messages:
-            try:
-                extra = read_extra(raw.extra) if raw.extra is not _NO_EXTRA else None
-            except (msgspec.DecodeError, RecursionError, ValueError):
-                # It costs no other message.
-                self.spoilt += 1
-            else:
-                messages.append((raw.name, raw.data, extra))
-        self._hold(messages)
-        return True
 
     # --- one message at a time
 
@@ -242,65 +207,50 @@ class Batch:
         if self._decoded:
             self.name, self.data, self.extra = self._decoded.pop()
             return True
-        at = self._read_front(self._at)
-        kind = self._find(at) if at >= 0 else _OTHER
-        content = self._content[self._start : self._value_stop]
+        kind = self._find(self._read_front(self._at))
+        start, stop = self._value_start, self._value_stop
+        self._at = stop
         try:
             if kind == _BYTES:
-                self.data = bytes(content)
+                self.data = fast.bytes_at(self._memory, start, stop)
             elif kind == _TEXT:
-                self.data = str(content, "utf-8")
+                self.data = fast.text_at(self._memory, start, stop)
             elif kind == _NUMBER:
-                self.data = _decode_number(content)
+                self.data = _decode_number(fast.bytes_at(self._memory, start, stop))
             else:
                 self._lose()
-        except (msgspec.DecodeError, ValueError):
+        except ValueError:
             # It was looked over, so only the sender can have changed it meanwhile.
             self._lose()
-        self._at = self._value_stop
         self._check_block()
         return not self.is_overwritten
 
     def copy_rest(self) -> None:
         """Copy what is left out of the shared memory, which will be unmapped."""
         if self.is_in_block:
-            content = bytes(self._content[self._at : self._stop])
-            self._check_block()
-            self._content, self._at, self._stop, self._place = content, 0, len(content), None
+            rest = fast.bytes_at(self._memory, self._at, self._stop)
+            if self._check_block():
+                self._read_from(rest, 0, len(rest))
 
     def drop_rest(self) -> None:
         """Forget what is left."""
         self.left = 0
-        self._decoded = []
-        self._leave_content()
+        self._decoded.clear()
+        self._read_from(b"", 0, 0)
 
     @property
     def is_in_block(self) -> bool:
         """Return whether there is something left to read in shared memory."""
-        return self.left > 0 and self._place is not None
+        return self.left > 0 and self._block >= 0
 
-    def _hold(self, messages: Sequence[Message]) -> None:
-        self._decoded = list(messages)
-        self._decoded.reverse()
-        self.left = len(messages)
-        # `name` will be that of a message without a front.
-        self._front = b""
-
-    def _leave_content(self) -> None:
-        self.left = 0
-        self._content = b""
-        self._place = None
-
-    def _check_block(self) -> None:
-        place = self._place
-        if place is not None:
-            memory = self._content
-            assert isinstance(memory, memoryview)
-            if not is_there(memory, *place):
-                self._lose()
+    def _check_block(self) -> bool:
+        """Return whether the block is still what was announced, if it is one; otherwise, it is lost."""
+        if self._block < 0 or fast.is_at(self._memory, self._block, self._stop, self._header):
+            return True
+        self._lose()
+        return False
 
     def _lose(self) -> None:
-        """The block is not what was announced."""
         self.drop_rest()
         self.data = None
         self.is_overwritten = True
@@ -308,52 +258,44 @@ class Batch:
     # --- MessagePack
 
     def _read_front(self, at: int) -> int:
-        """Read the beginning of a message up to its name; where its data begins, -1: it has another form."""
-        content, stop, front = self._content, self._stop, self._front
-        behind = at + len(front)
-        if front and behind <= stop and content[at:behind] == front:
-            return behind
-        if at >= stop or content[at] != _ARRAY2 or self._find(at + 1) != _TEXT:
-            return -1
+        """Read a message up to its name; return where its data begins, or the end if it has another form."""
+        memory, stop = self._memory, self._stop
+        if fast.is_at(memory, at, stop, self._front):
+            return at + len(self._front)
+        if at >= stop or memory[at] != _ARRAY2 or self._find(at + 1) != _TEXT:
+            return stop
         behind = self._value_stop
         try:
-            self.name = str(content[self._start : behind], "utf-8")
-        except UnicodeDecodeError:
-            return -1
-        self._front = bytes(content[at:behind])
+            self.name = fast.text_at(memory, self._value_start, behind)
+        except ValueError:
+            return stop
+        self._front = fast.bytes_at(memory, at, behind)
         return behind
 
     def _find(self, at: int) -> int:
         """Return what the value there is, and find its content; that of a number is all of it."""
-        content, stop = self._content, self._stop
+        memory, stop = self._memory, self._stop
         if at >= stop:
             return _OTHER
-        tag = content[at]
+        tag = memory[at]
         start = at
+        size = 0
         if tag < 0x80 or tag >= 0xE0:
             kind, size = _NUMBER, 1
-        elif _FIXSTR <= tag < 0xC0:
+        elif _FIXSTR <= tag < _NIL:
             kind, start, size = _TEXT, at + 1, tag - _FIXSTR
-        elif _BIN8 <= tag <= _BIN32 or _STR8 <= tag <= _STR32:
-            kind, first = (_BYTES, _BIN8) if tag <= _BIN32 else (_TEXT, _STR8)
-            start = at + 1 + (1 << (tag - first))
-            if start > stop:
-                return _OTHER
-            size = 0
-            for place in range(at + 1, start):
-                size = size << 8 | content[place]
-        elif 0xC0 <= tag < 0xC0 + len(_NUMBER_BYTES) and _NUMBER_BYTES[tag - 0xC0]:
-            kind, size = _NUMBER, _NUMBER_BYTES[tag - 0xC0]
+        elif _BIN8 <= tag <= _BIN32:
+            kind, start = _BYTES, at + 1 + (1 << (tag - _BIN8))
+        elif _STR8 <= tag <= _STR32:
+            kind, start = _TEXT, at + 1 + (1 << (tag - _STR8))
+        elif _NIL <= tag <= _INT64 and _NUMBER_BYTES[tag - _NIL]:
+            kind, size = _NUMBER, _NUMBER_BYTES[tag - _NIL]
         else:
             return _OTHER
-        self._start = start
+        if start > stop:
+            return _OTHER
+        for place in range(at + 1, start):
+            size = size << 8 | memory[place]
+        self._value_start = start
         self._value_stop = start + size
-        return kind if start + size <= stop else _OTHER
-
-    def _is_text(self) -> bool:
-        """Return whether the content that `_find` found is UTF-8."""
-        try:
-            str(self._content[self._start : self._value_stop], "utf-8")
-        except UnicodeDecodeError:
-            return False
-        return True
+        return kind if self._value_stop <= stop else _OTHER

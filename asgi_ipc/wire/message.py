@@ -196,18 +196,6 @@ class Packer:
         self.fronts[name] = _ARRAY2 + encode(name)
 
 
-def bytes_tag(size_bytes: int) -> int:
-    """Return what MessagePack begins so many bytes with."""
-    return 0xC4 if size_bytes < 1 << 8 else 0xC5 if size_bytes < 1 << 16 else 0xC6
-
-
-def text_tag(size_bytes: int) -> int:
-    """Return what MessagePack begins text of so many bytes with."""
-    return (
-        0xA0 if size_bytes < 32 else 0xD9 if size_bytes < 1 << 8 else 0xDA if size_bytes < 1 << 16 else 0xDB
-    )
-
-
 def check_name(name: object, what: str = "message name") -> None:
     """Raise InvalidNameError unless `name` may be the name of that: of a message, a topic, a key."""
     if type(name) is not str:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final
-
-import msgspec
+from typing import Final, Protocol
 
 HEADER_BYTES: Final = 32
 COOKIE_BYTES: Final = 8
@@ -32,10 +30,12 @@ FRAGMENT_FIRST: Final = 2  # payload: total size (4 bytes), then the first piece
 FRAGMENT_MORE: Final = 3  # payload: the next piece of it
 PLACED: Final = 4  # payload: places in the sender's arena, each with whole messages; see arena.py
 COPIED: Final = 5  # payload: the serial of the last such place of the receiver's that has been copied
-_KINDS: Final = frozenset({BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, COPIED})
+_LAST_KIND: Final = COPIED
 
 _HEADER: Final = struct.Struct("<8sHBxIIQ")
 _CRC: Final = struct.Struct("<I")
+_CRC_BYTES: Final = _CRC.size
+_HEADER_BYTES: Final = HEADER_BYTES
 _HEADER_AND_CRC: Final = struct.Struct("<8sHBxIIQI")
 _pack_header = _HEADER.pack
 _pack_crc = _CRC.pack
@@ -43,14 +43,16 @@ _unpack = _HEADER_AND_CRC.unpack_from
 _crc32 = zlib.crc32
 
 
-class Packet(msgspec.Struct, frozen=True, gc=False):
-    """One packet found in the byte stream."""
+class FoundPacket(Protocol):
+    """One packet found in the byte stream. Its payload is `data` from `start` to `stop`."""
 
     sender: int
     receiver: int
     number: int
     kind: int
-    payload: memoryview
+    data: bytes
+    start: int
+    stop: int
 
 
 def encode_packet(
@@ -62,76 +64,95 @@ def encode_packet(
 
 
 class PacketParser:
-    """Finds the packets in a byte stream that arrives in pieces.
+    """Finds the packets in a byte stream that arrives in pieces, one after the other.
 
-    Bytes that are no packet of this run are skipped and counted in `skips` (runs of stray bytes) and
-    `skipped_bytes`. The run's cookie shows the next packet.
+    `find` leaves the packet in the attributes of FoundPacket, until the next `find` or `feed`. Bytes that are
+    no packet of this run are skipped and counted in `skips` (runs of stray bytes) and `skipped_bytes`. The
+    run's cookie shows the next packet.
     """
 
-    __slots__ = ("_cookie", "_in_skip", "_max_packet_bytes", "_rest", "skipped_bytes", "skips")
+    __slots__ = (
+        "_at",
+        "_cookie",
+        "_in_skip",
+        "_max_packet_bytes",
+        "data",
+        "kind",
+        "number",
+        "receiver",
+        "sender",
+        "skipped_bytes",
+        "skips",
+        "start",
+        "stop",
+    )
 
     def __init__(self, cookie: bytes, max_packet_bytes: int) -> None:
         if len(cookie) != COOKIE_BYTES:
             raise ValueError(f"a cookie has {COOKIE_BYTES} bytes, not {len(cookie)}")
         self._cookie = cookie
         self._max_packet_bytes = max_packet_bytes
-        self._rest = b""
         self._in_skip = False
         self.skips = 0
         self.skipped_bytes = 0
+        # What has arrived, and how far it was searched.
+        self.data = b""
+        self._at = 0
+        self.sender = self.receiver = self.number = self.kind = self.start = self.stop = 0
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes that wait for the rest of their packet: less than one packet."""
-        return len(self._rest)
+        """Bytes in which no packet was found yet; less than one packet behind the last `find`."""
+        return len(self.data) - self._at
 
-    def feed(self, chunk: bytes, *, drained: bool) -> list[Packet]:
-        """Return the packets that `chunk` completes, in order.
+    def feed(self, chunk: bytes) -> None:
+        """Take what one read has brought."""
+        self.data = self.data[self._at :] + chunk
+        self._at = 0
 
-        `drained` says that the read which brought `chunk` emptied the pipe.
-        A write is atomic, so a packet that is incomplete then is garbage.
+    def find(self, drained: bool) -> bool:
+        """Find the next packet; False: there is none.
+
+        `drained` says that the last read emptied the pipe. A write is atomic, so a packet that is incomplete
+        then is garbage.
         """
-        data = self._rest + chunk if self._rest else chunk
-        packets: list[Packet] = []
-        position = self._collect(data, packets, drained)
-        if drained and position < len(data):
-            self._count_skip(len(data) - position)
-            position = len(data)
-        self._rest = data[position:]
-        return packets
-
-    def _collect(self, data: bytes, packets: list[Packet], drained: bool) -> int:
-        """Append the packets in `data`, and return where the bytes begin that may be the next one's."""
-        view = memoryview(data)
+        data = self.data
         end = len(data)
-        position = 0
-        while end - position >= HEADER_BYTES:
-            cookie, length, kind, sender, receiver, number, crc = _unpack(data, position)
-            if cookie == self._cookie and HEADER_BYTES <= length <= self._max_packet_bytes and kind in _KINDS:
-                stop = position + length
+        while end - self._at >= _HEADER_BYTES:
+            at = self._at
+            cookie, length, kind, sender, receiver, number, crc = _unpack(data, at)
+            is_ours = cookie == self._cookie and 0 < kind <= _LAST_KIND
+            if is_ours and _HEADER_BYTES <= length <= self._max_packet_bytes:
+                start, stop = at + _HEADER_BYTES, at + length
                 if stop <= end:
-                    payload = view[position + HEADER_BYTES : stop]
-                    if _crc32(payload, _crc32(view[position : position + HEADER_BYTES - 4])) == crc:
-                        packets.append(Packet(sender, receiver, number, kind, payload))
-                        position = stop
+                    payload = data[start:stop]
+                    if _crc32(payload, _crc32(data[at : start - _CRC_BYTES])) == crc:
+                        self.sender, self.receiver, self.number, self.kind = sender, receiver, number, kind
+                        self.start, self.stop = start, stop
+                        self._at = stop
                         self._in_skip = False
-                        continue
+                        return True
                 elif not drained:
                     break
-            position += self._skip(data, position)
-        return position
+            self._skip()
+        if drained:
+            self._count_skip(end - self._at)
+            self._at = end
+        self.data = data[self._at :]
+        self._at = 0
+        return False
 
-    def _skip(self, data: bytes, position: int) -> int:
-        """Return the distance to the next place where a packet may begin, at least one byte on."""
-        found = data.find(self._cookie, position + 1)
+    def _skip(self) -> None:
+        """Go to the next place where a packet may begin, at least one byte on."""
+        found = self.data.find(self._cookie, self._at + 1)
         if found < 0:
             # The last bytes may be the beginning of a cookie.
-            found = max(position + 1, len(data) - COOKIE_BYTES + 1)
-        self._count_skip(found - position)
-        return found - position
+            found = max(self._at + 1, len(self.data) - COOKIE_BYTES + 1)
+        self._count_skip(found - self._at)
+        self._at = found
 
     def _count_skip(self, size_bytes: int) -> None:
-        if not self._in_skip:
+        if size_bytes and not self._in_skip:
             self.skips += 1
             self._in_skip = True
         self.skipped_bytes += size_bytes

@@ -12,14 +12,6 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from asgi_ipc.wire.arena import BLOCK_HEADER_BYTES, NOTHING_COPIED, PLACE, Arena
-from asgi_ipc.wire.batch import (
-    BATCH_HEADER_BYTES,
-    ONE_MESSAGE,
-    TOTAL_BYTES,
-    batch_capacity_bytes,
-    first_fragment,
-    pack_serial,
-)
 from asgi_ipc.wire.message import LargeMessage
 from asgi_ipc.wire.packet import (
     BATCH,
@@ -29,6 +21,14 @@ from asgi_ipc.wire.packet import (
     HEADER_BYTES,
     PLACED,
     encode_packet,
+)
+from asgi_ipc.wire.payload import (
+    BATCH_HEADER_BYTES,
+    ONE_MESSAGE,
+    TOTAL_BYTES,
+    batch_capacity_bytes,
+    first_fragment,
+    pack_serial,
 )
 from asgi_ipc.wire.run import Piece, Run
 

@@ -6,12 +6,11 @@ first fragment's total is only a limit.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
-
-from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, NOTHING_COPIED, PLACE
-from asgi_ipc.wire.batch import ONE_MESSAGE, SERIAL_BYTES, TOTAL_BYTES, Batch, read_serials, read_total
-from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, PLACED, Packet
+from asgi_ipc.wire.arena import ACKNOWLEDGED_BYTES, PLACE
+from asgi_ipc.wire.batch import Batch
+from asgi_ipc.wire.packet import BATCH, COPIED, FRAGMENT_FIRST, FRAGMENT_MORE, FoundPacket
+from asgi_ipc.wire.payload import ONE_MESSAGE, SERIAL_BYTES, TOTAL_BYTES, read_serials, read_total
+from asgi_ipc.wire.stream import Placed, Stream
 
 
 class Reassembler:
@@ -31,45 +30,55 @@ class Reassembler:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self.partial_bytes = 0
         self.drops: dict[str, int] = {}
         self.fetched: dict[int, int] = {}
         self.copied: list[tuple[int, int]] = []
-        self.reading: dict[int, _Stream] = {}
+        self.reading: dict[int, Stream] = {}
 
     def attach(self, sender: int, memory: memoryview) -> None:
         """Read a sender's arena through this mapping from now on."""
-        self._stream_of(sender).memory = memory
+        self.stream_of(sender).memory = memory
 
-    def _stream_of(self, sender: int) -> _Stream:
+    def stream_of(self, sender: int) -> Stream:
+        """Return the state of that sender's packets. It ends with `forget`."""
         stream = self._streams.get(sender)
         if stream is None:
-            stream = self._streams[sender] = _Stream()
+            stream = self._streams[sender] = Stream()
         return stream
 
-    def accept(self, packet: Packet) -> list[Batch]:
-        """The batches of messages that `packet` completes, in order; none is empty."""
-        stream = self._streams.get(packet.sender) or self._stream_of(packet.sender)
+    def accept(self, packet: FoundPacket) -> list[Batch]:
+        """The batches of messages that `packet` completes, in order; none is empty.
+
+        Call `note_read` when they have been read, or some time later.
+        """
+        stream = self.stream_of(packet.sender)
         if packet.number != stream.next_number:
             if packet.number < stream.next_number:
-                self._drop("repeat")
+                self.drop("repeat")
                 return []
-            self._drop("gap", packet.number - stream.next_number)
+            self.drop("gap", packet.number - stream.next_number)
             self._drop_partial(stream)
             # The missing packets may have begun a message.
             stream.is_skipping = True
         stream.next_number = packet.number + 1
         if packet.kind == BATCH:
-            if stream.pieces:
-                self._drop_partial(stream)
+            self._drop_partial(stream)
             stream.is_skipping = False
-            return self._opened(packet.payload)
+            return self._opened(packet.data, packet.start, packet.stop)
+        payload = packet.data[packet.start : packet.stop]
         if packet.kind == FRAGMENT_FIRST:
-            return self._begin(stream, packet.payload)
+            return self._begin(stream, payload)
         if packet.kind == FRAGMENT_MORE:
-            return self._continue(stream, packet.payload)
-        return self._place(stream, packet)
+            return self._continue(stream, payload)
+        if packet.kind == COPIED:
+            # This may come between two pieces of a large message.
+            self._read_serials(packet.sender, payload)
+            return []
+        self._drop_partial(stream)
+        stream.is_skipping = False
+        return self._read_places(packet.sender, stream, payload)
 
     def pay(self) -> None:
         """Move the owed acknowledgements to `fetched`."""
@@ -93,35 +102,29 @@ class Reassembler:
         for sender in list(self._streams):
             self.forget(sender)
 
-    def _place(self, stream: _Stream, packet: Packet) -> list[Batch]:
-        """Handle a packet about an arena: the sender's, or the receiver's own."""
-        if packet.kind == PLACED:
-            self._drop_partial(stream)
-            stream.is_skipping = False
-        if len(packet.payload) % (PLACE.size if packet.kind == PLACED else SERIAL_BYTES):
-            self._drop("corrupt")
-            return []
-        if packet.kind == COPIED:
-            # This may come between two pieces of a large message.
-            self.copied += [(packet.sender, serial) for (serial,) in read_serials(packet.payload)]
-            return []
-        return self._read_places(packet.sender, stream, packet.payload)
+    def _read_serials(self, sender: int, serials: bytes) -> None:
+        if len(serials) % SERIAL_BYTES:
+            self.drop("corrupt")
+            return
+        self.copied += [(sender, serial) for (serial,) in read_serials(serials)]
 
-    def _read_places(self, sender: int, stream: _Stream, places: memoryview) -> list[Batch]:
+    def _read_places(self, sender: int, stream: Stream, places: bytes) -> list[Batch]:
+        if len(places) % PLACE.size:
+            self.drop("corrupt")
+            return []
         batches: list[Batch] = []
         for serial, offset, length in PLACE.iter_unpack(places):
             if stream.memory is None:
-                self._drop("corrupt")
+                self.drop("corrupt")
                 continue
             batch = Batch()
             if not batch.open_block(stream.memory, serial, offset, length) and not batch.is_overwritten:
-                self._drop("corrupt")
+                self.drop("corrupt")
             self._count_spoilt(batch)
-            stream.reading.append(_Placed(batch, serial, length))
+            stream.reading.append(Placed(batch, serial, length))
             if batch.left:
                 batches.append(batch)
         self.reading[sender] = stream
-        self.note_read()
         return batches
 
     def note_read(self) -> None:
@@ -131,7 +134,7 @@ class Reassembler:
             while reading and not reading[0].batch.is_in_block:
                 batch, serial, length = reading.popleft()
                 if batch.is_overwritten:
-                    self._drop("corrupt")
+                    self.drop("corrupt")
                 else:
                     stream.owed_serial = serial
                     stream.owed_bytes += length
@@ -141,30 +144,30 @@ class Reassembler:
             if not reading:
                 del self.reading[sender]
 
-    def _begin(self, stream: _Stream, payload: memoryview) -> list[Batch]:
+    def _begin(self, stream: Stream, payload: bytes) -> list[Batch]:
         self._drop_partial(stream)
         stream.is_skipping = True
         if len(payload) <= TOTAL_BYTES:
-            self._drop("corrupt")
+            self.drop("corrupt")
             return []
         (total,) = read_total(payload)
         if not total:
-            self._drop("corrupt")
+            self.drop("corrupt")
             return []
         if total > self._max_message_bytes:
-            self._drop("too_large")
+            self.drop("too_large")
             return []
         stream.total_bytes = total
         stream.is_skipping = False
         return self._continue(stream, payload[TOTAL_BYTES:])
 
-    def _continue(self, stream: _Stream, piece: memoryview) -> list[Batch]:
+    def _continue(self, stream: Stream, piece: bytes) -> list[Batch]:
         if not stream.total_bytes:
             if not stream.is_skipping:
-                self._drop("corrupt")
+                self.drop("corrupt")
                 stream.is_skipping = True
             return []
-        stream.pieces.append(bytes(piece))
+        stream.pieces.append(piece)
         stream.have_bytes += len(piece)
         self.partial_bytes += len(piece)
         if stream.have_bytes < stream.total_bytes:
@@ -175,68 +178,32 @@ class Reassembler:
             return []
         encoded = b"".join((ONE_MESSAGE, *stream.pieces))
         self._clear(stream)
-        batches = self._opened(encoded)
+        batches = self._opened(encoded, 0, len(encoded))
         for batch in batches:
             batch.each_bytes = len(encoded)
         return batches
 
-    def _opened(self, payload: bytes | memoryview) -> list[Batch]:
+    def _opened(self, data: bytes, start: int, stop: int) -> list[Batch]:
         batch = Batch()
-        if not batch.open(payload):
-            self._drop("corrupt")
+        if not batch.open(data, start, stop):
+            self.drop("corrupt")
         self._count_spoilt(batch)
         return [batch] if batch.left else []
 
     def _count_spoilt(self, batch: Batch) -> None:
         if batch.spoilt:
-            self._drop("corrupt", batch.spoilt)
+            self.drop("corrupt", batch.spoilt)
 
-    def _drop_partial(self, stream: _Stream) -> None:
+    def _drop_partial(self, stream: Stream) -> None:
         if stream.total_bytes:
-            self._drop("partial")
+            self.drop("partial")
             self._clear(stream)
 
-    def _clear(self, stream: _Stream) -> None:
+    def _clear(self, stream: Stream) -> None:
         self.partial_bytes -= stream.have_bytes
         stream.pieces = []
         stream.have_bytes = stream.total_bytes = 0
 
-    def _drop(self, reason: str, count: int = 1) -> None:
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count what was dropped."""
         self.drops[reason] = self.drops.get(reason, 0) + count
-
-
-class _Placed(NamedTuple):
-    """A batch in a sender's arena, and its place."""
-
-    batch: Batch
-    serial: int
-    length: int
-
-
-class _Stream:
-    """The state of one sender's packets: the next number, and a large message under way."""
-
-    __slots__ = (
-        "have_bytes",
-        "is_skipping",
-        "memory",
-        "next_number",
-        "owed_bytes",
-        "owed_serial",
-        "pieces",
-        "reading",
-        "total_bytes",
-    )
-
-    def __init__(self) -> None:
-        self.next_number = 0
-        self.pieces: list[bytes] = []
-        self.have_bytes = 0
-        self.total_bytes = 0
-        # The sender's arena, the batches that are left there, and the copies that are not acknowledged.
-        self.memory: memoryview | None = None
-        self.reading: deque[_Placed] = deque()
-        self.owed_serial = NOTHING_COPIED
-        self.owed_bytes = 0
-        # The next pieces may continue a message whose beginning was dropped and counted.
-        self.is_skipping = False

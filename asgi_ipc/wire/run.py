@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from asgi_ipc import fast
 from asgi_ipc.wire.arena import Memory
-from asgi_ipc.wire.batch import batch_header
 from asgi_ipc.wire.message import LargeMessage
+from asgi_ipc.wire.payload import batch_header
 
 
 class Piece:

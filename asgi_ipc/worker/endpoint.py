@@ -35,7 +35,8 @@ from asgi_ipc.wire.message import ANSWER, ASK, KNOWN, PUBLISH, TOPICS, WITHDRAW
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_bytes
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.features.answers import Answers
 from asgi_ipc.worker.features.leader import Leading
 from asgi_ipc.worker.features.messaging import Messaging
@@ -96,17 +97,18 @@ class Endpoint:
         self.heartbeat.callbacks.append(self._on_heartbeat)
         self.outgoing = Outgoing(me, settings)
         self._self_peer = self.outgoing.add(me, self._context_of(me))
+        self.dispatcher = Dispatcher(
+            registry, self._pause_reading, self._resume_reading, self._settle_reading
+        )
         self.incoming = Incoming(
             self._self_peer,
             self.outgoing,
             pipe or Descriptor(),
             arena or Descriptor(),
             settings,
+            self.dispatcher.accept,
             self._deliver,
             self._launcher.drain,
-        )
-        self.dispatcher = Dispatcher(
-            registry, self.incoming.pause, self.incoming.resume, self.incoming.settle
         )
         calls = self.dispatcher.calls
         calls.pid = me.pid
@@ -241,6 +243,17 @@ class Endpoint:
             context = context.copy()
             context.run(large_bytes.set, batch.each_bytes)
         self.dispatcher.accept(context, batch)
+
+    # The reader and the dispatcher each know the other only as callbacks, and one is made first.
+
+    def _pause_reading(self) -> None:
+        self.incoming.pause()
+
+    def _resume_reading(self) -> None:
+        self.incoming.resume()
+
+    def _settle_reading(self) -> None:
+        self.incoming.settle()
 
     def _on_heartbeat(self) -> None:
         if not self.leave.is_over:

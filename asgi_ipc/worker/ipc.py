@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeVar, overload
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
 from asgi_ipc.worker.blocking import Waiting, blocking
-from asgi_ipc.worker.dispatch.registry import Function
+from asgi_ipc.worker.dispatch.handler import Function
 from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.features.subscription import Overflow, Subscription
 from asgi_ipc.worker.lifespan import Lifespan

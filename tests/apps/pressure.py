@@ -255,7 +255,7 @@ async def measured() -> dict[str, Any]:
         "received": stats.received,
         "handler_errors": stats.handler_errors,
         "dropped": dict(stats.dropped),
-        "skipped_bytes": endpoint.incoming._parser.skipped_bytes,
+        "skipped_bytes": endpoint.incoming._packets.parser.skipped_bytes,
         "outbox_bytes": dict(stats.outbox_bytes),
         "in_flight": endpoint.dispatcher.in_flight.calls,
         "refused": dict(Pressure.refused),

@@ -113,7 +113,8 @@ _JOINING_AND_LEAVING: Final = (
     Planted(
         "departure-settled-before-dispatch",
         "worker/transport/incoming.py",
-        """        self._take_packets(self._parser, chunk, drained)
+        """        self._packets.take(chunk, drained)
+        self.settle()
         self._taken_bytes += len(chunk)
         if self._marks:
             self._pass_marks()
@@ -121,7 +122,8 @@ _JOINING_AND_LEAVING: Final = (
         """        self._taken_bytes += len(chunk)
         if self._marks:
             self._pass_marks()
-        self._take_packets(self._parser, chunk, drained)
+        self._packets.take(chunk, drained)
+        self.settle()
 """,
         "The last messages that a killed worker had wholly written are dropped by workers that had not "
         "read them yet.",
@@ -189,7 +191,7 @@ _FRAMING: Final = (
     ),
     Planted(
         "full-read-taken-for-the-last",
-        "worker/transport/pipes.py",
+        "worker/transport/pipe_reader.py",
         "drained = len(chunk) < READ_BYTES or",
         "drained = len(chunk) <= READ_BYTES or",
         "Under load a message is lost wherever a full read cuts its packet in two.",

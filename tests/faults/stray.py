@@ -22,8 +22,8 @@ from typing import Final
 
 import msgspec
 
-from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, join_batch
 from asgi_ipc.wire.packet import BATCH, COOKIE_BYTES, HEADER_BYTES, encode_packet
+from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, join_batch
 from tests.encoding import encode_message
 
 # At least so much is cut off. Less than a cookie could be made good by chance, by the first bytes of the

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 
 from asgi_ipc.wire import batch
-from asgi_ipc.wire.packet import Packet
+from asgi_ipc.wire import payload as payloads
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import engines
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
+from tests.encoding import Packet
 from tests.faults import fuzz
 from tests.faults.fuzzing import judge, wire
 from tests.faults.fuzzing.drawing import CHANGES, scripts
@@ -43,9 +44,9 @@ def test_every_change_every_forgery_and_every_reason_for_a_drop_takes_part(
         return execute(script)
 
     class Noting(Reassembler):
-        def _drop(self, reason: str, count: int = 1) -> None:
+        def drop(self, reason: str, count: int = 1) -> None:
             drops[reason] += 1
-            super()._drop(reason, count)
+            super().drop(reason, count)
 
     monkeypatch.setattr(fuzz, "execute", noting)
     monkeypatch.setattr(judge, "Reassembler", Noting)
@@ -67,7 +68,7 @@ def test_no_junk_holds_a_packet_and_every_forgery_is_one(run: wire.Run) -> None:
 @pytest.mark.parametrize(("kind", "payload"), wire.RUNS[0].forgeries, ids=repr)
 def test_no_forged_payload_raises(kind: int, payload: bytes) -> None:
     reassembler = Reassembler(wire.MAX_MESSAGE_BYTES)
-    reassembler.accept(packet.Packet(1, 2, 0, kind, memoryview(payload)))
+    reassembler.accept(Packet(1, 2, 0, kind, payload))
     assert reassembler.partial_bytes <= len(payload)
 
 
@@ -94,14 +95,20 @@ def judge_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "PacketParser", PacketParser)
 
 
-_feed, _skip = PacketParser.feed, PacketParser._skip
-_accept, _decode = Reassembler.accept, batch._decode_plain
+_find, _skip = PacketParser.find, PacketParser._skip
+_accept, _decode = Reassembler.accept, payloads._decode_plain
 
 
-def _accept_any_number(self: Reassembler, found: Packet) -> list[batch.Batch]:
+def _accept_any_number(self: Reassembler, found: Any) -> list[batch.Batch]:
     if (stream := self._streams.get(found.sender)) is not None:
         stream.next_number = found.number
     return _accept(self, found)
+
+
+def _skip_far(self: Any) -> None:
+    place = self._at
+    _skip(self)
+    self._at = max(self._at, place + 40)
 
 
 def _raise(payload: Any) -> Any:
@@ -115,21 +122,13 @@ BROKEN: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
     "has no CRC": _WITHOUT_CRC,
     "ignores numbers": (Reassembler, "accept", _accept_any_number),
     "keeps what a gap broke": (Reassembler, "_drop_partial", lambda self, stream: None),
-    "searches too far": (PacketParser, "_skip", lambda self, data, at: max(_skip(self, data, at), 40)),
-    "waits for the rest": (
-        PacketParser,
-        "feed",
-        lambda self, chunk, *, drained: _feed(self, chunk, drained=False),
-    ),
-    "gives up at the end of a read": (
-        PacketParser,
-        "feed",
-        lambda self, chunk, *, drained: _feed(self, chunk, drained=True),
-    ),
+    "searches too far": (PacketParser, "_skip", _skip_far),
+    "waits for the rest": (PacketParser, "find", lambda self, drained: _find(self, False)),
+    "gives up at the end of a read": (PacketParser, "find", lambda self, drained: _find(self, True)),
     "counts no skip": (PacketParser, "_count_skip", lambda self, size: None),
-    "trusts the payload": (batch, "_decode_plain", _raise),
+    "trusts the payload": (payloads, "_decode_plain", _raise),
     "reads bytes for text": (
-        batch,
+        payloads,
         "_decode_plain",
         lambda payload: [(name, str(data)) for name, data in _decode(payload)],
     ),

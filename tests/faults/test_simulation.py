@@ -16,7 +16,8 @@ from asgi_ipc import engine
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.relay import Reach, Relay
 from asgi_ipc.fleet.words import Join, ToRelay, WriteEnd
-from asgi_ipc.worker.transport.pipes import PipeReader, PipeWriter
+from asgi_ipc.worker.transport.pipe_reader import PipeReader
+from asgi_ipc.worker.transport.pipes import PipeWriter
 from tests import engines
 from tests.faults.simulation.report import trace_hash
 from tests.faults.simulation.seeds import plan_of

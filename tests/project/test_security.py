@@ -20,8 +20,8 @@ import msgspec
 import psutil
 import pytest
 
-from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
+from asgi_ipc.wire.payload import join_batch
 from tests.inprocess import COOKIE, Member, fleet, until
 from tests.needs import need_root
 from tests.processes import links

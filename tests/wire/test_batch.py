@@ -18,11 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_ipc.errors import InvalidNameError, MessageTooLargeError
-from asgi_ipc.wire.batch import (
-    batch_capacity_bytes,
-    first_fragment,
-    join_batch,
-)
 from asgi_ipc.wire.message import MAX_DEPTH, MAX_NAME_BYTES, check_name
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import (
@@ -31,14 +26,20 @@ from asgi_ipc.wire.packet import (
     FRAGMENT_MORE,
     HEADER_BYTES,
     MIN_PACKET_BYTES,
-    Packet,
     PacketParser,
 )
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import (
+    batch_capacity_bytes,
+    first_fragment,
+    join_batch,
+)
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
-from tests.encoding import Message, accept, decode_batch, encode_message, large
+from tests.encoding import Message, Packet, accept, decode_batch, encode_message, find_all, large
 from tests.strategies import same
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 MIB = 1024 * 1024
 
@@ -577,7 +578,7 @@ def test_all_messages_of_all_senders_arrive_in_order_whatever_the_interleaving(
     reassembler = Reassembler(MIB)
     arrived: list[list[Message]] = [[] for _ in sent]
     for chunk in data.draw(strategies.chunked(stream)):
-        for packet in parser.feed(chunk, drained=False):
+        for packet in find_all(parser, chunk, drained=False):
             arrived[packet.sender] += accept(reassembler, packet)
     assert same(arrived, sent)
     assert (parser.skips, reassembler.drops, reassembler.partial_bytes) == (0, {}, 0)
@@ -596,7 +597,7 @@ def test_lost_and_repeated_packets_cost_their_own_messages_and_no_others(
     arrived: list[list[Message]] = [[] for _ in sent]
     for sender in data.draw(st.permutations(turns)):
         packet = shipments[sender].packets[next(queues[sender])]
-        (parsed,) = PacketParser(COOKIE, max_packet_bytes).feed(packet, drained=True)
+        (parsed,) = find_all(PacketParser(COOKIE, max_packet_bytes), packet, drained=True)
         arrived[sender] += accept(reassembler, parsed)
     gaps = repeats = 0
     for sender, shipment in enumerate(shipments):

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.message import MAX_EXTRA_BYTES, MAX_EXTRA_KEYS, Extra, Packer
-from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE, Packet
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE
+from asgi_ipc.wire.payload import first_fragment, join_batch
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies
-from tests.encoding import Message, MessageWithExtra, accept, as_bytes, encode_message
+from tests.encoding import Message, MessageWithExtra, Packet, accept, as_bytes, encode_message
 from tests.strategies import same
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 MIB = 1024 * 1024
 FIRST_MESSAGE: Message = ("first", 1)

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage
 from asgi_ipc.wire.outbox import (
     MAX_OUTBOX_BYTES,
@@ -20,11 +25,14 @@ from asgi_ipc.wire.outbox import (
     Outbox,
     Ticket,
 )
-from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, Packet, PacketParser
+from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, PacketParser
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, TOTAL_BYTES, batch_capacity_bytes
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.encoding import as_bytes, large
+from tests.encoding import Packet, as_bytes, find_all, large
 from tests.serving import run_python
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -43,7 +51,7 @@ def a_wait(outbox: Outbox, message: Encoded) -> Ticket:
 
 
 def parsed(packet: bytes) -> Packet:
-    (found,) = PacketParser(COOKIE, PACKET_BYTES).feed(packet, drained=True)
+    (found,) = find_all(PacketParser(COOKIE, PACKET_BYTES), packet, drained=True)
     return found
 
 
@@ -502,4 +510,5 @@ class OutboxMachine(RuleBasedStateMachine):
         assert all(message.holders == 0 for message in self.shared)
 
 
-test_any_sequence_of_calls_agrees_with_the_model = OutboxMachine.TestCase
+def test_any_sequence_of_calls_agrees_with_the_model() -> None:
+    run_state_machine_as_test(OutboxMachine)

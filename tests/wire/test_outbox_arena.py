@@ -6,7 +6,7 @@ import random
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from asgi_ipc.wire.arena import NOTHING_COPIED, Arena
 from asgi_ipc.wire.batch import Batch
@@ -16,7 +16,9 @@ from asgi_ipc.wire.packet import PLACED, PacketParser
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.wire.reassembler import Reassembler
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
-from tests.encoding import read
+from tests.encoding import find_all, read
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 COOKIE = b"outboxes"
 PACKET_BYTES = 4096
@@ -53,7 +55,7 @@ class Pair:
 
     def read(self) -> None:
         for encoded in self.in_pipe:
-            for packet in self.parser.feed(encoded, drained=True):
+            for packet in find_all(self.parser, encoded, drained=True):
                 self.batches += self.reassembler.accept(packet)
         self.in_pipe.clear()
 
@@ -153,7 +155,8 @@ class Machine(RuleBasedStateMachine):
         assert self.budget.used_bytes == 0
 
 
-test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block = Machine.TestCase
+def test_any_sequence_of_calls_delivers_everything_once_and_frees_every_block() -> None:
+    run_state_machine_as_test(Machine)
 
 
 @pytest.mark.parametrize("size", [500, 1024, 2000, 10_000, 33_000])
@@ -169,7 +172,7 @@ def test_many_messages_are_cut_into_blocks_none_twice(size: int) -> None:
         pair.accepted.append(("name", number.to_bytes(size, "big")))
     kinds: set[int] = set()
     while pair.write():
-        (packet,) = PacketParser(COOKIE, PACKET_BYTES).feed(pair.in_pipe[0], drained=True)
+        (packet,) = find_all(PacketParser(COOKIE, PACKET_BYTES), pair.in_pipe[0], drained=True)
         kinds.add(packet.kind)
         pair.read()
         pair.decode()

@@ -14,11 +14,13 @@ from asgi_ipc.wire.packet import (
     FRAGMENT_MORE,
     HEADER_BYTES,
     MIN_PACKET_BYTES,
-    Packet,
     PacketParser,
     encode_packet,
 )
+from tests.encoding import Packet, find_all
 from tests.strategies import chunked, cookies, generations, kinds, packets, strays
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 COOKIE = b"\x01cookie\xff"
 MAX = MIN_PACKET_BYTES
@@ -45,7 +47,7 @@ def test_a_packet_is_parsed_as_it_was_encoded(
 ) -> None:
     parser = PacketParser(cookie, MAX)
     encoded = encode_packet(cookie, sender, receiver, number, kind, payload)
-    assert parser.feed(encoded, drained=True) == [Packet(sender, receiver, number, kind, memoryview(payload))]
+    assert find_all(parser, encoded, drained=True) == [Packet(sender, receiver, number, kind, payload)]
     assert len(encoded) == HEADER_BYTES + len(payload)
     assert (parser.skips, parser.skipped_bytes, parser.buffered_bytes) == (0, 0, 0)
 
@@ -67,7 +69,7 @@ def streams(draw: st.DrawFn, cookie: bytes, max_packet_bytes: int) -> Stream:
 
 def _is_completed(stray: bytes, following: bytes, cookie: bytes, max_packet_bytes: int) -> bool:
     parser = PacketParser(cookie, max_packet_bytes)
-    return bool(parser.feed(stray + following[:COOKIE_BYTES], drained=True))
+    return bool(find_all(parser, stray + following[:COOKIE_BYTES], drained=True))
 
 
 @given(st.data(), cookies)
@@ -79,9 +81,9 @@ def test_every_packet_between_stray_bytes_arrives_and_the_rest_is_counted(
     parser = PacketParser(cookie, MAX)
     found = []
     for chunk in chunks:
-        found += [whole(packet, cookie) for packet in parser.feed(chunk, drained=False)]
+        found += [whole(packet, cookie) for packet in find_all(parser, chunk, drained=False)]
         assert parser.buffered_bytes < MAX
-    found += [whole(packet, cookie) for packet in parser.feed(b"", drained=True)]
+    found += [whole(packet, cookie) for packet in find_all(parser, b"", drained=True)]
     assert found == [content for good, content in stream if good]
     assert parser.skipped_bytes == sum(len(content) for good, content in stream if not good)
     assert parser.skips == sum(not good for good, _ in groupby(stream, key=lambda item: item[0]))
@@ -99,8 +101,8 @@ def test_a_read_that_emptied_the_pipe_delays_no_packet_that_it_brought(
         count = data.draw(st.integers(1, len(stream)))
         read, stream = stream[:count], stream[count:]
         chunks = data.draw(chunked(b"".join(content for _, content in read), max_chunks=2))
-        found = [packet for chunk in chunks[:-1] for packet in parser.feed(chunk, drained=False)]
-        found += parser.feed(chunks[-1], drained=True)
+        found = [packet for chunk in chunks[:-1] for packet in find_all(parser, chunk, drained=False)]
+        found += find_all(parser, chunks[-1], drained=True)
         assert [whole(packet, cookie) for packet in found] == [content for good, content in read if good]
         assert parser.buffered_bytes == 0
 
@@ -117,37 +119,37 @@ def test_what_follows_brings_every_earlier_packet_out_without_a_drained_pipe(
     parser = PacketParser(cookie, MAX)
     found: list[Packet] = []
     for chunk in data.draw(chunked(followed)):
-        found += parser.feed(chunk, drained=False)
+        found += find_all(parser, chunk, drained=False)
     assert [whole(packet, cookie) for packet in found][: len(good)] == good
 
 
 def test_half_a_packet_then_one_good_message_then_silence_delivers_the_message() -> None:
     for length in range(1, len(packet_of(1))):
         parser = PacketParser(COOKIE, MAX)
-        assert numbers(parser.feed(packet_of(1)[:length] + packet_of(2), drained=True)) == [2]
+        assert numbers(find_all(parser, packet_of(1)[:length] + packet_of(2), drained=True)) == [2]
         assert (parser.skips, parser.skipped_bytes) == (1, length)
 
 
 def test_half_a_packet_that_was_read_before_the_good_one_does_not_hold_it_up() -> None:
     parser = PacketParser(COOKIE, MAX)
-    assert parser.feed(packet_of(1)[:-1], drained=False) == []
+    assert find_all(parser, packet_of(1)[:-1], drained=False) == []
     assert parser.buffered_bytes == len(packet_of(1)) - 1
-    assert numbers(parser.feed(packet_of(2), drained=True)) == [2]
+    assert numbers(find_all(parser, packet_of(2), drained=True)) == [2]
 
 
 def test_an_incomplete_packet_waits_for_its_rest_while_the_pipe_has_more() -> None:
     parser = PacketParser(COOKIE, MAX)
-    assert parser.feed(packet_of(1)[:35], drained=False) == []
-    assert numbers(parser.feed(packet_of(1)[35:], drained=False)) == [1]
+    assert find_all(parser, packet_of(1)[:35], drained=False) == []
+    assert numbers(find_all(parser, packet_of(1)[35:], drained=False)) == [1]
     assert parser.skips == 0
 
 
 def test_one_run_of_stray_bytes_counts_once_however_it_arrives() -> None:
     parser = PacketParser(COOKIE, MAX)
     for _ in range(100):
-        assert parser.feed(b"x", drained=True) == []
+        assert find_all(parser, b"x", drained=True) == []
     assert (parser.skips, parser.skipped_bytes) == (1, 100)
-    parser.feed(packet_of(1) + b"y" + packet_of(2), drained=True)
+    find_all(parser, packet_of(1) + b"y" + packet_of(2), drained=True)
     assert (parser.skips, parser.skipped_bytes) == (2, 101)
 
 
@@ -156,7 +158,7 @@ def test_a_packet_of_exactly_the_largest_size_is_one_and_a_larger_one_is_none() 
     larger = packet_of(2, bytes(MAX - HEADER_BYTES + 1))
     empty = packet_of(3, b"")
     parser = PacketParser(COOKIE, MAX)
-    assert numbers(parser.feed(largest + larger + empty, drained=True)) == [1, 3]
+    assert numbers(find_all(parser, largest + larger + empty, drained=True)) == [1, 3]
     assert parser.skipped_bytes == MAX + 1
 
 
@@ -166,13 +168,13 @@ def test_no_single_flipped_bit_is_ever_read_as_a_packet() -> None:
         flipped = bytearray(packet)
         flipped[place // 8] ^= 1 << place % 8
         parser = PacketParser(COOKIE, MAX)
-        assert numbers(parser.feed(bytes(flipped) + packet_of(8), drained=True)) == [8]
+        assert numbers(find_all(parser, bytes(flipped) + packet_of(8), drained=True)) == [8]
 
 
 def test_a_packet_may_carry_the_bytes_of_other_packets() -> None:
     inner = packet_of(1)
     parser = PacketParser(COOKIE, MAX)
-    (found,) = parser.feed(packet_of(2, inner + inner), drained=True)
+    (found,) = find_all(parser, packet_of(2, inner + inner), drained=True)
     assert bytes(found.payload) == inner + inner
 
 
@@ -181,14 +183,23 @@ def test_a_cookie_that_looks_like_padding_is_found_all_the_same() -> None:
     packet = encode_packet(cookie, 0, 0, 0, BATCH, bytes(20))
     for length in range(1, 70):
         parser = PacketParser(cookie, MAX)
-        assert len(parser.feed(bytes(length) + packet, drained=True)) == 1
+        assert len(find_all(parser, bytes(length) + packet, drained=True)) == 1
         assert parser.skipped_bytes == length
+
+
+def test_what_is_fed_before_all_was_found_comes_behind_it() -> None:
+    parser = PacketParser(COOKIE, MAX)
+    parser.feed(packet_of(1) + packet_of(2) + packet_of(3)[:10])
+    assert parser.find(drained=False)
+    assert parser.number == 1
+    assert numbers(find_all(parser, packet_of(3)[10:], drained=True)) == [2, 3]
+    assert parser.skips == 0
 
 
 def test_a_long_run_of_strays_takes_no_memory() -> None:
     parser = PacketParser(COOKIE, MAX)
     for _ in range(50):
-        parser.feed(COOKIE * 1000, drained=False)
+        find_all(parser, COOKIE * 1000, drained=False)
         assert parser.buffered_bytes < MAX
     assert parser.skipped_bytes + parser.buffered_bytes == 50 * 1000 * COOKIE_BYTES
 
@@ -201,5 +212,6 @@ def test_a_cookie_of_another_length_is_refused(cookie: bytes) -> None:
 
 def test_a_fragment_keeps_its_kind() -> None:
     parser = PacketParser(COOKIE, MAX)
-    (found,) = parser.feed(encode_packet(COOKIE, 1, 2, 3, FRAGMENT_MORE, memoryview(b"piece")), drained=True)
+    packet = encode_packet(COOKIE, 1, 2, 3, FRAGMENT_MORE, memoryview(b"piece"))
+    (found,) = find_all(parser, packet, drained=True)
     assert (found.kind, bytes(found.payload)) == (FRAGMENT_MORE, b"piece")

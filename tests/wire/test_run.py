@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from asgi_ipc.wire.batch import BATCH_HEADER_BYTES, batch_header
 from asgi_ipc.wire.message import LargeMessage
+from asgi_ipc.wire.payload import BATCH_HEADER_BYTES, batch_header
 from asgi_ipc.wire.run import Piece, Run
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.encoding import as_bytes, large
+from tests.engines import Engine, variant
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 _sizes = st.integers(0, 40)
 _limits = st.integers(1, 60)
@@ -86,7 +96,8 @@ class RunMachine(RuleBasedStateMachine):
         assert (self.run_.front is None) is (not self.model)
 
 
-test_a_run_agrees_with_a_list_of_messages = RunMachine.TestCase
+def test_a_run_agrees_with_a_list_of_messages() -> None:
+    run_state_machine_as_test(RunMachine)
 
 
 def test_a_piece_ends_where_the_next_message_does_not_fit() -> None:
@@ -102,3 +113,8 @@ def test_what_comes_behind_a_large_message_does_not_overtake_it() -> None:
     run.append_large(large(b"large"))
     run.append(b"b", b"", 1)
     assert [messages_of(run.take_front()) for _ in range(3)] == [[b"a"], [b"large"], [b"b"]]
+
+
+def test_the_names_of_this_file_are_those_of_each_engine(each_engine: Engine) -> None:
+    assert Run is variant("asgi_ipc.wire.run", each_engine).Run
+    assert Run is not variant("asgi_ipc.wire.run", "pure" if each_engine == "native" else "native").Run

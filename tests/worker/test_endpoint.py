@@ -23,8 +23,8 @@ from asgi_ipc import (
 )
 from asgi_ipc.fleet.words import Gone, Joined, encode_word
 from asgi_ipc.wire import reassembler
-from asgi_ipc.wire.batch import first_fragment, join_batch
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, encode_packet
+from asgi_ipc.wire.payload import first_fragment, join_batch
 from asgi_ipc.worker.dispatch import dispatcher
 from asgi_ipc.worker.dispatch.delivery import current_delivery
 from tests.encoding import encode_message

@@ -12,9 +12,9 @@ import pytest
 
 from asgi_ipc import IPC, NotRunningError, Stats, Worker
 from asgi_ipc.fleet import settings
-from asgi_ipc.wire.batch import first_fragment
 from asgi_ipc.wire.message import ANSWER
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, FRAGMENT_MORE
+from asgi_ipc.wire.payload import first_fragment
 from asgi_ipc.worker.dispatch import backpressure
 from tests.encoding import encode_message
 from tests.inprocess import MIB, Forger, fleet, until

@@ -1,6 +1,6 @@
 """Calls: the async handlers under way.
 
-Law: each call is a task of its own, entered at once (eager.py). A call that
+Law: each call is a task of its own, entered at once (steps.py). A call that
 waits is in flight and counted; a call that ends without waiting is neither.
 The calls of an ordered handler wait in its lane. The dispatcher decides which
 message comes next.
@@ -21,8 +21,8 @@ from asgi_ipc.printable import printable
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import large_bytes, pid_of_sender, size_bytes_of
-from asgi_ipc.worker.dispatch.eager import start
-from asgi_ipc.worker.dispatch.registry import Function, Handler
+from asgi_ipc.worker.dispatch.handler import Function, Handler
+from asgi_ipc.worker.dispatch.steps import Steps
 
 # How long a cancelled handler may clean up, when a leave has reached its deadline.
 CANCEL_GRACE_S: Final = 0.5
@@ -55,6 +55,7 @@ class Calls:
     """The async handlers under way in one worker. `on_end` is called when one has ended.
 
     Attributes:
+        steps: takes the first step of each.
         pid: names this worker in log lines; a member of a fleet in one process has a pid of its own.
         errors: handlers that raised or were cancelled.
         cancelled: the cancelled ones of them.
@@ -69,6 +70,7 @@ class Calls:
         self._in_flight = in_flight
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        self.steps = Steps(self._loop)
         self._calls: dict[asyncio.Task[Any], Call] = {}
         # By the ordered handlers that have a call under way: the calls that wait for its end.
         self._lanes: dict[Handler, deque[Waiting]] = {}
@@ -93,9 +95,15 @@ class Calls:
         if handler.ordered:
             self._begin_in_lane(handler, function, context, data)
         elif (task := self._start(handler, context, function, data)) is not None:
-            call = Call(handler, context, size_bytes_of(data, context.get(large_bytes, 0)))
-            self._in_flight.add(1, call.size_bytes)
-            self._follow(task, call)
+            self.waits(handler, context, task, data)
+
+    def waits(
+        self, handler: Handler, context: contextvars.Context, task: asyncio.Task[Any], data: Any
+    ) -> None:
+        """Count a call that waits until it ends."""
+        call = Call(handler, context, size_bytes_of(data, context.get(large_bytes, 0)))
+        self._in_flight.add(1, call.size_bytes)
+        self._follow(task, call)
 
     def adopt(
         self, handler: Handler, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context
@@ -110,16 +118,15 @@ class Calls:
         self, handler: Handler, context: contextvars.Context, function: Function, data: Any
     ) -> asyncio.Task[Any] | None:
         """The task of a call that waits; None if it has ended."""
+        task: asyncio.Task[Any] | None = None
         try:
-            return start(function(data), context, self._loop)
+            task = self.steps.take(function(data), context)
         except (KeyboardInterrupt, SystemExit):
             self._lanes.pop(handler, None)
             raise
-        except asyncio.CancelledError:
-            self._was_cancelled(handler)
         except BaseException as error:  # noqa: BLE001  # the app's own
-            self.failed(handler, context, error)
-        return None
+            self.ended_with(handler, context, error)
+        return task
 
     def _follow(self, task: asyncio.Task[Any], call: Call) -> None:
         self._calls[task] = call
@@ -192,6 +199,13 @@ class Calls:
         self.errors += 1
         self.cancelled += 1
         logger.warning("worker [%d]: handler %r was cancelled", self.pid, handler.name)
+
+    def ended_with(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
+        """Count and log what an async handler has raised before it waited."""
+        if isinstance(error, asyncio.CancelledError):
+            self._was_cancelled(handler)
+        else:
+            self.failed(handler, context, error)
 
     def failed(self, handler: Handler, context: contextvars.Context, error: BaseException) -> None:
         """Count and log what a handler has raised."""

@@ -7,7 +7,7 @@ threads that they start, find it there.
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from asgi_ipc.fleet.membership import Worker
@@ -36,7 +36,7 @@ def add_extra(extra: Extra) -> None:
     """Give the message that is handled in this context its extra."""
     delivery = current_delivery.get()
     if delivery is not None:
-        current_delivery.set(replace(delivery, extra=extra))
+        current_delivery.set(Delivery(delivery.owner, delivery.sender, extra))
 
 
 def current_sender() -> Worker:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from asgi_ipc.errors import InvalidNameError
 from asgi_ipc.logs import logger
@@ -21,8 +20,10 @@ from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls
-from asgi_ipc.worker.dispatch.delivery import add_extra
-from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
+from asgi_ipc.worker.dispatch.deliver import Deliverer, Reason, Stop
+from asgi_ipc.worker.dispatch.entries import Entry, announcement
+from asgi_ipc.worker.dispatch.handler import Function, Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 
 # Names without a handler that are logged, one line each; more lines would be noise.
 MAX_UNHEARD_NAMES: Final = 100
@@ -30,20 +31,6 @@ MAX_UNHEARD_NAMES: Final = 100
 # Messages handled before the loop gets its turn back, at about a microsecond
 # each for a handler that does next to nothing.
 MESSAGES_PER_TURN: Final = 256
-
-
-class Entry(NamedTuple):
-    """Messages of one sender that arrived together, or one announcement as a message of its own.
-
-    Attributes:
-        context: each handler runs in a copy of it.
-        batch: the ones not handled yet.
-        handlers: by name.
-    """
-
-    context: contextvars.Context
-    batch: Batch
-    handlers: Mapping[str, Handler]
 
 
 class Dispatcher:
@@ -55,8 +42,9 @@ class Dispatcher:
     Attributes:
         is_full: the reader must pause: the bound on handlers in flight is reached, or messages wait for more
             than one turn, or the dispatcher has stopped.
-        received: messages whose turn has come.
-        discarded: those of them without a handler.
+        accept: `accept(context, batch)` takes messages that arrived together; their handlers start in this
+            turn or in later ones.
+        discarded: messages without a handler.
         unhandled: messages that had arrived when the dispatcher stopped, or arrived later.
     """
 
@@ -68,7 +56,6 @@ class Dispatcher:
         on_turn: Callable[[], None],
     ) -> None:
         self.is_full = False
-        self.received = 0
         self.discarded = 0
         self.invalid_names = 0
         self.unhandled = 0
@@ -82,10 +69,12 @@ class Dispatcher:
         self._handlers = registry.handlers
         self._own_handlers: list[Handler] = []
         self._queue: deque[Entry] = deque()
-        self._is_running = False
         self._is_stopped = False
-        # Messages that may be handled before the next turn of the loop, and whether that is asked for.
-        self._left = MESSAGES_PER_TURN
+        self._deliverer = Deliverer(
+            self._handlers, self.calls.steps, self.in_flight, self._wait, self._advance, MESSAGES_PER_TURN
+        )
+        self.accept = self._deliverer.accept
+        # Whether the next turn of the loop is asked for.
         self._is_scheduled = False
         # Turns that have ended before the queue was empty, since it was empty.
         self._late_turns = 0
@@ -95,7 +84,12 @@ class Dispatcher:
     @property
     def is_busy(self) -> bool:
         """Whether something waits, or a handler runs."""
-        return bool(self._queue or self.calls or self._is_running)
+        return bool(self._queue or self.calls or self._deliverer.is_running)
+
+    @property
+    def received(self) -> int:
+        """Return how many messages' turn has come."""
+        return self._deliverer.received
 
     # --- in
 
@@ -109,21 +103,12 @@ class Dispatcher:
         self._handlers[name] = handler
         self._own_handlers.append(handler)
 
-    def accept(self, context: contextvars.Context, batch: Batch) -> None:
-        """Take messages that arrived together; their handlers start in this turn or in later ones."""
-        if self._is_stopped:
-            self.unhandled += batch.left
-            batch.drop_rest()
-            return
-        self._queue.append(Entry(context, batch, self._handlers))
-        self._go_on()
-
     def behind(self, callback: Callable[[], None]) -> None:
         """Call this when everything accepted so far has been given to its handlers."""
         if self._is_stopped:
             callback()
             return
-        self._queue.append(_announcement(Handler("callback", callback, False), (), self._context))
+        self._queue.append(announcement(Handler("callback", callback, False), (), self._context))
         self._go_on()
 
     def announce(
@@ -148,7 +133,7 @@ class Dispatcher:
             # There may be more of them, in other lanes.
             waiting.then.append(partial(self._announce, watchers, news, context, pid))
             return
-        self._queue.extendleft(_announcement(watcher, news, context) for watcher in reversed(watchers))
+        self._queue.extendleft(announcement(watcher, news, context) for watcher in reversed(watchers))
         self._go_on()
 
     # --- the end
@@ -158,6 +143,7 @@ class Dispatcher:
         # Between the end of the last handler and this task's turn, another message may have come.
         while self.is_busy:
             idle = self._idle = self._idle or asyncio.Event()
+            self._deliverer.is_watched = True
             await idle.wait()
 
     async def close(self) -> int:
@@ -168,7 +154,7 @@ class Dispatcher:
 
     def stop(self) -> list[asyncio.Task[Any]]:
         """Cancel the handlers in flight; their tasks. Waiting messages are dropped and counted."""
-        self._is_stopped = True
+        self._is_stopped = self._deliverer.is_watched = True
         self._tell_reader()
         for handler in self._own_handlers:
             # After a loop that was closed without a word, another worker may have begun in this process.
@@ -191,9 +177,10 @@ class Dispatcher:
     # --- whose turn it is
 
     def _go_on(self) -> None:
-        if not self._is_running and not self._is_scheduled:
+        """Start what was put into the queue, if it is its turn."""
+        self._deliverer.is_watched = True
+        if not self._deliverer.is_running and not self._is_scheduled:
             self._advance()
-            self._check_idle()
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -202,68 +189,83 @@ class Dispatcher:
 
     def _next_turn(self) -> None:
         self._is_scheduled = False
-        self._left = MESSAGES_PER_TURN
+        self._deliverer.left = MESSAGES_PER_TURN
         self._advance()
         self._on_turn()
+
+    def _wait(self, context: contextvars.Context, batch: Batch) -> None:
+        """Take messages that others may be before."""
+        if self._is_stopped:
+            self.unhandled += batch.left
+            batch.drop_rest()
+        else:
+            self._queue.append(Entry(context, batch, self._handlers))
+            self._go_on()
+
+    def _advance(
+        self,
+        context: contextvars.Context | None = None,
+        batch: Batch | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        """Go on with this batch and what waits, in order, as far as the bounds allow."""
+        self._deliverer.is_running = True
+        try:
+            if context is not None and batch is not None:
+                self._start(context, batch, self._handlers, stop)
+            while self._queue and self._deliverer.left and not self.in_flight.is_blocked:
+                self._start(*self._queue.popleft())
+        finally:
+            self._deliverer.is_running = False
+            self._end_turn()
         self._check_idle()
 
-    def _advance(self) -> None:
-        """Start the handlers of the waiting messages, in order, as far as the bounds allow."""
-        queue, in_flight, begin = self._queue, self.in_flight, self.calls.begin
-        left = begun = self._left
-        announcements = 0
-        entry: Entry | None = None
-        self._is_running = True
+    def _start(
+        self,
+        context: contextvars.Context,
+        batch: Batch,
+        handlers: dict[str, Handler],
+        stop: Stop | None = None,
+    ) -> None:
+        """Start the handlers of a batch; what the bounds don't allow waits, before everything else."""
+        deliver = self._deliverer.deliver
         try:
-            while queue and left and not in_flight.is_blocked:
-                entry = queue.popleft()
-                context, batch, handlers = entry
-                announcements += handlers is not self._handlers
-                while batch.next():
-                    left -= 1
-                    handler = handlers.get(batch.name)
-                    if handler is None:
-                        self._discard(batch.name)
-                    else:
-                        own = context.copy()
-                        if batch.extra is not None:
-                            own.run(add_extra, batch.extra)
-                        if handler.is_async:
-                            begin(handler, handler.function, own, batch.data)
-                        else:
-                            self._call(handler, own, batch.data)
-                    if not left or in_flight.is_blocked:
-                        break
+            if stop is not None:
+                self._decide(stop, batch)
+            while (stop := deliver(context, batch, handlers)) is not None:
+                self._decide(stop, batch)
         finally:
-            self._is_running = False
-            self._left = left
-            # An announcement has one message.
-            self.received += begun - left - announcements
-            # No entry in the queue is without messages.
-            if entry is not None and entry.batch.left:
-                queue.appendleft(entry)
-            self._end_turn()
+            if batch.left:
+                self._queue.appendleft(Entry(context, batch, handlers))
 
-    def _call(self, handler: Handler, context: contextvars.Context, data: Any) -> None:
-        """Call a plain function, and run the coroutine that it may return."""
-        try:
-            result = context.run(handler.function, data)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  # the app's own
-            self.calls.failed(handler, context, error)
+    def _decide(self, stop: Stop, batch: Batch) -> None:
+        """Do what the last message of the batch needs beyond a call."""
+        reason, handler, context, outcome = stop
+        calls = self.calls
+        if handler is None:
+            self._discard(batch.name)
+        elif reason is Reason.WAITS:
+            calls.waits(handler, context, outcome, batch.data)
+        elif reason is Reason.ORDERED:
+            calls.begin(handler, handler.function, context, batch.data)
+        elif reason is Reason.COROUTINE:
+            calls.adopt(handler, outcome, context)
+        elif isinstance(outcome, KeyboardInterrupt | SystemExit):
+            raise outcome
+        elif handler.is_async:
+            calls.ended_with(handler, context, outcome)
         else:
-            if result is not None and inspect.iscoroutine(result):
-                self.calls.adopt(handler, result, context)
+            calls.failed(handler, context, outcome)
 
     def _end_turn(self) -> None:
+        self._deliverer.is_watched = bool(self._queue) or self._is_stopped or self._idle is not None
         if not self._queue:
             if self._late_turns:
                 self._late_turns = 0
                 self._tell_reader()
         elif not self.in_flight.is_blocked:
             # For the second time, later messages must wait in the pipe. A handler that exits comes here, too.
-            self._late_turns += not self._left
+            self._late_turns += not self._deliverer.left
             self._tell_reader()
             self._schedule()
 
@@ -304,12 +306,3 @@ class Dispatcher:
         if name not in self._unheard and len(self._unheard) < MAX_UNHEARD_NAMES:
             self._unheard.add(name)
             logger.warning("worker [%d] has no handler for messages named %r", self.calls.pid, name)
-
-
-def _announcement(watcher: Handler, news: tuple[Any, ...], context: contextvars.Context) -> Entry:
-    handler = Handler(watcher.name, partial(_spread, watcher.function), watcher.is_async)
-    return Entry(context, Batch.of([(watcher.name, news, None)]), {watcher.name: handler})
-
-
-def _spread(function: Callable[..., Any], news: tuple[Any, ...]) -> Any:
-    return function(*news)

@@ -9,26 +9,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.conversion import converting
-
-Function: TypeAlias = Callable[..., Any]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Handler:
-    """One registration.
-
-    For data that does not fit, `function` raises ConversionError and does not call the app's function.
-    """
-
-    name: str
-    function: Function
-    is_async: bool
-    ordered: bool = False
+from asgi_ipc.worker.dispatch.handler import Function, Handler
 
 
 class Registry:

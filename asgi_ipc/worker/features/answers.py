@@ -21,7 +21,8 @@ from asgi_ipc.wire.message import ANSWER, Encoded, check_name
 from asgi_ipc.worker.dispatch.calls import Calls
 from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import current_sender
-from asgi_ipc.worker.dispatch.registry import Function, Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Function, Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
 

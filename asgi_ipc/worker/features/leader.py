@@ -15,7 +15,8 @@ from typing import Final
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.slots import BACKOFF_MAX_S, backoff_s
 from asgi_ipc.worker.dispatch.calls import Calls
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 
 # A task that has run for longer than any pause between two failures begins again with the shortest pause.
 SOUND_AFTER_S: Final = BACKOFF_MAX_S

@@ -1,37 +1,28 @@
 """Messaging: the verbs that send a message, and their waits for room.
 
 Law: nothing is sent before everything is checked. The check of the thread and
-loop, and the wait for room stand here once, for all verbs. A sending verb is a
-plain function that returns what its caller must await, or None: a coroutine
-for each message would cost a fifth of it.
+loop stands here once, for all verbs. A sending verb is a plain function that
+returns what its caller must await, or None: a coroutine for each message would
+cost a fifth of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
-from typing import TypeAlias
+from collections.abc import Awaitable
 
 from asgi_ipc import fast
 from asgi_ipc.errors import (
-    DeliveryError,
     NotRunningError,
-    UnknownWorkerError,
-    WorkerGoneError,
     WouldBlockError,
 )
 from asgi_ipc.fleet.membership import Worker
-from asgi_ipc.wire.message import Data, Encoded, bytes_tag, text_tag
+from asgi_ipc.wire.message import Data, Encoded
 from asgi_ipc.wire.outbox import SHORT_BYTES
+from asgi_ipc.worker.features.waiting import Sent, let_others_run, send_to_any, wait_for_room, wait_for_rooms
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peer import Peer
 from asgi_ipc.worker.transport.peers import Receivers
-from asgi_ipc.worker.transport.room import Waiter
 from asgi_ipc.worker.transport.sender import MESSAGES_PER_TURN
-
-# The pids that took a message at once, and what brings those that took it later.
-Sent: TypeAlias = tuple[tuple[int, ...], Awaitable[tuple[int, ...]] | None]
 
 # The constants of the compiled engine. The first verb of a turn and the one that ends it go the long way.
 _before_last = MESSAGES_PER_TURN - 1
@@ -88,8 +79,8 @@ class Messaging:
         self.check(timeout)
         refused = self._outgoing.send(to, name, data)
         if refused is not None:
-            return self._accepted(refused.peer, refused.message, timeout)
-        return self._rest()
+            return wait_for_room(self._outgoing, refused.peer, refused.message, timeout)
+        return let_others_run(self._sender)
 
     def send_nowait(self, to: int | Worker, name: str, data: Data) -> None:
         """Send one message, or raise WouldBlockError. From any thread."""
@@ -108,18 +99,18 @@ class Messaging:
             return False
         if type(data) is bytes:
             body = data
-            tag = bytes_tag(len(body))
+            if len(body) > _most_short:
+                return False
+            prefix = fast.bytes_prefix(front, len(body))
         elif type(data) is str:
             # Each character takes a byte, at least.
             if len(data) > _most_short:
                 return False
             body = data.encode()
-            tag = text_tag(len(body))
+            prefix = fast.text_prefix(front, len(body))
         else:
             return False
-        if len(body) > _most_short:
-            return False
-        return self._sender.post(peer, fast.prefix(front, tag, len(body)), body)
+        return self._sender.post(peer, prefix, body)
 
     def broadcast(self, name: str, data: Data, *, include_self: bool, timeout: float | None) -> Sent:
         """Send one message to all members; see `to_each` for the result."""
@@ -133,31 +124,17 @@ class Messaging:
         members = self._outgoing.peers.members(include_self=include_self)
         return tuple(self._outgoing.post_to_all(members, message))
 
-    async def send_any(self, name: str, data: Data, *, timeout: float | None) -> int:
+    def send_any(self, name: str, data: Data, *, timeout: float | None) -> Awaitable[int]:
         """Send one message to the least busy member; its pid."""
         self.check(timeout)
-        outgoing = self._outgoing
-        message = outgoing.pack(name, data)
-        deadline = None if timeout is None else outgoing.loop.time() + timeout
-        while True:
-            peer = outgoing.least_busy()
-            # One that goes meanwhile is not among them the next time.
-            with suppress(UnknownWorkerError, WorkerGoneError):
-                if not outgoing.post(peer, message):
-                    left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
-                    await self._accepted(peer, message, left_s)
-                break
-        rest = self._rest()
-        if rest is not None:
-            await rest
-        return peer.worker.pid
+        return send_to_any(self._outgoing, self._outgoing.pack(name, data), timeout)
 
     def to_each(self, members: Receivers, message: Encoded, timeout: float | None) -> Sent:
         """Put a message into every outbox with room; the pids of those, and what brings the other pids."""
         took, full = self._outgoing.post_to_each(members, message)
         if full:
-            return tuple(took), self._late(full, message, timeout)
-        return tuple(took), self._rest()
+            return tuple(took), wait_for_rooms(self._outgoing, full, message, timeout)
+        return tuple(took), let_others_run(self._sender)
 
     # --- checks
 
@@ -184,44 +161,3 @@ class Messaging:
         """Raise NotRunningError unless messages are accepted. From any thread."""
         if not self._thread:
             raise NotRunningError("ipc.lifespan has not been entered yet, or is ending")
-
-    def _rest(self) -> Awaitable[tuple[()]] | None:
-        """Return what lets others have a turn, once this one has sent enough.
-
-        A verb yields behind its message, since messages are accepted in the order of the calls.
-        """
-        return _yield() if self._sender.turn_messages >= MESSAGES_PER_TURN else None
-
-    # --- waiting
-
-    async def _accepted(self, peer: Peer, message: Encoded, timeout: float | None) -> None:
-        """Wait for room in one outbox."""
-        await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout)
-
-    async def _late(self, full: Sequence[Peer], message: Encoded, timeout: float | None) -> tuple[int, ...]:
-        """Wait for room in several outboxes at once; the pids that took the message."""
-        outgoing = self._outgoing
-        waiters: list[Waiter] = []
-        for peer in full:
-            # A member that leaves in this very moment does not get it.
-            with suppress(UnknownWorkerError):
-                waiters.append(outgoing.queue(peer, message))
-        waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
-        try:
-            results = await asyncio.gather(*waits, return_exceptions=True)
-        finally:
-            # A wait that was cancelled before it began did not withdraw its message.
-            for waiter in waiters:
-                outgoing.withdraw(waiter)
-        late = []
-        for waiter, result in zip(waiters, results, strict=True):
-            if result is None:
-                late.append(waiter.peer.worker.pid)
-            elif not isinstance(result, DeliveryError):
-                raise result
-        return tuple(late)
-
-
-async def _yield() -> tuple[()]:
-    await asyncio.sleep(0)
-    return ()

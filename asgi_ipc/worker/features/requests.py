@@ -20,6 +20,7 @@ from asgi_ipc.errors import (
     NotRunningError,
     RemoteError,
     RequestTimeoutError,
+    SendTimeoutError,
     UnknownWorkerError,
     WorkerGoneError,
 )
@@ -88,18 +89,21 @@ class Questions:
         """Return the answer of one worker, converted. Raises the error for a missing answer."""
         number, message, convert = self._question(name, data, timeout_s, reply_type)
         peer = self._outgoing.peers.meant_by(to)
+        pid = peer.worker.pid
         answer = self._expect(number, name, peer)
+        timer = None
+        if timeout_s is not None:
+            # This takes 0.9 us, and `asyncio.timeout` 4.9.
+            timer = self._outgoing.loop.call_later(timeout_s, _expire, answer, pid, name)
         try:
-            async with asyncio.timeout(timeout_s):
-                if not self._outgoing.post(peer, message):
-                    await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
-                return _converted(convert, await answer, peer.worker.pid, name)
-        except TimeoutError:
-            # The answer may have come in the moment in which the time was over.
-            if answer.done() and not answer.cancelled():
-                return _converted(convert, answer.result(), peer.worker.pid, name)
-            raise RequestTimeoutError(peer.worker.pid, name) from None
+            if not self._outgoing.post(peer, message):
+                await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout_s)
+            return _converted(convert, await answer, pid, name)
+        except SendTimeoutError:
+            raise RequestTimeoutError(pid, name) from None
         finally:
+            if timer is not None:
+                timer.cancel()
             self._close(number, [peer])
 
     async def ask_all(
@@ -215,6 +219,14 @@ class Questions:
         """Settle all open questions after this worker has left."""
         for number, generation in list(self._open):
             self._settle(number, generation, NotRunningError("ipc.lifespan has ended"))
+
+
+def _expire(answer: asyncio.Future[Any], pid: int, name: str) -> None:
+    """Settle a question whose time is over, unless an answer has come."""
+    if not answer.done():
+        answer.set_exception(RequestTimeoutError(pid, name))
+        # The asker may still wait for room, and never read this exception.
+        answer.exception()
 
 
 def _converted(convert: Function, answer: Any, pid: int, name: str) -> Any:

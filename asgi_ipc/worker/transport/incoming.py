@@ -19,7 +19,8 @@ from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.arenas import Arenas
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peer import Peer
-from asgi_ipc.worker.transport.pipes import PipeReader
+from asgi_ipc.worker.transport.pipe_reader import PipeReader
+from asgi_ipc.worker.transport.reader import Accept, Reader, Source
 
 # Messages that arrived together, and their sender.
 Deliver = Callable[[Peer, Batch], None]
@@ -28,8 +29,9 @@ Deliver = Callable[[Peer, Batch], None]
 class Incoming:
     """Reads the messages of all members to this worker, including its own. Starts paused.
 
-    `deliver` gets each batch of messages. `catch_up` reads the lifeline: it is called for a packet of
-    an unknown sender, since the word that names a sender is written before its first packet.
+    `deliver` gets each batch of messages, but `accept` those that are small and alone in their packet.
+    `catch_up` reads the lifeline: it is called for a packet of an unknown sender, since the word that names
+    a sender is written before its first packet.
 
     Attributes:
         arenas: the shared memory of the senders, for large messages.
@@ -43,19 +45,31 @@ class Incoming:
         pipe: Descriptor,
         arena: Descriptor,
         settings: Settings,
+        accept: Accept,
         deliver: Deliver,
         catch_up: Callable[[], None],
     ) -> None:
         self._me = me.worker.generation
         self._peers = outgoing.peers
-        self._begin_turn = outgoing.sender.begin_turn
+        self._sender = outgoing.sender
         self._deliver = deliver
         self._catch_up = catch_up
-        self._parser = PacketParser(settings.cookie, settings.max_packet_bytes)
-        self._loopback_parser = PacketParser(settings.cookie, settings.max_packet_bytes)
         self._reassembler = Reassembler(settings.max_message_bytes)
         self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
         self._stale = 0
+        # Those of which a packet has come. The pipe and the loopback are streams of bytes of their own.
+        self._sources: dict[int, Source] = {}
+        self._packets, self._own_packets = (
+            Reader(
+                self._me,
+                PacketParser(settings.cookie, settings.max_packet_bytes),
+                self._reassembler,
+                self._sources,
+                accept,
+                self._take_other,
+            )
+            for _ in range(2)
+        )
         # Callbacks, each with the number of bytes that come before it; and the bytes taken so far.
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         self._taken_bytes = 0
@@ -82,6 +96,7 @@ class Incoming:
 
     def forget(self, generation: int) -> None:
         """The last byte of that sender has been read: drop an unfinished message and unmap its arena."""
+        self._sources.pop(generation, None)
         self._reassembler.forget(generation)
         self.arenas.detach(generation)
 
@@ -95,6 +110,7 @@ class Incoming:
         # The dispatcher counts these messages without a handler.
         self._reader.read_rest()
         self._reader.close()
+        self._sources.clear()
         self._reassembler.close()
         self.arenas.close()
 
@@ -111,20 +127,22 @@ class Incoming:
     def dropped(self) -> dict[str, int]:
         """Packets and messages that were dropped here, by reason; see Stats."""
         drops = self._reassembler.drops
-        skips = self._parser.skips + self._loopback_parser.skips
+        skips = self._packets.parser.skips + self._own_packets.parser.skips
         return {**drops, "stale": self._stale, "corrupt": drops.get("corrupt", 0) + skips}
 
     # --- bytes to messages
 
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
-        self._begin_turn()
-        self._take_packets(self._parser, chunk, drained)
+        self._sender.begin_turn()
+        self._packets.take(chunk, drained)
+        self.settle()
         self._taken_bytes += len(chunk)
         if self._marks:
             self._pass_marks()
 
     def _on_loopback(self, packet: bytes) -> None:
-        self._take_packets(self._loopback_parser, packet, True)
+        self._own_packets.take(packet, True)
+        self.settle()
 
     def _on_eof(self) -> None:
         self.eof.set()
@@ -136,19 +154,19 @@ class Incoming:
             _, callback = self._marks.popleft()
             callback()
 
-    def _take_packets(self, parser: PacketParser, chunk: bytes, drained: bool) -> None:
-        reassembler = self._reassembler
-        for packet in parser.feed(chunk, drained=drained):
+    def _take_other(self, packet: PacketParser) -> None:
+        """Take a packet that is more than the next batch of a known sender."""
+        peer = self._peers.find(packet.sender)
+        if peer is None:
+            self._catch_up()
             peer = self._peers.find(packet.sender)
-            if peer is None:
-                self._catch_up()
-                peer = self._peers.find(packet.sender)
-            if peer is None or packet.receiver != self._me:
-                self._stale += 1
-                continue
-            for batch in reassembler.accept(packet):
-                self._deliver(peer, batch)
-        self.settle()
+        if peer is None or packet.receiver != self._me:
+            self._stale += 1
+            return
+        batches = self._reassembler.accept(packet)
+        self._sources[packet.sender] = Source(self._reassembler.stream_of(packet.sender), peer.context)
+        for batch in batches:
+            self._deliver(peer, batch)
 
     def settle(self) -> None:
         """Acknowledge messages that have been read out of the senders' arenas by now."""

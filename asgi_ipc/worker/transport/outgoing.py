@@ -19,10 +19,10 @@ from asgi_ipc.errors import DeliveryError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.arena import Arena
-from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.message import Encoded, LargeMessage, Packer
 from asgi_ipc.wire.outbox import SHORT_BYTES, Budget, Outbox
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import batch_capacity_bytes
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.loopback import LoopbackWriter
 from asgi_ipc.worker.transport.peer import Peer

@@ -1,4 +1,4 @@
-"""Pipes: the only os.read and os.write on message pipes; one owner per descriptor.
+"""Pipes: the only os.write on message pipes; one owner per descriptor. pipe_reader.py has the only os.read.
 
 Law: this file only moves bytes when the kernel lets it; other files decide
 which. A callback is removed before its descriptor is closed, never after (the
@@ -24,12 +24,6 @@ if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
     import termios
 
-# One read per wake-up; 64 KiB stays in the cache and is the size of a default pipe.
-READ_BYTES: Final = 64 * 1024
-
-# The content of the largest pipe, and as much again, written meanwhile.
-MAX_REST_BYTES: Final = 2 * 1024 * 1024
-
 # Packets written before the loop gets its turn back.
 BURST_PACKETS: Final = 64
 
@@ -47,76 +41,6 @@ def unread_bytes(fd: int) -> int:
     size = array.array("i", [0])
     fcntl.ioctl(fd, termios.FIONREAD, size)
     return size[0]
-
-
-class PipeReader:
-    """Owns the read end of this worker's pipe.
-
-    `on_bytes(chunk, drained)` gets the bytes that arrive; `drained` says that
-    the read emptied the pipe. `on_eof()` is called once, when no write end
-    is left and the descriptor is closed.
-    """
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        pipe: Descriptor,
-        on_bytes: Callable[[bytes, bool], None],
-        on_eof: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._pipe = pipe
-        self._on_bytes = on_bytes
-        self._on_eof = on_eof
-        self._reading = False
-        self.read_bytes = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether there may still be something to read."""
-        return self._pipe.fd >= 0
-
-    def unread_bytes(self) -> int:
-        """How many bytes lie in the pipe now; 0 when it is closed."""
-        return unread_bytes(self._pipe.fd) if self._pipe.fd >= 0 else 0
-
-    def resume(self) -> None:
-        """Read whenever there is something to read."""
-        if self._pipe.fd >= 0 and not self._reading:
-            self._reading = True
-            self._loop.add_reader(self._pipe.fd, self._readable)
-
-    def pause(self) -> None:
-        """Leave the bytes in the pipe, so that the senders feel it."""
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._pipe.fd)
-
-    def read_rest(self) -> None:
-        """Read the pipe empty, at once and for the last time; bounded, since senders may go on writing."""
-        self.pause()
-        until = self.read_bytes + MAX_REST_BYTES
-        while self._pipe.fd >= 0 and self.read_bytes < until and self.unread_bytes():
-            self._readable()
-
-    def close(self) -> None:
-        """Close the read end; senders get EPIPE from now on."""
-        self.pause()
-        self._pipe.close()
-
-    def _readable(self) -> None:
-        try:
-            chunk = os.read(self._pipe.fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        if not chunk:
-            self.close()
-            self._on_eof()
-            return
-        self.read_bytes += len(chunk)
-        # A short read has emptied the pipe; a full one may have, by chance.
-        drained = len(chunk) < READ_BYTES or unread_bytes(self._pipe.fd) == 0
-        self._on_bytes(chunk, drained)
 
 
 class PipeWriter(Writer):

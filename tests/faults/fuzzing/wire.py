@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
-from asgi_ipc.wire.batch import batch_capacity_bytes
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packet import BATCH, FRAGMENT_FIRST, HEADER_BYTES, MIN_PACKET_BYTES
 from asgi_ipc.wire.packetizer import Route
+from asgi_ipc.wire.payload import batch_capacity_bytes
 from tests.encoding import Message, MessageWithExtra, encode_message, large
 
 RECEIVER: Final = 7

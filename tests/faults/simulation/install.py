@@ -19,7 +19,7 @@ from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, outbox, packetizer, reassembler
 from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
-from asgi_ipc.worker.transport import arenas, outgoing, peer, pipes, sender
+from asgi_ipc.worker.transport import arenas, outgoing, peer, pipe_reader, pipes, sender
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -49,7 +49,7 @@ def installed(
         # A generator of a dead process never goes on.
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(finalizer=lambda generator: None)
-        for module in (descriptors, pipes, lifeline, lifespan, launcher, process):
+        for module in (descriptors, pipe_reader, pipes, lifeline, lifespan, launcher, process):
             swap(stack, module, os=system)
         # Simulated numbers; a fork of this process must not close its own.
         swap(stack, descriptors, _open=set())
@@ -63,7 +63,7 @@ def installed(
         swap(stack, arena, WINDOW_BYTES=bounds.window_bytes, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, reassembler, ACKNOWLEDGED_BYTES=bounds.acknowledged_bytes)
         swap(stack, pipes, unread_bytes=unread_bytes(kernel), random=random.Random(plan.seed))
-        swap(stack, pipes, READ_BYTES=bounds.read_bytes)
+        swap(stack, pipe_reader, unread_bytes=unread_bytes(kernel), READ_BYTES=bounds.read_bytes)
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
         swap(stack, backpressure, MAX_IN_FLIGHT=bounds.in_flight)
         swap(stack, dispatcher, MESSAGES_PER_TURN=bounds.messages_per_turn)

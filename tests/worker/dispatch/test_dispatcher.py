@@ -19,7 +19,8 @@ from asgi_ipc.wire.batch import Batch
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
 from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
-from asgi_ipc.worker.dispatch.registry import Handler, Registry
+from asgi_ipc.worker.dispatch.handler import Handler
+from asgi_ipc.worker.dispatch.registry import Registry
 from tests.inprocess import until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -200,6 +201,30 @@ async def test_whatever_a_handler_raises_is_logged_and_counted_and_the_rest_goes
     assert "LookupError: on purpose" in caplog.text
 
 
+async def test_a_coroutine_that_a_plain_function_returns_is_in_flight_until_it_ends(here: World) -> None:
+    gate = asyncio.Event()
+
+    async def waits() -> None:
+        await gate.wait()
+
+    here.on("returns", lambda data: waits())
+    here.deliver(("returns", 0), ("returns", 1))
+    assert here.dispatcher.in_flight.calls == 2
+    gate.set()
+    await here.settle()
+    assert here.dispatcher.in_flight.calls == 0
+
+
+async def test_a_stopped_dispatcher_takes_its_own_handlers_along(here: World) -> None:
+    here.dispatcher.receive("own", here.started.append)
+    here.deliver(("own", 1))
+    assert here.started == [1]
+    assert here.dispatcher.stop() == []
+    assert here.registry.handlers == {}
+    here.deliver(("own", 2))
+    assert (here.started, here.dispatcher.unhandled) == ([1], 1)
+
+
 async def test_a_handler_that_exits_ends_no_other_message(here: World) -> None:
     here.on("exits", sys.exit)
     here.on("good", here.started.append)
@@ -246,6 +271,27 @@ async def test_large_data_in_flight_is_bounded_in_bytes(here: World) -> None:
     assert here.flow == ["full", "room"]
 
 
+async def test_messages_without_a_handler_are_counted_and_each_name_is_logged_once(
+    here: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.deliver(("nobody", 1), ("none", 2), ("nobody", 3), ("no\nname", 4))
+    assert (here.dispatcher.discarded, here.dispatcher.invalid_names) == (3, 1)
+    assert here.dispatcher.received == 4
+    names = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    assert names == ["'nobody'", "'none'"]
+
+
+async def test_the_reader_is_told_to_pause_when_messages_wait_for_a_second_turn(here: World) -> None:
+    here.on("plain", here.started.append)
+    here.deliver(*[("plain", number) for number in range(2 * dispatcher.MESSAGES_PER_TURN)])
+    await here.settle()
+    assert here.flow == []
+    here.deliver(*[("plain", number) for number in range(3 * dispatcher.MESSAGES_PER_TURN)])
+    assert here.flow == []
+    await here.settle()
+    assert here.flow == ["full", "room"]
+
+
 async def test_a_turn_handles_a_bounded_number_of_messages(here: World) -> None:
     here.on("plain", here.started.append)
     here.deliver(*[("plain", number) for number in range(3 * dispatcher.MESSAGES_PER_TURN)])
@@ -276,6 +322,34 @@ async def test_idle_means_now_and_not_a_moment_ago(here: World) -> None:
     second.set()
     await idle
     assert here.started == ["done", "done"]
+
+
+async def test_a_wait_that_begins_inside_a_handler_ends_behind_it(here: World) -> None:
+    waits: list[asyncio.Task[Any]] = []
+
+    def begins(data: int) -> None:
+        waits.append(here.dispatcher.calls.steps.take(here.dispatcher.idle(), here.context.copy()))
+
+    here.on("begins", begins)
+    asyncio.get_running_loop().call_soon(here.deliver, ("begins", 0))
+    await until(lambda: bool(waits))
+    async with asyncio.timeout(10):
+        await waits[0]
+
+
+async def test_calls_behind_an_ordered_one_count_with_their_data(here: World) -> None:
+    gate = asyncio.Event()
+
+    async def ordered(data: bytes) -> None:
+        await gate.wait()
+
+    here.on("ordered", ordered, ordered=True)
+    here.deliver(("ordered", bytes(1000)), ("ordered", "text"), ("ordered", 1))
+    in_flight = here.dispatcher.in_flight
+    assert (in_flight.calls, in_flight.size_bytes) == (3, 1004)
+    gate.set()
+    await here.settle()
+    assert (in_flight.calls, in_flight.size_bytes) == (0, 0)
 
 
 async def test_the_end_of_a_leave_cancels_handlers_and_lets_them_clean_up(here: World) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from asgi_ipc import IPC, Worker
 from asgi_ipc.fleet.words import Joined, encode_word
-from asgi_ipc.wire.batch import join_batch
 from asgi_ipc.wire.packet import BATCH, encode_packet
+from asgi_ipc.wire.payload import join_batch
 from asgi_ipc.worker.endpoint import Endpoint
 from tests.encoding import encode_message
 from tests.inprocess import COOKIE, MIB, Member, fleet, until

@@ -13,7 +13,9 @@ from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.transport.pipes import READ_BYTES, PipeReader, PipeWriter, unread_bytes
+from asgi_ipc.worker.transport.pipe_reader import READ_BYTES, PipeReader
+from asgi_ipc.worker.transport.pipes import PipeWriter, unread_bytes
+from tests.encoding import find_all
 from tests.inprocess import until
 
 COOKIE = b"12345678"
@@ -58,7 +60,7 @@ class Receiver:
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
         self.drained.append(drained)
         self.packets += [
-            (packet.sender, packet.number) for packet in self.parser.feed(chunk, drained=drained)
+            (packet.sender, packet.number) for packet in find_all(self.parser, chunk, drained=drained)
         ]
 
     def _on_eof(self) -> None:
