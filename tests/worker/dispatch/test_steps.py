@@ -254,3 +254,26 @@ async def test_a_cancelled_wait_ends_the_call_and_can_be_caught(engine: Engine) 
     await asyncio.sleep(0)
     late.cancel()
     assert [await early, await late] == ["caught", "caught"]
+
+
+@pytest.mark.skipif(eager.HAS_EAGER_TASKS, reason="asyncio has eager tasks")
+@pytest.mark.parametrize("has_gone_on", [False, True])
+async def test_a_call_whose_event_loop_is_closed_is_closed(engine: Engine, has_gone_on: bool) -> None:
+    here = World(engine)
+    seen: list[str] = []
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("closed")
+
+    (task,) = await here.take(waits)
+    if has_gone_on:
+        await asyncio.sleep(0)
+    # As when the task is destroyed, which only the end of the event loop can bring about.
+    task.get_coro().close()
+    assert seen == ["closed"]
+    task.cancel()
+    with pytest.raises((RuntimeError, asyncio.CancelledError)):
+        await task
