@@ -9,7 +9,7 @@ cdef Py_ssize_t _reserved_bytes
 @cython.auto_pickle(False)
 cdef class Budget:
     cdef public object arena
-    cdef readonly Py_ssize_t limit_bytes
+    cdef public Py_ssize_t limit_bytes
     cdef readonly Py_ssize_t used_bytes
     cdef readonly Py_ssize_t handed_bytes
 
