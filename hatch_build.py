@@ -152,7 +152,10 @@ def _compile_module(root: Path, module: str, target: Path, is_strict: bool) -> N
             raise NotCompiledError(f"Cython can't translate {module}")
         # A whole file in its place at once: a process may have loaded the old one.
         beside = target.with_name(f".{target.name}.{os.getpid()}")
-        _run_compiler(generated, beside, *(WARNINGS if is_strict else []))
+        try:
+            _run_compiler(generated, beside, *(WARNINGS if is_strict else []))
+        except NotCompiledError as error:
+            raise NotCompiledError(f"{module}: {error}") from error
         beside.replace(target)
 
 
@@ -174,5 +177,6 @@ def _run_compiler(source: Path, target: Path, *flags: str) -> None:
     except OSError as error:
         raise NotCompiledError(f"{command[0]}: {error.strerror}") from error
     if ran.returncode:
-        first, *_ = [*filter(None, ran.stderr.splitlines()), f"exit status {ran.returncode}"]
+        said = [line for line in ran.stderr.splitlines() if "error" in line] or ran.stderr.splitlines()
+        first, *_ = [*filter(None, said), f"exit status {ran.returncode}"]
         raise NotCompiledError(f"{command[0]}: {first}")

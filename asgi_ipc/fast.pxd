@@ -2,6 +2,7 @@
 
 from libc.string cimport memcpy, memcmp
 from cpython.object cimport PyObject
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyBytes_FromStringAndSize, PyBytes_CheckExact
 from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -78,48 +79,62 @@ cdef inline bint is_text(const unsigned char *p, Py_ssize_t start, Py_ssize_t st
         return False
     return True
 
-cdef inline void fill(const unsigned char *memory, Py_ssize_t start, bytes head, list parts):
-    cdef unsigned char *p = <unsigned char *>memory + start
+cdef inline int _copy(unsigned char *p, bytes head, list parts, Py_ssize_t size_bytes) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(head)
     cdef object part
-    memcpy(p, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
-    p += PyBytes_GET_SIZE(head)
+    memcpy(p, PyBytes_AS_STRING(head), size)
+    p += size
     for part in parts:
-        memcpy(p, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
-        p += PyBytes_GET_SIZE(part)
+        size = PyBytes_GET_SIZE(part)
+        size_bytes -= size
+        if size_bytes < 0:
+            raise ValueError("the parts are larger than their size")
+        memcpy(p, PyBytes_AS_STRING(part), size)
+        p += size
+    if size_bytes:
+        raise ValueError("the parts are smaller than their size")
+    return 0
 
-cdef inline bytes join(bytes head, list parts, Py_ssize_t size):
-    cdef bytes joined = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(head) + size)
-    fill(<const unsigned char *>PyBytes_AS_STRING(joined), 0, head, parts)
+cdef inline int fill(object memory, Py_ssize_t start, bytes head, list parts, Py_ssize_t size_bytes) except -1:
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(memory, &buffer, PyBUF_WRITABLE)
+    try:
+        if start < 0 or start + PyBytes_GET_SIZE(head) + size_bytes > buffer.len:
+            raise ValueError("there is no room to fill")
+        return _copy(<unsigned char *>buffer.buf + start, head, parts, size_bytes)
+    finally:
+        PyBuffer_Release(&buffer)
+
+cdef inline bytes join(bytes head, list parts, Py_ssize_t size_bytes):
+    cdef bytes joined = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(head) + size_bytes)
+    _copy(<unsigned char *>PyBytes_AS_STRING(joined), head, parts, size_bytes)
     return joined
 
-cdef inline bytes prefix(bytes front, int tag, Py_ssize_t size):
-    """The front, and MessagePack's header with that tag."""
+cdef inline bytes _prefix(bytes front, int tag, int width, Py_ssize_t size_bytes):
+    """The front, a tag, and a size in so many bytes."""
     cdef Py_ssize_t length = PyBytes_GET_SIZE(front)
-    cdef Py_ssize_t more
-    if tag < 0xC0:
-        more = 1
-    elif tag == 0xC4 or tag == 0xD9:
-        more = 2
-    elif tag == 0xC6 or tag == 0xDB:
-        more = 5
-    else:
-        more = 3
-    cdef bytes made = PyBytes_FromStringAndSize(NULL, length + more)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, length + 1 + width)
     cdef unsigned char *p = <unsigned char *>PyBytes_AS_STRING(made)
     memcpy(p, PyBytes_AS_STRING(front), length)
     p += length
-    if more == 1:
-        p[0] = tag | size
-        return made
-    p[0] = tag
-    if more == 2:
-        p[1] = size
-    elif more == 3:
-        p[1] = size >> 8
-        p[2] = size
-    else:
-        p[1] = size >> 24
-        p[2] = size >> 16
-        p[3] = size >> 8
-        p[4] = size
+    p[0] = <unsigned char>tag
+    while width:
+        p[width] = <unsigned char>(size_bytes & 0xFF)
+        size_bytes >>= 8
+        width -= 1
     return made
+
+cdef inline bytes _header(bytes front, int tag, Py_ssize_t size_bytes):
+    if size_bytes < 1 << 8:
+        return _prefix(front, tag, 1, size_bytes)
+    if size_bytes < 1 << 16:
+        return _prefix(front, tag + 1, 2, size_bytes)
+    return _prefix(front, tag + 2, 4, size_bytes)
+
+cdef inline bytes bytes_prefix(bytes front, Py_ssize_t size_bytes):
+    return _header(front, 0xC4, size_bytes)
+
+cdef inline bytes text_prefix(bytes front, Py_ssize_t size_bytes):
+    if size_bytes < 32:
+        return _prefix(front, 0xA0 + <int>size_bytes, 0, 0)
+    return _header(front, 0xD9, size_bytes)

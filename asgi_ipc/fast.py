@@ -82,18 +82,25 @@ def join(head: bytes, parts: list[bytes], size_bytes: int) -> bytes:
     return b"".join((head, *parts))
 
 
-def fill(memory: memoryview, start: int, head: bytes, parts: list[bytes]) -> None:
-    """Write these one behind the other."""
-    joined = b"".join((head, *parts))
-    memory[start : start + len(joined)] = joined
+def fill(memory: Any, start: int, head: bytes, parts: list[bytes], size_bytes: int) -> None:
+    """Write these one behind the other. `size_bytes`: of the parts."""
+    memory[start : start + len(head) + size_bytes] = b"".join((head, *parts))
 
 
-def prefix(front: bytes, tag: int, size_bytes: int) -> bytes:
-    """Return the front, and MessagePack's header with that tag and size."""
-    if tag < 0xC0:
-        return front + _BYTE[tag | size_bytes]
-    if tag == 0xC4 or tag == 0xD9:
-        return front + _BYTE[tag] + _BYTE[size_bytes]
-    if tag == 0xC6 or tag == 0xDB:
-        return front + _BYTE[tag] + size_bytes.to_bytes(4, "big")
-    return front + _BYTE[tag] + size_bytes.to_bytes(2, "big")
+def bytes_prefix(front: bytes, size_bytes: int) -> bytes:
+    """Return the front, and MessagePack's header of so many bytes."""
+    return front + _header(0xC4, size_bytes)
+
+
+def text_prefix(front: bytes, size_bytes: int) -> bytes:
+    """Return the front, and MessagePack's header of text of so many bytes."""
+    return front + (_BYTE[0xA0 + size_bytes] if size_bytes < 32 else _header(0xD9, size_bytes))
+
+
+def _header(tag: int, size_bytes: int) -> bytes:
+    """Return the header with a size of one, two or four bytes; the tag is that of one."""
+    if size_bytes < 1 << 8:
+        return _BYTE[tag] + _BYTE[size_bytes]
+    if size_bytes < 1 << 16:
+        return _BYTE[tag + 1] + size_bytes.to_bytes(2, "big")
+    return _BYTE[tag + 2] + size_bytes.to_bytes(4, "big")

@@ -119,15 +119,18 @@ Encoded: TypeAlias = bytes | LargeMessage
 
 
 class Packer:
-    """Encodes names and data: as bytes, or as a LargeMessage above `small_bytes`."""
+    """Encodes names and data: as bytes, or as a LargeMessage above `small_bytes`.
 
-    __slots__ = ("_known_names", "_max_message_bytes", "_small_bytes")
+    Attributes:
+        fronts: names found valid, each with what stands before its data.
+    """
+
+    __slots__ = ("_max_message_bytes", "_small_bytes", "fronts")
 
     def __init__(self, max_message_bytes: int, small_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
         self._small_bytes = min(small_bytes, max_message_bytes)
-        # Found valid, each with what stands before its data.
-        self._known_names: dict[str, bytes] = {}
+        self.fronts: dict[str, bytes] = {}
 
     def pack(self, name: str, data: Any, extra: Extra | None = None) -> Encoded:
         """Encode one message. May be called from any thread.
@@ -138,7 +141,7 @@ class Packer:
                 and give it back as it was.
             MessageTooLargeError: the encoded message exceeds `max_message_bytes`.
         """
-        if type(name) is not str or name not in self._known_names:
+        if type(name) is not str or name not in self.fronts:
             self._learn(name)
         kind = type(data)
         if kind is bytes or kind is str:
@@ -174,7 +177,7 @@ class Packer:
         kind, body = (_BIN32, data) if isinstance(data, bytes) else (_STR32, data.encode())
         try:
             # Another thread may have made the packer forget the names.
-            front = self._known_names.get(name) or _ARRAY2 + encode(name)
+            front = self.fronts.get(name) or _ARRAY2 + encode(name)
             prefix = front + _large_header(kind, len(body))
         except struct.error:
             raise OverflowError("a message can't carry 4 GiB") from None
@@ -188,9 +191,9 @@ class Packer:
     def _learn(self, name: object) -> None:
         check_name(name)
         assert isinstance(name, str)
-        if len(self._known_names) >= MAX_KNOWN_NAMES:
-            self._known_names.clear()
-        self._known_names[name] = _ARRAY2 + encode(name)
+        if len(self.fronts) >= MAX_KNOWN_NAMES:
+            self.fronts.clear()
+        self.fronts[name] = _ARRAY2 + encode(name)
 
 
 def check_name(name: object, what: str = "message name") -> None:

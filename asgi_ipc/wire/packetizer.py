@@ -132,12 +132,26 @@ class Packetizer:
         cargo, self.cargo = self.cargo, _NOTHING
         return cargo
 
-    def close(self) -> Cargo:
-        """Drop everything that is not written; what that is."""
-        run, cargo = self.run, self.cargo
-        messages, size_bytes = run.messages, run.size_bytes
+    def lone_packet(self, prefix: bytes, body: bytes) -> bytes | None:
+        """Return the packet of one message that is in no run, to be written at once; None: it must wait.
+
+        Nothing may wait to be cut.
+        """
+        if self._packet is not None or self.copied is not None:
+            return None
+        if len(prefix) + len(body) > self._capacity_bytes:
+            return None
+        return self._encode(self._number, BATCH, b"".join((ONE_MESSAGE, prefix, body)))
+
+    def lone_written(self) -> None:
+        """Note that the packet of `lone_packet` is in the pipe, whole."""
+        self._number += 1
+
+    def close(self) -> tuple[LargeMessage, ...]:
+        """Drop everything that is not written; the large messages of it."""
+        large = (*self.cargo.large, *self.run.clear())
         self._packet, self._fragmented, self.cargo = None, None, _NOTHING
-        return Cargo(cargo.messages + messages, cargo.size_bytes + size_bytes, (*cargo.large, *run.clear()))
+        return large
 
     def _cut(self) -> bytes | None:
         if self.copied is not None:
@@ -146,7 +160,7 @@ class Packetizer:
         if self._fragmented is not None:
             return self._next_fragment(self._fragmented)
         run = self.run
-        if not run.messages or (self.must_wait and self.is_patient):
+        if run.front is None or (self.must_wait and self.is_patient):
             return None
         if self._arena is not None:
             places = self._place(self._arena)

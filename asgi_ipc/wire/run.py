@@ -1,7 +1,7 @@
 """Runs: the messages that wait for one receiver, in a row.
 
 Law: nothing in this file asks the kernel or the clock. A run is cut while it grows: each piece fits one
-packet or block, unless it is one longer message. What is appended is counted at once, to the byte.
+packet or block, unless it is one longer message.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
+from asgi_ipc import fast
 from asgi_ipc.wire.arena import Memory
 from asgi_ipc.wire.message import LargeMessage
 from asgi_ipc.wire.payload import batch_header
@@ -50,12 +51,11 @@ class Piece:
 
     def payload(self) -> bytes:
         """Return the batch of these messages."""
-        return b"".join((batch_header(self.messages), *self.parts))
+        return fast.join(batch_header(self.messages), self.parts, self.size_bytes)
 
     def seal(self, memory: Memory, start: int) -> None:
         """Write the batch of these messages into memory."""
-        payload = self.payload()
-        memory[start : start + len(payload)] = payload
+        fast.fill(memory, start, batch_header(self.messages), self.parts, self.size_bytes)
 
 
 Front: TypeAlias = Piece | LargeMessage
@@ -66,36 +66,28 @@ class Run:
 
     Attributes:
         piece_bytes: a piece grows up to this size, from the next message on.
-        messages, size_bytes: what waits, in all.
     """
 
-    __slots__ = ("_last", "_row", "messages", "piece_bytes", "size_bytes")
+    __slots__ = ("_last", "_row", "piece_bytes")
 
     def __init__(self, piece_bytes: int) -> None:
         self.piece_bytes = piece_bytes
-        self.messages = 0
-        self.size_bytes = 0
         self._row: deque[Front] = deque()
         # The last of the row, if it is a piece that may grow.
         self._last: Piece | None = None
 
-    def append(self, prefix: bytes, body: bytes) -> None:
-        """Append one message, which is given in two parts; either may be empty."""
-        size_bytes = len(prefix) + len(body)
+    def append(self, prefix: bytes, body: bytes, size_bytes: int) -> None:
+        """Append one message, which is given in two parts; either may be empty. The size is that of both."""
         piece = self._last
         if piece is None or piece.size_bytes + size_bytes > self.piece_bytes:
             piece = self._last = Piece()
             self._row.append(piece)
         piece.append(prefix, body, size_bytes)
-        self.messages += 1
-        self.size_bytes += size_bytes
 
     def append_large(self, message: LargeMessage) -> None:
         """Append one message that travels alone."""
         self._row.append(message)
         self._last = None
-        self.messages += 1
-        self.size_bytes += message.size_bytes
 
     @property
     def front(self) -> Front | None:
@@ -106,14 +98,14 @@ class Run:
         """Cut the first piece again, into pieces of up to so many bytes."""
         front = self._row[0]
         if isinstance(front, Piece) and front.size_bytes > limit_bytes and front.messages > 1:
-            self._leave_front()
+            self.take_front()
             self._row.extendleft(reversed(front.cut(limit_bytes)))
 
     def take_front(self) -> Front:
         """Take what comes next out of the run."""
-        front = self._leave_front()
-        self.messages -= front.messages if isinstance(front, Piece) else 1
-        self.size_bytes -= front.size_bytes
+        front = self._row.popleft()
+        if front is self._last:
+            self._last = None
         return front
 
     def clear(self) -> list[LargeMessage]:
@@ -121,11 +113,4 @@ class Run:
         large = [each for each in self._row if isinstance(each, LargeMessage)]
         self._row.clear()
         self._last = None
-        self.messages = self.size_bytes = 0
         return large
-
-    def _leave_front(self) -> Front:
-        front = self._row.popleft()
-        if front is self._last:
-            self._last = None
-        return front

@@ -49,7 +49,7 @@ from asgi_ipc.worker.standalone import LauncherLink, LocalRelay
 from asgi_ipc.worker.stats import Stats
 from asgi_ipc.worker.transport.incoming import Incoming
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 from asgi_ipc.worker.transport.pipes import PipeWriter
 
 # Smaller data in handlers is not counted, unless it is text or bytes: a thousand of them are 4 MiB.

@@ -1,42 +1,32 @@
 """Messaging: the verbs that send a message, and their waits for room.
 
-Law: nothing is sent before everything is checked. The turn budget, the check
-of the thread and loop, and the wait for room stand here once, for all verbs.
-A sending verb is a plain function that returns what its caller must await, or
-None: a coroutine for each message would cost a fifth of it.
+Law: nothing is sent before everything is checked. The check of the thread and
+loop stands here once, for all verbs. A sending verb is a plain function that
+returns what its caller must await, or None: a coroutine for each message would
+cost a fifth of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from contextlib import suppress
-from threading import get_ident
-from typing import Final, TypeAlias
+from collections.abc import Awaitable
 
+from asgi_ipc import fast
 from asgi_ipc.errors import (
-    DeliveryError,
     NotRunningError,
-    UnknownWorkerError,
-    WorkerGoneError,
     WouldBlockError,
 )
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, Encoded
+from asgi_ipc.wire.outbox import SHORT_BYTES
+from asgi_ipc.worker.features.waiting import Sent, let_others_run, send_to_any, wait_for_room, wait_for_rooms
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer, Receivers
-from asgi_ipc.worker.transport.room import Waiter
+from asgi_ipc.worker.transport.peers import Receivers
+from asgi_ipc.worker.transport.sender import MESSAGES_PER_TURN
 
-# The pids that took a message at once, and what brings those that took it later.
-Sent: TypeAlias = tuple[tuple[int, ...], Awaitable[tuple[int, ...]] | None]
-
-# An awaited verb yields to the loop once a turn has sent so many messages, or 1 MiB (see
-# Outgoing.turn_messages): a task that sends in a loop would keep all others waiting.
-MESSAGES_PER_TURN: Final = 256
-
-# One more receiver of a broadcast costs about this fraction of a message:
-# yielding too often leaves its packets almost empty.
-RECEIVERS_AS_ONE_MESSAGE: Final = 8
+# The constants of the compiled engine. The first verb of a turn and the one that ends it go the long way.
+_before_last = MESSAGES_PER_TURN - 1
+_most_short = SHORT_BYTES
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -54,6 +44,9 @@ class Messaging:
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
+        self._sender = outgoing.sender
+        self._by_pid = outgoing.peers.by_pid
+        self._fronts = outgoing.packer.fronts
         # The event loop's thread; 0 while closed, which is no thread's.
         self._thread = 0
 
@@ -76,34 +69,48 @@ class Messaging:
         self, to: int | Worker, name: str, data: Data, timeout: float | None
     ) -> Awaitable[object] | None:
         """Send one message; see `IPC.send`. Returns what must be awaited, if anything."""
-        outgoing = self._outgoing
-        # `check` and `_count` are called when there is something to do: they would cost a tenth of each send.
+        turn_messages = self._sender.turn_messages
         if (
-            not 0 < outgoing.turn_messages < MESSAGES_PER_TURN - 1
-            or get_ident() != self._thread
-            or (timeout is not None and not timeout >= 0)
+            0 < turn_messages < _before_last
+            and (timeout is None or timeout >= 0)
+            and self._send_short(to, name, data)
         ):
-            return self._send_checked(to, name, data, timeout)
-        refused = outgoing.send(to, name, data)
-        if refused is not None:
-            return self._accepted(*refused, timeout)
-        outgoing.turn_messages += 1
-        return None
-
-    def _send_checked(
-        self, to: int | Worker, name: str, data: Data, timeout: float | None
-    ) -> Awaitable[object] | None:
+            return None
         self.check(timeout)
         refused = self._outgoing.send(to, name, data)
         if refused is not None:
-            return self._accepted(*refused, timeout)
-        return self._count(1)
+            return wait_for_room(self._outgoing, refused.peer, refused.message, timeout)
+        return let_others_run(self._sender)
 
     def send_nowait(self, to: int | Worker, name: str, data: Data) -> None:
         """Send one message, or raise WouldBlockError. From any thread."""
-        refused = self._outgoing.send(to, name, data)
-        if refused is not None:
-            raise WouldBlockError(refused.peer.worker.pid)
+        if not self._send_short(to, name, data):
+            refused = self._outgoing.send(to, name, data)
+            if refused is not None:
+                raise WouldBlockError(refused.peer.worker.pid)
+
+    def _send_short(self, to: int | Worker, name: str, data: Data) -> bool:
+        """Send a message with text or bytes the short way. False: it must take the long way."""
+        if fast.thread_id() != self._thread or type(to) is not int or type(name) is not str:
+            return False
+        peer = self._by_pid.get(to)
+        front = self._fronts.get(name)
+        if peer is None or front is None:
+            return False
+        if type(data) is bytes:
+            body = data
+            if len(body) > _most_short:
+                return False
+            prefix = fast.bytes_prefix(front, len(body))
+        elif type(data) is str:
+            # Each character takes a byte, at least.
+            if len(data) > _most_short:
+                return False
+            body = data.encode()
+            prefix = fast.text_prefix(front, len(body))
+        else:
+            return False
+        return self._sender.post(peer, prefix, body)
 
     def broadcast(self, name: str, data: Data, *, include_self: bool, timeout: float | None) -> Sent:
         """Send one message to all members; see `to_each` for the result."""
@@ -117,31 +124,17 @@ class Messaging:
         members = self._outgoing.peers.members(include_self=include_self)
         return tuple(self._outgoing.post_to_all(members, message))
 
-    async def send_any(self, name: str, data: Data, *, timeout: float | None) -> int:
+    def send_any(self, name: str, data: Data, *, timeout: float | None) -> Awaitable[int]:
         """Send one message to the least busy member; its pid."""
         self.check(timeout)
-        outgoing = self._outgoing
-        message = outgoing.pack(name, data)
-        deadline = None if timeout is None else outgoing.loop.time() + timeout
-        while True:
-            peer = outgoing.least_busy()
-            # One that goes meanwhile is not among them the next time.
-            with suppress(UnknownWorkerError, WorkerGoneError):
-                if not outgoing.post(peer, message):
-                    left_s = None if deadline is None else max(deadline - outgoing.loop.time(), 0.0)
-                    await self._accepted(peer, message, left_s)
-                break
-        rest = self._count(1)
-        if rest is not None:
-            await rest
-        return peer.worker.pid
+        return send_to_any(self._outgoing, self._outgoing.pack(name, data), timeout)
 
     def to_each(self, members: Receivers, message: Encoded, timeout: float | None) -> Sent:
         """Put a message into every outbox with room; the pids of those, and what brings the other pids."""
         took, full = self._outgoing.post_to_each(members, message)
         if full:
-            return tuple(took), self._late(full, message, timeout)
-        return tuple(took), self._count(1 + len(took) // RECEIVERS_AS_ONE_MESSAGE)
+            return tuple(took), wait_for_rooms(self._outgoing, full, message, timeout)
+        return tuple(took), let_others_run(self._sender)
 
     # --- checks
 
@@ -150,7 +143,7 @@ class Messaging:
 
         The first verb of a turn checks the loop: on one thread no other loop can run before the turn ends.
         """
-        if not self._outgoing.turn_messages or get_ident() != self._thread:
+        if not self._sender.turn_messages or fast.thread_id() != self._thread:
             self.check_here()
         if timeout is not None and not timeout >= 0:
             check_timeout(timeout)
@@ -158,7 +151,7 @@ class Messaging:
     def check_here(self) -> None:
         """Raise NotRunningError unless messages are accepted, and from the event loop that this runs on."""
         self.check_open()
-        if get_ident() != self._thread or asyncio.get_running_loop() is not self._outgoing.loop:
+        if fast.thread_id() != self._thread or asyncio.get_running_loop() is not self._outgoing.loop:
             raise NotRunningError(
                 "ipc.lifespan was entered on another event loop; in a thread use ipc.blocking, "
                 "a _nowait verb, or asyncio.run_coroutine_threadsafe()"
@@ -168,45 +161,3 @@ class Messaging:
         """Raise NotRunningError unless messages are accepted. From any thread."""
         if not self._thread:
             raise NotRunningError("ipc.lifespan has not been entered yet, or is ending")
-
-    def _count(self, messages: int) -> Awaitable[tuple[()]] | None:
-        """Count what a verb has sent; return what lets others have a turn, once this one has sent enough.
-
-        A verb yields behind its message, since messages are accepted in the order of the calls.
-        """
-        self._outgoing.turn_messages += messages
-        return _yield() if self._outgoing.turn_messages >= MESSAGES_PER_TURN else None
-
-    # --- waiting
-
-    async def _accepted(self, peer: Peer, message: Encoded, timeout: float | None) -> None:
-        """Wait for room in one outbox."""
-        await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout)
-
-    async def _late(self, full: Sequence[Peer], message: Encoded, timeout: float | None) -> tuple[int, ...]:
-        """Wait for room in several outboxes at once; the pids that took the message."""
-        outgoing = self._outgoing
-        waiters: list[Waiter] = []
-        for peer in full:
-            # A member that leaves in this very moment does not get it.
-            with suppress(UnknownWorkerError):
-                waiters.append(outgoing.queue(peer, message))
-        waits = [outgoing.accepted(waiter, timeout) for waiter in waiters]
-        try:
-            results = await asyncio.gather(*waits, return_exceptions=True)
-        finally:
-            # A wait that was cancelled before it began did not withdraw its message.
-            for waiter in waiters:
-                outgoing.withdraw(waiter)
-        late = []
-        for waiter, result in zip(waiters, results, strict=True):
-            if result is None:
-                late.append(waiter.peer.worker.pid)
-            elif not isinstance(result, DeliveryError):
-                raise result
-        return tuple(late)
-
-
-async def _yield() -> tuple[()]:
-    await asyncio.sleep(0)
-    return ()

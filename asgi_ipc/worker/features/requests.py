@@ -32,7 +32,7 @@ from asgi_ipc.worker.dispatch.conversion_errors import ConversionError
 from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.transport.outgoing import Outgoing, share
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 from asgi_ipc.worker.transport.room import Waiter
 
 T = TypeVar("T")

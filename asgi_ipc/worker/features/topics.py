@@ -16,10 +16,12 @@ from asgi_ipc.logs import logger
 from asgi_ipc.wire.message import KNOWN, PUBLISH, TOPICS, check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.delivery import current_sender, large_bytes, size_bytes_of
-from asgi_ipc.worker.features.messaging import Messaging, Sent
+from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.publication import Publication, Subscriber
+from asgi_ipc.worker.features.waiting import Sent
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer, Receivers
+from asgi_ipc.worker.transport.peer import Peer
+from asgi_ipc.worker.transport.peers import Receivers
 
 # Entering a subscription waits so long for members to know of it. No healthy member takes as long. A member
 # that has taken as long once is not waited for again until it has answered.

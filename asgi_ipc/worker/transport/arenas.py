@@ -11,7 +11,7 @@ from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.mapping import Mapping, map_arena
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 
 
 class Arenas:

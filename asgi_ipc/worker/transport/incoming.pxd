@@ -2,6 +2,7 @@
 
 cimport cython
 from asgi_ipc.worker.transport.reader cimport Reader
+from asgi_ipc.worker.transport.sender cimport Sender
 
 @cython.final
 @cython.auto_pickle(False)
@@ -13,6 +14,7 @@ cdef class Incoming:
     cdef Reader _own_packets
     cdef object _me
     cdef object _peers
+    cdef Sender _sender
     cdef object _deliver
     cdef object _catch_up
     cdef object _reassembler

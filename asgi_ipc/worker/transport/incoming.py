@@ -18,7 +18,7 @@ from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
 from asgi_ipc.worker.transport.arenas import Arenas
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 from asgi_ipc.worker.transport.pipe_reader import PipeReader
 from asgi_ipc.worker.transport.reader import Accept, Reader, Source
 
@@ -51,6 +51,7 @@ class Incoming:
     ) -> None:
         self._me = me.worker.generation
         self._peers = outgoing.peers
+        self._sender = outgoing.sender
         self._deliver = deliver
         self._catch_up = catch_up
         self._reassembler = Reassembler(settings.max_message_bytes)
@@ -132,6 +133,7 @@ class Incoming:
     # --- bytes to messages
 
     def _on_bytes(self, chunk: bytes, drained: bool) -> None:
+        self._sender.begin_turn()
         self._packets.take(chunk, drained)
         self.settle()
         self._taken_bytes += len(chunk)

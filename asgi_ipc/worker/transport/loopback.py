@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
-from asgi_ipc.worker.transport.peers import Writer
+from asgi_ipc.worker.transport.peer import Writer
 
 # Packets moved before the loop gets its turn back: as much as one read of a pipe.
 BURST_PACKETS: Final = 16
@@ -28,13 +27,11 @@ class LoopbackWriter(Writer):
         self,
         loop: asyncio.AbstractEventLoop,
         outbox: Outbox,
-        lock: Lock,
         on_packet: Callable[[bytes], None],
         on_written: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._outbox = outbox
-        self._lock = lock
         self._on_packet = on_packet
         self._on_written = on_written
         self._paused = True
@@ -66,11 +63,10 @@ class LoopbackWriter(Writer):
         for _ in range(BURST_PACKETS):
             if self._paused:
                 return
-            with self._lock:
-                packet = self._outbox.next_packet()
-                if packet is None:
-                    return
-                self._outbox.written()
+            packet = self._outbox.next_packet()
+            if packet is None:
+                return
+            self._outbox.written()
             self._on_packet(packet)
             self._on_written()
         self.flush()

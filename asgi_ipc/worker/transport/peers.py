@@ -1,60 +1,16 @@
 """Peers: the workers that this one sends to, itself among them.
 
 Law: the only index of members. It is changed under its owner's lock, and read
-by any thread at any moment: so what those read is replaced as a whole.
+by any thread at any moment, one look at a time.
 """
 
 from __future__ import annotations
 
-import contextvars
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from asgi_ipc.errors import UnknownWorkerError
 from asgi_ipc.fleet.membership import WORKER, Worker
-from asgi_ipc.wire.outbox import Outbox
-
-
-class Writer:
-    """Moves packets from one outbox to its receiver. This one stands for a write end that has not arrived.
-
-    It lets messages wait; PipeWriter and LoopbackWriter move them.
-    """
-
-    def flush(self) -> None:
-        """Move the packets of the outbox, now or soon."""
-
-    def unread_bytes(self) -> int:
-        """How many bytes are under way."""
-        return 0
-
-    def close_when_empty(self) -> None:
-        """Move the rest of the outbox, then close."""
-
-    def close(self) -> None:
-        """Stop for good."""
-
-
-@dataclass(eq=False, slots=True)
-class Peer:
-    """One worker that this one sends to, or itself.
-
-    Attributes:
-        context: handlers of its messages run in copies of this.
-        dirty: it is in the list of peers to flush at the end of this turn.
-        quiet: the last turn brought it few messages.
-        leaving: it can't be addressed any more.
-        lost: accepted messages that never left its outbox, counted after it has gone.
-    """
-
-    worker: Worker
-    outbox: Outbox
-    context: contextvars.Context
-    writer: Writer = field(default_factory=Writer)
-    dirty: bool = False
-    quiet: bool = True
-    leaving: bool = False
-    lost: int = 0
+from asgi_ipc.worker.transport.peer import Peer
 
 
 class Receivers(NamedTuple):
@@ -104,7 +60,8 @@ class Peers:
 
     def of_kind(self, kind: str) -> list[Worker]:
         """The processes of another kind that can be addressed, oldest first."""
-        return [peer.worker for peer in self.by_pid.values() if peer.worker.kind == kind]
+        workers = (peer.worker for peer in self.by_pid.values() if peer.worker.kind == kind)
+        return sorted(workers, key=lambda worker: worker.generation)
 
     def members(self, *, include_self: bool) -> Receivers:
         """The receivers of a broadcast."""
@@ -132,7 +89,11 @@ class Peers:
         by_age = sorted(self.all(), key=lambda peer: peer.worker.generation)
         # A new process may have a pid before word of the old one's end has come.
         youngest = {peer.worker.pid: peer for peer in by_age}
-        self.by_pid = {pid: peer for pid, peer in youngest.items() if not peer.leaving}
+        by_pid = {pid: peer for pid, peer in youngest.items() if not peer.leaving}
+        # It stays the same object, which senders keep.
+        self.by_pid.update(by_pid)
+        for pid in self.by_pid.keys() - by_pid.keys():
+            del self.by_pid[pid]
         members = sorted(
             (peer for peer in by_age if not peer.leaving and peer.worker.kind == WORKER),
             key=lambda peer: peer.worker.slot,

@@ -14,12 +14,11 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Outbox
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.transport.peers import Writer
+from asgi_ipc.worker.transport.peer import Writer
 
 if sys.platform != "win32":  # where there is a fleet of one only, and no pipe
     import fcntl
@@ -56,14 +55,12 @@ class PipeWriter(Writer):
         loop: asyncio.AbstractEventLoop,
         pipe: Descriptor,
         outbox: Outbox,
-        lock: Lock,
         on_written: Callable[[], None],
         on_broken: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._pipe = pipe
         self._outbox = outbox
-        self._lock = lock
         self._on_written = on_written
         self._on_broken = on_broken
         self._waiting = False
@@ -86,6 +83,17 @@ class PipeWriter(Writer):
         if self._pipe.fd >= 0 and not self._waiting and self._again is None:
             self._write(BURST_PACKETS)
 
+    def write_alone(self, packet: bytes) -> bool:
+        """Write a packet that is in no outbox now. False: it can't be written now."""
+        if self._pipe.fd < 0 or self._waiting or self._again is not None:
+            return False
+        try:
+            os.write(self._pipe.fd, packet)
+        except OSError:
+            # The outbox will find what it is.
+            return False
+        return True
+
     def close_when_empty(self) -> None:
         """Write the rest of the outbox, then close."""
         self._closing = True
@@ -101,9 +109,8 @@ class PipeWriter(Writer):
 
     def _write(self, burst: int) -> None:
         """Write up to `burst` packets; then wait, go on soon, or be done."""
-        outbox, lock = self._outbox, self._lock
-        with lock:
-            packet = outbox.next_packet()
+        outbox = self._outbox
+        packet = outbox.next_packet()
         for count in range(burst):
             if packet is None:
                 self._contended = False
@@ -121,9 +128,8 @@ class PipeWriter(Writer):
                 self.close()
                 self._on_broken()
                 return
-            with lock:
-                outbox.written()
-                packet = outbox.next_packet()
+            outbox.written()
+            packet = outbox.next_packet()
             self._on_written()
             if self._pipe.fd < 0:
                 return

@@ -14,7 +14,7 @@ from threading import Lock
 from asgi_ipc.errors import SendTimeoutError, UnknownWorkerError, WorkerGoneError
 from asgi_ipc.wire.message import Encoded
 from asgi_ipc.wire.outbox import Ticket
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -26,13 +26,22 @@ class Waiter(Ticket):
 
 
 class Room:
-    """The queues of all outboxes. `on_accepted(peer)` is called, under the lock, for each message."""
+    """The queues of all outboxes. On the event loop's thread.
+
+    Both are called under the lock: `take_handed()` before a message queues, since what other threads have
+    handed over comes first, and `on_accepted(peer)` for each message.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, lock: Lock, on_accepted: Callable[[Peer], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lock: Lock,
+        take_handed: Callable[[], None],
+        on_accepted: Callable[[Peer], object],
     ) -> None:
         self._loop = loop
         self._lock = lock
+        self._take_handed = take_handed
         self._on_accepted = on_accepted
         # Peers with a queue, the longest congested first.
         self._congested: dict[Peer, None] = {}
@@ -43,6 +52,7 @@ class Room:
         with self._lock:
             if peer.leaving:
                 raise UnknownWorkerError(peer.worker.pid)
+            self._take_handed()
             peer.outbox.wait(waiter)
             self._congested[peer] = None
         self.promote()

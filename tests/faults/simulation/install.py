@@ -19,7 +19,7 @@ from asgi_ipc.launcher import launcher, process
 from asgi_ipc.wire import arena, outbox, packetizer, reassembler
 from asgi_ipc.worker import descriptors, lifeline, lifespan
 from asgi_ipc.worker.dispatch import backpressure, dispatcher
-from asgi_ipc.worker.transport import arenas, outgoing, peers, pipe_reader, pipes, turn
+from asgi_ipc.worker.transport import arenas, outgoing, peer, pipe_reader, pipes, sender
 from tests.faults.simulation.kernel import Kernel
 from tests.faults.simulation.kernel import Process as Simulated
 from tests.faults.simulation.memory import arena_maker, arena_mapper
@@ -67,10 +67,10 @@ def installed(
         swap(stack, pipes, BURST_PACKETS=bounds.burst, BURST_AFTER_WAIT_PACKETS=min(bounds.burst, 4))
         swap(stack, backpressure, MAX_IN_FLIGHT=bounds.in_flight)
         swap(stack, dispatcher, MESSAGES_PER_TURN=bounds.messages_per_turn)
-        swap(stack, turn, EAGER_BYTES=bounds.eager_bytes)
+        swap(stack, sender, _eager_bytes=bounds.eager_bytes)
         swap(stack, outgoing, Outbox=functools.partial(outbox.Outbox, limit_bytes=bounds.outbox_bytes))
         swap(stack, outgoing, Budget=functools.partial(outbox.Budget, bounds.budget_bytes))
-        swap(stack, outbox, RESERVED_BYTES=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
+        swap(stack, outbox, _reserved_bytes=min(outbox.RESERVED_BYTES, bounds.outbox_bytes // 2))
         swap(
             stack,
             relay,
@@ -78,7 +78,7 @@ def installed(
             MAX_DESCRIPTORS_IN_FLIGHT=bounds.descriptors,
         )
         # Sets of peers are walked in the order of their hashes, which are places in memory.
-        swap(stack, peers.Peer, __hash__=lambda peer: peer.worker.generation)
+        swap(stack, peer.Peer, __hash__=lambda self: self.worker.generation)
         for name in ("asgi_ipc", "uvicorn.error"):
             _listen(stack, logging.getLogger(name), log)
         yield stack

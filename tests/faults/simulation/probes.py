@@ -15,7 +15,7 @@ from asgi_ipc.fleet.relay import Reach, Relay
 from asgi_ipc.worker.endpoint import Endpoint
 from asgi_ipc.worker.lifeline import Lifeline
 from asgi_ipc.worker.transport.outgoing import Outgoing
-from asgi_ipc.worker.transport.peers import Peer
+from asgi_ipc.worker.transport.peer import Peer
 from tests.faults.simulation.files import ReadEnd, SocketEnd
 from tests.faults.simulation.install import swap
 

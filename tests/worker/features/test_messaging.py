@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from asgi_ipc import IPC, NotRunningError, SendTimeoutError
-from asgi_ipc.worker.features.messaging import MESSAGES_PER_TURN, RECEIVERS_AS_ONE_MESSAGE
+from asgi_ipc.worker.transport.sender import MESSAGES_PER_TURN, RECEIVERS_AS_ONE_MESSAGE
 from tests.inprocess import DEADLINE_S, MIB, Member, fleet
 
 VERBS: dict[str, Callable[[Member, Member], Awaitable[object]]] = {
@@ -24,11 +24,12 @@ async def test_after_so_many_messages_of_a_turn_others_run(verb: str) -> None:
         await asyncio.sleep(0)
         ran: list[int] = []
         asyncio.get_running_loop().call_soon(ran.append, 0)
-        for _ in range(MESSAGES_PER_TURN - 1):
+        sent = 0
+        while not ran:
             await VERBS[verb](a, b)
-        assert ran == []
-        await VERBS[verb](a, b)
-        assert ran == [0]
+            sent += 1
+        # A first message that was written at once does not count.
+        assert sent in (MESSAGES_PER_TURN, MESSAGES_PER_TURN + 1)
 
 
 async def test_a_receiver_of_a_broadcast_counts_as_a_fraction_of_a_message() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from asgi_ipc import UnknownWorkerError, Worker
 from asgi_ipc.wire.outbox import Budget, Outbox
 from asgi_ipc.wire.packetizer import Route
-from asgi_ipc.worker.transport.peers import Peer, Peers
+from asgi_ipc.worker.transport.peer import Peer
+from asgi_ipc.worker.transport.peers import Peers
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 
 ME = Worker(pid=100, slot=0, generation=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from threading import Lock
 
 import pytest
 import uvloop
@@ -38,7 +37,7 @@ class Sender:
         self.written = 0
         self.broken = 0
         self.writer = PipeWriter(
-            asyncio.get_running_loop(), Descriptor(fd), self.outbox, Lock(), self._on_written, self._on_broken
+            asyncio.get_running_loop(), Descriptor(fd), self.outbox, self._on_written, self._on_broken
         )
 
     def _on_written(self) -> None:
