@@ -227,8 +227,8 @@ class Fleet:
                     each.waiting,
                     each.accepted,
                     each.packets.must_wait,
-                    each.packets.run.messages,
-                    each.packets.run.size_bytes,
+                    each.handed,
+                    each.handed_bytes,
                     each.packets.run.piece_bytes,
                     tuple(each.packets.cargo)[:2],
                 )
@@ -439,7 +439,7 @@ def _rounds_up(self: Any, before: Any, result: Any) -> Any:
 
 
 def _counts_a_byte_more(self: Any, before: Any, result: Any) -> Any:
-    self.size_bytes += self.size_bytes - before["size_bytes"] > 255
+    self.backlog_bytes += self.backlog_bytes - before["backlog_bytes"] > 255
     return result
 
 
@@ -454,7 +454,7 @@ PLANTED: Final[dict[str, tuple[str, Callable[[Any, Any, Any], Any]]]] = {
     "a run of strays counts twice": ("packet.PacketParser.find", _skips_one_more),
     "a block that was overwritten is believed": ("batch.Batch.next", _hides_what_was_overwritten),
     "a size is rounded up": ("batch.Batch.open_block", _rounds_up),
-    "a byte too much is counted": ("run.Run.append", _counts_a_byte_more),
+    "a byte too much is counted": ("outbox.Outbox.append", _counts_a_byte_more),
     "long text is bytes": ("batch.Batch.next", _takes_text_for_bytes),
 }
 
@@ -467,7 +467,7 @@ def test_a_planted_difference_is_found(monkeypatch: pytest.MonkeyPatch, what: st
     original = getattr(owner, name)
 
     def changed(self: Any, *arguments: Any, **named: Any) -> Any:
-        before = {slot: getattr(self, slot) for slot in ("skips", "size_bytes") if hasattr(self, slot)}
+        before = {slot: getattr(self, slot) for slot in ("skips", "backlog_bytes") if hasattr(self, slot)}
         return end(self, before, original(self, *arguments, **named))
 
     monkeypatch.setattr(owner, name, changed)
