@@ -99,7 +99,7 @@ bench-peers: $(VENV)/.peers
 	@scripts/bench $(BIN) --publish $(if $(AGAINST),--against-commit $(AGAINST))
 
 bench-quick: $(VENV)/.test
-	@scripts/installed $(BIN) -m benchmarks --quick $(if $(SAVE),--save)
+	@$(BIN)/python -m benchmarks --quick $(if $(SAVE),--save)
 
 wheels:
 	@scripts/wheels
