@@ -1,6 +1,7 @@
 # Types of outbox.py for the compiled engine.
 
 cimport cython
+from asgi_ipc.wire.packetizer cimport Packetizer
 from asgi_ipc.wire.run cimport Run
 
 cdef Py_ssize_t _reserved_bytes
@@ -16,7 +17,7 @@ cdef class Budget:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Outbox:
-    cdef readonly object packets
+    cdef readonly Packetizer packets
     cdef Run _run
     cdef Budget _budget
     cdef Py_ssize_t _limit_bytes

@@ -13,6 +13,7 @@ cdef class Messaging:
     cdef object _outgoing
     cdef Sender _sender
     cdef dict _by_pid
+    cdef dict _by_generation
     cdef dict _fronts
     cdef unsigned long _thread
 

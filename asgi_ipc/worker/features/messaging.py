@@ -46,6 +46,7 @@ class Messaging:
         self._outgoing = outgoing
         self._sender = outgoing.sender
         self._by_pid = outgoing.peers.by_pid
+        self._by_generation = outgoing.peers.by_generation
         self._fronts = outgoing.packer.fronts
         # The event loop's thread; 0 while closed, which is no thread's.
         self._thread = 0
@@ -91,9 +92,16 @@ class Messaging:
 
     def _send_short(self, to: int | Worker, name: str, data: Data) -> bool:
         """Send a message with text or bytes the short way. False: it must take the long way."""
-        if fast.thread_id() != self._thread or type(to) is not int or type(name) is not str:
+        if fast.thread_id() != self._thread or type(name) is not str:
             return False
-        peer = self._by_pid.get(to)
+        if type(to) is int:
+            peer = self._by_pid.get(to)
+        elif type(to) is Worker:
+            peer = self._by_generation.get(to.generation)
+            if peer is not None and peer.worker is not to:
+                return False
+        else:
+            return False
         front = self._fronts.get(name)
         if peer is None or front is None:
             return False

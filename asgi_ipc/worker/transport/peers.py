@@ -25,11 +25,12 @@ class Peers:
 
     Attributes:
         by_pid: the members and helpers. A pid means the youngest process that has had it.
+        by_generation: all of them.
     """
 
     def __init__(self, me: Worker) -> None:
         self._me = me
-        self._by_generation: dict[int, Peer] = {}
+        self.by_generation: dict[int, Peer] = {}
         self.by_pid: dict[int, Peer] = {}
         # All workers that are members, by slot and then by age; and the same without this one.
         self._everybody = self._others = Receivers((), ())
@@ -41,13 +42,13 @@ class Peers:
 
     def find(self, generation: int) -> Peer | None:
         """The peer of that generation, member or leaving."""
-        return self._by_generation.get(generation)
+        return self.by_generation.get(generation)
 
     def meant_by(self, to: int | Worker) -> Peer:
         """The member that `to` names. Raises UnknownWorkerError, or TypeError for other types."""
         peer: Peer | None
         if isinstance(to, Worker):
-            peer = self._by_generation.get(to.generation)
+            peer = self.by_generation.get(to.generation)
             if peer is not None and (peer.leaving or peer.worker != to):
                 peer = None
         elif isinstance(to, int) and not isinstance(to, bool):
@@ -69,11 +70,11 @@ class Peers:
 
     def all(self) -> list[Peer]:
         """Every peer that is not forgotten."""
-        return list(self._by_generation.values())
+        return list(self.by_generation.values())
 
     def add(self, peer: Peer) -> None:
         """The peer can be addressed from now on."""
-        self._by_generation[peer.worker.generation] = peer
+        self.by_generation[peer.worker.generation] = peer
         self._members_changed()
 
     def refuse(self, peer: Peer) -> None:
@@ -83,7 +84,7 @@ class Peers:
 
     def forget(self, peer: Peer) -> None:
         """The peer is dead, and its last byte has been read."""
-        del self._by_generation[peer.worker.generation]
+        del self.by_generation[peer.worker.generation]
 
     def _members_changed(self) -> None:
         by_age = sorted(self.all(), key=lambda peer: peer.worker.generation)
