@@ -512,3 +512,54 @@ class OutboxMachine(RuleBasedStateMachine):
 
 def test_any_sequence_of_calls_agrees_with_the_model() -> None:
     run_state_machine_as_test(OutboxMachine)
+
+
+# --- from other threads
+
+
+def test_room_for_one_short_message_is_left_to_the_owner() -> None:
+    budget = Budget()
+    outbox = an_outbox(budget, limit_bytes=SHORT_BYTES + 1000)
+    for _ in range(2):
+        assert outbox.has_room_handed(bytes(500), 500)
+        outbox.hand_over(bytes(500), 500)
+    assert not outbox.has_room_handed(b"x", 1)
+    assert (outbox.handed, outbox.handed_bytes, outbox.backlog_bytes, budget.handed_bytes) == (
+        2,
+        1000,
+        0,
+        1000,
+    )
+    # The owner did not look at what was handed over meanwhile.
+    assert outbox.offer(bytes(SHORT_BYTES))
+    outbox.take_handed()
+    assert (outbox.handed, outbox.handed_bytes, budget.handed_bytes) == (0, 0, 0)
+    assert (outbox.backlog_bytes, budget.used_bytes) == (SHORT_BYTES + 1000, SHORT_BYTES + 1000)
+    assert not outbox.offer(b"x")
+
+
+def test_nothing_is_handed_over_while_others_wait_for_room() -> None:
+    outbox = an_outbox(limit_bytes=2 * SHORT_BYTES)
+    outbox.offer(bytes(2 * SHORT_BYTES))
+    ticket = a_wait(outbox, b"waits")
+    write_all(outbox)
+    assert not outbox.has_room_handed(b"x", 1)
+    assert outbox.promote() == [ticket]
+    assert outbox.has_room_handed(b"x", 1)
+
+
+def test_a_lone_message_leaves_no_trace_but_its_number() -> None:
+    outbox = an_outbox()
+    packet = outbox.lone_packet(b"pre", b"fix")
+    assert packet is not None
+    # It is not on its way: the next one has the same number.
+    assert outbox.lone_packet(b"pre", b"fix") == packet
+    outbox.lone_written()
+    assert (outbox.accepted, outbox.messages, outbox.backlog_bytes, bool(outbox)) == (1, 0, 0, False)
+    outbox.offer(b"next")
+    assert outbox.lone_packet(b"pre", b"fix") is None
+    (behind,) = write_all(outbox)
+    assert (parsed(packet).number, behind.number) == (0, 1)
+    assert outbox.lone_packet(b"", bytes(SMALL_BYTES + 1)) is None
+    outbox.packets.copied = 7
+    assert outbox.lone_packet(b"pre", b"fix") is None
