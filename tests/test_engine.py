@@ -30,9 +30,7 @@ asyncio.run(main())
 
 def run(*arguments: str, folder: Path = FOLDER, **variables: str) -> list[str]:
     """The words that Python says with that folder's package."""
-    # Coverage would look for the sources of copies that are gone by then.
-    others = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    environment = {name: value for name, value in others.items() if name != engine.VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != engine.VARIABLE}
     environment |= {"PYTHONPATH": str(folder)} | variables
     command = [sys.executable, "-W", "error", *arguments]
     # In that folder: with -c, the working directory comes before PYTHONPATH.
