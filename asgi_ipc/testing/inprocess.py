@@ -58,7 +58,7 @@ class Member(Ends):
         super().__init__(None, has_arena)
         self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
         self.ipc = IPC()
-        self.lifespan = self.ipc._own = Lifespan(self.worker.pid)
+        self.lifespan = self.ipc._own = Lifespan(self.worker.pid, self.ipc._bind)
         self.like = like
         if like is not None:
             self.lifespan.registry = like._own.registry.copy()

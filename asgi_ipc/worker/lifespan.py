@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from asgi_ipc.errors import LifespanError, NotRunningError, OutsideHandlerError, WrongLoopError
@@ -31,14 +31,17 @@ class Lifespan:
 
     Attributes:
         registry: what the app has registered.
-        messaging: sends messages while they are accepted; otherwise None. Hot verbs look here first.
+        messaging: sends messages while they are accepted; otherwise None. `on_messaging` is told.
     """
 
-    def __init__(self, pid: int = 0) -> None:
+    def __init__(
+        self, pid: int = 0, on_messaging: Callable[[Messaging | None], None] = lambda messaging: None
+    ) -> None:
         self.registry = Registry()
         # Of a test's member, which is no process.
         self._pid = pid
-        self.messaging: Messaging | None = None
+        self._messaging: Messaging | None = None
+        self._on_messaging = on_messaging
         self._endpoint: Endpoint | None = None
         self._last_stats: Stats | None = None
         descriptors.register(self)
@@ -47,6 +50,15 @@ class Lifespan:
     def is_entered(self) -> bool:
         """Return whether there is an endpoint: from the first entry until the end of the leave."""
         return self._endpoint is not None
+
+    @property
+    def messaging(self) -> Messaging | None:
+        return self._messaging
+
+    @messaging.setter
+    def messaging(self, messaging: Messaging | None) -> None:
+        self._messaging = messaging
+        self._on_messaging(messaging)
 
     @property
     def endpoint(self) -> Endpoint:

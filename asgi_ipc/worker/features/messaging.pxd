@@ -19,6 +19,6 @@ cdef class Messaging:
 
     @cython.locals(turn_messages=Py_ssize_t)
     cpdef object send(self, object to, object name, object data, object timeout)
-    cpdef object send_nowait(self, object to, object name, object data)
+    cpdef object send_nowait(self, object pid, object name, object data=*)
     @cython.locals(peer=Peer, front=bytes, prefix=bytes, body=bytes)
     cdef bint _send_short(self, object to, object name, object data) except -1

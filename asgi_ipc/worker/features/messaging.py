@@ -83,10 +83,10 @@ class Messaging:
             return wait_for_room(self._outgoing, refused.peer, refused.message, timeout)
         return let_others_run(self._sender)
 
-    def send_nowait(self, to: int | Worker, name: str, data: Data) -> None:
-        """Send one message, or raise WouldBlockError. From any thread."""
-        if not self._send_short(to, name, data):
-            refused = self._outgoing.send(to, name, data)
+    def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
+        """Send one message, or raise WouldBlockError; see `IPC.send_nowait`, whose place this takes."""
+        if not self._send_short(pid, name, data):
+            refused = self._outgoing.send(pid, name, data)
             if refused is not None:
                 raise WouldBlockError(refused.peer.worker.pid)
 
