@@ -64,7 +64,9 @@ class Outgoing:
         self._lock = threading.Lock()
         self.peers = Peers(me)
         self._budget = Budget()
-        self.sender = Sender(self.loop, self._budget, min(SHORT_BYTES, settings.max_message_bytes))
+        self.sender = Sender(
+            self.loop, self._lock, self._budget, min(SHORT_BYTES, settings.max_message_bytes)
+        )
         self._room = Room(self.loop, self._lock, self._take_handed, self.sender.touch)
         self.queue = self._room.queue
         self.accepted = self._room.accepted
@@ -263,12 +265,7 @@ class Outgoing:
         """Post a small message to several the short way, if it may take that."""
         if isinstance(message, LargeMessage) or threading.get_ident() != self.thread:
             return False
-        # Other threads leave room for one short message that comes without the lock; these are several.
-        with self._lock:
-            if not self.sender.append_to_all(members.peers, message):
-                return False
-        self.sender.accepted_by_all(members.peers)
-        return True
+        return self.sender.post_to_all(members.peers, message)
 
     def _hand_over(self, peers: Sequence[Peer], message: Encoded) -> None:
         """Have the loop's thread accept a message. From another thread, under the lock."""

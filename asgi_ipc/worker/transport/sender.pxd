@@ -10,6 +10,7 @@ cdef Py_ssize_t _eager_bytes, _quiet_messages, _bytes_as_one_message, _receivers
 @cython.auto_pickle(False)
 cdef class Sender:
     cdef object _loop
+    cdef object _lock
     cdef Budget _budget
     cdef Py_ssize_t _short_bytes
     cdef list _dirty
@@ -20,9 +21,7 @@ cdef class Sender:
     @cython.locals(size_bytes=Py_ssize_t)
     cpdef bint post(self, Peer peer, bytes prefix, bytes body) except -1
     @cython.locals(peer=Peer, size_bytes=Py_ssize_t, ahead_bytes=Py_ssize_t)
-    cpdef bint append_to_all(self, tuple peers, bytes message) except -1
-    @cython.locals(peer=Peer)
-    cpdef int accepted_by_all(self, tuple peers) except -1
+    cpdef bint post_to_all(self, tuple peers, bytes message) except -1
     cdef bint _has_room(self, Peer peer, Py_ssize_t size_bytes, Py_ssize_t ahead_bytes) except -1
     cdef bint _write_alone(self, Peer peer, bytes prefix, bytes body) except -1
     @cython.locals(is_quiet=bint)

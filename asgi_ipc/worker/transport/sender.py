@@ -8,6 +8,7 @@ at the end of the turn, so that messages share packets.
 from __future__ import annotations
 
 import asyncio
+from threading import Lock
 from typing import Final
 
 from asgi_ipc.wire.outbox import Budget
@@ -46,10 +47,20 @@ class Sender:
             one not at all.
     """
 
-    __slots__ = ("_budget", "_dirty", "_end_is_due", "_loop", "_short_bytes", "turn", "turn_messages")
+    __slots__ = (
+        "_budget",
+        "_dirty",
+        "_end_is_due",
+        "_lock",
+        "_loop",
+        "_short_bytes",
+        "turn",
+        "turn_messages",
+    )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, budget: Budget, short_bytes: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lock: Lock, budget: Budget, short_bytes: int) -> None:
         self._loop = loop
+        self._lock = lock
         self._budget = budget
         self._short_bytes = short_bytes
         self._dirty: list[Peer] = []
@@ -76,26 +87,23 @@ class Sender:
         self.turn_messages += 1 + size_bytes // _bytes_as_one_message
         return True
 
-    def append_to_all(self, peers: tuple[Peer, ...], message: bytes) -> bool:
-        """Accept one short message for each of these peers, or for none. False: it must take the long way.
-
-        Under the lock; `accepted_by_all` comes next, without it.
-        """
+    def post_to_all(self, peers: tuple[Peer, ...], message: bytes) -> bool:
+        """Accept one short message for each of these peers, or for none. False: it must take the long way."""
         size_bytes = len(message)
         ahead_bytes = 0
-        for peer in peers:
-            if not self._has_room(peer, size_bytes, ahead_bytes):
-                return False
-            ahead_bytes += size_bytes
-        for peer in peers:
-            peer.outbox.append(b"", message, size_bytes)
-        return True
-
-    def accepted_by_all(self, peers: tuple[Peer, ...]) -> None:
-        """Have the outboxes of these peers written, now or when the turn ends."""
+        # Other threads leave room for one short message that comes without the lock; these are several.
+        with self._lock:
+            for peer in peers:
+                if not self._has_room(peer, size_bytes, ahead_bytes):
+                    return False
+                ahead_bytes += size_bytes
+            for peer in peers:
+                peer.outbox.append(b"", message, size_bytes)
+        # Without the lock: a peer may turn out to be gone.
         for peer in peers:
             self.accepted(peer)
         self.turn_messages += 1 + len(peers) // _receivers_as_one_message
+        return True
 
     def _has_room(self, peer: Peer, size_bytes: int, ahead_bytes: int) -> bool:
         """Return whether a message may take the short way now. What other threads handed over comes first."""
