@@ -13,10 +13,10 @@ from contextvars import Context
 from types import EllipsisType
 from typing import Any, Final, TypeAlias
 
-# What lies in memory: in C, a pointer.
+# Bytes in memory: in C, a pointer.
 Bytes: TypeAlias = bytes | memoryview
 
-# What `step_in` returns of a coroutine that has ended. No coroutine waits for it.
+# The result of `step_in` for a coroutine that has ended. No coroutine waits for it.
 ENDED: Final = ...
 
 thread_id = threading.get_ident

@@ -86,6 +86,8 @@ class Messaging:
     def send_nowait(self, pid: int | Worker, name: str, data: Data = b"") -> None:
         """Send one message, or raise WouldBlockError; see `IPC.send_nowait`, whose place this takes."""
         if not self._send_short(pid, name, data):
+            # An app may keep this method beyond the lifespan.
+            self.check_open()
             refused = self._outgoing.send(pid, name, data)
             if refused is not None:
                 raise WouldBlockError(refused.peer.worker.pid)

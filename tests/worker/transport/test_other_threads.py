@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgi_ipc import UnknownWorkerError, WouldBlockError
+from asgi_ipc import NotRunningError, UnknownWorkerError, WouldBlockError
 from asgi_ipc.wire.outbox import SHORT_BYTES, Budget, Outbox
 from asgi_ipc.worker.transport import outgoing
 from tests.inprocess import MIB, Member, fleet, until
@@ -159,3 +159,17 @@ async def test_threads_and_the_loop_together_keep_to_the_bound_and_each_to_its_o
         assert most_bytes <= limit_bytes
         await until(lambda: a.endpoint.is_settled)
         assert (outbox.messages, outbox.backlog_bytes, outbox.handed, outbox.handed_bytes) == (0, 0, 0, 0)
+
+
+async def test_a_send_nowait_that_was_kept_refuses_after_the_lifespan() -> None:
+    async with fleet(2) as (launcher, (a, b)):
+        kept = a.ipc.send_nowait
+        kept(b.pid, "note", data="first")
+        await b.until(1)
+        launcher.stop(a)
+        await a.leave()
+        for call in (kept, a.ipc.send_nowait):
+            with pytest.raises(NotRunningError):
+                call(b.pid, "note", "late")
+            with pytest.raises(NotRunningError):
+                in_thread(call, b.pid, "note", "late")
