@@ -38,7 +38,7 @@ MIN_ORDER: Final = 10
 
 _HEADER: Final = struct.Struct("<QI4x")
 BLOCK_HEADER_BYTES: Final = _HEADER.size
-# What a block with this serial and length begins with, as long as it is not used again.
+# A block with this serial and length begins like this, as long as it is not used again.
 block_header = _HEADER.pack
 
 # No block has this serial: a receiver that acknowledges it has mapped the arena, and copied nothing yet.

@@ -36,7 +36,7 @@ _NIL: Final = 0xC0
 _INT64: Final = 0xD3
 _NUMBER_BYTES: Final = bytes((1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9))
 
-# What a value is.
+# The kinds of values.
 _OTHER: Final = 0
 _NUMBER: Final = 1
 _BYTES: Final = 2
@@ -87,7 +87,7 @@ class Batch:
         self.each_bytes = 0
         self.spoilt = 0
         self.is_overwritten = False
-        # What is to be decoded, from `_at` to `_stop`, and where it lies in memory.
+        # The bytes to decode lie from `_at` to `_stop`; `_memory` is where they lie.
         self._content: bytes | memoryview = b""
         self._memory = fast.address(self._content)
         self._at = 0
@@ -97,7 +97,7 @@ class Batch:
         self._header = b""
         # The messages that were decoded at once, the last one first.
         self._decoded: list[Message] = []
-        # What stands before the data of the last message: most messages have the name of the one before.
+        # The bytes before the data of the last message: most messages have the name of the one before.
         self._front = _NO_FRONT
         # The content of the value that `_find` found.
         self._value_start = 0
@@ -129,7 +129,7 @@ class Batch:
         self._read_from(memory, start, stop)
         self._block = offset
         self._header = block_header(serial, length)
-        # What lies there instead is not decoded.
+        # Whatever lies there instead is not decoded.
         if not self._check_block():
             return False
         is_batch = self._look_over()

@@ -95,7 +95,7 @@ class PacketParser:
         self._in_skip = False
         self.skips = 0
         self.skipped_bytes = 0
-        # What has arrived, and how far it was searched.
+        # The bytes that have arrived, and how far they were searched.
         self.data = b""
         self._at = 0
         self.sender = self.receiver = self.number = self.kind = self.start = self.stop = 0

@@ -52,7 +52,7 @@ class Route:
 
 
 class Cargo(NamedTuple):
-    """What packets that are cut carry: how many messages, how many bytes; and the large ones of them."""
+    """The content of packets that are cut: how many messages, how many bytes; and the large ones of them."""
 
     messages: int = 0
     size_bytes: int = 0

@@ -4,14 +4,15 @@ Law: it bounds itself: so many executions, in processes of so many each, and
 none of them waited for without end. A seed is the same each time.
 
     python -m tests.faults.fuzz --executions 1000000
-    python -m tests.faults.fuzz --here --executions 20000 --seed 12 --verbose
+    python -m tests.faults.fuzz --here drawn --executions 20000 --seed 12 --verbose
 
 The first prints each failure, shrunk, with its seed. The second repeats one
 process's part in this process and says each script before it is executed:
 that of a process that has died is the last one.
 
 fuzzing/drawing.py draws a script, and fuzzing/judge.py judges it. Coverage guides a part of the executions
-when atheris is installed.
+when atheris is installed. Of very many, plain chance chooses most: nine in the time of one that hypothesis
+chooses, and not shrunk.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from hypothesis import seed as with_seed
 
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.wire.reassembler import Reassembler
-from tests.faults.fuzzing.drawing import scripts
+from tests.faults.fuzzing.drawing import random_script, scripts
 from tests.faults.fuzzing.judge import BrokenPromiseError, execute
 from tests.faults.fuzzing.script import Script
 from tests.serving import ROOT
@@ -48,13 +49,16 @@ from tests.serving import ROOT
 # combinations, for which hypothesis' own variety counts more than guidance.
 GUIDED_SHARE: Final = 0.1
 
+# So many of the others are hypothesis' choice at most, and the rest plain chance's.
+MOST_DRAWN: Final = 500_000
+
 # Executions of one process: hypothesis remembers all that it has tried, some KiB each.
 PART: Final = 20_000
 
 # The module that one process runs, as arguments of the interpreter.
 CHILD: Final = ("-m", "tests.faults.fuzz")
 
-# An execution takes about 1 ms, guided or drawn, and shrinking may take minutes.
+# An execution takes about 1.5 ms, guided or drawn, a tenth of it by chance; shrinking may take minutes.
 START_S: Final = 420.0
 EXECUTION_S: Final = 0.02
 
@@ -148,6 +152,20 @@ def explore(executions: int, seed: int, *, shrinks: bool = True, verbose: bool =
     return report
 
 
+def chance(executions: int, seed: int) -> Report:
+    """Have plain chance choose so many scripts, in this process, until one fails."""
+    report = Report()
+    for number in range(executions):
+        script = random_script(f"{seed}-{number}")
+        try:
+            report.execute(script)
+        except Exception as error:  # noqa: BLE001 - as above
+            error.add_note(repr(script))
+            report.fail(error, seed)
+            break
+    return report
+
+
 def _property(
     report: Report, executions: int, seed: int, *, shrinks: bool = True, verbose: bool = False
 ) -> Any:
@@ -223,8 +241,9 @@ def fuzz(executions: int, processes: int = 2, seed: int = 0, guided_share: float
         report.note = "atheris is not installed: nothing was guided"
     started = time.monotonic()
     guided = round(executions * guided_share)
-    parts = [(count, False) for count in _parts(executions - guided, processes)]
-    parts += [(count, True) for count in _parts(guided, processes)]
+    drawn = min(executions - guided, MOST_DRAWN)
+    shares = (("drawn", drawn), ("guided", guided), ("chance", executions - guided - drawn))
+    parts = [(count, how) for how, share in shares for count in _parts(share, processes)]
     with ThreadPoolExecutor(processes) as pool:
         runs = [pool.submit(_run, *part, seed * 100_000 + index) for index, part in enumerate(parts)]
         for run in runs:
@@ -240,12 +259,12 @@ def _parts(executions: int, processes: int) -> Iterable[int]:
         executions -= min(size, executions)
 
 
-def _run(executions: int, is_guided: bool, seed: int) -> Report:
+def _run(executions: int, how: str, seed: int) -> Report:
     """One process; its death or its silence is a failure like any other."""
-    command = [sys.executable, *CHILD, "--here", "--executions", str(executions), "--seed", str(seed)]
+    command = [sys.executable, *CHILD, "--here", how, "--executions", str(executions), "--seed", str(seed)]
     try:
         ran = subprocess.run(
-            [*command, *(["--guided"] if is_guided else [])],
+            command,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -272,16 +291,19 @@ def main() -> int:
     )
     parser.add_argument("--executions", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--here", action="store_true", help="in this process; its report is the last line")
-    parser.add_argument("--guided", action="store_true", help="with --here: by coverage")
-    parser.add_argument("--verbose", action="store_true", help="with --here: say each script")
+    parser.add_argument(
+        "--here", choices=("drawn", "guided", "chance"), help="in this process; its report is the last line"
+    )
+    parser.add_argument("--verbose", action="store_true", help="with --here drawn: say each script")
     chosen = parser.parse_args()
-    if not chosen.here:
+    if chosen.here is None:
         report = fuzz(chosen.executions, seed=chosen.seed)
         sys.stdout.write(f"{report}\n")
         return int(not report.ok)
-    if chosen.guided:
+    if chosen.here == "guided":
         guide(chosen.executions, chosen.seed, _say)
+    elif chosen.here == "chance":
+        _say(chance(chosen.executions, chosen.seed))
     else:
         _say(explore(chosen.executions, chosen.seed, verbose=chosen.verbose))
     return 0

@@ -150,6 +150,17 @@ def test_a_broken_protocol_is_found_out_and_its_failure_replayed(
     assert fuzz.explore(broken.executions, seed=2).failures == []
 
 
+def test_plain_chance_finds_a_broken_protocol_too_and_the_same_one_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(*_WITHOUT_CRC)
+    (failure,) = fuzz.chance(2000, seed=2).failures
+    assert "harmed: " in failure
+    assert fuzz.chance(2000, seed=2).failures == [failure]
+    monkeypatch.undo()
+    assert fuzz.chance(2000, seed=2).failures == []
+
+
 def test_a_failure_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(*_WITHOUT_CRC)
     (failure,) = fuzz.explore(2000, seed=2).failures
@@ -161,7 +172,9 @@ def test_a_failure_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch) -
 # --- the runner
 
 
-def test_the_runner_adds_up_its_processes_and_says_what_guided_it() -> None:
+def test_the_runner_adds_up_its_processes_and_says_what_guided_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A third is plain chance's.
+    monkeypatch.setattr(fuzz, "MOST_DRAWN", 200 if importlib.util.find_spec("atheris") is None else 20)
     report = fuzz.fuzz(301, processes=2, seed=3, guided_share=0.9)
     assert (report.executions, report.failures, report.crashed) == (301, [], 0)
     assert report.ok

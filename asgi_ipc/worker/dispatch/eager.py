@@ -1,8 +1,7 @@
 """Eager: a task whose first step is taken at once, by whoever makes it.
 
 Law: Python 3.12 and later have eager tasks in asyncio. On 3.11 a standby is a task that is made before its
-coroutine is known; steps.py takes the first step in its name, with the functions that asyncio offers to
-other implementations of tasks. Nothing here knows what a message is.
+coroutine is known; steps.py takes the first step in its name. Nothing here knows what a message is.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from collections.abc import Coroutine, Generator
 from typing import Any, Final
 
 HAS_EAGER_TASKS: Final = sys.version_info >= (3, 12)
+
+# Which task runs on which loop, in the asyncio of Python 3.11; what `_enter_task` and `_leave_task` change.
+CURRENT_TASKS: Final[dict[Any, Any]] = {} if HAS_EAGER_TASKS else vars(asyncio.tasks)["_current_tasks"]
 
 
 def start(
@@ -36,10 +38,9 @@ class Standby:
         context: what the coroutine runs in.
         waits_for: what it waits for.
         is_over: the event loop has come to the task, which can't be given a coroutine any more.
-        name: of the task, as it was made.
     """
 
-    __slots__ = ("context", "coroutine", "is_over", "name", "task", "waits_for")
+    __slots__ = ("context", "coroutine", "is_over", "task", "waits_for")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.coroutine: Coroutine[Any, Any, Any] | None = None
@@ -50,7 +51,6 @@ class Standby:
         # A coroutine that has not begun would not see a cancellation of its task.
         rest.send(None)
         self.task: asyncio.Task[Any] = asyncio.Task(rest, loop=loop)
-        self.name = self.task.get_name()
 
     def go_on(
         self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context, waits_for: Any

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Coroutine
 from typing import Any
 
@@ -18,6 +17,7 @@ import asgi_ipc.fast as fast
 from asgi_ipc.worker.dispatch import eager
 from asgi_ipc.worker.dispatch.eager import Standby
 
+_current_tasks = eager.CURRENT_TASKS
 _has_eager_tasks = eager.HAS_EAGER_TASKS
 _weak_references = weakref.getweakrefcount
 
@@ -25,14 +25,17 @@ _weak_references = weakref.getweakrefcount
 class Steps:
     """Takes first steps, for one event loop."""
 
-    __slots__ = ("_loop", "_standby", "_untouched")
+    __slots__ = ("_loop", "_name", "_references", "_standby", "_task", "_weak_references")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # The one that has served the last call; None while it takes a step, since that may lead to another.
         self._standby: Standby | None = None
-        # The traces on the task of a new standby.
-        self._untouched: tuple[Any, ...] | None = None
+        # Its task, with what is on a task that nobody has touched.
+        self._task: Any = None
+        self._name = ""
+        self._references = 0
+        self._weak_references = 0
 
     def take(self, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
         """Run a coroutine up to its first wait, in a task of its own.
@@ -43,46 +46,49 @@ class Steps:
             return eager.start(coroutine, context, self._loop)
         standby = self._standby
         self._standby = None
-        if standby is None or standby.is_over or self._traces(standby) != self._untouched:
-            standby = Standby(self._loop)
-            if self._untouched is None:
-                self._untouched = self._traces(standby)
-        waits_for = self._step(standby.task, coroutine, context)
+        if standby is None or standby.is_over or not self._is_untouched():
+            standby = self._replace()
+        task = self._task
+        waits_for = self._step(task, coroutine, context)
         if waits_for is not ...:
             standby.go_on(coroutine, context, waits_for)
-            return standby.task
-        if standby.task.cancelling():
+            return task
+        if task._must_cancel:
             # As any task that cancels itself and ends.
             raise asyncio.CancelledError
-        self._standby = standby
+        if task is self._task:
+            # No call inside this one has made another.
+            self._standby = standby
         return None
 
     def _step(self, task: Any, coroutine: Coroutine[Any, Any, Any], context: contextvars.Context) -> Any:
         """Run a coroutine to its first wait in the name of that task; what it waits for, or `...`."""
-        loop = self._loop
-        outer = None
-        try:
-            _enter_task(loop, task)
-        except RuntimeError:
-            # A task has led to this call.
-            outer = asyncio.current_task(loop)
-            assert outer is not None
-            _leave_task(loop, outer)
-            _enter_task(loop, task)
+        # Another one, if a task has led to this call.
+        outer = _current_tasks.get(self._loop)
+        _current_tasks[self._loop] = task
         try:
             return fast.step_in(context, coroutine)
         finally:
-            _leave_task(loop, task)
-            if outer is not None:
-                _enter_task(loop, outer)
+            if outer is None:
+                del _current_tasks[self._loop]
+            else:
+                _current_tasks[self._loop] = outer
 
-    def _traces(self, standby: Standby) -> tuple[Any, ...]:
-        """Return who holds a task, and what others can leave on it."""
-        task: Any = standby.task
+    def _replace(self) -> Standby:
+        standby = Standby(self._loop)
+        task = self._task = standby.task
+        self._name = task.get_name()
+        self._references = fast.references(task)
+        self._weak_references = _weak_references(task)
+        return standby
+
+    def _is_untouched(self) -> bool:
+        """Return whether the task is as it was made: nobody else holds it, or has left something on it."""
+        task = self._task
         return (
-            fast.references(task),
-            _weak_references(task),
-            task._callbacks,
-            task._must_cancel,
-            task.get_name() == standby.name,
+            fast.references(task) == self._references
+            and _weak_references(task) == self._weak_references
+            and task._callbacks is None
+            and not task._must_cancel
+            and task.get_name() is self._name
         )

@@ -10,7 +10,10 @@ cdef class PipeReader:
     cdef object _on_bytes
     cdef object _on_eof
     cdef bint _reading
+    cdef bint _is_watched
+    cdef Py_ssize_t _refused
     cdef readonly long long read_bytes
 
-    @cython.locals(chunk=bytes, drained=bint)
     cpdef void _readable(self) except *
+    @cython.locals(chunk=bytes, drained=bint)
+    cpdef void _read(self) except *

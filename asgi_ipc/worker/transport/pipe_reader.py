@@ -18,6 +18,10 @@ from asgi_ipc.worker.transport.pipes import unread_bytes
 # One read per wake-up; 64 KiB stays in the cache and is the size of a default pipe.
 READ_BYTES: Final = 64 * 1024
 
+# A pause that is over before the event loop has found the pipe readable so often costs no system call. Most
+# pauses last for a turn or two; a longer one must not keep the loop awake.
+REFUSALS: Final = 16
+
 # The content of the largest pipe, and as much again, written meanwhile.
 MAX_REST_BYTES: Final = 2 * 1024 * 1024
 
@@ -42,6 +46,9 @@ class PipeReader:
         self._on_bytes = on_bytes
         self._on_eof = on_eof
         self._reading = False
+        # Whether the event loop watches the pipe, and how often it has called in vain.
+        self._is_watched = False
+        self._refused = 0
         self.read_bytes = 0
 
     @property
@@ -55,29 +62,45 @@ class PipeReader:
 
     def resume(self) -> None:
         """Read whenever there is something to read."""
-        if self._pipe.fd >= 0 and not self._reading:
-            self._reading = True
+        if self._pipe.fd < 0:
+            return
+        self._reading = True
+        if not self._is_watched:
+            self._is_watched = True
             self._loop.add_reader(self._pipe.fd, self._readable)
 
     def pause(self) -> None:
         """Leave the bytes in the pipe, so that the senders feel it."""
-        if self._reading:
-            self._reading = False
+        self._reading = False
+        self._refused = 0
+
+    def _watch_no_more(self) -> None:
+        self._reading = False
+        if self._is_watched:
+            self._is_watched = False
             self._loop.remove_reader(self._pipe.fd)
 
     def read_rest(self) -> None:
         """Read the pipe empty, at once and for the last time; bounded, since senders may go on writing."""
-        self.pause()
+        self._watch_no_more()
         until = self.read_bytes + MAX_REST_BYTES
         while self._pipe.fd >= 0 and self.read_bytes < until and self.unread_bytes():
-            self._readable()
+            self._read()
 
     def close(self) -> None:
         """Close the read end; senders get EPIPE from now on."""
-        self.pause()
+        self._watch_no_more()
         self._pipe.close()
 
     def _readable(self) -> None:
+        if self._reading:
+            self._read()
+            return
+        self._refused += 1
+        if self._refused == REFUSALS:
+            self._watch_no_more()
+
+    def _read(self) -> None:
         try:
             chunk = os.read(self._pipe.fd, READ_BYTES)
         except BlockingIOError:

@@ -1,17 +1,20 @@
-"""Drawing: the strategy of scripts.
+"""Drawing: how a script comes of choices.
 
-Law: hypothesis chooses everything; the simplest script is one sender's packets, read at once.
+Law: hypothesis, or plain chance at a tenth of the time, chooses everything. The simplest script is one
+sender's packets, read at once.
 """
 
 from __future__ import annotations
 
+import random
+from functools import cache
 from typing import Final
 
 from hypothesis import strategies as st
 
 from tests.faults.fuzzing.damage import DAMAGES, STRAYS
 from tests.faults.fuzzing.forgery import FORGERIES
-from tests.faults.fuzzing.script import Change, Script
+from tests.faults.fuzzing.script import Change, Choices, Script
 from tests.faults.fuzzing.wire import SENDERS
 
 MAX_CHANGES: Final = 6
@@ -21,10 +24,41 @@ MAX_CUTS: Final = 5
 CHANGES: Final[tuple[Change, ...]] = STRAYS * 3 + DAMAGES + FORGERIES
 
 
+_below = cache(lambda limit: st.integers(0, limit - 1))
+_bytes = cache(lambda size: st.binary(min_size=size, max_size=size))
+
+
+class _Drawn:
+    def __init__(self, draw: st.DrawFn) -> None:
+        self._draw = draw
+
+    def below(self, limit: int) -> int:
+        return self._draw(_below(limit))
+
+    def raw(self, size: int) -> bytes:
+        return self._draw(_bytes(size))
+
+
+class _Random:
+    def __init__(self, seed: str) -> None:
+        source = random.Random(seed)
+        self.below, self.raw = source.randrange, source.randbytes
+
+
 @st.composite
 def scripts(draw: st.DrawFn) -> Script:
+    """A script that hypothesis chooses."""
+    return _script(_Drawn(draw))
+
+
+def random_script(seed: str) -> Script:
+    """A script that plain chance chooses, the same for the same seed."""
+    return _script(_Random(seed))
+
+
+def _script(choices: Choices) -> Script:
     """A script of some senders' packets and some changes."""
-    script = Script(draw)
+    script = Script(choices)
     script.drains_lie = script.chance(8)
     _interleave(script, 1 + script.below(len(SENDERS)))
     # Asked each time, so that hypothesis can leave one out of the middle.

@@ -7,25 +7,32 @@ wrote in their name. All others are owed every message.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import TypeAlias, TypeVar
-
-from hypothesis import strategies as st
+from typing import Protocol, TypeAlias, TypeVar
 
 from asgi_ipc.wire.packet import HEADER_BYTES
 from tests.faults.fuzzing.wire import RUNS
 
 T = TypeVar("T")
 
-_below = cache(lambda limit: st.integers(0, limit - 1))
-_bytes = cache(lambda size: st.binary(min_size=size, max_size=size))
+
+class Choices(Protocol):
+    """Where the choices of a script come from."""
+
+    def below(self, limit: int) -> int:
+        """Less than `limit`, which is at least 1."""
+        ...
+
+    def raw(self, size: int) -> bytes:
+        """So many bytes."""
+        ...
 
 
 class Script:
     """The writes in their order, the reads as (end, drained), and the harmed senders."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self._draw = draw
+    def __init__(self, choices: Choices) -> None:
+        self.below = choices.below
+        self.raw = choices.raw
         self.run = self.pick(RUNS)
         self.writes: list[bytes] = []
         # The sender of each write, or of the packet that it was made of; 0: none.
@@ -56,19 +63,12 @@ class Script:
 
     # --- choices
 
-    def below(self, limit: int) -> int:
-        """Less than `limit`, which is at least 1."""
-        return self._draw(_below(limit))
-
     def pick(self, choices: Sequence[T]) -> T:
         return choices[self.below(len(choices))]
 
     def chance(self, one_in: int = 2) -> bool:
         """Once in so many times."""
         return self.below(one_in) == one_in - 1
-
-    def raw(self, size: int) -> bytes:
-        return self._draw(_bytes(size))
 
     def place(self) -> int:
         """Return a place to insert a write."""

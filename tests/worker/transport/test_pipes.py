@@ -13,7 +13,7 @@ from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.wire.packetizer import Route
 from asgi_ipc.worker import descriptors
 from asgi_ipc.worker.descriptors import Descriptor
-from asgi_ipc.worker.transport.pipe_reader import READ_BYTES, PipeReader
+from asgi_ipc.worker.transport.pipe_reader import READ_BYTES, REFUSALS, PipeReader
 from asgi_ipc.worker.transport.pipes import PipeWriter, unread_bytes
 from tests.encoding import find_all
 from tests.inprocess import until
@@ -140,6 +140,21 @@ async def test_a_paused_reader_leaves_what_comes_in_the_pipe() -> None:
     await receiver.ended()
     assert receiver.reader.read_bytes == 5
     assert receiver.parser.skips == 1
+
+
+async def test_a_pause_that_lasts_does_not_keep_the_event_loop_awake() -> None:
+    read_end, write_end = pipe()
+    receiver = Receiver(read_end)
+    receiver.reader.resume()
+    receiver.reader.pause()
+    os.write(write_end, b"stray")
+    for _ in range(3 * REFUSALS):
+        await asyncio.sleep(0)
+    assert not asyncio.get_running_loop().remove_reader(read_end)
+    receiver.reader.resume()
+    os.close(write_end)
+    await receiver.ended()
+    assert receiver.reader.read_bytes == 5
 
 
 async def test_a_read_that_is_full_by_chance_still_knows_that_the_pipe_is_empty() -> None:
