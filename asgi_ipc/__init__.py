@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # First: it decides how the modules behind it are found.
 from asgi_ipc import engine as _engine  # noqa: F401
+from asgi_ipc.cluster.nodes import Node
 from asgi_ipc.entry import run
 from asgi_ipc.errors import (
     DeliveryError,
@@ -17,6 +18,7 @@ from asgi_ipc.errors import (
     LifespanError,
     MessageTooLargeError,
     NoHandlerError,
+    NotConnectedError,
     NotRunningError,
     OutsideHandlerError,
     RemoteError,
@@ -32,6 +34,8 @@ from asgi_ipc.errors import (
     WrongLoopError,
 )
 from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.worker.api.cluster import Cluster
+from asgi_ipc.worker.features.afar import ClusterGathered
 from asgi_ipc.worker.features.publication import Publication
 from asgi_ipc.worker.features.requests import Gathered
 from asgi_ipc.worker.features.subscription import Subscription
@@ -40,6 +44,8 @@ from asgi_ipc.worker.stats import Stats
 
 __all__ = [
     "IPC",
+    "Cluster",
+    "ClusterGathered",
     "DeliveryError",
     "Gathered",
     "IPCError",
@@ -49,6 +55,8 @@ __all__ = [
     "LifespanError",
     "MessageTooLargeError",
     "NoHandlerError",
+    "Node",
+    "NotConnectedError",
     "NotRunningError",
     "OutsideHandlerError",
     "Publication",

@@ -17,12 +17,14 @@ from click.core import ParameterSource
 from uvicorn.main import main as uvicorn_command
 
 from asgi_ipc import __version__, engine, entry
+from asgi_ipc.cluster.settings import OUTBOX_BYTES
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF
 
 if sys.platform == "win32":
     raise SystemExit(entry.NEEDS_UNIX)
 
+from asgi_ipc.launcher import clustering
 from asgi_ipc.launcher.serve import serve
 
 
@@ -79,6 +81,37 @@ _OWN: Final[list[click.Parameter]] = [
         default=DEFAULTS.wrap,
         help="Enter ipc.lifespan for an app that does not do so itself; as ipc.wrap(app).",
     ),
+    click.Option(
+        ["--cluster"],
+        metavar="URL[,URL...]",
+        envvar=clustering.VARIABLE,
+        show_envvar=True,
+        help="Be one of several servers, over a broker: nats://, tls://, redis:// or rediss://.",
+    ),
+    click.Option(
+        ["--cluster-name"],
+        metavar="NAME",
+        help="Keeps two clusters on one broker apart. APP unless set.",
+    ),
+    click.Option(
+        ["--node-name"], metavar="NAME", help="This server's name, for people. The host's unless set."
+    ),
+    click.Option(
+        ["--cluster-ca-file"], metavar="FILE", help="The certificates that the broker's must be signed by."
+    ),
+    click.Option(
+        ["--cluster-secret-file"],
+        metavar="FILE",
+        help="Seals what goes through the broker with this file's content, the same on every server.",
+    ),
+    click.Option(
+        ["--cluster-outbox-bytes"],
+        type=int,
+        default=OUTBOX_BYTES,
+        show_default=True,
+        metavar="BYTES",
+        help="What may wait for the broker; the rest is dropped and counted.",
+    ),
     # For programs that start a server for themselves, as the test kit does.
     click.Option(["--stop-at-eof"], type=int, default=None, hidden=True),
 ]
@@ -130,6 +163,8 @@ def _serve(**values: Any) -> None:
     entry.become_worker()
     context = click.get_current_context()
     # As uvicorn's own command does: absent means uvicorn's default.
+    if values.get("node_name") is None:
+        values.pop("node_name", None)
     for name in ("log_config", "reload_dirs", "reload_includes", "reload_excludes"):
         if not values.get(name):
             values.pop(name, None)

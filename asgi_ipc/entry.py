@@ -40,6 +40,13 @@ class Options(TypedDict, total=False):
     uds_owner: str | None
     wrap: bool
     stop_at_eof: int | None
+    # Of a cluster; see launcher/clustering.py.
+    cluster: str | None
+    cluster_name: str | None
+    cluster_ca_file: str | PathLike[str] | None
+    cluster_secret_file: str | PathLike[str] | None
+    cluster_outbox_bytes: int
+    node_name: str
     # Those of `uvicorn.run`.
     app_dir: str | PathLike[str] | None
     host: str
@@ -107,7 +114,9 @@ def run(app: str, *, workers: int | None = None, **options: Unpack[Options]) -> 
         **options: those of `uvicorn.run`, as far as they are plain data, and
             `drain_timeout`, `exit_timeout`, `worker_hang_timeout` (seconds),
             `max_message_bytes`, `max_packet_bytes`, `pipe_bytes`,
-            `uds_mode`, `uds_owner`, `wrap`.
+            `uds_mode`, `uds_owner`, `wrap`, and those of a cluster: `cluster`,
+            `cluster_name`, `node_name`, `cluster_ca_file`,
+            `cluster_secret_file`, `cluster_outbox_bytes`.
 
     Raises:
         LauncherError: an option or the place of the call is wrong.

@@ -10,6 +10,7 @@ IPCError
  |   +- WorkerGoneError (ConnectionError)  it went while the call waited, for room or for an answer
  |   +- SendTimeoutError (TimeoutError)    it reads too slowly; nothing was sent
  |   +- WouldBlockError (BlockingIOError)  the _nowait form of the same
+ |   +- NotConnectedError (ConnectionError) this server has no connection to the broker of its cluster
  +- RequestError                           pid, name
  |   +- NoHandlerError (LookupError)       that worker has no handler of this name
  |   +- InvalidDataError (ValueError)      the handler there takes other data: field, expected
@@ -101,9 +102,21 @@ class DeliveryError(IPCError):
 
 
 class UnknownWorkerError(DeliveryError, LookupError):
-    """No such member now: it never existed, left, or died."""
+    """No such member now: it never existed, left, or died; or it belongs to another server of a cluster.
 
-    _sentence = "no worker {pid} is here now"
+    Attributes:
+        node: the other server, if a verb was used that stays on this one; "" otherwise.
+    """
+
+    def __init__(self, pid: int, node: str = "") -> None:
+        super().__init__(pid)
+        self.args = (pid, node) if node else (pid,)
+        self.node = node
+
+    def __str__(self) -> str:
+        if self.node:
+            return f"worker {self.pid} belongs to the node {self.node}: ipc.cluster sends to it and asks it"
+        return f"no worker {self.pid} is here now"
 
 
 class WorkerGoneError(DeliveryError, ConnectionError):
@@ -125,6 +138,15 @@ class WouldBlockError(DeliveryError, BlockingIOError):
     """The worker's outbox has no room now (`*_nowait`). Nothing was sent."""
 
     _sentence = "worker {pid} has no room for the message now"
+
+
+class NotConnectedError(DeliveryError, ConnectionError):
+    """This server has no connection to the broker now, or is no member of a cluster. Nothing was sent.
+
+    A question may have been sent if it was lost while this waited for its answer.
+    """
+
+    _sentence = "worker {pid} can't be reached: this server is not connected to the others of its cluster"
 
 
 class RequestError(IPCError):

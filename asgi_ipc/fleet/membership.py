@@ -23,9 +23,11 @@ class Worker(msgspec.Struct, frozen=True, order=False, omit_defaults=True, repr_
         slot: its stable number, 0 to n-1; a replacement has the same.
         generation: the n-th process ever started in this fleet, from 1; never reused.
         kind: "worker" for every member of `ipc.workers`.
+        node: the id of the server that it belongs to; see `ipc.cluster`.
     """
 
     pid: int
     slot: int
     generation: int
     kind: str = WORKER
+    node: str = ""

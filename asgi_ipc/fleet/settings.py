@@ -26,10 +26,12 @@ BEATS_OF_A_HANG: Final = 4
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The settings that all workers of one run share.
 
-    Every field but `cookie` is an option; times are in seconds.
+    Every field but `cookie` and `node` is an option; times are in seconds.
 
     Attributes:
         cookie: the random bytes that every packet of this run begins with.
+        node: the id of this server, new at each start; see `ipc.cluster`.
+        node_name: its name, for people; "": the host's.
         drain_timeout: a leaving worker may take so long to deliver and handle its messages.
         exit_timeout: its process may take so long after that to end by itself.
         worker_hang_timeout: replace a worker whose event loop has stood still so long; None: never.
@@ -45,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     cookie: bytes
+    node: str = ""
+    node_name: str = ""
     drain_timeout: float = 10.0
     exit_timeout: float = 2.0
     worker_hang_timeout: float | None = None
@@ -62,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return beat_s(self.worker_hang_timeout)
 
 
-OPTIONS: Final = frozenset(Settings.__struct_fields__) - {"cookie"}
+OPTIONS: Final = frozenset(Settings.__struct_fields__) - {"cookie", "node"}
 
 DEFAULTS: Final = Settings(cookie=b"")
 

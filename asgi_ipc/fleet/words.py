@@ -62,10 +62,18 @@ class Interpreter(msgspec.Struct, frozen=True):
 
 
 class Helper(msgspec.Struct, frozen=True):
-    """A process of another kind than "worker", and the module that it runs (`worker/helper.py`)."""
+    """A process of another kind than "worker", and the module that it runs (`worker/helper.py`).
+
+    Attributes:
+        config: what that module is given; it may have a password, and is not for logs.
+    """
 
     kind: str
     module: str
+    config: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Helper {self.kind!r}>"
 
 
 class Handover(_Word, frozen=True, omit_defaults=True):

@@ -49,7 +49,7 @@ class Launch:
         sockets: the listening sockets, bound already.
         settings, interpreter, uvicorn: the same for all in the handover.
         changes: what asks for a restart besides signals (`--reload`), as lines for the log.
-        helpers: the processes of other kinds (docs/decisions/0025). No option starts one.
+        helpers: the processes of other kinds (docs/decisions/0025).
     """
 
     policy: Policy
@@ -176,7 +176,8 @@ class Launcher:
         self._processes[generation] = process
         self._pipe_watch.saw(process.pipe_bytes)
         kind = WORKER if helper is None else helper.kind
-        self._relay.connect(Worker(process.pid, slot, generation, kind), restart_round)
+        worker = Worker(process.pid, slot, generation, kind, run.settings.node)
+        self._relay.connect(worker, restart_round)
         self._relay.tell(
             generation,
             words.Handover(slot, generation, run.settings, run.interpreter, run.uvicorn, kin, helper),

@@ -35,6 +35,8 @@ _LONG: Final = 2**63 - 1
 MIN_HANG_TIMEOUT_S: Final = 2.0
 MAX_TIMEOUT_S: Final = 86_400.0
 
+MAX_NODE_NAME: Final = 253  # as a host's
+
 # The range in which each has a meaning. With 0 `limit_concurrency` refuses every request, and
 # `limit_max_requests` ends a worker before its first.
 _WHOLE: Final = {
@@ -97,6 +99,8 @@ def check_own(own: Settings) -> None:
     """Raise LauncherError for the first impossible one of our own options."""
     if not isinstance(own.wrap, bool):
         raise LauncherError(f"wrap is True or False, not {own.wrap!r}")
+    if not isinstance(own.node_name, str) or not _is_printable(own.node_name):
+        raise LauncherError(f"node_name is a text of up to {MAX_NODE_NAME} printable characters")
     check_range("drain_timeout", own.drain_timeout, 0.0, MAX_TIMEOUT_S)
     check_range("exit_timeout", own.exit_timeout, 0.0, MAX_TIMEOUT_S)
     if own.worker_hang_timeout is not None:
@@ -108,6 +112,10 @@ def check_own(own: Settings) -> None:
         check_range("pipe_bytes", own.pipe_bytes, 4096, 1024 * 1024, whole=True)
     if own.stop_at_eof is not None:
         check_range("stop_at_eof", own.stop_at_eof, 0, _INT, whole=True)
+
+
+def _is_printable(name: str) -> bool:
+    return len(name) <= MAX_NODE_NAME and name.isprintable()
 
 
 def check_hang_timeout(name: str, seconds: float) -> None:

@@ -14,6 +14,7 @@ import inspect
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,10 +27,12 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 
 from asgi_ipc import frozen
+from asgi_ipc.cluster.nodes import NODE_ID_BYTES
 from asgi_ipc.errors import LauncherError
 from asgi_ipc.fleet.settings import OPTIONS, Settings
 from asgi_ipc.fleet.slots import Policy
 from asgi_ipc.fleet.words import Helper, Interpreter, encodable
+from asgi_ipc.launcher import clustering
 from asgi_ipc.launcher.launcher import Launch, Launcher
 from asgi_ipc.launcher.limits import check_descriptors
 from asgi_ipc.launcher.listening import Listener, parse_mode, parse_owner
@@ -77,7 +80,8 @@ def serve(
         raise LauncherError("serve on the main thread: only it gets signals")
     if not isinstance(app, str):
         raise LauncherError('pass the app as an import string, "module:attribute"')
-    own, theirs = _split(options)
+    helpers = (*helpers, *clustering.bridge_of(options, app))
+    own, theirs = _split({name: options[name] for name in options.keys() - clustering.OPTIONS})
     if own.stop_at_eof is not None:
         # epoll takes no files (epoll_ctl(2), EPERM), and they have no end that could come.
         check_descriptor("stop_at_eof", own.stop_at_eof, may_be_pipe=True)
@@ -118,7 +122,8 @@ def _split(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     theirs = {name: value for name, value in options.items() if name not in OPTIONS}
     for name, value in theirs.items():
         if name not in known and name != "app_dir":
-            near = difflib.get_close_matches(name, [*OPTIONS, *known.keys() - {"self", "app"}], n=1)
+            every = [*OPTIONS, *clustering.OPTIONS, *known.keys() - {"self", "app"}]
+            near = difflib.get_close_matches(name, every, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise LauncherError(f"there is no option {name!r}{hint}")
         if isinstance(value, os.PathLike):
@@ -129,7 +134,8 @@ def _split(options: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
         if options.get("worker_hang_timeout") is None:
             options = {**options, "worker_hang_timeout": theirs["timeout_worker_healthcheck"]}
     given = {name: options[name] for name in OPTIONS & options.keys()}
-    own = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), **given)
+    given["node_name"] = given.get("node_name") or socket.gethostname()
+    own = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), node=secrets.token_hex(NODE_ID_BYTES), **given)
     check_own(own)
     return own, theirs
 

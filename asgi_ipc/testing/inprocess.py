@@ -13,8 +13,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Final, Generic, TypeVar
 
+from asgi_ipc.cluster.nodes import BRIDGE
 from asgi_ipc.fleet import words
-from asgi_ipc.fleet.membership import Worker
+from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.relay import Relay
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.launcher.process import Ends
@@ -56,11 +57,13 @@ class Member(Ends):
         self, generation: int, slot: int, run: Settings, has_arena: bool = True, like: IPC | None = None
     ) -> None:
         super().__init__(None, has_arena)
-        self.worker = Worker(FIRST_PID + generation - 1, slot, generation)
+        # As a helper has: the bridge of a cluster.
+        kind = WORKER if slot >= 0 else BRIDGE
+        self.worker = Worker(FIRST_PID + generation - 1, slot, generation, kind, run.node)
         self.ipc = IPC()
         self.lifespan = self.ipc._own = Lifespan(self.worker.pid, self.ipc._bind)
-        self.like = like
-        if like is not None:
+        self.like = like if slot >= 0 else None
+        if self.like is not None and like is not None:
             self.lifespan.registry = like._own.registry.copy()
         lifeline, read_end, own_arena = self.theirs
         self.assignment = Assignment(

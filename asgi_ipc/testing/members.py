@@ -12,8 +12,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from asgi_ipc.cluster.nodes import NODE_ID_BYTES
 from asgi_ipc.entry import NEEDS_UNIX
 from asgi_ipc.errors import LauncherError, NotRunningError
 from asgi_ipc.fleet.settings import DEFAULTS, PIPE_BUF, Settings
@@ -183,6 +184,19 @@ async def fleet(
     Raises:
         LauncherError: a size or setting is wrong, or `like` is in its lifespan.
     """
+    run = checked(
+        size,
+        like,
+        drain_timeout=drain_timeout,
+        max_message_bytes=max_message_bytes,
+        max_packet_bytes=PIPE_BUF if max_packet_bytes is None else max_packet_bytes,
+    )
+    async with running(size, run, like) as there:
+        yield there
+
+
+def checked(size: int, like: IPC | None, **options: Any) -> Settings:
+    """Return the settings of a fleet. Raises LauncherError for what is wrong."""
     if sys.platform == "win32":
         raise LauncherError(NEEDS_UNIX)
     if not 1 <= size <= MAX_MEMBERS:
@@ -191,15 +205,16 @@ async def fleet(
         raise LauncherError("`like` is in its lifespan, so it can't act as a member; leave that first")
     # Imported here: pytest loads the plugin, and with it this package, in every test run.
     from asgi_ipc.launcher.options import check_own
+
+    run = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), node=secrets.token_hex(NODE_ID_BYTES), **options)
+    check_own(run)
+    return run
+
+
+@asynccontextmanager
+async def running(size: int, run: Settings, like: IPC | None) -> AsyncIterator[Members]:
     from asgi_ipc.testing.inprocess import InProcessLauncher, Member, let_act
 
-    run = Settings(
-        cookie=secrets.token_bytes(COOKIE_BYTES),
-        drain_timeout=drain_timeout,
-        max_message_bytes=max_message_bytes,
-        max_packet_bytes=PIPE_BUF if max_packet_bytes is None else max_packet_bytes,
-    )
-    check_own(run)
     if like is not None:
         let_act(like)
     launcher = InProcessLauncher(partial(Member, run=run, like=like))

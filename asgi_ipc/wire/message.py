@@ -43,6 +43,10 @@ The mapping is for a TypedDict, which type checkers don't take for a dict; any o
 # 254 bytes is the original's limit; a name is a label, not a place for data.
 MAX_NAME_BYTES: Final = 254
 
+# A message of the package itself that carries one of the app may be so much larger than `max_message_bytes`:
+# a few names and numbers.
+OWN_BYTES: Final = 2048
+
 # A decoder recurses; 100 levels fit any stack that the receiver may have left, so the receiver can decode all
 # that the sender could encode.
 MAX_DEPTH: Final = 100
@@ -157,6 +161,10 @@ class Packer:
             data = _carriable(data)
         content = (*head, data)
         return self._encode((name, content, _sealed(extra)) if extra else (name, content))
+
+    def own(self, name: str, word: msgspec.Struct) -> Encoded:
+        """Encode one of the package's own messages, whose data is plain. Raises MessageTooLargeError."""
+        return self._encode((name, word))
 
     def _encode(self, message: tuple[Any, ...]) -> Encoded:
         try:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from asgi_ipc import engine
+from asgi_ipc.cluster.nodes import BRIDGE
 from asgi_ipc.fleet.membership import WORKER, Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.fleet.words import (
@@ -37,7 +38,9 @@ from asgi_ipc.worker.dispatch.delivery import Delivery, current_delivery, large_
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.handler import Handler
 from asgi_ipc.worker.dispatch.registry import Registry
+from asgi_ipc.worker.features.afar import Afar
 from asgi_ipc.worker.features.answers import Answers
+from asgi_ipc.worker.features.clustering import Clustering
 from asgi_ipc.worker.features.leader import Leading
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.once import Claiming
@@ -115,7 +118,6 @@ class Endpoint:
         self.messaging = Messaging(self.outgoing)
         self.replying = Messaging(self.outgoing)
         self.questions = Questions(self.outgoing)
-        self._answers = Answers(registry, self.outgoing, calls)
         self.topics = Topics(
             self.outgoing,
             self.messaging,
@@ -123,12 +125,28 @@ class Endpoint:
             self._self_peer,
             settings.max_message_bytes,
         )
+        self.dispatcher.node = me.node
+        self.clustering = Clustering(
+            me,
+            settings,
+            registry,
+            self.outgoing,
+            self.dispatcher,
+            self.topics,
+            self._context_of,
+            self._accept,
+        )
+        self.afar = Afar(self.outgoing, self.clustering, self.questions)
+        self._answers = Answers(registry, self.outgoing, calls, self.clustering.route)
+        self.clustering.on_question = self._answers.ask
+        self.clustering.on_withdrawn = self._answers.withdraw
+        self.clustering.on_asker_gone = self._answers.gone
         self.leading = Leading(me, registry, calls, self._context)
         self.claiming = Claiming(self._launcher)
         self.dispatcher.receive(ASK, self._answers.asked)
         self.dispatcher.receive(ANSWER, self.questions.answered)
         self.dispatcher.receive(WITHDRAW, self._answers.withdrawn)
-        self.dispatcher.receive(PUBLISH, self.topics.published)
+        self.dispatcher.receive(PUBLISH, self.topics.published, from_afar=True)
         self.dispatcher.receive(TOPICS, self.topics.told)
         self.dispatcher.receive(KNOWN, self.topics.answered)
         self.leave = Leave(
@@ -168,13 +186,14 @@ class Endpoint:
             loop_lag_s=heartbeat.lag_s,
             max_loop_lag_s=max(heartbeat.max_lag_s, heartbeat.lag_s),
             engine=engine.name(),
+            cluster=self.clustering.counters,
         )
 
     def _dropped(self) -> dict[str, int]:
         counts = {
             **self.incoming.dropped(),
             "lost": self.outgoing.lost,
-            "late_answer": self.questions.late,
+            "late_answer": self.questions.late + self.afar.late,
             "overflow": self.topics.overflowed,
             "unsubscribed": self.topics.unwanted,
             "invalid_name": self.dispatcher.invalid_names,
@@ -215,6 +234,7 @@ class Endpoint:
 
     def _close_features(self) -> None:
         self.questions.close()
+        self.afar.close()
         self.topics.close()
         self.claiming.close("ipc.lifespan has ended")
         if self._owns_heartbeat:
@@ -238,7 +258,9 @@ class Endpoint:
         return context
 
     def _deliver(self, peer: Peer, batch: Batch) -> None:
-        context = peer.context
+        self._accept(peer.context, batch)
+
+    def _accept(self, context: contextvars.Context, batch: Batch) -> None:
         if batch.each_bytes >= LARGE_BYTES:
             context = context.copy()
             context.run(large_bytes.set, batch.each_bytes)
@@ -293,7 +315,11 @@ class Endpoint:
                 pass
 
     def _add_peer(self, worker: Worker) -> None:
-        self.topics.meet(self.outgoing.add(worker, self._context_of(worker)))
+        peer = self.outgoing.add(worker, self._context_of(worker))
+        self.topics.meet(peer)
+        if worker.kind == BRIDGE:
+            self.clustering.bridge_joined(peer)
+            self.messaging.span = self.clustering
 
     def _take_write_end(self, generation: int) -> None:
         write_end, arena = self._launcher.take_descriptors()
@@ -312,6 +338,7 @@ class Endpoint:
         """Handle the word that a peer is leaving."""
         peer = self.outgoing.peers.find(generation)
         if peer is not None and peer is not self._self_peer:
+            self._bridge_left(peer)
             self.outgoing.seal(peer)
             self.topics.forget(peer)
 
@@ -320,10 +347,16 @@ class Endpoint:
         peer = self.outgoing.peers.find(generation)
         if peer is None:
             return
+        self._bridge_left(peer)
         self.outgoing.lose(peer)
         self.topics.forget(peer)
         self.outgoing.reaped(peer)
         self.incoming.when_read(partial(self._forget, peer, reason))
+
+    def _bridge_left(self, peer: Peer) -> None:
+        if peer.worker.kind == BRIDGE:
+            self.messaging.span = None
+            self.clustering.bridge_left(peer)
 
     def _forget(self, peer: Peer, reason: str) -> None:
         """Settle a death after the dead peer's last byte has been read."""

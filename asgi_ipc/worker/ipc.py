@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeAlias, TypeVar, overload
 
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data
-from asgi_ipc.worker.blocking import Waiting, blocking
+from asgi_ipc.worker.api.blocking import Waiting, blocking
+from asgi_ipc.worker.api.cluster import Cluster
 from asgi_ipc.worker.dispatch.handler import Function
 from asgi_ipc.worker.features.messaging import Messaging
 from asgi_ipc.worker.features.requests import Gathered
@@ -31,6 +32,10 @@ T = TypeVar("T", bound=Callable[[], Coroutine[Any, Any, Any]])
 L = TypeVar("L", bound=Callable[[Worker, str, int], Any])
 
 
+Scope: TypeAlias = Literal["cluster", "server"]
+"""How far `broadcast` and `publish` go: to the workers of all servers of the cluster, or of this one."""
+
+
 class IPC:
     """Messages between the workers of one server.
 
@@ -44,9 +49,11 @@ class IPC:
 
     Attributes:
         blocking: the awaited verbs for `def` routes and other code in threads.
+        cluster: the other servers of a cluster, and any worker there.
     """
 
     blocking: Final[Blocking]
+    cluster: Final[Cluster]
 
     def __init__(self) -> None:
         # Sends messages while they are accepted. Hot verbs look here first.
@@ -55,6 +62,7 @@ class IPC:
         # The test kit's seam: the member of its fleet that acts for this IPC in this context.
         self._stand_in: Callable[[], Lifespan | None] | None = None
         self.blocking = Blocking(self, lambda: self._here)
+        self.cluster = Cluster(lambda: self._here)
 
     def _bind(self, messaging: Messaging | None) -> None:
         """While messages are accepted, `send_nowait` is the engine's own: one call less for each message."""
@@ -77,14 +85,16 @@ class IPC:
     def sender(self) -> int | None:
         """The pid of the worker whose message is being handled here; None outside a handler.
 
-        It survives `await`, and tasks and threads that the handler starts.
+        None, too, for a message of another server of a cluster, where pids mean nothing here. It survives
+        `await`, and tasks and threads that the handler starts.
         """
-        sender = self.sender_worker
-        return sender.pid if sender is not None else None
+        here = self._here
+        sender = here.sender
+        return sender.pid if sender is not None and here.is_of_this_node(sender) else None
 
     @property
     def sender_worker(self) -> Worker | None:
-        """As `sender`, but that very incarnation of the worker."""
+        """As `sender`, but that very incarnation of the worker, on whichever server."""
         return self._here.sender
 
     @property
@@ -233,44 +243,72 @@ class IPC:
         messaging.send_nowait(pid, name, data)
 
     async def broadcast(
-        self, name: str, data: Data = b"", *, include_self: bool = True, timeout: float | None = 5.0
+        self,
+        name: str,
+        data: Data = b"",
+        *,
+        include_self: bool = True,
+        timeout: float | None = 5.0,
+        scope: Scope = "cluster",
     ) -> tuple[int, ...]:
         """Send one message to all members, including this one; return the pids that took it.
 
         Every outbox with room gets it at once; for the full ones it waits, together, up to `timeout` seconds.
         It raises nothing for slow or vanished members: a member that is not in the result did not get it.
 
+        In a cluster it goes to all workers of the other servers, too, at most once, in the order of one
+        worker's messages; nothing waits for that, and they are not in the result (see `ipc.cluster`).
+
+        Args:
+            scope: `server`: it stays on this one.
+
         Raises as `send`, except for UnknownWorkerError, SendTimeoutError and WorkerGoneError.
         """
         messaging = self._messaging or self._here.open_messaging
-        took, late = messaging.broadcast(name, data, include_self=include_self, timeout=timeout)
+        took, late = messaging.broadcast(
+            name, data, include_self=include_self, timeout=timeout, spans=scope == "cluster" or _spans(scope)
+        )
         return took if late is None else (*took, *await late)
 
-    def broadcast_nowait(self, name: str, data: Data = b"", *, include_self: bool = True) -> tuple[int, ...]:
+    def broadcast_nowait(
+        self, name: str, data: Data = b"", *, include_self: bool = True, scope: Scope = "cluster"
+    ) -> tuple[int, ...]:
         """As `broadcast`, without waiting: one full outbox, and it sends to none: WouldBlockError.
 
         May be called from any thread of the worker.
         """
         messaging = self._messaging or self._here.open_messaging
-        return messaging.broadcast_nowait(name, data, include_self=include_self)
+        return messaging.broadcast_nowait(
+            name, data, include_self=include_self, spans=scope == "cluster" or _spans(scope)
+        )
 
     async def reply(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> None:
         """Send one message to the sender of the message being handled, to that very incarnation.
 
-        Raises as `send`, and OutsideHandlerError outside a handler.
+        Raises as `send`, and OutsideHandlerError outside a handler. To a worker of another server it goes as
+        by `ipc.cluster.send`.
         """
         here = self._here
-        waits = here.endpoint.replying.send(here.addressee, name, data, timeout)
+        endpoint = here.endpoint
+        if here.addressee.node != endpoint.me.node:
+            await here.endpoint_here.afar.send(here.addressee, name, data, timeout)
+            return
+        waits = endpoint.replying.send(here.addressee, name, data, timeout)
         if waits is not None:
             await waits
 
     def reply_nowait(self, name: str, data: Data = b"") -> None:
         """As `reply`, without waiting: raises WouldBlockError when the outbox is full.
 
-        May be called from any thread that the handler started.
+        May be called from any thread that the handler started. To a worker of another server:
+        NotConnectedError if the bridge takes nothing now, and what is lost behind it is told there as a gap.
         """
         here = self._here
-        here.endpoint.replying.send_nowait(here.addressee, name, data)
+        endpoint = here.endpoint
+        if here.addressee.node != endpoint.me.node:
+            endpoint.afar.send_nowait(here.addressee, name, data)
+            return
+        endpoint.replying.send_nowait(here.addressee, name, data)
 
     async def send_any(self, name: str, data: Data = b"", *, timeout: float | None = 5.0) -> int:
         """Send one message to exactly one member, the one with the least work waiting; return its pid.
@@ -380,23 +418,28 @@ class IPC:
 
     # --- topics
 
-    async def publish(self, topic: str, data: Data = b"", *, timeout: float | None = 5.0) -> tuple[int, ...]:
+    async def publish(
+        self, topic: str, data: Data = b"", *, timeout: float | None = 5.0, scope: Scope = "cluster"
+    ) -> tuple[int, ...]:
         """Send one message to all subscribers of a topic; return the pids of the workers that took it.
 
         Workers without a subscriber get nothing. Publications of one worker arrive in each subscription in
-        the order in which they were accepted. For full outboxes it waits as `broadcast` does.
+        the order in which they were accepted. For full outboxes it waits as `broadcast` does, and in a
+        cluster it spans as that does.
 
-        Args: as of `send`; a topic is like a name. Raises as `broadcast`.
+        Args: as of `send` and `broadcast`; a topic is like a name. Raises as `broadcast`.
         """
-        took, late = self._here.endpoint.topics.publish(topic, data, timeout)
+        spans = scope == "cluster" or _spans(scope)
+        took, late = self._here.endpoint.topics.publish(topic, data, timeout, spans=spans)
         return took if late is None else (*took, *await late)
 
-    def publish_nowait(self, topic: str, data: Data = b"") -> tuple[int, ...]:
+    def publish_nowait(self, topic: str, data: Data = b"", *, scope: Scope = "cluster") -> tuple[int, ...]:
         """As `publish`, without waiting: one full outbox, and it sends to none: WouldBlockError.
 
         May be called from any thread of the worker.
         """
-        return self._here.endpoint.topics.publish_nowait(topic, data)
+        spans = scope == "cluster" or _spans(scope)
+        return self._here.endpoint.topics.publish_nowait(topic, data, spans=spans)
 
     def subscribe(
         self, topic: str, *, overflow: Overflow = "wait", max_messages: int = 1000, until_stop: bool = False
@@ -404,7 +447,8 @@ class IPC:
         """Subscribe to a topic: `async with ipc.subscribe(topic) as messages: ...`; iterate `messages`.
 
         Each message is a Publication: `.topic`, `.data`, `.worker` (the publisher; `.sender` is its pid)
-        and `.missed` (how many this subscription has lost since the one before).
+        and `.missed` (how many this subscription has lost since the one before, here or between the servers
+        of a cluster). Other servers of a cluster know of the subscription within a second.
 
         Once entered, it gets every publication that this worker, or a member that knows of the subscription,
         accepts from then on; publications under way to this worker may come, too. Entering waits until all
@@ -543,6 +587,13 @@ class IPC:
         Raises TypeError if it can't be called.
         """
         return Wrapped(app, self.lifespan)
+
+
+def _spans(scope: object) -> bool:
+    """Return False for a scope that stays here. Raises ValueError for one that is none."""
+    if scope != "server":
+        raise ValueError(f"scope is 'cluster' or 'server', not {scope!r}")
+    return False
 
 
 class Blocking(Waiting[IPC]):

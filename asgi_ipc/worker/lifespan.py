@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from asgi_ipc.cluster.nodes import NODE_ID_BYTES
 from asgi_ipc.errors import LifespanError, NotRunningError, OutsideHandlerError, WrongLoopError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
@@ -92,6 +94,10 @@ class Lifespan:
         delivery = current_delivery.get()
         return delivery.sender if delivery is not None and delivery.owner is self else None
 
+    def is_of_this_node(self, worker: Worker) -> bool:
+        """Return whether a worker belongs to this server."""
+        return self._endpoint is None or worker.node == self._endpoint.me.node
+
     @property
     def addressee(self) -> Worker:
         """The worker that a reply goes to. Raises OutsideHandlerError if there is none."""
@@ -145,8 +151,14 @@ class Lifespan:
         if here is not None:
             return here.open(self.registry, self, self._leave)
         # No launcher waits for the leave: it takes as long as after the launcher's death.
-        settings = Settings(cookie=secrets.token_bytes(COOKIE_BYTES), drain_timeout=ORPHAN_DRAIN_TIMEOUT_S)
-        return Endpoint(Worker(os.getpid(), 0, 1), settings, self.registry, self)
+        settings = Settings(
+            cookie=secrets.token_bytes(COOKIE_BYTES),
+            drain_timeout=ORPHAN_DRAIN_TIMEOUT_S,
+            node=secrets.token_hex(NODE_ID_BYTES),
+            node_name=socket.gethostname(),
+        )
+        me = Worker(os.getpid(), 0, 1, node=settings.node)
+        return Endpoint(me, settings, self.registry, self)
 
     async def _leave(self, endpoint: Endpoint) -> None:
         """Leave the fleet, once; a second caller waits until the first has left."""

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     if handover.kin is not None:
         _be_child(handover.kin)
     kind = WORKER if handover.helper is None else handover.helper.kind
-    me = Worker(os.getpid(), handover.slot, handover.generation, kind)
+    me = Worker(os.getpid(), handover.slot, handover.generation, kind, settings.node)
     here = assignment.current = Assignment(lifeline, pipe, arena, me, settings, on_beat=guard.beat)
     try:
         config = uvicorn.Config(**handover.uvicorn)
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
         if handover.helper is None:
             runner.run(server.serve(sockets))
         else:
-            runner.run(helper.serve(here, handover.helper.module))
+            runner.run(helper.serve(here, handover.helper))
     exiting.tell_children()
 
 

@@ -36,6 +36,12 @@ class Stats:
             goes off once a second, the last time.
         max_loop_lag_s: the longest such delay so far.
         engine: what moves the messages: `native`, compiled modules; `pure`, the same in Python.
+        cluster: counters of this server's bridge to the others, as it told about a second ago; empty without
+            a cluster. `connected` (1 or 0), `nodes` (others in the view), `sent` and `received` (envelopes),
+            `sent_bytes`, `received_bytes`, `waiting_bytes` (for the broker), `dropped` (messages to other
+            nodes for which there was no room or no broker, one for each node), `undelivered` (messages of
+            other nodes for which a worker here had no room, one for each worker), `rejected` (envelopes that
+            were forged, damaged, repeated, or for an earlier life), `connects` (to the broker, so far).
     """
 
     sent: int
@@ -48,3 +54,4 @@ class Stats:
     loop_lag_s: float
     max_loop_lag_s: float
     engine: Literal["native", "pure"]
+    cluster: Mapping[str, int]

@@ -43,4 +43,5 @@ class Subscribers:
             self._left -= 1
             if not self._left:
                 self._left = self._count
+                assert message.sender is not None
                 ipc.send_nowait(message.sender, "answer", message.data)

@@ -24,6 +24,6 @@ def last(data: Any) -> None:
     _last_words.append(ipc.sender)
 
 
-async def main(stop: asyncio.Event) -> None:
+async def main(stop: asyncio.Event, config: object) -> None:
     await stop.wait()
     logger.info("Helper [%d] has heard %d last words.", os.getpid(), len(_last_words))

@@ -10,6 +10,7 @@ import uvicorn
 
 from asgi_ipc import entry
 from asgi_ipc.fleet.settings import OPTIONS
+from asgi_ipc.launcher import clustering
 from tests.serving import free_port, started
 
 APP = """
@@ -123,6 +124,7 @@ def test_the_typed_options_are_ours_and_those_of_uvicorn_that_can_be_handed_over
     uvicorns = frozenset(inspect.signature(uvicorn.Config).parameters)
     # The first two are arguments of their own; no worker can be given a function.
     uvicorns -= {"app", "workers", "callback_notify", "ssl_context_factory"}
-    assert typed >= OPTIONS | uvicorns | {"app_dir"}
+    ours = OPTIONS | clustering.OPTIONS
+    assert typed >= ours | uvicorns | {"app_dir"}
     # Not in the oldest uvicorn that is supported.
-    assert typed - OPTIONS - uvicorns <= {"app_dir", "http2"}
+    assert typed - ours - uvicorns <= {"app_dir", "http2"}

@@ -36,6 +36,16 @@ CASES: list[tuple[type[errors.IPCError], dict[str, object], str]] = [
     ),
     (errors.DeliveryError, {"pid": 7}, "message to worker 7 was not accepted"),
     (errors.UnknownWorkerError, {"pid": 7}, "no worker 7 is here now"),
+    (
+        errors.UnknownWorkerError,
+        {"pid": 7, "node": "0123456789abcdef"},
+        "worker 7 belongs to the node 0123456789abcdef: ipc.cluster sends to it and asks it",
+    ),
+    (
+        errors.NotConnectedError,
+        {"pid": 7},
+        "worker 7 can't be reached: this server is not connected to the others of its cluster",
+    ),
     (errors.WorkerGoneError, {"pid": 7}, "worker 7 went while this was waiting"),
     (errors.SendTimeoutError, {"pid": 7}, "worker 7 made no room for the message in time"),
     (errors.WouldBlockError, {"pid": 7}, "worker 7 has no room for the message now"),

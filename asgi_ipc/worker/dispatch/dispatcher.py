@@ -21,6 +21,7 @@ from asgi_ipc.wire.message import check_name
 from asgi_ipc.worker.dispatch.backpressure import InFlight
 from asgi_ipc.worker.dispatch.calls import CANCEL_GRACE_S, Calls
 from asgi_ipc.worker.dispatch.deliver import Deliverer, Reason, Stop
+from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.dispatch.entries import Entry, announcement
 from asgi_ipc.worker.dispatch.handler import Function, Handler
 from asgi_ipc.worker.dispatch.registry import Registry
@@ -46,6 +47,7 @@ class Dispatcher:
             turn or in later ones.
         discarded: messages without a handler.
         unhandled: messages that had arrived when the dispatcher stopped, or arrived later.
+        node: the server that this worker belongs to.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Dispatcher:
         on_turn: Callable[[], None],
     ) -> None:
         self.is_full = False
+        self.node = ""
         self.discarded = 0
         self.invalid_names = 0
         self.unhandled = 0
@@ -93,13 +96,13 @@ class Dispatcher:
 
     # --- in
 
-    def receive(self, name: str, function: Function) -> None:
+    def receive(self, name: str, function: Function, *, from_afar: bool = False) -> None:
         """Have a plain function handle one of the package's own messages, until the dispatcher stops.
 
         No app can register its name. A message for which the function raises TypeError or ValueError is
-        counted like one with an invalid name.
+        counted like one with an invalid name; so is one of a worker of another server, unless `from_afar`.
         """
-        handler = Handler(name, partial(self._handle_own, function), is_async=False)
+        handler = Handler(name, partial(self._handle_own, function, from_afar), is_async=False)
         self._handlers[name] = handler
         self._own_handlers.append(handler)
 
@@ -287,8 +290,10 @@ class Dispatcher:
 
     # --- special messages
 
-    def _handle_own(self, function: Function, data: Any) -> None:
+    def _handle_own(self, function: Function, from_afar: bool, data: Any) -> None:
         try:
+            if not from_afar and current_sender().node != self.node:
+                raise ValueError("no other server says this")
             function(data)
         except (TypeError, ValueError):
             # No code of this package has sent that.

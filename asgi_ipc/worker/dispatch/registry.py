@@ -27,16 +27,21 @@ class Registry:
         self.handlers: dict[str, Handler] = {}
         self.on_join: list[Handler] = []
         self.on_leave: list[Handler] = []
+        # Of the cluster.
+        self.on_node_join: list[Handler] = []
+        self.on_node_leave: list[Handler] = []
+        self.on_worker_join: list[Handler] = []
+        self.on_worker_leave: list[Handler] = []
+        self.on_gap: list[Handler] = []
         self.leader_tasks: list[Handler] = []
         self.on_leader_task: Callable[[], None] | None = None
 
     def copy(self) -> Registry:
         """Return the same registrations for another worker."""
         copied = Registry()
-        copied.handlers = self.handlers.copy()
-        copied.on_join = self.on_join.copy()
-        copied.on_leave = self.on_leave.copy()
-        copied.leader_tasks = self.leader_tasks.copy()
+        for name, registered in vars(self).items():
+            if isinstance(registered, dict | list):
+                setattr(copied, name, registered.copy())
         return copied
 
     def receive(
@@ -82,14 +87,14 @@ class Registry:
 
     def watch_joins(self, callback: Function) -> None:
         """Call `callback(worker)` when a worker joins."""
-        self._watch(self.on_join, "on_join", callback, "worker")
+        self.watch(self.on_join, "on_join", callback, "worker")
 
     def watch_leaves(self, callback: Function) -> None:
         """Call `callback(worker, reason, lost)` when a worker has gone."""
-        self._watch(self.on_leave, "on_leave", callback, "worker", "reason", "lost")
+        self.watch(self.on_leave, "on_leave", callback, "worker", "reason", "lost")
 
     @staticmethod
-    def _watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
+    def watch(watchers: list[Handler], name: str, function: Function, *parameters: str) -> None:
         """Add a callback, once however often it is registered. `parameters`: its arguments."""
         _check_callable(function, "callback")
         count = "one" if len(parameters) == 1 else str(len(parameters))

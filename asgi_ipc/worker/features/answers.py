@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import inspect
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -25,6 +26,7 @@ from asgi_ipc.worker.dispatch.handler import Function, Handler
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, RAISED
 from asgi_ipc.worker.transport.outgoing import Outgoing
+from asgi_ipc.worker.transport.peer import Peer
 
 # In characters. The end of a traceback says where it happened.
 MAX_TRACEBACK: Final = 16 * 1024
@@ -43,29 +45,44 @@ class _Question:
         self.is_withdrawn = False
 
     @property
-    def key(self) -> tuple[int, int]:
-        """The asker's generation and the number that the asker has given it."""
-        return self.asker.generation, self.number
+    def key(self) -> tuple[str, int, int]:
+        """The asker, and the number that the asker has given it."""
+        return self.asker.node, self.asker.generation, self.number
 
 
 class Answers:
-    """The answering half of an endpoint."""
+    """The answering half of an endpoint.
 
-    def __init__(self, registry: Registry, outgoing: Outgoing, calls: Calls) -> None:
+    `route(asker, answer)` is the peer that an answer goes to, and what is sent to it; None if the asker has
+    gone.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        outgoing: Outgoing,
+        calls: Calls,
+        route: Callable[[Worker, Encoded], tuple[Peer | None, Encoded]],
+    ) -> None:
         self._handlers = registry.handlers
         self._outgoing = outgoing
         self._calls = calls
+        self._route = route
         # Questions to async handlers that have not ended.
-        self._open: dict[tuple[int, int], _Question] = {}
+        self._open: dict[tuple[str, int, int], _Question] = {}
 
     # --- the package's own messages
 
     def asked(self, data: Any) -> None:
         """Handle a question. Raises TypeError or ValueError if it is malformed."""
         number, name, content = data
-        check_name(name)
         if type(number) is not int:
             raise TypeError("a question's number is an int")
+        self.ask(number, name, content)
+
+    def ask(self, number: int, name: str, content: Any) -> None:
+        """Handle a question of the worker whose message is handled here. Raises InvalidNameError."""
+        check_name(name)
         question = _Question(current_sender(), number)
         handler = self._handlers.get(name)
         if handler is None:
@@ -81,13 +98,18 @@ class Answers:
     def withdrawn(self, data: Any) -> None:
         """Handle the word that the asker waits for an answer no longer. Raises as `asked`."""
         (number,) = data
-        question = self._open.get((current_sender().generation, number))
+        self.withdraw(number)
+
+    def withdraw(self, number: int) -> None:
+        """Cancel a question of the worker whose message is handled here."""
+        asker = current_sender()
+        question = self._open.get((asker.node, asker.generation, number))
         if question is not None:
             self._withdraw(question)
 
     def gone(self, worker: Worker) -> None:
         """Withdraw the questions of a worker that is dead."""
-        for question in [each for each in self._open.values() if each.asker is worker]:
+        for question in [each for each in self._open.values() if each.asker == worker]:
             self._withdraw(question)
 
     @staticmethod
@@ -159,29 +181,31 @@ class Answers:
                 return self._outgoing.wrap(ANSWER, (question.number, outcome), version)
         return None
 
-    def _posted(self, question: _Question, message: Encoded) -> bool:
-        """Whether there is nothing left to do; False: there is no room now."""
-        peer = self._outgoing.peers.find(question.asker.generation)
-        if question.is_withdrawn or peer is None:
-            return True
-        try:
-            return self._outgoing.post(peer, message)
-        except DeliveryError:
-            return True
-
-    def _send_soon(self, question: _Question, handler: Handler, message: Encoded | None) -> None:
+    def _send_soon(self, question: _Question, handler: Handler, answer: Encoded | None) -> None:
         """Send an answer; if there is no room now, in a task that counts as the handler's."""
-        if message is not None and not self._posted(question, message):
-            self._calls.adopt(handler, self._send(question, message), contextvars.copy_context())
+        waiting = self._post(question, answer)
+        if waiting is not None:
+            self._calls.adopt(handler, self._wait(*waiting), contextvars.copy_context())
 
-    async def _send(self, question: _Question, message: Encoded | None) -> None:
-        if message is None or self._posted(question, message):
-            return
-        peer = self._outgoing.peers.find(question.asker.generation)
-        if peer is not None:
-            # An asker that has gone waits for nothing.
-            with suppress(DeliveryError):
-                await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
+    async def _send(self, question: _Question, answer: Encoded | None) -> None:
+        waiting = self._post(question, answer)
+        if waiting is not None:
+            await self._wait(*waiting)
+
+    def _post(self, question: _Question, answer: Encoded | None) -> tuple[Peer, Encoded] | None:
+        """Send an answer, if anybody waits for it; what to wait with if there is no room now."""
+        if question.is_withdrawn or answer is None:
+            return None
+        peer, message = self._route(question.asker, answer)
+        # An asker that has gone waits for nothing.
+        with suppress(DeliveryError):
+            if peer is not None and not self._outgoing.post(peer, message):
+                return peer, message
+        return None
+
+    async def _wait(self, peer: Peer, message: Encoded) -> None:
+        with suppress(DeliveryError):
+            await self._outgoing.accepted(self._outgoing.queue(peer, message), None)
 
 
 def _text(error: BaseException) -> str:

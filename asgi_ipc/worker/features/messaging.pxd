@@ -16,6 +16,7 @@ cdef class Messaging:
     cdef dict _by_generation
     cdef dict _fronts
     cdef unsigned long _thread
+    cdef public object span
 
     @cython.locals(turn_messages=Py_ssize_t)
     cpdef object send(self, object to, object name, object data, object timeout)

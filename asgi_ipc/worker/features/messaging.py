@@ -19,6 +19,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, Encoded
 from asgi_ipc.wire.outbox import SHORT_BYTES
+from asgi_ipc.worker.features.span import Span
 from asgi_ipc.worker.features.waiting import Sent, let_others_run, send_to_any, wait_for_room, wait_for_rooms
 from asgi_ipc.worker.transport.outgoing import Outgoing
 from asgi_ipc.worker.transport.peers import Receivers
@@ -40,6 +41,9 @@ class Messaging:
     """Sends messages between `open` and `close`.
 
     The `_nowait` verbs work on any thread of the worker, the others on the event loop's.
+
+    Attributes:
+        span: reaches the other servers of a cluster, while there is a bridge.
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
@@ -48,6 +52,7 @@ class Messaging:
         self._by_pid = outgoing.peers.by_pid
         self._by_generation = outgoing.peers.by_generation
         self._fronts = outgoing.packer.fronts
+        self.span: Span | None = None
         # The event loop's thread; 0 while closed, which is no thread's.
         self._thread = 0
 
@@ -122,17 +127,27 @@ class Messaging:
             return False
         return self._sender.post(peer, prefix, body)
 
-    def broadcast(self, name: str, data: Data, *, include_self: bool, timeout: float | None) -> Sent:
-        """Send one message to all members; see `to_each` for the result."""
+    def broadcast(
+        self, name: str, data: Data, *, include_self: bool, timeout: float | None, spans: bool = True
+    ) -> Sent:
+        """Send one message to all members; see `to_each` for the result. `spans`: on other servers, too."""
         self.check(timeout)
         message = self._outgoing.pack(name, data)
-        return self.to_each(self._outgoing.peers.members(include_self=include_self), message, timeout)
+        sent = self.to_each(self._outgoing.peers.members(include_self=include_self), message, timeout)
+        if self.span is not None and spans:
+            self.span.broadcast(message)
+        return sent
 
-    def broadcast_nowait(self, name: str, data: Data, *, include_self: bool) -> tuple[int, ...]:
+    def broadcast_nowait(
+        self, name: str, data: Data, *, include_self: bool, spans: bool = True
+    ) -> tuple[int, ...]:
         """Send one message to all members, or raise WouldBlockError and send it to none. From any thread."""
         message = self._outgoing.pack(name, data)
         members = self._outgoing.peers.members(include_self=include_self)
-        return tuple(self._outgoing.post_to_all(members, message))
+        took = tuple(self._outgoing.post_to_all(members, message))
+        if self.span is not None and spans:
+            self.span.broadcast(message)
+        return took
 
     def send_any(self, name: str, data: Data, *, timeout: float | None) -> Awaitable[int]:
         """Send one message to the least busy member; its pid."""

@@ -19,6 +19,7 @@ class Publication(msgspec.Struct, frozen=True):
         topic: the topic of the subscription.
         data: the data as published. All subscribers of one worker get the same object.
         worker: the worker that published it.
+        sender: its pid; None if it belongs to another server of a cluster, where pids mean nothing here.
         missed: how many publications this subscription has lost since the one before this.
     """
 
@@ -26,11 +27,7 @@ class Publication(msgspec.Struct, frozen=True):
     data: Any
     worker: Worker
     missed: int
-
-    @property
-    def sender(self) -> int:
-        """The pid of the worker that published it."""
-        return self.worker.pid
+    sender: int | None
 
 
 # With the bytes that it holds, roughly.
@@ -47,5 +44,7 @@ class Subscriber(Protocol):
     def until_stop(self) -> bool: ...
 
     def put(self, entry: Entry) -> None: ...
+
+    def lost(self, count: int) -> None: ...
 
     def end(self) -> None: ...

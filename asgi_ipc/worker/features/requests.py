@@ -98,7 +98,7 @@ class Questions:
         try:
             if not self._outgoing.post(peer, message):
                 await self._outgoing.accepted(self._outgoing.queue(peer, message), timeout_s)
-            return _converted(convert, await answer, pid, name)
+            return converted(convert, await answer, pid, name)
         except SendTimeoutError:
             raise RequestTimeoutError(pid, name) from None
         finally:
@@ -130,7 +130,7 @@ class Questions:
                 gathered.errors[pid] = RequestTimeoutError(pid, name)
             elif (error := answer.exception()) is None:
                 try:
-                    gathered[pid] = _converted(convert, answer.result(), pid, name)
+                    gathered[pid] = converted(convert, answer.result(), pid, name)
                 except InvalidDataError as misfit:
                     gathered.errors[pid] = misfit
             else:
@@ -229,7 +229,7 @@ def _expire(answer: asyncio.Future[Any], pid: int, name: str) -> None:
         answer.exception()
 
 
-def _converted(convert: Function, answer: Any, pid: int, name: str) -> Any:
+def converted(convert: Function, answer: Any, pid: int, name: str) -> Any:
     try:
         return convert(answer)
     except ConversionError as error:

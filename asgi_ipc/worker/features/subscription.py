@@ -147,7 +147,7 @@ class Subscription:
         if self._beyond or self._has_overflowed or self._is_full():
             match self._overflow:
                 case "wait":
-                    self._queue.append(entry)
+                    self._queue.append(self._noted(entry))
                     self._hold(1, entry[1])
                     return
                 case "drop_oldest":
@@ -159,12 +159,20 @@ class Subscription:
                     self._missed += 1
                     self._count_lost()
                     return
-        if self._missed:
-            entry = structs.replace(entry[0], missed=self._missed), entry[1]
-            self._missed = 0
-        self._queue.append(entry)
+        self._queue.append(self._noted(entry))
         self._waiting_bytes += entry[1]
         self._wake()
+
+    def _noted(self, entry: Entry) -> Entry:
+        """The publication, with how many were lost before it."""
+        if not self._missed:
+            return entry
+        missed, self._missed = self._missed, 0
+        return structs.replace(entry[0], missed=missed), entry[1]
+
+    def lost(self, count: int) -> None:
+        """Note publications that were lost on their way here."""
+        self._missed += count
 
     def end(self) -> None:
         """End the subscription."""

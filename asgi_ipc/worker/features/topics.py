@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from asgi_ipc.logs import logger
@@ -64,6 +64,8 @@ class Topics:
         overflowed: publications for which a subscription here had no room.
         unwanted: publications that came without a subscriber here.
         stopped: this worker has begun to stop.
+        on_report: called with the peer that reports, the topics that it subscribes to now, and
+            those that it subscribes to no more.
         in_flight: the handlers in flight here.
     """
 
@@ -73,6 +75,7 @@ class Topics:
         self.overflowed = 0
         self.unwanted = 0
         self.stopped = False
+        self.on_report: Callable[[Peer, Sequence[str], Sequence[str]], None] | None = None
         self.new_future = outgoing.loop.create_future
         self.in_flight = in_flight
         self._outgoing = outgoing
@@ -92,17 +95,28 @@ class Topics:
 
     # --- publishing
 
-    def publish(self, topic: str, data: Any, timeout: float | None) -> Sent:
-        """Send one message to all subscribers of a topic; see `Messaging.to_each` for the result."""
+    def publish(self, topic: str, data: Any, timeout: float | None, *, spans: bool = True) -> Sent:
+        """Send one message to all subscribers of a topic; see `Messaging.to_each` for the result.
+
+        `spans`: to those on other servers, too.
+        """
         self._messaging.check(timeout)
         audience = self.audience(topic)
-        return self._messaging.to_each(audience, self._outgoing.wrap(PUBLISH, (topic,), data), timeout)
+        message = self._outgoing.wrap(PUBLISH, (topic,), data)
+        sent = self._messaging.to_each(audience, message, timeout)
+        if self._messaging.span is not None and spans:
+            self._messaging.span.publish(topic, message)
+        return sent
 
-    def publish_nowait(self, topic: str, data: Any) -> tuple[int, ...]:
+    def publish_nowait(self, topic: str, data: Any, *, spans: bool = True) -> tuple[int, ...]:
         """As `publish`, or raise WouldBlockError and send it to none. From any thread."""
         self._messaging.check_open()
         audience = self.audience(topic)
-        return tuple(self._outgoing.post_to_all(audience, self._outgoing.wrap(PUBLISH, (topic,), data)))
+        message = self._outgoing.wrap(PUBLISH, (topic,), data)
+        took = tuple(self._outgoing.post_to_all(audience, message))
+        if self._messaging.span is not None and spans:
+            self._messaging.span.publish(topic, message)
+        return took
 
     def audience(self, topic: str) -> Receivers:
         """Return the receivers of a publication. Raises InvalidNameError. From any thread."""
@@ -124,7 +138,8 @@ class Topics:
             self._correct()
             return
         # All share the same object, except subscriptions that have lost something before.
-        entry = Publication(topic, content, sender, 0), size_bytes_of(content, large_bytes.get())
+        pid = sender.pid if sender.node == self._me.worker.node else None
+        entry = Publication(topic, content, sender, 0, pid), size_bytes_of(content, large_bytes.get())
         for subscription in subscriptions:
             subscription.put(entry)
 
@@ -133,6 +148,12 @@ class Topics:
         listener = self._listener()
         if listener is not None and not listener.has_all and not listener.is_telling:
             self._say_word(listener)
+
+    def lost(self, publications: Mapping[str, int]) -> None:
+        """Tell subscriptions how many publications of other servers they have lost, by topic."""
+        for topic, count in publications.items():
+            for subscription in self._here.get(topic, ()):
+                subscription.lost(count)
 
     # --- subscribing
 
@@ -176,6 +197,10 @@ class Topics:
                     self._me.worker.pid,
                     listener.peer.worker.pid,
                 )
+
+    def wanted_by(self, topic: str) -> Receivers:
+        """Return the members that are known to subscribe to a topic."""
+        return self._audience.get(topic, _NOBODY)
 
     def stop(self) -> None:
         """Begin to stop: end the streams that must not hold up the stop."""
@@ -273,6 +298,8 @@ class Topics:
             return
         self._want(peer, added)
         self._want_no_more(peer, dropped)
+        if self.on_report is not None:
+            self.on_report(peer, added, dropped)
         if has_all:
             self._heard.add(peer)
             self._unheard = tuple(each for each in self._unheard if each is not peer)

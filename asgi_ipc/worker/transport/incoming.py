@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.batch import Batch
+from asgi_ipc.wire.message import OWN_BYTES
 from asgi_ipc.wire.packet import PacketParser
 from asgi_ipc.wire.reassembler import Reassembler
 from asgi_ipc.worker.descriptors import Descriptor
@@ -54,7 +55,7 @@ class Incoming:
         self._sender = outgoing.sender
         self._deliver = deliver
         self._catch_up = catch_up
-        self._reassembler = Reassembler(settings.max_message_bytes)
+        self._reassembler = Reassembler(settings.max_message_bytes + OWN_BYTES)
         self.arenas = Arenas(arena, me.worker.pid, outgoing, self._reassembler)
         self._stale = 0
         # Those of which a packet has come. The pipe and the loopback are streams of bytes of their own.

@@ -56,7 +56,9 @@ class Peers:
         else:
             raise TypeError(f"a message is addressed to a pid or a Worker, not {type(to).__qualname__}")
         if peer is None:
-            raise UnknownWorkerError(to.pid if isinstance(to, Worker) else to)
+            if isinstance(to, Worker):
+                raise UnknownWorkerError(to.pid, to.node if to.node != self._me.node else "")
+            raise UnknownWorkerError(to)
         return peer
 
     def of_kind(self, kind: str) -> list[Worker]:

@@ -51,7 +51,7 @@ class World:
     def announce(self, news: str) -> None:
         """To a plain watcher, who writes it down."""
         watchers: list[Handler] = []
-        Registry._watch(watchers, "watcher", self.started.append, "news")
+        Registry.watch(watchers, "watcher", self.started.append, "news")
         self.dispatcher.announce(watchers, (news,), self.context)
 
     async def settle(self) -> None:

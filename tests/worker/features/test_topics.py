@@ -62,7 +62,7 @@ async def test_a_publication_goes_to_the_workers_that_have_a_subscriber_and_to_n
             before = c.ipc.stats().received
             assert await a.ipc.publish("room", {"n": 1}) == (b.pid, d.pid)
             assert a.ipc.publish_nowait("elsewhere", 1) == ()
-            assert await following(at_b) == Publication("room", {"n": 1}, a.worker, 0)
+            assert await following(at_b) == Publication("room", {"n": 1}, a.worker, 0, a.pid)
             assert (await following(at_d)).sender == a.pid
             assert c.ipc.stats().received == before
         await until(lambda: not knows(a, "room"))
@@ -450,7 +450,7 @@ async def test_what_is_taken_and_what_is_told_as_missed_add_up_to_what_was_put(
 
             for size in steps:
                 if size is not None:
-                    subscribed.put((Publication("t", put, Worker(1, 0, 1), 0), size))
+                    subscribed.put((Publication("t", put, Worker(1, 0, 1), 0, 1), size))
                     put += 1
                 elif waiting(subscribed):
                     await take_one()

@@ -1,0 +1,131 @@
+"""NATS core: one subject for each node, one for all.
+
+Law: nothing is given to a client that is not connected: nats-py would keep it, and lose it after it has
+connected again. So it connects once, and the bridge makes the next client. What is for this node comes
+through one subscription, since two of them would lose the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from asgi_ipc.bridge.transport import MAX_ARRIVED_BYTES, Transport, TransportError
+from asgi_ipc.cluster.settings import plain_urls, token
+
+CONNECT_TIMEOUT_S: Final = 2.0
+
+# A link that is dead without a word is found out by pings: after two of them without an answer.
+PING_S: Final = 5
+PINGS: Final = 2
+
+# The server has what was given to the client when it answers a ping; no more than this is on its way.
+FLUSH_BYTES: Final = 1024 * 1024
+FLUSH_TIMEOUT_S: Final = 10
+
+
+class Nats(Transport):
+    """One client of a NATS server."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        prefix = f"asgi-ipc.{token(self.settings.name)}"
+        self._all = f"{prefix}.all"
+        self._to = f"{prefix}.to."
+        self._client: Client | None = None
+        self._broken = asyncio.Event()
+        self._why = ""
+        self._arrived: list[bytes] = []
+        self._arrived_bytes = 0
+        self._something = asyncio.Event()
+        self._room = asyncio.Event()
+        self._unflushed_bytes = 0
+
+    async def connect(self) -> None:
+        self._broken.clear()
+        self._why = "the connection was closed"
+        self._arrived, self._arrived_bytes, self._unflushed_bytes = [], 0, 0
+        self._room.set()
+        client = self._client = Client()
+        try:
+            await client.connect(
+                plain_urls(self.settings.urls),
+                name=f"asgi-ipc {self.node}",
+                allow_reconnect=False,
+                no_echo=True,
+                connect_timeout=int(CONNECT_TIMEOUT_S),
+                ping_interval=PING_S,
+                max_outstanding_pings=PINGS,
+                tls=self._tls(),
+                user_credentials=self.settings.credentials_file,
+                error_cb=self._on_error,
+                closed_cb=self._on_closed,
+                disconnected_cb=self._on_closed,
+            )
+            # One for what is for this node, in order; the greetings to all need none.
+            await client.subscribe(self._to + self.node, cb=self._on_message)
+            await client.subscribe(self._all, cb=self._on_message)
+            await client.flush(int(CONNECT_TIMEOUT_S))
+        except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+            await self.close()
+            raise TransportError(self.settings.without_secrets(str(error) or type(error).__name__)) from None
+        self.envelope_bytes = client.max_payload
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if not any(url.startswith("tls://") for url in self.settings.urls):
+            return None
+        return ssl.create_default_context(cafile=self.settings.ca_file)
+
+    async def publish(self, envelopes: Sequence[tuple[str | None, bytes]]) -> None:
+        client = self._client
+        try:
+            for to, envelope in envelopes:
+                if client is None or self._broken.is_set():
+                    raise TransportError(self._why)
+                await client.publish(self._all if to is None else self._to + to, envelope)
+                self._unflushed_bytes += len(envelope)
+                if self._unflushed_bytes >= FLUSH_BYTES:
+                    self._unflushed_bytes = 0
+                    await client.flush(FLUSH_TIMEOUT_S)
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            raise TransportError(str(error) or type(error).__name__) from None
+
+    async def receive(self) -> Sequence[bytes]:
+        while not self._arrived:
+            if self._broken.is_set():
+                raise TransportError(self._why)
+            self._something.clear()
+            await self._something.wait()
+        arrived, self._arrived, self._arrived_bytes = self._arrived, [], 0
+        self._room.set()
+        return arrived
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(OSError, nats.errors.Error, TimeoutError, asyncio.InvalidStateError):
+                await client.close()
+
+    async def _on_message(self, message: Msg) -> None:
+        # While it waits, the client keeps what comes, up to its own bound, and drops the rest.
+        while self._arrived_bytes >= MAX_ARRIVED_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._arrived.append(message.data)
+        self._arrived_bytes += len(message.data)
+        self._something.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._why = str(error) or type(error).__name__
+
+    async def _on_closed(self) -> None:
+        self._broken.set()
+        self._something.set()
+        self._room.set()
