@@ -55,7 +55,7 @@ class Link:
         self._number_in = 0
         self._items: list[bytes] = []
         self._items_bytes = 0
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._parts_bytes = 0
 
     @property
@@ -105,7 +105,7 @@ class Link:
 
     # --- in
 
-    def take(self, envelope: Envelope, most_bytes: int) -> bytes | None:
+    def take(self, envelope: Envelope, most_bytes: int) -> bytes | memoryview | None:
         """Return the payload that an envelope completes, if it does. Raises ValueError if it came before.
 
         A part is dropped with the others of its payload if one of them is missing, or if they exceed
