@@ -36,7 +36,7 @@ class Link:
         revision: of its workers and topics, as far as they are known; -1: nothing is.
         heard_at: when its last envelope came, in seconds.
         sent, received: the accounts of both directions.
-        is_audited: a Statement has been asked for.
+        is_resumed: this life was known before, and the accounts of that time are forgotten.
     """
 
     def __init__(self, node: str, epoch: bytes, name: str, now: float) -> None:
@@ -50,7 +50,7 @@ class Link:
         self.heard_at = now
         self.sent = Sent()
         self.received = Received()
-        self.is_audited = False
+        self.is_resumed = False
         self._number_out = 0
         self._number_in = 0
         self._items: list[bytes] = []
@@ -62,6 +62,20 @@ class Link:
     def is_in_view(self) -> bool:
         """Return whether it counts as a node of the cluster now."""
         return self.phase in (Phase.CONNECTED, Phase.SUSPECT)
+
+    @property
+    def has_spoken(self) -> bool:
+        """Return whether anything was taken that it has said to this very life of ours."""
+        return self._number_in > 0
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The last numbers of envelopes, out and in."""
+        return self._number_out, self._number_in
+
+    @numbers.setter
+    def numbers(self, numbers: tuple[int, int]) -> None:
+        self._number_out, self._number_in = numbers
 
     # --- out
 
