@@ -34,6 +34,11 @@ class IPCError(Exception):
     """The base of all errors that asgi-ipc raises by itself."""
 
 
+def _who(pid: int) -> str:
+    """Return who did not take a message, or answer it. 0: all workers of another server."""
+    return f"worker {pid}" if pid else "that node"
+
+
 _NOT_ENTERED = (
     "ipc.lifespan is not entered; give it to the app: FastAPI(lifespan=ipc.lifespan), or ipc.wrap(app)"
 )
@@ -91,14 +96,14 @@ class MessageTooLargeError(IPCError, ValueError):
 class DeliveryError(IPCError):
     """The message was not accepted for the worker `pid`; nothing was sent to it."""
 
-    _sentence = "message to worker {pid} was not accepted"
+    _sentence = "message to {who} was not accepted"
 
     def __init__(self, pid: int) -> None:
         super().__init__(pid)
         self.pid = pid
 
     def __str__(self) -> str:
-        return self._sentence.format(pid=self.pid)
+        return self._sentence.format(who=_who(self.pid))
 
 
 class UnknownWorkerError(DeliveryError, LookupError):
@@ -125,19 +130,19 @@ class WorkerGoneError(DeliveryError, ConnectionError):
     A message was not sent. A question may have been handled, but its answer will not come.
     """
 
-    _sentence = "worker {pid} went while this was waiting"
+    _sentence = "{who} went while this was waiting"
 
 
 class SendTimeoutError(DeliveryError, TimeoutError):
     """The worker reads too slowly: its outbox had no room within the timeout. Nothing was sent."""
 
-    _sentence = "worker {pid} made no room for the message in time"
+    _sentence = "{who} made no room for the message in time"
 
 
 class WouldBlockError(DeliveryError, BlockingIOError):
     """The worker's outbox has no room now (`*_nowait`). Nothing was sent."""
 
-    _sentence = "worker {pid} has no room for the message now"
+    _sentence = "{who} has no room for the message now"
 
 
 class NotConnectedError(DeliveryError, ConnectionError):
@@ -146,13 +151,13 @@ class NotConnectedError(DeliveryError, ConnectionError):
     A question may have been sent if it was lost while this waited for its answer.
     """
 
-    _sentence = "worker {pid} can't be reached: this server is not connected to the others of its cluster"
+    _sentence = "{who} can't be reached: this server is not connected to the others of its cluster"
 
 
 class RequestError(IPCError):
     """The question `name` to the worker `pid` has no answer."""
 
-    _sentence = "worker {pid} did not answer {name!r}"
+    _sentence = "{who} did not answer {name!r}"
 
     def __init__(self, pid: int, name: str) -> None:
         super().__init__(pid, name)
@@ -160,13 +165,13 @@ class RequestError(IPCError):
         self.name = name
 
     def __str__(self) -> str:
-        return self._sentence.format(pid=self.pid, name=self.name)
+        return self._sentence.format(who=_who(self.pid), name=self.name)
 
 
 class NoHandlerError(RequestError, LookupError):
     """The worker has no handler of that name."""
 
-    _sentence = "worker {pid} has no handler for {name!r}"
+    _sentence = "{who} has no handler for {name!r}"
 
 
 class InvalidDataError(RequestError, ValueError):
@@ -196,9 +201,12 @@ class InvalidDataError(RequestError, ValueError):
 
 
 class RequestTimeoutError(RequestError, TimeoutError):
-    """No answer came in time. An async handler that still runs is cancelled; its answer is discarded."""
+    """No answer came in time. An async handler that still runs is cancelled; its answer is discarded.
 
-    _sentence = "worker {pid} did not answer {name!r} in time"
+    Whether the handler has run is not known.
+    """
+
+    _sentence = "{who} did not answer {name!r} in time; it is not known whether its handler has run"
 
 
 class RemoteError(RequestError):

@@ -324,7 +324,7 @@ class Bridge:
         peers: Iterable[Peer]
         match item:
             case items.Broadcast():
-                peers, count = self._outgoing.peers.members(include_self=False).peers, item.count
+                peers, count = self._meant(0), item.count
             case items.Publications():
                 topic, count = item.topic, item.count
                 peers = self._endpoint.topics.wanted_by(topic).peers
@@ -411,7 +411,13 @@ class Bridge:
         return () if peer is None else (peer,)
 
     def _meant(self, to: int) -> Iterable[Peer]:
-        return self._peer(to) if to else self._outgoing.peers.members(include_self=False).peers
+        if to:
+            return self._peer(to)
+        # Not those that have not been told who is there.
+        return [peer for peer in self._members() if peer.worker.generation in self._workers]
+
+    def _members(self) -> Iterable[Peer]:
+        return self._outgoing.peers.members(include_self=False).peers
 
     def _tell(self, peer: Peer, node: str, message: Encoded) -> bool:
         """Give a worker what comes from that node, behind what it missed. False: there is no room."""
@@ -430,7 +436,7 @@ class Bridge:
 
     def _tell_all(self, word: words.Down) -> None:
         message = self._word(word)
-        for peer in self._outgoing.peers.members(include_self=False).peers:
+        for peer in self._meant(0):
             self._say(peer, message)
 
     def _answer(self, generation: int, word: words.Down) -> None:

@@ -65,6 +65,10 @@ KEEP_S: Final = 3600.0
 # say hello.
 MAX_LINKS: Final = 256
 
+# Lives of bridges that are not looked at any more, of which the last number is kept: what was recorded of them
+# can't be sent again.
+MAX_REMEMBERED: Final = 65_536
+
 # Nodes of other versions that are named in the log.
 MAX_STRANGERS: Final = 100
 
@@ -169,6 +173,8 @@ class Machine:
         # How many nodes have a subscriber of a topic.
         self._wanted: dict[str, int] = {}
         self._strangers: set[str] = set()
+        # The last number of each life whose link has been forgotten.
+        self._remembered: dict[bytes, int] = {}
 
     # --- time and the broker
 
@@ -205,9 +211,10 @@ class Machine:
             case Phase.SUSPECT if silent_s >= GONE_S:
                 self._part(link, Phase.GONE, "lost")
             case Phase.GREETED if silent_s >= GONE_S:
-                del self.links[link.epoch]
+                self._remember(link)
             case Phase.GONE if silent_s >= KEEP_S:
-                del self.links[link.epoch]
+                self._count_wanted((), link.sent.topics)
+                self._remember(link)
 
     def _say_hello(self) -> None:
         hello = encode_item(Hello(self._name, OLDEST_VERSION, NEWEST_VERSION))
@@ -435,6 +442,8 @@ class Machine:
             return None
         self._advance()
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
+        link.number_in = self._remembered.pop(envelope.source, 0)
+        link.is_returned = link.number_in > 0
         for generation in self._workers:
             link.received.joined(generation, self._revision)
         for topic, (start, by) in self._topics.items():
@@ -458,7 +467,6 @@ class Machine:
             case Audit():
                 self._add(link, link.sent.statement(link.revision))
             case Statement():
-                link.is_audited = False
                 loss = Loss()
                 link.received.settle(item, loss)
                 self._tell_loss(link, loss)
@@ -581,11 +589,12 @@ class Machine:
         self._by_node[link.node] = link
         for each in before:
             # Another life of the same bridge. Its workers live on, if they are in the new one's State.
-            del self.links[each.epoch]
             self._count_wanted((), each.sent.topics)
+            self._remember(each)
             link.workers = link.workers or each.workers
         self._port.node_changed(link)
-        if any(each.phase is not Phase.GREETED for each in before):
+        if link.is_returned or any(each.phase is not Phase.GREETED for each in before):
+            link.is_returned = False
             self._port.lost(link, None)
 
     def _part(self, link: Link, phase: Phase, reason: Reason) -> None:
@@ -598,4 +607,12 @@ class Machine:
         if link.is_in_view:
             self._part(link, Phase.GONE, reason)
         self._count_wanted((), link.sent.topics)
+        self._remember(link)
+
+    def _remember(self, link: Link) -> None:
+        """Forget a link, but the number of its last envelope."""
         del self.links[link.epoch]
+        if link.number_in:
+            self._remembered[link.epoch] = link.number_in
+            if len(self._remembered) > MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]

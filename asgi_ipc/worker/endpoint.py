@@ -295,6 +295,7 @@ class Endpoint:
                 self._add_peer(worker)
                 self._take_write_end(worker.generation)
                 self._tell(self._registry.on_join, (worker,))
+                self._tell(self._registry.on_worker_join, (worker,))
             case WriteEnd(generation):
                 self._take_write_end(generation)
             case Entered(missing, telling):
@@ -367,6 +368,7 @@ class Endpoint:
         self.dispatcher.behind(partial(self._answers.gone, worker))
         self.dispatcher.behind(partial(self.questions.gone, worker))
         self._tell(self._registry.on_leave, (worker, reason, peer.lost), worker.pid)
+        self._tell(self._registry.on_worker_leave, (worker, reason), worker.pid)
 
     def _tell(self, watchers: Sequence[Handler], news: tuple[Any, ...], pid: int = 0) -> None:
         """Call the present watchers of members, behind the messages read so far and not before `begin`."""

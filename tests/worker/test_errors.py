@@ -61,7 +61,11 @@ CASES: list[tuple[type[errors.IPCError], dict[str, object], str]] = [
         {"pid": 7, "name": "who", "field": "age", "expected": "int", "reason": "age: expected int, got str"},
         "data does not fit handler 'who' of worker 7: age: expected int, got str",
     ),
-    (errors.RequestTimeoutError, {"pid": 7, "name": "who"}, "worker 7 did not answer 'who' in time"),
+    (
+        errors.RequestTimeoutError,
+        {"pid": 7, "name": "who"},
+        "worker 7 did not answer 'who' in time; it is not known whether its handler has run",
+    ),
     (
         errors.RemoteError,
         {

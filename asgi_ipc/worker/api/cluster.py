@@ -77,13 +77,13 @@ class Cluster:
         return callback
 
     def on_worker_join(self, callback: W) -> W:
-        """Call `callback(worker)` for every worker of another node that can be addressed from now on."""
+        """Call `callback(worker)` for every worker of any node that can be addressed from now on."""
         registry = self._here().registry
         registry.watch(registry.on_worker_join, "on_worker_join", callback, "worker")
         return callback
 
     def on_worker_leave(self, callback: V) -> V:
-        """Call `callback(worker, reason)` for every worker of another node that has gone.
+        """Call `callback(worker, reason)` for every worker of any node that has gone.
 
         It is called behind the worker's last message. `reason`: as of `ipc.on_leave`, or that of its node.
         """
