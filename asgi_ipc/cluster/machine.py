@@ -65,8 +65,8 @@ KEEP_S: Final = 3600.0
 # say hello.
 MAX_LINKS: Final = 256
 
-# Lives of bridges that are not looked at any more, of which the last number is kept: what was recorded of them
-# can't be sent again.
+# Lives of bridges that are not looked at any more, of which the last number is kept: what was recorded of
+# them can't be sent again.
 MAX_REMEMBERED: Final = 65_536
 
 # Nodes of other versions that are named in the log.
