@@ -19,7 +19,7 @@ EXECUTIONS ?= 10000000
 # A warning of the compiler ends our own builds.
 export ASGI_IPC_STRICT_BUILD ?= 1
 
-.PHONY: help demo test test-all lint faults fuzz sanitize mutants bench bench-peers bench-quick wheels image-check clean
+.PHONY: help demo test test-all lint faults fuzz sanitize mutants bench bench-peers bench-cluster bench-quick wheels image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
@@ -32,6 +32,7 @@ help:
 	@echo "make mutants      change the package in 300 places, one at a time: do the tests notice? ROOM=fleet: only there"
 	@echo "make bench        measure everything beside an older commit (AGAINST=$(AGAINST)), in a quarter of an hour"
 	@echo "make bench-peers  and beside Redis, NATS, ZeroMQ and others, which it installs: docs/benchmarks.md, README.md"
+	@echo "make bench-cluster  two servers over NATS, beside its bare client, in some minutes"
 	@echo "make bench-quick  in two minutes, beside a saved run: before a change with SAVE=1, and after it"
 	@echo "make wheels       build a wheel for every Python of this machine, native and pure, into dist, and try each"
 	@echo "make image-check  build the container image without a Docker engine and try it"
@@ -97,6 +98,10 @@ bench: $(VENV)/.test
 bench-peers: $(VENV)/.peers
 	@scripts/peers
 	@scripts/bench $(BIN) --publish $(if $(AGAINST),--against-commit $(AGAINST))
+
+bench-cluster: $(VENV)/.peers
+	@scripts/peers
+	@$(BIN)/python -m benchmarks.clusters
 
 bench-quick: $(VENV)/.test
 	@$(BIN)/python -m benchmarks --quick $(if $(SAVE),--save)

@@ -22,6 +22,9 @@ from asgi_ipc.cluster.settings import plain_urls, token
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
+# A client that says good-bye waits for a link that may be dead, or whose TLS has failed, without any limit.
+CLOSE_TIMEOUT_S: Final = 2.0
+
 # A link that is dead without a word is found out by pings: after two of them without an answer.
 PING_S: Final = 5
 PINGS: Final = 2
@@ -59,6 +62,10 @@ class Nats(Transport):
                 plain_urls(self.settings.urls),
                 name=f"asgi-ipc {self.node}",
                 allow_reconnect=False,
+                # Of the first connection. Zero tries would be for ever; between tries it is the bridge that
+                # waits.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
                 no_echo=True,
                 connect_timeout=int(CONNECT_TIMEOUT_S),
                 ping_interval=PING_S,
@@ -74,8 +81,10 @@ class Nats(Transport):
             await client.subscribe(self._all, cb=self._on_message)
             await client.flush(int(CONNECT_TIMEOUT_S))
         except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+            # That no server is left says less than what was wrong with the last one.
+            why = self._why if isinstance(error, nats.errors.NoServersError) else str(error)
             await self.close()
-            raise TransportError(self.settings.without_secrets(str(error) or type(error).__name__)) from None
+            raise TransportError(self.settings.without_secrets(why or type(error).__name__)) from None
         self.envelope_bytes = client.max_payload
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -111,7 +120,8 @@ class Nats(Transport):
         client, self._client = self._client, None
         if client is not None:
             with suppress(OSError, nats.errors.Error, TimeoutError, asyncio.InvalidStateError):
-                await client.close()
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await client.close()
 
     async def _on_message(self, message: Msg) -> None:
         # While it waits, the client keeps what comes, up to its own bound, and drops the rest.

@@ -58,7 +58,7 @@ class Envelope(NamedTuple):
     source: bytes
     destination: bytes
     number: int
-    payload: bytes
+    payload: bytes | memoryview
 
 
 class Sealer:
@@ -86,7 +86,7 @@ class Sealer:
         stop = len(data) - (0 if self._mac is None else SEAL_BYTES)
         if stop < HEAD_BYTES:
             raise EnvelopeError("shorter than an envelope")
-        head, payload = data[:HEAD_BYTES], data[HEAD_BYTES:stop]
+        head, payload = data[:HEAD_BYTES], memoryview(data)[HEAD_BYTES:stop]
         if self._mac is not None and not hmac.compare_digest(self._sign(head, payload), data[stop:]):
             raise EnvelopeError("the seal does not fit")
         magic, version, kind, node, source, destination, number = _HEAD.unpack(head)
@@ -94,7 +94,7 @@ class Sealer:
             raise EnvelopeError("no envelope")
         return Envelope(version, kind, node.hex(), source, destination, number, payload)
 
-    def _sign(self, head: bytes, payload: bytes) -> bytes:
+    def _sign(self, head: bytes, payload: bytes | memoryview) -> bytes:
         if self._mac is None:
             return b""
         mac = self._mac.copy()

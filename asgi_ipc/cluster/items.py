@@ -1,7 +1,7 @@
 """Items: what one bridge says to another, several in one envelope.
 
-Law: data. `content` is what workers have encoded; no bridge looks into it. Generations name workers: those of
-the sender's node in `sender`, those of the receiver's in `to` and `asker`.
+Law: data. `content` is a batch of messages that workers have encoded; no bridge looks into it. Generations
+name workers: those of the sender's node in `sender`, those of the receiver's in `to` and `asker`.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def join_items(encoded: list[bytes]) -> bytes:
     return b"".join((b"\xdc", len(encoded).to_bytes(2, "big"), *encoded))
 
 
-def read_items(payload: bytes) -> list[Item]:
+def read_items(payload: bytes | memoryview) -> list[Item]:
     """Return the items of an envelope. Raises EnvelopeError."""
     try:
         return _decode_items(payload)
@@ -238,7 +238,7 @@ def read_items(payload: bytes) -> list[Item]:
         raise EnvelopeError(f"no items: {error}") from error
 
 
-def read_hello(payload: bytes) -> Hello:
+def read_hello(payload: bytes | memoryview) -> Hello:
     """Return the payload of a HELLO. Raises EnvelopeError."""
     try:
         return _decode_hello(payload)

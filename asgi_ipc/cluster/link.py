@@ -36,7 +36,8 @@ class Link:
         revision: of its workers and topics, as far as they are known; -1: nothing is.
         heard_at: when its last envelope came, in seconds.
         sent, received: the accounts of both directions.
-        is_resumed: this life was known before, and the accounts of that time are forgotten.
+        number_in: of the last envelope that has come.
+        is_returned: it was forgotten meanwhile, so what it said before is unknown.
     """
 
     def __init__(self, node: str, epoch: bytes, name: str, now: float) -> None:
@@ -50,12 +51,12 @@ class Link:
         self.heard_at = now
         self.sent = Sent()
         self.received = Received()
-        self.is_resumed = False
+        self.is_returned = False
         self._number_out = 0
-        self._number_in = 0
+        self.number_in = 0
         self._items: list[bytes] = []
         self._items_bytes = 0
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._parts_bytes = 0
 
     @property
@@ -66,16 +67,16 @@ class Link:
     @property
     def has_spoken(self) -> bool:
         """Return whether anything was taken that it has said to this very life of ours."""
-        return self._number_in > 0
+        return self.number_in > 0
 
     @property
     def numbers(self) -> tuple[int, int]:
         """The last numbers of envelopes, out and in."""
-        return self._number_out, self._number_in
+        return self._number_out, self.number_in
 
     @numbers.setter
     def numbers(self, numbers: tuple[int, int]) -> None:
-        self._number_out, self._number_in = numbers
+        self._number_out, self.number_in = numbers
 
     # --- out
 
@@ -119,16 +120,16 @@ class Link:
 
     # --- in
 
-    def take(self, envelope: Envelope, most_bytes: int) -> bytes | None:
+    def take(self, envelope: Envelope, most_bytes: int) -> bytes | memoryview | None:
         """Return the payload that an envelope completes, if it does. Raises ValueError if it came before.
 
         A part is dropped with the others of its payload if one of them is missing, or if they exceed
         `most_bytes`: the numbers of its messages tell.
         """
-        if envelope.number <= self._number_in:
-            raise ValueError(f"envelope {envelope.number} behind {self._number_in}")
-        is_next = envelope.number == self._number_in + 1
-        self._number_in = envelope.number
+        if envelope.number <= self.number_in:
+            raise ValueError(f"envelope {envelope.number} behind {self.number_in}")
+        is_next = envelope.number == self.number_in + 1
+        self.number_in = envelope.number
         kind, payload = envelope.kind, envelope.payload
         if kind in (WHOLE, FIRST) or not is_next:
             had_first = False

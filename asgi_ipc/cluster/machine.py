@@ -65,9 +65,9 @@ KEEP_S: Final = 3600.0
 # say hello.
 MAX_LINKS: Final = 256
 
-# Lives that are over, or were not heard for KEEP_S, of which the numbers are kept: nothing that was said in
-# them is taken again.
-MAX_ENDED: Final = 10_000
+# Lives of bridges that are not looked at any more, of which the last numbers are kept: what was recorded of
+# them can't be sent again.
+MAX_REMEMBERED: Final = 65_536
 
 # Nodes of other versions that are named in the log.
 MAX_STRANGERS: Final = 100
@@ -160,8 +160,6 @@ class Machine:
         self._most_bytes = most_bytes
         self.envelope_bytes = envelope_bytes
         self._by_node: dict[str, Link] = {}
-        # The numbers of links that are remembered no more, by epoch; None: that life is over.
-        self._ended: dict[bytes, tuple[int, int] | None] = {}
         self._has_left = False
         self._ticked_at = now
         # This node's workers, and the subscribers of each topic with the revision at which it began.
@@ -176,6 +174,8 @@ class Machine:
         # How many nodes have a subscriber of a topic.
         self._wanted: dict[str, int] = {}
         self._strangers: set[str] = set()
+        # The numbers of each life whose link has been forgotten; None: nothing more is taken of that life.
+        self._remembered: dict[bytes, tuple[int, int] | None] = {}
 
     # --- time and the broker
 
@@ -212,9 +212,9 @@ class Machine:
             case Phase.SUSPECT if silent_s >= GONE_S:
                 self._part(link, Phase.GONE, "lost")
             case Phase.GREETED if silent_s >= GONE_S and not link.has_spoken:
-                self._drop(link, link.numbers)
+                self._remember(link, link.numbers)
             case Phase.GREETED | Phase.GONE if silent_s >= KEEP_S:
-                self._drop(link, link.numbers)
+                self._remember(link, link.numbers)
 
     def _say_hello(self) -> None:
         hello = encode_item(Hello(self._name, OLDEST_VERSION, NEWEST_VERSION))
@@ -445,13 +445,13 @@ class Machine:
         known = [link for link in self.links.values() if link.node == envelope.node]
         if any(link.epoch[:8] >= envelope.source[:8] for link in known if link.phase is not Phase.GREETED):
             return None
-        numbers = self._ended.get(envelope.source, (0, 0))
+        numbers = self._remembered.get(envelope.source, (0, 0))
         if numbers is None or len(self.links) >= MAX_LINKS:
             return None
         self._advance()
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
         link.numbers = numbers
-        link.is_resumed = link.has_spoken
+        link.is_returned = link.has_spoken
         for generation in self._workers:
             link.received.joined(generation, self._revision)
         for topic, (start, by) in self._topics.items():
@@ -600,11 +600,11 @@ class Machine:
         self._by_node[link.node] = link
         for each in before:
             # Another life of the same bridge. Its workers live on, if they are in the new one's State.
-            self._drop(each, None)
+            self._remember(each, None)
             link.workers = link.workers or each.workers
         self._port.node_changed(link)
-        if link.is_resumed or any(each.phase is not Phase.GREETED for each in before):
-            link.is_resumed = False
+        if link.is_returned or any(each.phase is not Phase.GREETED for each in before):
+            link.is_returned = False
             self._port.lost(link, None)
 
     def _part(self, link: Link, phase: Phase, reason: Reason) -> None:
@@ -616,12 +616,12 @@ class Machine:
     def _forget(self, link: Link, reason: Reason) -> None:
         if link.is_in_view:
             self._part(link, Phase.GONE, reason)
-        self._drop(link, None)
+        self._remember(link, None)
 
-    def _drop(self, link: Link, numbers: tuple[int, int] | None) -> None:
-        """Remember of a link only its numbers, or (None) that nothing more is taken of that life."""
+    def _remember(self, link: Link, numbers: tuple[int, int] | None) -> None:
+        """Forget a link but its numbers, or (None) but that nothing more is taken of that life."""
         self._count_wanted((), link.sent.topics)
         del self.links[link.epoch]
-        self._ended[link.epoch] = numbers
-        if len(self._ended) > MAX_ENDED:
-            del self._ended[next(iter(self._ended))]
+        self._remembered[link.epoch] = numbers
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]

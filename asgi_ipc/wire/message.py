@@ -75,6 +75,7 @@ MAX_EXTRA_BYTES: Final = 1024
 _ARRAY2: Final = b"\x92"
 _BIN32: Final = 0xC6
 _STR32: Final = 0xDB
+_NO_BYTES: Final = b"\xc4\x00"
 _large_header = struct.Struct(">BI").pack
 
 # The package's own messages, by names that no app can register or send: a question [number, name, data], its
@@ -163,8 +164,16 @@ class Packer:
         return self._encode((name, content, _sealed(extra)) if extra else (name, content))
 
     def own(self, name: str, word: msgspec.Struct) -> Encoded:
-        """Encode one of the package's own messages, whose data is plain. Raises MessageTooLargeError."""
-        return self._encode((name, word))
+        """Encode one of the package's own messages, whose data is plain. Raises MessageTooLargeError.
+
+        The last field of the word, if it is called `content`, is bytes, and is not copied if it is large.
+        """
+        content = getattr(word, "content", b"")
+        if len(content) <= self._small_bytes:
+            return self._encode((name, word))
+        front = encode((name, msgspec.structs.replace(word, content=b"")))
+        prefix = front.removesuffix(_NO_BYTES) + _large_header(_BIN32, len(content))
+        return self._checked(LargeMessage(prefix, content, len(prefix) + len(content)))
 
     def _encode(self, message: tuple[Any, ...]) -> Encoded:
         try:

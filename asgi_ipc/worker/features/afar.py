@@ -29,7 +29,7 @@ from asgi_ipc.errors import (
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.wire.message import Data, check_name
 from asgi_ipc.worker.dispatch.conversion import answer_converter
-from asgi_ipc.worker.features.clustering import Clustering, bytes_of
+from asgi_ipc.worker.features.clustering import Clustering, content_of
 from asgi_ipc.worker.features.messaging import check_timeout
 from asgi_ipc.worker.features.requests import ANSWERED, INVALID_DATA, NO_HANDLER, Questions, converted
 from asgi_ipc.worker.transport.outgoing import Outgoing
@@ -122,7 +122,7 @@ class Afar:
     async def send(self, worker: Worker, name: str, data: Data, timeout: float | None) -> None:
         """Send one message to a worker of another server; see `Cluster.send`."""
         check_timeout(timeout)
-        content = bytes_of(self._outgoing.pack(name, data))
+        content = content_of(self._outgoing.pack(name, data))
         loop = self._outgoing.loop
         deadline = None if timeout is None else loop.time() + timeout
         while (refusal := await self._try_to_send(worker, content, deadline)) == "full":
@@ -134,7 +134,7 @@ class Afar:
 
     def send_nowait(self, worker: Worker, name: str, data: Data) -> None:
         """Send one message, or raise; what the bridge refuses later is lost and counted. From any thread."""
-        content = bytes_of(self._outgoing.pack(name, data))
+        content = content_of(self._outgoing.pack(name, data))
         self._check(worker)
         word = words.Send(0, worker.node, worker.generation, content)
         if threading.get_ident() != self._outgoing.thread:
@@ -171,7 +171,7 @@ class Afar:
         convert = answer_converter(reply_type)
         check_timeout(timeout)
         check_name(name)
-        content = bytes_of(self._outgoing.pack(name, data))
+        content = content_of(self._outgoing.pack(name, data))
         self._check(worker)
         number, question = self._begin(worker.node, name, {worker})
         try:
@@ -194,7 +194,7 @@ class Afar:
         convert = answer_converter(reply_type)
         check_timeout(timeout)
         check_name(name)
-        content = bytes_of(self._outgoing.pack(name, data))
+        content = content_of(self._outgoing.pack(name, data))
         here, *others = self._clustering.view
         gathered: ClusterGathered[Any] = ClusterGathered()
         begun: list[tuple[int, Node, _Open]] = []

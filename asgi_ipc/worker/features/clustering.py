@@ -20,7 +20,7 @@ from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.fleet.settings import Settings
 from asgi_ipc.wire.batch import Batch
 from asgi_ipc.wire.message import OWN_BYTES, Encoded, LargeMessage, Packer
-from asgi_ipc.wire.payload import batch_capacity_bytes, batch_header
+from asgi_ipc.wire.payload import ONE_MESSAGE, batch_capacity_bytes, batch_header
 from asgi_ipc.worker.dispatch.dispatcher import Dispatcher
 from asgi_ipc.worker.dispatch.registry import Registry
 from asgi_ipc.worker.features.topics import Topics
@@ -51,10 +51,11 @@ class _Remote:
 class _Batch:
     """Messages of one turn that go to the bridge together: broadcasts, or publications of one topic."""
 
-    __slots__ = ("parts", "size_bytes", "topic")
+    __slots__ = ("count", "parts", "size_bytes", "topic")
 
     def __init__(self, topic: str | None) -> None:
         self.topic = topic
+        self.count = 0
         self.parts: list[bytes] = []
         self.size_bytes = 0
 
@@ -180,18 +181,17 @@ class Clustering:
             self._fan_out(topic, message)
 
     def _fan_out(self, topic: str | None, message: Encoded) -> None:
-        content = bytes_of(message)
         if threading.get_ident() != self._outgoing.thread:
-            self._outgoing.loop.call_soon_threadsafe(self._put, topic, content)
+            self._outgoing.loop.call_soon_threadsafe(self._put, topic, message)
             return
-        self._put(topic, content)
+        self._put(topic, message)
 
-    def _put(self, topic: str | None, content: bytes) -> None:
+    def _put(self, topic: str | None, message: Encoded) -> None:
         batch = self._batch
         if batch is not None and (
             batch.topic != topic
-            or batch.size_bytes + len(content) > SHARED_BYTES
-            or len(batch.parts) == MAX_SHARED_MESSAGES
+            or batch.size_bytes + len(message) > SHARED_BYTES
+            or batch.count == MAX_SHARED_MESSAGES
         ):
             self.flush()
             batch = None
@@ -200,8 +200,9 @@ class Clustering:
             if not self._is_flush_due:
                 self._is_flush_due = True
                 self._outgoing.loop.call_soon(self._end_turn)
-        batch.parts.append(content)
-        batch.size_bytes += len(content)
+        batch.parts += _parts(message)
+        batch.count += 1
+        batch.size_bytes += len(message)
 
     def _end_turn(self) -> None:
         self._is_flush_due = False
@@ -212,7 +213,7 @@ class Clustering:
         batch, self._batch = self._batch, None
         if batch is None:
             return
-        count, content = len(batch.parts), b"".join(batch.parts)
+        count, content = batch.count, b"".join((batch_header(batch.count), *batch.parts))
         word = (
             words.Broadcast(count, content)
             if batch.topic is None
@@ -264,7 +265,7 @@ class Clustering:
         """Return the peer that takes an answer to its asker, and what is sent to it."""
         if self.is_here(asker):
             return self._outgoing.peers.find(asker.generation), answer
-        word = words.Answer(asker.node, asker.generation, bytes_of(answer))
+        word = words.Answer(asker.node, asker.generation, content_of(answer))
         return self._bridge, self._packer.own(words.UP, word)
 
     # --- what the bridge says
@@ -367,7 +368,7 @@ class Clustering:
     def _receive(self, node: str, sender: int, count: int, content: bytes) -> None:
         context = self._context_from(node, sender)
         if context is not None:
-            batch = _opened(count, content)
+            batch = _opened(content)
             if count == 1:
                 batch.each_bytes = len(content)
             self._deliver(context, batch)
@@ -389,22 +390,26 @@ class Clustering:
             self.on_answered(worker, number, outcome, value)
 
 
-def bytes_of(message: Encoded) -> bytes:
-    return message.prefix + message.body if isinstance(message, LargeMessage) else message
+def _parts(message: Encoded) -> tuple[bytes, ...]:
+    return (message.prefix, message.body) if isinstance(message, LargeMessage) else (message,)
 
 
-def _opened(count: int, content: bytes) -> Batch:
+def content_of(message: Encoded) -> bytes:
+    """Return a message as words and items carry it: as a batch of one."""
+    return b"".join((ONE_MESSAGE, *_parts(message)))
+
+
+def _opened(content: bytes) -> Batch:
     """Return messages as a batch. Raises ValueError if they are none."""
     batch = Batch()
-    payload = batch_header(count) + content
-    if not batch.open(payload, 0, len(payload)):
+    if not batch.open(content, 0, len(content)):
         raise ValueError("no messages")
     return batch
 
 
 def _message(content: bytes) -> tuple[str, Any]:
     """Return the name and data of one message. Raises ValueError if it is none."""
-    batch = _opened(1, content)
+    batch = _opened(content)
     if not batch.next():
         raise ValueError("no message")
     return batch.name, batch.data
