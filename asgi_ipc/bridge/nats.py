@@ -24,6 +24,9 @@ from asgi_ipc.cluster.settings import token, with_port
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
+# A client that says good-bye waits for a link that may be dead, or whose TLS has failed, without any limit.
+CLOSE_TIMEOUT_S: Final = 2.0
+
 # A link that is dead without a word is found out by pings: after two of them without an answer.
 PING_S: Final = 5
 PINGS: Final = 2
@@ -75,6 +78,9 @@ class Nats(Transport):
             with_port(url),
             name=f"asgi-ipc {self.node}",
             allow_reconnect=False,
+            # Of the first connection. Zero tries would be for ever; between tries it is the bridge that waits.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             no_echo=True,
             connect_timeout=int(CONNECT_TIMEOUT_S),
             ping_interval=PING_S,
@@ -126,7 +132,8 @@ class Nats(Transport):
         client, self._client = self._client, None
         if client is not None:
             with suppress(OSError, nats.errors.Error, TimeoutError, asyncio.InvalidStateError):
-                await client.close()
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await client.close()
 
     async def _on_message(self, message: Msg) -> None:
         # While it waits, the client keeps what comes, up to its own bound, and drops the rest.

@@ -24,7 +24,7 @@ class Transport(ABC):
     """A connection to a broker, for one node of one cluster.
 
     The bridge calls `connect`, then `publish` and `receive` from a task each, then `close`; and again, after
-    each TransportError. What is published by one node arrives at another one in that order, or is lost.
+    each TransportError. What one node publishes for another one arrives there in that order, or is lost.
 
     Attributes:
         envelope_bytes: the largest envelope that the broker takes. Known when `connect` has returned.
