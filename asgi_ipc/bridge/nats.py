@@ -78,7 +78,7 @@ class Nats(Transport):
             with_port(url),
             name=f"asgi-ipc {self.node}",
             allow_reconnect=False,
-            # Of the first connection. Zero tries would be for ever; between tries it is the bridge that waits.
+            # Of the first connection. Zero would be for ever; between two tries it is the bridge that waits.
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             no_echo=True,
