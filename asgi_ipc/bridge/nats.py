@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from asgi_ipc.bridge.transport import MAX_ARRIVED_BYTES, Transport, TransportError
-from asgi_ipc.cluster.settings import plain_urls, token
+from asgi_ipc.cluster.settings import access, plain_urls, token, without_access
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -59,7 +59,7 @@ class Nats(Transport):
         client = self._client = Client()
         try:
             await client.connect(
-                plain_urls(self.settings.urls),
+                without_access(plain_urls(self.settings.urls)),
                 name=f"asgi-ipc {self.node}",
                 allow_reconnect=False,
                 # Of the first connection. Zero tries would be for ever; between tries it is the bridge that
@@ -72,6 +72,7 @@ class Nats(Transport):
                 max_outstanding_pings=PINGS,
                 tls=self._tls(),
                 user_credentials=self.settings.credentials_file,
+                **access(self.settings.urls),
                 error_cb=self._on_error,
                 closed_cb=self._on_closed,
                 disconnected_cb=self._on_closed,

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -50,8 +50,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         for url in self.urls:
             parts = urlsplit(url)
             text = text.replace(url, shown(url))
-            if parts.password:
-                text = text.replace(parts.password, "***")
+            for secret in filter(None, (parts.password, unquote(parts.password or ""))):
+                text = text.replace(secret, "***")
         return text
 
 
@@ -70,8 +70,13 @@ def check_url(url: str) -> str:
         raise ValueError("a URL has a host and a port from 1 to 65535") from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(f"a broker's URL begins with {', '.join(f'{each}://' for each in _DEFAULT_PORTS)}")
+    # What follows a "/", "?" or "#" in a password is no part of the access any more, and would be shown.
+    if "@" in parts.path + parts.fragment or (
+        "@" in parts.query and not parts.query.startswith("credentials=")
+    ):
+        raise ValueError("special characters of a password are percent-encoded in a URL, as %2F for a slash")
     if not parts.hostname or port == 0:
-        raise ValueError(f"{shown(url)!r} names no host")
+        raise ValueError(f"{parts.scheme}:// and no host, or no port that there is")
     return parts.scheme
 
 
@@ -83,6 +88,21 @@ def plain_urls(urls: Sequence[str]) -> list[str]:
         netloc = parts.netloc if parts.port else f"{parts.netloc.rstrip(':')}:{_DEFAULT_PORTS[parts.scheme]}"
         plain.append(urlunsplit((parts.scheme, netloc, parts.path, "", "")))
     return plain
+
+
+def access(urls: Sequence[str]) -> dict[str, str]:
+    """Return user and password, or the token, of the first URL that has them, decoded."""
+    for parts in map(urlsplit, urls):
+        if parts.username is not None and parts.password is not None:
+            return {"user": unquote(parts.username), "password": unquote(parts.password)}
+        if parts.username is not None:
+            return {"token": unquote(parts.username)}
+    return {}
+
+
+def without_access(urls: Sequence[str]) -> list[str]:
+    """Return the URLs without user and password."""
+    return [urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl() for url in urls]
 
 
 def token(name: str) -> str:
