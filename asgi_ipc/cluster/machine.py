@@ -65,7 +65,7 @@ KEEP_S: Final = 3600.0
 # say hello.
 MAX_LINKS: Final = 256
 
-# Lives of bridges that are not looked at any more, of which the last number is kept: what was recorded of
+# Lives of bridges that are not looked at any more, of which the last numbers are kept: what was recorded of
 # them can't be sent again.
 MAX_REMEMBERED: Final = 65_536
 
@@ -160,6 +160,7 @@ class Machine:
         self._most_bytes = most_bytes
         self.envelope_bytes = envelope_bytes
         self._by_node: dict[str, Link] = {}
+        self._has_left = False
         self._ticked_at = now
         # This node's workers, and the subscribers of each topic with the revision at which it began.
         self._workers: dict[int, Said] = {}
@@ -173,8 +174,8 @@ class Machine:
         # How many nodes have a subscriber of a topic.
         self._wanted: dict[str, int] = {}
         self._strangers: set[str] = set()
-        # The last number of each life whose link has been forgotten.
-        self._remembered: dict[bytes, int] = {}
+        # The numbers of each life whose link has been forgotten; None: nothing more is taken of that life.
+        self._remembered: dict[bytes, tuple[int, int] | None] = {}
 
     # --- time and the broker
 
@@ -196,9 +197,9 @@ class Machine:
         self._ticked_at = now
         for link in list(self.links.values()):
             if late_s > LATE_S:
-                link.heard_at += late_s
+                link.heard_at = min(link.heard_at + late_s, now)
             self._judge(link, now - link.heard_at)
-        if self.is_connected:
+        if self.is_connected and not self._has_left:
             self._say_hello()
             self._beat()
         self.flush()
@@ -210,11 +211,10 @@ class Machine:
                 self._port.node_changed(link)
             case Phase.SUSPECT if silent_s >= GONE_S:
                 self._part(link, Phase.GONE, "lost")
-            case Phase.GREETED if silent_s >= GONE_S:
-                self._remember(link)
-            case Phase.GONE if silent_s >= KEEP_S:
-                self._count_wanted((), link.sent.topics)
-                self._remember(link)
+            case Phase.GREETED if silent_s >= GONE_S and not link.has_spoken:
+                self._remember(link, link.numbers)
+            case Phase.GREETED | Phase.GONE if silent_s >= KEEP_S:
+                self._remember(link, link.numbers)
 
     def _say_hello(self) -> None:
         hello = encode_item(Hello(self._name, OLDEST_VERSION, NEWEST_VERSION))
@@ -224,14 +224,20 @@ class Machine:
     def _beat(self) -> None:
         for link in self.links.values():
             if link.is_in_view:
-                self._add(link, Beat(link.sent.total, self._revision, link.revision))
+                self._add(link, self._beat_of(link))
+
+    def _beat_of(self, link: Link) -> Beat:
+        confirmed = link.received.confirmed(self._revision)
+        return Beat(link.sent.total, self._revision, link.revision, confirmed)
 
     def leave(self) -> None:
-        """Say that this node stops."""
+        """Say that this node stops, and nothing after that. What is lost before is told by the statement."""
         for link in self.links.values():
             if link.is_in_view:
+                self._add(link, link.sent.statement(link.revision))
                 self._add(link, Bye())
         self.flush()
+        self._has_left = True
 
     # --- words of this node's workers
 
@@ -325,7 +331,7 @@ class Machine:
         link = self._by_node.get(node)
         if link is None or (to and to not in link.workers):
             return None, "unknown"
-        if not self.is_connected:
+        if not self.is_connected or self._has_left:
             return None, "not connected"
         if not self._port.has_room(size_bytes):
             return None, "full"
@@ -342,7 +348,7 @@ class Machine:
                 self.dropped += count
 
     def _add(self, link: Link, item: Item) -> None:
-        if self.is_connected:
+        if self.is_connected and not self._has_left:
             link.add(encode_item(item))
             if link.is_full:
                 self._flush(link)
@@ -425,25 +431,27 @@ class Machine:
             link = self._meet(envelope, hello.name, now)
             if link is None:
                 return
+        link.heard_at = now
         if self.is_connected:
             self._introduce(link)
 
     def _introduce(self, link: Link) -> None:
         self._advance()
         self._add(link, self._state())
-        self._add(link, Beat(link.sent.total, self._revision, link.revision))
+        self._add(link, self._beat_of(link))
 
     def _meet(self, envelope: Envelope, name: str, now: float) -> Link | None:
         """Begin a link; None: it is of an earlier life of that bridge, or one too many."""
         known = [link for link in self.links.values() if link.node == envelope.node]
         if any(link.epoch[:8] >= envelope.source[:8] for link in known if link.phase is not Phase.GREETED):
             return None
-        if len(self.links) >= MAX_LINKS:
+        numbers = self._remembered.get(envelope.source, (0, 0))
+        if numbers is None or len(self.links) >= MAX_LINKS:
             return None
         self._advance()
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
-        link.number_in = self._remembered.pop(envelope.source, 0)
-        link.is_returned = link.number_in > 0
+        link.numbers = numbers
+        link.is_returned = link.has_spoken
         for generation in self._workers:
             link.received.joined(generation, self._revision)
         for topic, (start, by) in self._topics.items():
@@ -453,7 +461,8 @@ class Machine:
 
     def _hear(self, link: Link, item: Item, now: float) -> None:
         match item:
-            case Beat(total, revision, known):
+            case Beat(total, revision, known, confirmed):
+                link.sent.confirmed(confirmed)
                 self._compare(link, total, revision, known)
             case State():
                 self._take_state(link, item, now)
@@ -463,7 +472,9 @@ class Machine:
                 self._advance()
                 self._add(link, self._state())
             case Known():
-                link.received.known(item)
+                loss = Loss()
+                link.received.known(item, loss)
+                self._tell_loss(link, loss)
             case Audit():
                 self._add(link, link.sent.statement(link.revision))
             case Statement():
@@ -510,7 +521,7 @@ class Machine:
     # --- what the others say of themselves
 
     def _take_state(self, link: Link, state: State, now: float) -> None:
-        link.revision = state.revision
+        base, link.revision = link.revision, state.revision
         link.name = state.name
         self._set_topics(link, state.topics)
         if not link.is_in_view:
@@ -521,10 +532,10 @@ class Machine:
         for generation, (pid, slot) in said.items():
             if generation not in link.workers:
                 self._worker_joined(link, pid, slot, generation)
-        self._add(link, link.sent.known(state.revision, link.sent.topics))
+        self._add(link, link.sent.known(base, state.revision, link.sent.topics))
 
     def _take_change(self, link: Link, change: Change) -> None:
-        if change.base != link.revision:
+        if change.base != link.revision or not link.is_in_view:
             if change.revision > link.revision:
                 self._add(link, Resync())
             return
@@ -534,7 +545,7 @@ class Machine:
         self._change_topics(link, change.topics, change.dropped)
         for pid, slot, generation in change.joined:
             self._worker_joined(link, pid, slot, generation)
-        self._add(link, link.sent.known(change.revision, [topic for topic, _ in change.topics]))
+        self._add(link, link.sent.known(change.base, change.revision, [topic for topic, _ in change.topics]))
 
     def _worker_joined(self, link: Link, pid: int, slot: int, generation: int) -> None:
         worker = link.workers[generation] = Worker(pid, slot, generation, node=link.node)
@@ -589,8 +600,7 @@ class Machine:
         self._by_node[link.node] = link
         for each in before:
             # Another life of the same bridge. Its workers live on, if they are in the new one's State.
-            self._count_wanted((), each.sent.topics)
-            self._remember(each)
+            self._remember(each, None)
             link.workers = link.workers or each.workers
         self._port.node_changed(link)
         if link.is_returned or any(each.phase is not Phase.GREETED for each in before):
@@ -606,13 +616,12 @@ class Machine:
     def _forget(self, link: Link, reason: Reason) -> None:
         if link.is_in_view:
             self._part(link, Phase.GONE, reason)
-        self._count_wanted((), link.sent.topics)
-        self._remember(link)
+        self._remember(link, None)
 
-    def _remember(self, link: Link) -> None:
-        """Forget a link, but the number of its last envelope."""
+    def _remember(self, link: Link, numbers: tuple[int, int] | None) -> None:
+        """Forget a link but its numbers, or (None) but that nothing more is taken of that life."""
+        self._count_wanted((), link.sent.topics)
         del self.links[link.epoch]
-        if link.number_in:
-            self._remembered[link.epoch] = link.number_in
-            if len(self._remembered) > MAX_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
+        self._remembered[link.epoch] = numbers
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
