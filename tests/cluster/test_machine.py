@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from asgi_ipc.cluster.link import Phase
 from tests import strategies as _profile  # noqa: F401  (its import sets hypothesis up)
 from tests.cluster.net import Host, Net
+from tests.cluster.pairs import check
 
 NODES = ("aa" * 8, "bb" * 8, "cc" * 8)
 TOPICS = ("news", "weather")
@@ -174,22 +174,6 @@ class Hosts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.calm()
-
-
-def check(net: Net) -> None:
-    """After a calm time: every view is right, and everything that is missing was told."""
-    for host in net.hosts:
-        others = net.others(host)
-        assert host.view == {other.node: {*other.workers.values()} for other in others}
-        assert host.unknown == host.must_be_unknown
-        assert host.machine.rejected == host.must_reject
-        # A node that was killed may only be cut off: its topics are wanted until it is forgotten.
-        lost = [link for link in host.machine.links.values() if link.phase is Phase.GONE]
-        wanted = {topic for other in others for _, topic in other.subscriptions}
-        assert host.wanted_topics == wanted.union(*(link.sent.topics for link in lost))
-        for other in others:
-            host.check(other.epoch)
-            assert host.machine.links[other.epoch].sent.said == []
 
 
 TestHosts = Hosts.TestCase
