@@ -27,7 +27,7 @@ help:
 	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
 	@echo "make lint         linter, formatter, types, imports"
 	@echo "make faults       break it on purpose, for hours: every row of docs/guarantees.md, or ROW=name"
-	@echo "make fuzz         10,000,000 mutated inputs for the parser, in some hours; EXECUTIONS=100000: fewer"
+	@echo "make fuzz         10,000,000 mutated inputs for the parser, in half an hour; EXECUTIONS=100000: fewer"
 	@echo "make sanitize     the compiled modules under ASAN and UBSAN, and in a debug build of Python"
 	@echo "make mutants      change the package in 300 places, one at a time: do the tests notice? ROOM=fleet: only there"
 	@echo "make bench        measure everything beside an older commit (AGAINST=$(AGAINST)), in a quarter of an hour"
