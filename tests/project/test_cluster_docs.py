@@ -1,4 +1,4 @@
-"""docs/cluster.md and demo/deploy: the examples run, and every option and setting there is one that exists."""
+"""docs/cluster.md and demo/deploy: the examples run, and what the files refer to exists."""
 
 from __future__ import annotations
 
