@@ -8,17 +8,19 @@ through one subscription, since two of them would lose the order.
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from asgi_ipc.bridge.transport import MAX_ARRIVED_BYTES, Transport, TransportError
-from asgi_ipc.cluster.settings import plain_urls, token
+from asgi_ipc.cluster.settings import token, with_port
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -52,43 +54,53 @@ class Nats(Transport):
         self._unflushed_bytes = 0
 
     async def connect(self) -> None:
-        self._broken.clear()
-        self._why = "the connection was closed"
         self._arrived, self._arrived_bytes, self._unflushed_bytes = [], 0, 0
         self._room.set()
-        client = self._client = Client()
-        try:
-            await client.connect(
-                plain_urls(self.settings.urls),
-                name=f"asgi-ipc {self.node}",
-                allow_reconnect=False,
-                # Of the first connection. Zero tries would be for ever; between tries it is the bridge that
-                # waits.
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                no_echo=True,
-                connect_timeout=int(CONNECT_TIMEOUT_S),
-                ping_interval=PING_S,
-                max_outstanding_pings=PINGS,
-                tls=self._tls(),
-                user_credentials=self.settings.credentials_file,
-                error_cb=self._on_error,
-                closed_cb=self._on_closed,
-                disconnected_cb=self._on_closed,
-            )
-            # One for what is for this node, in order; the greetings to all need none.
-            await client.subscribe(self._to + self.node, cb=self._on_message)
-            await client.subscribe(self._all, cb=self._on_message)
-            await client.flush(int(CONNECT_TIMEOUT_S))
-        except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
-            # That no server is left says less than what was wrong with the last one.
-            why = self._why if isinstance(error, nats.errors.NoServersError) else str(error)
-            await self.close()
-            raise TransportError(self.settings.without_secrets(why or type(error).__name__)) from None
+        reasons: dict[str, None] = {}
+        for url in random.sample(self.settings.urls, len(self.settings.urls)):
+            # The last one has closed, and said so.
+            self._broken.clear()
+            self._why = ""
+            try:
+                client = await self._connect_to(url)
+                break
+            except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
+                reasons[self._why or str(error) or type(error).__name__] = None
+                await self.close()
+        else:
+            raise TransportError(self.settings.without_secrets("; ".join(reasons)))
+        self._why = "the connection was closed"
         self.envelope_bytes = client.max_payload
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if not any(url.startswith("tls://") for url in self.settings.urls):
+    async def _connect_to(self, url: str) -> Client:
+        client = self._client = Client()
+        await client.connect(
+            with_port(url),
+            name=f"asgi-ipc {self.node}",
+            allow_reconnect=False,
+            # Of the first connection. Zero would be for ever; between two tries it is the bridge that waits.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            no_echo=True,
+            connect_timeout=int(CONNECT_TIMEOUT_S),
+            ping_interval=PING_S,
+            max_outstanding_pings=PINGS,
+            tls=self._tls(url),
+            user_credentials=self.settings.credentials_file,
+            error_cb=self._on_error,
+            closed_cb=self._on_closed,
+            disconnected_cb=self._on_closed,
+            **_user_of(url),
+        )
+        # One for what is for this node, in order; the greetings to all need none.
+        await client.subscribe(self._to + self.node, cb=self._on_message)
+        await client.subscribe(self._all, cb=self._on_message)
+        await client.flush(int(CONNECT_TIMEOUT_S))
+        return client
+
+    def _tls(self, url: str) -> ssl.SSLContext | None:
+        if self.settings.ca_file is None and not url.startswith("tls://"):
+            # The client makes its own if the server asks for it.
             return None
         return ssl.create_default_context(cafile=self.settings.ca_file)
 
@@ -139,3 +151,13 @@ class Nats(Transport):
         self._broken.set()
         self._something.set()
         self._room.set()
+
+
+def _user_of(url: str) -> dict[str, str]:
+    """Return who the URL names: a user with a password, or a token."""
+    parts = urlsplit(url)
+    if not parts.username:
+        return {}
+    if parts.password is None:
+        return {"token": unquote(parts.username)}
+    return {"user": unquote(parts.username), "password": unquote(parts.password)}

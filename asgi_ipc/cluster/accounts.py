@@ -17,16 +17,18 @@ class Sent:
 
     Attributes:
         total: all messages so far.
-        topics: those with a subscriber there: the revision at which the topic began, and publications since.
+        topics: those with a subscriber there: the revision at which the topic began, and how many since.
+        said: each Known that is not confirmed: it may be lost, and nothing else has its numbers.
     """
 
-    __slots__ = ("broadcasts", "sends", "topics", "total")
+    __slots__ = ("broadcasts", "said", "sends", "topics", "total")
 
     def __init__(self) -> None:
         self.total = 0
         self.broadcasts = 0
         self.topics: dict[str, tuple[int, int]] = {}
         self.sends: dict[int, int] = {}
+        self.said: list[Known] = []
 
     def broadcast(self, count: int) -> int:
         """Number so many broadcasts; the first number."""
@@ -62,18 +64,22 @@ class Sent:
         self.topics = {topic: kept for topic, kept in self.topics.items() if topic in wanted}
         self.add_topics(wanted.items())
 
-    def known(self, revision: int, topics: Iterable[str]) -> Known:
-        """What was numbered before that revision was known."""
-        return Known(
-            revision,
-            self.broadcasts,
-            [(topic, *self.topics[topic]) for topic in topics if self.topics.get(topic, (0, 0))[1]],
-        )
+    def known(self, base: int, revision: int, topics: Iterable[str]) -> Known:
+        """Note what was numbered before that revision was known; `base` was known already."""
+        counts = [(topic, *self.topics[topic]) for topic in topics if self.topics.get(topic, (0, 0))[1]]
+        known = Known(base, revision, self.broadcasts, counts)
+        if revision > base:
+            self.said.append(known)
+        return known
+
+    def confirmed(self, revision: int) -> None:
+        """Forget what the other node has heard."""
+        self.said = [known for known in self.said if known.revision > revision]
 
     def statement(self, known: int) -> Statement:
         """Everything so far."""
         topics = [(topic, start, count) for topic, (start, count) in self.topics.items() if count]
-        return Statement(known, self.total, self.broadcasts, topics, list(self.sends.items()))
+        return Statement(known, self.total, self.broadcasts, topics, list(self.sends.items()), self.said)
 
 
 class Loss:
@@ -108,7 +114,7 @@ class Received:
         total: the messages that have come or are known to be lost.
     """
 
-    __slots__ = ("_broadcasts", "_sends", "_topics", "_unknown", "_wanted", "_workers", "total")
+    __slots__ = ("_broadcasts", "_gaps", "_sends", "_topics", "_unknown", "_wanted", "_workers", "total")
 
     def __init__(self) -> None:
         self.total = 0
@@ -122,6 +128,9 @@ class Received:
         # Those that are not known there yet, with the revision of this node that tells of them; None: the
         # worker itself.
         self._unknown: dict[tuple[int, str | None], int] = {}
+        # What was lost meanwhile, as the numbers before and at the end of a gap: of broadcasts (None), and of
+        # each topic. The other node may have known of them, and its word may be lost, too.
+        self._gaps: dict[str | None, list[tuple[int, int]]] = {}
 
     # --- who is here
 
@@ -139,6 +148,7 @@ class Received:
         """A worker subscribes to a topic as of that revision; the topic has subscribers since `start`."""
         if self._topics.get(topic, (-1, 0))[0] != start:
             self._topics[topic] = start, 0
+            self._gaps.pop(topic, None)
         self._unknown[generation, topic] = revision
 
     def unsubscribed(self, generation: int, topic: str, is_last: bool) -> None:
@@ -149,25 +159,44 @@ class Received:
         if is_last:
             self._topics.pop(topic, None)
             self._wanted.pop(topic, None)
+            self._gaps.pop(topic, None)
 
     def waits_for(self, revision: int) -> bool:
         """Return whether the answer to a revision up to this one is missing."""
         return any(each <= revision for each in self._unknown.values())
 
-    def known(self, said: Known | Statement) -> None:
-        """The other node knows of those here up to a revision."""
-        revision = said.revision if isinstance(said, Known) else said.known
-        topics = {topic: (start, count) for topic, start, count in said.topics}
+    def confirmed(self, revision: int) -> int:
+        """Return up to which revision, of those until this one, nobody waits."""
+        return min(self._unknown.values(), default=revision + 1) - 1
+
+    def known(self, said: Known, loss: Loss) -> None:
+        """The other node knows of those here up to a revision. Add what they have lost since."""
+        self._know(said.base, said.revision, said.broadcasts, said.topics, loss)
+
+    def _know(
+        self, base: int, revision: int, broadcasts: int, topics: list[tuple[str, int, int]], loss: Loss
+    ) -> None:
+        counts = {topic: (start, count) for topic, start, count in topics}
         for (generation, topic), each in list(self._unknown.items()):
-            if each > revision:
+            # Of those up to the base another word has told, or will.
+            if not base < each <= revision:
                 continue
             del self._unknown[generation, topic]
+            before = broadcasts
             if topic is None:
-                self._workers[generation] = said.broadcasts
-                continue
-            start, count = topics.get(topic, (-1, 0))
-            before = count if start == self._topics[topic][0] else 0
-            self._wanted.setdefault(topic, {})[generation] = before
+                self._workers[generation] = before
+            else:
+                start, count = counts.get(topic, (-1, 0))
+                before = count if start == self._topics[topic][0] else 0
+                self._wanted.setdefault(topic, {})[generation] = before
+            for last, upto in self._gaps.get(topic, ()):
+                loss.add(generation, upto - max(last, before), topic)
+        if not self._unknown:
+            self._gaps.clear()
+
+    def _note_gap(self, topic: str | None, last: int, upto: int) -> None:
+        if self._unknown:
+            self._gaps.setdefault(topic, []).append((last, upto))
 
     # --- messages
 
@@ -196,6 +225,8 @@ class Received:
 
     def settle(self, statement: Statement, loss: Loss) -> None:
         """Add what was numbered and has not come. What was sent before the statement has come, or is lost."""
+        for known in statement.said:
+            self.known(known, loss)
         self._lost_broadcasts(statement.broadcasts, loss)
         for topic, start, count in statement.topics:
             if self._topics.get(topic, (-1, 0))[0] == start:
@@ -203,7 +234,8 @@ class Received:
         for generation, count in statement.sends:
             self._lost_sends(generation, count, loss)
         self.total = statement.total
-        self.known(statement)
+        # If there is anybody left, the accounts here are younger than those there.
+        self._know(-1, statement.known, statement.broadcasts, statement.topics, loss)
 
     def _lost_broadcasts(self, upto: int, loss: Loss) -> None:
         lost = upto - self._broadcasts
@@ -211,6 +243,7 @@ class Received:
             return
         for generation, before in self._workers.items():
             loss.add(generation, upto - max(self._broadcasts, before))
+        self._note_gap(None, self._broadcasts, upto)
         self._broadcasts = upto
         self.total += lost
 
@@ -220,6 +253,7 @@ class Received:
             return
         for generation, before in self._wanted.get(topic, {}).items():
             loss.add(generation, upto - max(last, before), topic)
+        self._note_gap(topic, last, upto)
         self._topics[topic] = start, upto
         self.total += upto - last
 

@@ -30,11 +30,13 @@ class Beat(_Item, frozen=True, tag=1):
         total: how many messages I have numbered for you so far.
         revision: of my workers and topics.
         known: the revision of yours that I know.
+        confirmed: of mine; what you have said as Known up to that one has come.
     """
 
     total: int
     revision: int
     known: int
+    confirmed: int
 
 
 class State(_Item, frozen=True, tag=2):
@@ -69,11 +71,13 @@ class Known(_Item, frozen=True, tag=4):
     new ones.
 
     Attributes:
+        base: the revision that I knew before.
         broadcasts: how many so far.
         topics: of the new ones: topic, the revision at which it began, publications so far. One that is not
             here has none.
     """
 
+    base: int
     revision: int
     broadcasts: int
     topics: list[tuple[str, int, int]]
@@ -94,6 +98,7 @@ class Statement(_Item, frozen=True, tag=7):
         known: the revision of your workers and topics that I know.
         topics: as in Known, all that have a publication.
         sends: generation of a worker of yours, messages so far.
+        said: each Known that is not confirmed.
     """
 
     known: int
@@ -101,6 +106,7 @@ class Statement(_Item, frozen=True, tag=7):
     broadcasts: int
     topics: list[tuple[str, int, int]]
     sends: list[tuple[int, int]]
+    said: list[Known]
 
 
 class Bye(_Item, frozen=True, tag=8):

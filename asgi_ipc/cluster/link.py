@@ -64,6 +64,20 @@ class Link:
         """Return whether it counts as a node of the cluster now."""
         return self.phase in (Phase.CONNECTED, Phase.SUSPECT)
 
+    @property
+    def has_spoken(self) -> bool:
+        """Return whether anything was taken that it has said to this very life of ours."""
+        return self.number_in > 0
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The last numbers of envelopes, out and in."""
+        return self._number_out, self.number_in
+
+    @numbers.setter
+    def numbers(self, numbers: tuple[int, int]) -> None:
+        self._number_out, self.number_in = numbers
+
     # --- out
 
     def add(self, encoded: bytes) -> None:

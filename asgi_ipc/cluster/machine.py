@@ -11,9 +11,10 @@ it comes back, it is told exactly what it has missed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final
 
 from asgi_ipc.cluster.accounts import Loss
+from asgi_ipc.cluster.census import Census
 from asgi_ipc.cluster.envelope import (
     HELLO,
     NEWEST_VERSION,
@@ -38,7 +39,6 @@ from asgi_ipc.cluster.items import (
     Known,
     Publications,
     Resync,
-    Said,
     State,
     Statement,
     Withdraw,
@@ -47,6 +47,7 @@ from asgi_ipc.cluster.items import (
     read_items,
 )
 from asgi_ipc.cluster.link import Link, Phase
+from asgi_ipc.cluster.port import Port, Reason, Refusal
 from asgi_ipc.fleet.membership import Worker
 
 # How often each node says that it is there.
@@ -65,65 +66,12 @@ KEEP_S: Final = 3600.0
 # say hello.
 MAX_LINKS: Final = 256
 
-# Lives of bridges that are not looked at any more, of which the last number is kept: what was recorded of
+# Lives of bridges that are not looked at any more, of which the last numbers are kept: what was recorded of
 # them can't be sent again.
 MAX_REMEMBERED: Final = 65_536
 
 # Nodes of other versions that are named in the log.
 MAX_STRANGERS: Final = 100
-
-Refusal: TypeAlias = Literal["unknown", "not connected", "full"]
-
-# Why a node is not in the view any more: it has said so, or was not heard for GONE_S.
-Reason: TypeAlias = Literal["left", "lost"]
-
-
-class Port(Protocol):
-    """What the machine is connected to."""
-
-    def has_room(self, size_bytes: int) -> bool:
-        """Return whether so much more may wait for the broker."""
-        ...
-
-    def publish(self, to: str | None, envelope: bytes) -> None:
-        """Give an envelope to the broker: for a node, or (None) for all that listen."""
-        ...
-
-    def deliver(self, link: Link, item: Broadcast | Publications | Direct) -> None:
-        """Give messages of another node to workers here."""
-        ...
-
-    def question(self, link: Link, item: Ask | Withdraw | Heard | Answer) -> None:
-        """Give what concerns a question to workers here."""
-        ...
-
-    def lost(self, link: Link, loss: Loss | None) -> None:
-        """Messages of that node will not come, before those that come next. None: it is not known which."""
-        ...
-
-    def node_changed(self, link: Link) -> None:
-        """That node is there, or its state is another one."""
-        ...
-
-    def node_gone(self, link: Link, reason: Reason) -> None:
-        """That node is in the view no more."""
-        ...
-
-    def worker_joined(self, link: Link, worker: Worker) -> None:
-        """A worker of another node can be addressed."""
-        ...
-
-    def worker_left(self, link: Link, worker: Worker, reason: str) -> None:
-        """A worker of another node has gone, behind its last message."""
-        ...
-
-    def wanted(self, topics: Iterable[str], unwanted: Iterable[str]) -> None:
-        """Topics that have a first subscriber on another node, and that have none any more."""
-        ...
-
-    def stranger(self, name: str, node: str, oldest: int, newest: int) -> None:
-        """A node speaks no version that this one does."""
-        ...
 
 
 class Machine:
@@ -160,21 +108,14 @@ class Machine:
         self._most_bytes = most_bytes
         self.envelope_bytes = envelope_bytes
         self._by_node: dict[str, Link] = {}
+        self._has_left = False
         self._ticked_at = now
-        # This node's workers, and the subscribers of each topic with the revision at which it began.
-        self._workers: dict[int, Said] = {}
-        self._topics: dict[str, tuple[int, set[int]]] = {}
-        self._revision = 0
-        # Changes since then.
-        self._joined: dict[int, Said] = {}
-        self._gone: list[tuple[int, str]] = []
-        self._added: dict[str, int] = {}
-        self._removed: set[str] = set()
+        self._census = Census()
         # How many nodes have a subscriber of a topic.
         self._wanted: dict[str, int] = {}
         self._strangers: set[str] = set()
-        # The last number of each life whose link has been forgotten.
-        self._remembered: dict[bytes, int] = {}
+        # The numbers of each life whose link has been forgotten; None: nothing more is taken of that life.
+        self._remembered: dict[bytes, tuple[int, int] | None] = {}
 
     # --- time and the broker
 
@@ -196,9 +137,9 @@ class Machine:
         self._ticked_at = now
         for link in list(self.links.values()):
             if late_s > LATE_S:
-                link.heard_at += late_s
+                link.heard_at = min(link.heard_at + late_s, now)
             self._judge(link, now - link.heard_at)
-        if self.is_connected:
+        if self.is_connected and not self._has_left:
             self._say_hello()
             self._beat()
         self.flush()
@@ -210,11 +151,10 @@ class Machine:
                 self._port.node_changed(link)
             case Phase.SUSPECT if silent_s >= GONE_S:
                 self._part(link, Phase.GONE, "lost")
-            case Phase.GREETED if silent_s >= GONE_S:
-                self._remember(link)
-            case Phase.GONE if silent_s >= KEEP_S:
-                self._count_wanted((), link.sent.topics)
-                self._remember(link)
+            case Phase.GREETED if silent_s >= GONE_S and not link.has_spoken:
+                self._remember(link, link.numbers)
+            case Phase.GREETED | Phase.GONE if silent_s >= KEEP_S:
+                self._remember(link, link.numbers)
 
     def _say_hello(self) -> None:
         hello = encode_item(Hello(self._name, OLDEST_VERSION, NEWEST_VERSION))
@@ -224,56 +164,48 @@ class Machine:
     def _beat(self) -> None:
         for link in self.links.values():
             if link.is_in_view:
-                self._add(link, Beat(link.sent.total, self._revision, link.revision))
+                self._add(link, self._beat_of(link))
+
+    def _beat_of(self, link: Link) -> Beat:
+        confirmed = link.received.confirmed(self._census.revision)
+        return Beat(link.sent.total, self._census.revision, link.revision, confirmed)
 
     def leave(self) -> None:
-        """Say that this node stops."""
+        """Say that this node stops, and nothing after that. What is lost before is told by the statement."""
         for link in self.links.values():
             if link.is_in_view:
+                self._add(link, link.sent.statement(link.revision))
                 self._add(link, Bye())
         self.flush()
+        self._has_left = True
 
     # --- words of this node's workers
 
     def joined(self, worker: Worker) -> None:
         """A worker is here."""
-        generation = worker.generation
-        self._workers[generation] = self._joined[generation] = worker.pid, worker.slot, generation
+        self._census.joined(worker)
         for link in self.links.values():
-            link.received.joined(generation, self._revision + 1)
+            link.received.joined(worker.generation, self._census.next_revision)
 
     def left(self, generation: int, reason: str) -> None:
         """A worker has gone; its last message is on its way."""
-        if self._workers.pop(generation, None) is None:
-            return
-        for topic in [topic for topic, (_, by) in self._topics.items() if generation in by]:
+        for topic in self._census.topics_of(generation):
             self.unsubscribed(generation, topic)
-        if self._joined.pop(generation, None) is None:
-            self._gone.append((generation, reason))
+        self._census.left(generation, reason)
         for link in self.links.values():
             link.received.left(generation)
 
     def subscribed(self, generation: int, topic: str) -> None:
         """A worker subscribes to a topic."""
-        start, by = self._topics.setdefault(topic, (self._revision + 1, set()))
-        by.add(generation)
-        self._added[topic] = start
-        self._removed.discard(topic)
+        start = self._census.subscribed(generation, topic)
         for link in self.links.values():
-            link.received.subscribed(generation, topic, start, self._revision + 1)
+            link.received.subscribed(generation, topic, start, self._census.next_revision)
 
     def unsubscribed(self, generation: int, topic: str) -> None:
         """A worker subscribes to a topic no more."""
-        _, by = self._topics.get(topic, (0, set()))
-        if generation not in by:
-            return
-        by.discard(generation)
-        if not by:
-            del self._topics[topic]
-            self._added.pop(topic, None)
-            self._removed.add(topic)
+        is_last = self._census.unsubscribed(generation, topic)
         for link in self.links.values():
-            link.received.unsubscribed(generation, topic, not by)
+            link.received.unsubscribed(generation, topic, is_last)
 
     def broadcast(self, sender: int, count: int, content: bytes) -> None:
         """Send messages to all workers of all other nodes."""
@@ -325,7 +257,7 @@ class Machine:
         link = self._by_node.get(node)
         if link is None or (to and to not in link.workers):
             return None, "unknown"
-        if not self.is_connected:
+        if not self.is_connected or self._has_left:
             return None, "not connected"
         if not self._port.has_room(size_bytes):
             return None, "full"
@@ -342,7 +274,7 @@ class Machine:
                 self.dropped += count
 
     def _add(self, link: Link, item: Item) -> None:
-        if self.is_connected:
+        if self.is_connected and not self._has_left:
             link.add(encode_item(item))
             if link.is_full:
                 self._flush(link)
@@ -359,26 +291,11 @@ class Machine:
             self._port.publish(link.node, self._sealer.seal(envelope))
 
     def _advance(self) -> None:
-        """Begin the next revision, if something has changed, and tell of it."""
-        if not (self._joined or self._gone or self._added or self._removed):
-            return
-        self._revision += 1
-        change = Change(
-            self._revision - 1,
-            self._revision,
-            list(self._joined.values()),
-            self._gone,
-            list(self._added.items()),
-            list(self._removed),
-        )
-        self._joined, self._gone, self._added, self._removed = {}, [], {}, set()
+        """Tell of what has changed here, if something has."""
+        change = self._census.change()
         for link in self.links.values():
-            if link.is_in_view:
+            if change is not None and link.is_in_view:
                 self._add(link, change)
-
-    def _state(self) -> State:
-        topics = [(topic, start) for topic, (start, _) in self._topics.items()]
-        return State(self._revision, self._name, list(self._workers.values()), topics)
 
     # --- in
 
@@ -425,35 +342,38 @@ class Machine:
             link = self._meet(envelope, hello.name, now)
             if link is None:
                 return
+        link.heard_at = now
         if self.is_connected:
             self._introduce(link)
 
     def _introduce(self, link: Link) -> None:
         self._advance()
-        self._add(link, self._state())
-        self._add(link, Beat(link.sent.total, self._revision, link.revision))
+        self._add(link, self._census.state(self._name))
+        self._add(link, self._beat_of(link))
 
     def _meet(self, envelope: Envelope, name: str, now: float) -> Link | None:
         """Begin a link; None: it is of an earlier life of that bridge, or one too many."""
         known = [link for link in self.links.values() if link.node == envelope.node]
         if any(link.epoch[:8] >= envelope.source[:8] for link in known if link.phase is not Phase.GREETED):
             return None
-        if len(self.links) >= MAX_LINKS:
+        numbers = self._remembered.get(envelope.source, (0, 0))
+        if numbers is None or len(self.links) >= MAX_LINKS:
             return None
         self._advance()
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
-        link.number_in = self._remembered.pop(envelope.source, 0)
-        link.is_returned = link.number_in > 0
-        for generation in self._workers:
-            link.received.joined(generation, self._revision)
-        for topic, (start, by) in self._topics.items():
+        link.numbers = numbers
+        link.is_returned = link.has_spoken
+        for generation in self._census.workers:
+            link.received.joined(generation, self._census.revision)
+        for topic, (start, by) in self._census.topics.items():
             for generation in by:
-                link.received.subscribed(generation, topic, start, self._revision)
+                link.received.subscribed(generation, topic, start, self._census.revision)
         return link
 
     def _hear(self, link: Link, item: Item, now: float) -> None:
         match item:
-            case Beat(total, revision, known):
+            case Beat(total, revision, known, confirmed):
+                link.sent.confirmed(confirmed)
                 self._compare(link, total, revision, known)
             case State():
                 self._take_state(link, item, now)
@@ -461,9 +381,11 @@ class Machine:
                 self._take_change(link, item)
             case Resync():
                 self._advance()
-                self._add(link, self._state())
+                self._add(link, self._census.state(self._name))
             case Known():
-                link.received.known(item)
+                loss = Loss()
+                link.received.known(item, loss)
+                self._tell_loss(link, loss)
             case Audit():
                 self._add(link, link.sent.statement(link.revision))
             case Statement():
@@ -510,7 +432,7 @@ class Machine:
     # --- what the others say of themselves
 
     def _take_state(self, link: Link, state: State, now: float) -> None:
-        link.revision = state.revision
+        base, link.revision = link.revision, state.revision
         link.name = state.name
         self._set_topics(link, state.topics)
         if not link.is_in_view:
@@ -521,10 +443,10 @@ class Machine:
         for generation, (pid, slot) in said.items():
             if generation not in link.workers:
                 self._worker_joined(link, pid, slot, generation)
-        self._add(link, link.sent.known(state.revision, link.sent.topics))
+        self._add(link, link.sent.known(base, state.revision, link.sent.topics))
 
     def _take_change(self, link: Link, change: Change) -> None:
-        if change.base != link.revision:
+        if change.base != link.revision or not link.is_in_view:
             if change.revision > link.revision:
                 self._add(link, Resync())
             return
@@ -534,7 +456,7 @@ class Machine:
         self._change_topics(link, change.topics, change.dropped)
         for pid, slot, generation in change.joined:
             self._worker_joined(link, pid, slot, generation)
-        self._add(link, link.sent.known(change.revision, [topic for topic, _ in change.topics]))
+        self._add(link, link.sent.known(change.base, change.revision, [topic for topic, _ in change.topics]))
 
     def _worker_joined(self, link: Link, pid: int, slot: int, generation: int) -> None:
         worker = link.workers[generation] = Worker(pid, slot, generation, node=link.node)
@@ -589,8 +511,7 @@ class Machine:
         self._by_node[link.node] = link
         for each in before:
             # Another life of the same bridge. Its workers live on, if they are in the new one's State.
-            self._count_wanted((), each.sent.topics)
-            self._remember(each)
+            self._remember(each, None)
             link.workers = link.workers or each.workers
         self._port.node_changed(link)
         if link.is_returned or any(each.phase is not Phase.GREETED for each in before):
@@ -606,13 +527,12 @@ class Machine:
     def _forget(self, link: Link, reason: Reason) -> None:
         if link.is_in_view:
             self._part(link, Phase.GONE, reason)
-        self._count_wanted((), link.sent.topics)
-        self._remember(link)
+        self._remember(link, None)
 
-    def _remember(self, link: Link) -> None:
-        """Forget a link, but the number of its last envelope."""
+    def _remember(self, link: Link, numbers: tuple[int, int] | None) -> None:
+        """Forget a link but its numbers, or (None) but that nothing more is taken of that life."""
+        self._count_wanted((), link.sent.topics)
         del self.links[link.epoch]
-        if link.number_in:
-            self._remembered[link.epoch] = link.number_in
-            if len(self._remembered) > MAX_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
+        self._remembered[link.epoch] = numbers
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]

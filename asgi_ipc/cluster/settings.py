@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -50,8 +49,9 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         for url in self.urls:
             parts = urlsplit(url)
             text = text.replace(url, shown(url))
-            if parts.password:
-                text = text.replace(parts.password, "***")
+            for secret in (parts.password, parts.username if parts.password is None else None):
+                if secret:
+                    text = text.replace(secret, "***").replace(unquote(secret), "***")
         return text
 
 
@@ -70,19 +70,21 @@ def check_url(url: str) -> str:
         raise ValueError("a URL has a host and a port from 1 to 65535") from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(f"a broker's URL begins with {', '.join(f'{each}://' for each in _DEFAULT_PORTS)}")
+    # What follows a "/", "?" or "#" in a password is no part of the access any more, and would be shown.
+    in_query = "" if parts.query.startswith("credentials=") else parts.query
+    if "@" in parts.path + parts.fragment + in_query:
+        raise ValueError("special characters of a password are percent-encoded in a URL, as %2F for a slash")
     if not parts.hostname or port == 0:
-        raise ValueError(f"{shown(url)!r} names no host")
+        raise ValueError(f"{parts.scheme}:// and no host, or no port that there is")
     return parts.scheme
 
 
-def plain_urls(urls: Sequence[str]) -> list[str]:
-    """Return the URLs as a client takes them: without a query, and with a port."""
-    plain = []
-    for url in urls:
-        parts = urlsplit(url)
-        netloc = parts.netloc if parts.port else f"{parts.netloc.rstrip(':')}:{_DEFAULT_PORTS[parts.scheme]}"
-        plain.append(urlunsplit((parts.scheme, netloc, parts.path, "", "")))
-    return plain
+def with_port(url: str) -> str:
+    """Return a URL with a port, and without the user, whom a client is given apart."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = host if parts.port else f"{host.rstrip(':')}:{_DEFAULT_PORTS[parts.scheme]}"
+    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
 
 
 def token(name: str) -> str:
