@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
+from asgi_ipc.bridge.local import Local
 from asgi_ipc.bridge.transport import Transport, TransportError
 from asgi_ipc.cluster import items, words
 from asgi_ipc.cluster.accounts import Loss
@@ -23,14 +24,11 @@ from asgi_ipc.cluster.machine import BEAT_S, GONE_S, Machine
 from asgi_ipc.cluster.nodes import NodeState
 from asgi_ipc.cluster.port import Reason
 from asgi_ipc.cluster.settings import ClusterSettings, shown
-from asgi_ipc.errors import DeliveryError
 from asgi_ipc.fleet.membership import Worker
 from asgi_ipc.logs import server_logger as logger
-from asgi_ipc.wire.message import OWN_BYTES, Encoded, Packer
-from asgi_ipc.wire.payload import batch_capacity_bytes
+from asgi_ipc.wire.message import OWN_BYTES
 from asgi_ipc.worker.dispatch.delivery import current_sender
 from asgi_ipc.worker.endpoint import Endpoint
-from asgi_ipc.worker.transport.outgoing import share
 from asgi_ipc.worker.transport.peer import Peer
 
 # Between two tries to connect: doubled each time, and a part of it by chance, so that not all nodes come at
@@ -73,8 +71,7 @@ class Bridge:
         self._settings = settings
         me = endpoint.me
         epoch = me.generation.to_bytes(8, "big") + random_bytes[: EPOCH_BYTES - 8]
-        largest_bytes = endpoint.settings.max_message_bytes + OWN_BYTES
-        self._packer = Packer(largest_bytes, batch_capacity_bytes(endpoint.settings.max_packet_bytes))
+        self._local = Local(endpoint)
         self._machine = Machine(
             me.node,
             name,
@@ -82,7 +79,7 @@ class Bridge:
             Sealer(settings.name, settings.secret),
             self,
             # A payload has one largest message, or many small ones, and the topics of a node.
-            most_bytes=2 * largest_bytes,
+            most_bytes=2 * (endpoint.settings.max_message_bytes + OWN_BYTES),
             envelope_bytes=transport.envelope_bytes,
             now=self._now(),
         )
@@ -92,12 +89,7 @@ class Bridge:
         self._something = asyncio.Event()
         self._is_empty = asyncio.Event()
         self._is_flush_due = False
-        # Workers here that are known to the machine.
-        self._workers: dict[int, Worker] = {}
-        # What they missed since the last word that they had room for: by generation and node.
-        self._missed: dict[tuple[int, str], tuple[int, dict[str, int]]] = {}
         self._is_complete = False
-        self._undelivered = 0
         self._counts = dict.fromkeys(("sent", "received", "sent_bytes", "received_bytes", "connects"), 0)
         self._told: dict[str, int] = {}
         self._wanted: set[str] = set()
@@ -228,7 +220,7 @@ class Bridge:
             if not self._is_complete and self._now() >= complete_s:
                 self._is_complete = True
                 self._tell_all(words.Complete())
-            self._retry_missed()
+            self._local.retry()
             self._tell_totals()
 
     def _now(self) -> float:
@@ -246,12 +238,10 @@ class Bridge:
     # --- words of the workers here
 
     def _worker_joined(self, worker: Worker) -> None:
-        self._workers[worker.generation] = worker
+        self._local.workers[worker.generation] = worker
         self._machine.joined(worker)
-        peer = self._outgoing.peers.find(worker.generation)
-        if peer is not None:
-            for word in self._view():
-                self._say(peer, self._word(word))
+        for word in self._view():
+            self._local.say(self._local.one(worker.generation), word)
         self._flush_soon()
 
     def _view(self) -> Iterable[words.Down]:
@@ -267,14 +257,13 @@ class Bridge:
         yield words.Totals(self._totals())
 
     def _worker_left(self, worker: Worker, reason: str, lost: int) -> None:
-        self._workers.pop(worker.generation, None)
-        self._missed = {key: kept for key, kept in self._missed.items() if key[0] != worker.generation}
+        self._local.forget(worker.generation)
         self._machine.left(worker.generation, reason)
         self._flush_soon()
 
     def _reported(self, peer: Peer, added: Iterable[str], dropped: Iterable[str]) -> None:
         generation = peer.worker.generation
-        if generation in self._workers:
+        if generation in self._local.workers:
             for topic in added:
                 self._machine.subscribed(generation, topic)
             for topic in dropped:
@@ -297,11 +286,11 @@ class Bridge:
             case words.Send(number, node, to, content):
                 refusal = machine.send(sender, node, to, content)
                 if number:
-                    self._answer(sender, words.Taken(number, refusal or ""))
+                    self._local.say(self._local.one(sender), words.Taken(number, refusal or ""))
             case words.Ask(number, node, to, content):
                 refusal = machine.ask(sender, node, to, number, content)
                 if refusal:
-                    self._answer(sender, words.Taken(number, refusal))
+                    self._local.say(self._local.one(sender), words.Taken(number, refusal))
             case words.Answer(node, asker, content):
                 machine.tell(node, items.Answer(sender, asker, content))
             case words.Withdraw(node, to, number):
@@ -320,52 +309,39 @@ class Bridge:
         self._something.set()
 
     def deliver(self, link: Link, item: items.Broadcast | items.Publications | items.Direct) -> None:
-        topic = None
-        count = 1
-        peers: Iterable[Peer]
+        local = self._local
         match item:
-            case items.Broadcast():
-                peers, count = self._meant(0), item.count
-            case items.Publications():
-                topic, count = item.topic, item.count
-                peers = self._endpoint.topics.wanted_by(topic).peers
-            case items.Direct():
-                peers = self._peer(item.to)
-        message = self._word(words.Messages(link.node, item.sender, count, item.content))
-        share(message)
-        for peer in peers:
-            if not self._tell(peer, link.node, message):
-                self._miss(peer.worker.generation, link.node, count, {topic: count} if topic else {})
-                self._undelivered += count
+            case items.Broadcast(sender, _, count, content):
+                local.deliver(local.all(), words.Messages(link.node, sender, count, content), None)
+            case items.Publications(sender, topic, _, _, count, content):
+                word = words.Messages(link.node, sender, count, content)
+                local.deliver(local.subscribers(topic), word, topic)
+            case items.Direct(sender, to, _, content):
+                local.deliver(local.one(to), words.Messages(link.node, sender, 1, content), None)
 
     def question(self, link: Link, item: items.Ask | items.Withdraw | items.Heard | items.Answer) -> None:
-        node = link.node
+        node, local = link.node, self._local
         match item:
             case items.Ask(sender, to, number, content):
-                asked = []
-                message = self._word(words.Asked(node, sender, number, content))
-                share(message)
-                for peer in self._meant(to):
-                    if self._tell(peer, node, message):
-                        asked.append(peer.worker.generation)
+                peers = local.one(to) if to else local.all()
+                asked = local.ask(peers, words.Asked(node, sender, number, content))
                 if not to:
                     self._machine.tell(node, items.Heard(sender, number, asked))
             case items.Withdraw(sender, to, number):
-                for peer in self._meant(to):
-                    self._say(peer, self._word(words.Withdrawn(node, sender, number)))
+                peers = local.one(to) if to else local.all()
+                local.say(peers, words.Withdrawn(node, sender, number))
             case items.Heard(asker, number, workers):
-                self._answer(asker, words.Heard(node, number, workers))
+                local.say(local.one(asker), words.Heard(node, number, workers))
             case items.Answer(sender, asker, content):
-                for peer in self._peer(asker):
-                    self._say(peer, self._word(words.Answered(node, sender, content)))
+                local.say(local.one(asker), words.Answered(node, sender, content))
 
     def lost(self, link: Link, loss: Loss | None) -> None:
         if loss is None:
             self._tell_all(words.Lost(link.node, None, {}))
             return
         for generation, count in loss.messages.items():
-            self._miss(generation, link.node, count, loss.publications.get(generation, {}))
-            self._tell_missed(generation, link.node)
+            self._local.miss(generation, link.node, count, loss.publications.get(generation, {}))
+            self._local.tell_missed(generation, link.node)
 
     def node_changed(self, link: Link) -> None:
         logger.info("Node %s (%s) is %s.", link.node, link.name, self._node(link).state)
@@ -397,74 +373,13 @@ class Bridge:
             newest,
         )
 
-    # --- to the workers here
-
     @staticmethod
     def _node(link: Link) -> words.NodeIs:
         state: NodeState = "suspect" if link.phase is Phase.SUSPECT else "connected"
         return words.NodeIs(link.node, link.name, state)
 
-    def _word(self, word: words.Down) -> Encoded:
-        return self._packer.own(words.DOWN, word)
-
-    def _peer(self, generation: int) -> Iterable[Peer]:
-        peer = self._outgoing.peers.find(generation)
-        return () if peer is None else (peer,)
-
-    def _meant(self, to: int) -> Iterable[Peer]:
-        if to:
-            return self._peer(to)
-        # Not those that have not been told who is there.
-        return [peer for peer in self._members() if peer.worker.generation in self._workers]
-
-    def _members(self) -> Iterable[Peer]:
-        return self._outgoing.peers.members(include_self=False).peers
-
-    def _tell(self, peer: Peer, node: str, message: Encoded) -> bool:
-        """Give a worker what comes from that node, behind what it missed. False: there is no room."""
-        generation = peer.worker.generation
-        if (generation, node) in self._missed and not self._tell_missed(generation, node):
-            return False
-        try:
-            return self._outgoing.post(peer, message)
-        except DeliveryError:
-            # It leaves.
-            return True
-
-    def _say(self, peer: Peer, message: Encoded) -> None:
-        """Have a worker get a word as soon as there is room."""
-        self._outgoing.say(peer, message)
-
     def _tell_all(self, word: words.Down) -> None:
-        message = self._word(word)
-        for peer in self._meant(0):
-            self._say(peer, message)
-
-    def _answer(self, generation: int, word: words.Down) -> None:
-        for peer in self._peer(generation):
-            self._say(peer, self._word(word))
-
-    def _miss(self, generation: int, node: str, count: int, publications: dict[str, int]) -> None:
-        """Note what a worker misses of a node."""
-        before, by_topic = self._missed.get((generation, node), (0, {}))
-        for topic, lost in publications.items():
-            by_topic[topic] = by_topic.get(topic, 0) + lost
-        self._missed[generation, node] = before + count, by_topic
-
-    def _tell_missed(self, generation: int, node: str) -> bool:
-        """Tell a worker what it missed of a node; whether there was room for it."""
-        count, publications = self._missed[generation, node]
-        message = self._word(words.Lost(node, count, publications))
-        for peer in self._peer(generation):
-            with suppress(DeliveryError):
-                if not self._outgoing.post(peer, message):
-                    return False
-        del self._missed[generation, node]
-        return True
-
-    def _retry_missed(self) -> None:
-        for generation, node in list(self._missed):
-            self._tell_missed(generation, node)
+        self._local.say(self._local.all(), word)
 
     # --- counters
 
@@ -476,7 +391,7 @@ class Bridge:
             **self._counts,
             "waiting_bytes": self._queued_bytes,
             "dropped": machine.dropped,
-            "undelivered": self._undelivered,
+            "undelivered": self._local.undelivered,
             "rejected": machine.rejected,
         }
 
