@@ -195,3 +195,29 @@ def test_questions_and_answers_pass_and_count_as_no_message() -> None:
     assert one.questions == [Answer(1, 1, b"answer")]
     finish(net)
     assert not one.told
+
+
+def test_what_a_topic_lost_before_a_second_subscription_is_no_loss_for_that_one() -> None:
+    net, one, other = two(2)
+    one.subscribe(1, "news")
+    net.carry()
+    net.losing[B, A] = 1
+    other.publish_topic("news", 5)
+    net.carry()
+    one.subscribe(2, "news")
+    net.carry()
+    finish(net)
+    assert (told(one, other, 1), told(one, other, 2)) == (5, 0)
+
+
+def test_what_was_lost_with_the_word_that_a_subscription_is_known_is_told() -> None:
+    net, one, other = two()
+    net.losing[B, A] = 2
+    one.subscribe(1, "news")
+    net.carry()
+    other.publish_topic("news", 5)
+    net.carry()
+    # This one comes, and tells of the gap before anybody here is known to have been meant.
+    other.publish_topic("news")
+    finish(net)
+    assert told(one, other) == 5
