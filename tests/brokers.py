@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
 
 from asgi_ipc.bridge.main import transport_of
 from asgi_ipc.bridge.transport import Transport
@@ -31,7 +32,8 @@ CERTIFICATES: Final = ROOT / "tests" / "certificates"
 CERTIFICATE, KEY = CERTIFICATES / "cert.pem", CERTIFICATES / "key.pem"
 
 USER: Final = "ann"
-PASSWORD: Final = "pa55-w0rd"
+# With what has a meaning in a URL.
+PASSWORD: Final = "pa55/w0rd@a:b"
 
 
 def nats_server() -> str:
@@ -68,7 +70,7 @@ class Broker:
     def url(self, port: int = 0, user: str = USER, password: str = PASSWORD) -> str:
         """The broker's URL, or that of a proxy in front of it."""
         tls, plain = ("tls", "nats") if self.kind == "nats" else ("rediss", "redis")
-        access = f"{user}:{password}@" if self._is_locked else ""
+        access = f"{user}:{quote(password, safe='')}@" if self._is_locked else ""
         # The certificate's name.
         host = "localhost" if self._is_tls else "127.0.0.1"
         return f"{tls if self._is_tls else plain}://{access}{host}:{port or self.port}"

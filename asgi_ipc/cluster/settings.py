@@ -70,8 +70,12 @@ def check_url(url: str) -> str:
         raise ValueError("a URL has a host and a port from 1 to 65535") from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(f"a broker's URL begins with {', '.join(f'{each}://' for each in _DEFAULT_PORTS)}")
+    # What follows a "/", "?" or "#" in a password is no part of the access any more, and would be shown.
+    in_query = "" if parts.query.startswith("credentials=") else parts.query
+    if "@" in parts.path + parts.fragment + in_query:
+        raise ValueError("special characters of a password are percent-encoded in a URL, as %2F for a slash")
     if not parts.hostname or port == 0:
-        raise ValueError(f"{shown(url)!r} names no host")
+        raise ValueError(f"{parts.scheme}:// and no host, or no port that there is")
     return parts.scheme
 
 

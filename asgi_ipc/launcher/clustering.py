@@ -60,14 +60,14 @@ def _settings(cluster: Any, given: Mapping[str, Any], app: str) -> ClusterSettin
             schemes.add(check_url(each))
             url, named = _without_query(each)
         except ValueError as error:
-            raise LauncherError(f"cluster: {error}") from None
+            raise LauncherError(f"cluster is no URL of a broker: {error}") from None
         urls.append(url)
         credentials = named or credentials
     if not urls:
         raise LauncherError("cluster is the URL of a broker, or several with commas between them")
     is_nats = schemes <= {*NATS_SCHEMES}
     if not is_nats and len(urls) > 1:
-        raise LauncherError("cluster: several URLs are the servers of one NATS cluster; Redis has one URL")
+        raise LauncherError("cluster has several URLs, as the servers of one NATS cluster; Redis has one")
     _check_library("nats", "nats") if is_nats else _check_library("redis", "redis")
     outbox_bytes = given.get("cluster_outbox_bytes", OUTBOX_BYTES)
     check_range("cluster_outbox_bytes", outbox_bytes, MIN_OUTBOX_BYTES, MAX_OUTBOX_BYTES, whole=True)
@@ -88,6 +88,8 @@ def _without_query(url: str) -> tuple[str, str | None]:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name != "credentials" or parts.scheme not in NATS_SCHEMES:
             raise ValueError(f"there is no setting {name!r} in the URL of a broker of that kind")
+        if not value:
+            raise ValueError("credentials= names no file")
         credentials = value
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")), credentials
 

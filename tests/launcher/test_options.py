@@ -8,12 +8,11 @@ import signal
 import socket
 import ssl
 import sys
-import traceback
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import httpx
@@ -22,10 +21,8 @@ import uvicorn
 from click.core import ParameterSource
 
 import asgi_ipc
-from asgi_ipc.cli import main
-from tests.serving import DEADLINE_S, ROOT, SERVE, UVICORN, free_port, serving, started
-
-APP = "tests.apps.plain:app"
+from tests.launcher.refusals import APP, check_line, forked, run_command
+from tests.serving import ROOT, SERVE, UVICORN, free_port, serving, started
 
 # A certificate for localhost and its key, the key once more encrypted ("secret"), and somebody else's key.
 CERTIFICATES = ROOT / "tests" / "certificates"
@@ -135,62 +132,6 @@ FILES = {
 }
 
 
-def _forked(call: Callable[[], Any]) -> tuple[int, str]:
-    """What a process makes of that call, and all that it says. In a fork: the modules are loaded."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if not child:
-        _child(call, write_end)
-    os.close(write_end)
-    with open(read_end, "rb") as output:
-        said = output.read().decode(errors="replace")
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
-
-
-def _child(call: Callable[[], Any], output: int) -> NoReturn:
-    # One that starts to serve all the same.
-    signal.alarm(int(DEADLINE_S))
-    for number in (1, 2):
-        os.dup2(output, number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    # Open, and no socket.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 3)
-    status = 70
-    try:
-        call()
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-        status = 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _check_line(option: str, status: int, said: str) -> None:
-    assert status in (1, 2, 3), said
-    assert "Traceback" not in said
-    lines = [line for line in said.splitlines() if line.startswith(("Error: ", "ERROR:"))]
-    assert len(lines) == 1, said
-    assert option in lines[0], said
-    rest = {*said.splitlines()} - {*lines}
-    assert all(line.startswith(("Usage: ", "Try ", "INFO: ")) or not line for line in rest), said
-    assert "Started parent process" not in said
-    assert "running on" not in said
-
-
-def _run_command(arguments: list[str], env: Mapping[str, str]) -> Callable[[], Any]:
-    def call() -> None:
-        os.environ.update(env)
-        main(["serve", APP, *arguments], prog_name="asgi-ipc")
-
-    return call
-
-
 def _shown(value: Any) -> str | None:
     return "-".join(value).replace("/", "_")[-60:] if isinstance(value, list) else None
 
@@ -204,12 +145,12 @@ def test_an_impossible_value_is_one_line_that_names_the_option(
     arguments = [str(tmp_path / each) if each in FILES else each for each in arguments]
     if not {"--port", "--uds", "--fd"} & {*arguments}:
         arguments += ["--port", "0"]
-    _check_line(option, *_forked(_run_command(arguments, {})))
+    check_line(option, *forked(run_command(arguments, {})))
 
 
 @pytest.mark.parametrize(("name", "env"), ENVIRONMENTS)
 def test_an_impossible_value_in_the_environment_is_one_line(name: str, env: dict[str, str]) -> None:
-    _check_line(name, *_forked(_run_command([] if "UVICORN_PORT" in env else ["--port", "0"], env)))
+    check_line(name, *forked(run_command([] if "UVICORN_PORT" in env else ["--port", "0"], env)))
 
 
 def test_every_option_of_uvicorns_that_takes_a_number_a_file_or_a_choice_is_among_these() -> None:
@@ -256,8 +197,8 @@ def test_run_refuses_the_same_with_one_error(options: dict[str, Any], named: str
             sys.stderr.write(f"ERROR: {error}\n")
             raise SystemExit(1) from error
 
-    status, said = _forked(call)
-    _check_line("", status, said)
+    status, said = forked(call)
+    check_line("", status, said)
     assert any(name in said for name in named.split("|")), said
 
 
@@ -359,5 +300,5 @@ def test_ports_that_are_taken_on_every_address_are_refused() -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         for host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
-            status, said = _forked(_run_command(["--port", port, "--host", host], {}))
-            _check_line("; --port chooses another one", status, said)
+            status, said = forked(run_command(["--port", port, "--host", host], {}))
+            check_line("; --port chooses another one", status, said)
