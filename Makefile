@@ -19,10 +19,11 @@ EXECUTIONS ?= 10000000
 # A warning of the compiler ends our own builds.
 export ASGI_IPC_STRICT_BUILD ?= 1
 
-.PHONY: help demo test test-all lint faults fuzz sanitize mutants bench bench-peers bench-cluster bench-quick wheels image-check clean
+.PHONY: help demo demo-cluster test test-all lint faults fuzz sanitize mutants bench bench-peers bench-cluster bench-quick wheels image-check clean
 
 help:
 	@echo "make demo         run the demo with four workers on 127.0.0.1:8000; PORT=8010: another port"
+	@echo "make demo-cluster two nodes over NATS, on 127.0.0.1:8000 and 8001; PORT=8010: 8010 and 8011"
 	@echo "make test         install everything and run the test suite, in some minutes"
 	@echo "make test-all     all of it: what is slow, coverage, the oldest uvicorn, the newest Python; most of an hour"
 	@echo "make lint         linter, formatter, types, imports"
@@ -40,6 +41,10 @@ help:
 # The wheel is what is installed and tested, not the folder beside it.
 $(VENV)/.demo: $(SOURCES)
 	@scripts/venv $(PYTHON) $(VENV) demo
+	@touch $@
+
+$(VENV)/.demo-cluster: $(SOURCES)
+	@scripts/venv $(PYTHON) $(VENV) demo demo-cluster
 	@touch $@
 
 $(VENV)/.test: $(SOURCES)
@@ -64,6 +69,9 @@ $(VENV)/.peers: $(SOURCES)
 
 demo: $(VENV)/.demo
 	@exec env DEMO_URL=http://127.0.0.1:$(PORT) $(BIN)/asgi-ipc serve demo:app --workers 4 --port $(PORT)
+
+demo-cluster: $(VENV)/.demo-cluster
+	@exec $(BIN)/python scripts/demo_cluster.py $(PORT)
 
 test: $(VENV)/.test
 	@scripts/test $(BIN) quick

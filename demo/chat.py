@@ -5,9 +5,9 @@
 
 The first word holds the earlier lines; a word without lines says that the worker is well.
 
-Law: every worker remembers the lines, with or without a page, so a page may come back to any worker. A
-newcomer asks the others before it serves a page. The room decides what counts as a line, and how many are
-kept.
+Law: with a cluster the room is that of all hosts. Every worker remembers the lines, with or without a page,
+so a page may come back to any worker. A newcomer asks the others before it serves a page. The room decides
+what counts as a line, and how many are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from starlette.websockets import WebSocket
 
-from asgi_ipc import Subscription, ipc
+from asgi_ipc import IPCError, Subscription, Worker, ipc
 from demo.room import Conversation, Line, Pace, Said, read
 from demo.sockets import BEAT_S, RefusedError, hear, opened
 
@@ -57,6 +57,20 @@ async def remembering() -> AsyncIterator[None]:
 def history(_: object) -> list[Line]:
     """Tell a newcomer the earlier lines."""
     return conversation.since(0)
+
+
+@ipc.cluster.on_worker_join
+async def met(worker: Worker) -> None:
+    """Learn what was said on another host before it was in sight, or while the network was cut."""
+    if worker.node == ipc.worker.node:
+        return
+    try:
+        lines = await ipc.cluster.request(worker, "conversation", timeout=HISTORY_TIMEOUT_S)
+    except IPCError:
+        # It has gone again, or stands still. Each of its host was asked.
+        return
+    for line in lines:
+        _remember(line)
 
 
 async def _keep(lines: Subscription) -> None:

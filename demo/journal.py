@@ -26,6 +26,7 @@ class Entry:
         name: the message's name.
         sender: the pid of the worker that sent it.
         sender_slot: its slot; None if it had gone when the message was read.
+        host: the name of its host, if that is another one.
         text: its data, cut to MAX_TEXT_CHARS; other data as `repr` shows it.
         at_s: when, in seconds since 1970.
     """
@@ -36,6 +37,7 @@ class Entry:
     sender_slot: int | None
     text: str
     at_s: float
+    host: str | None = None
 
 
 class Journal:
@@ -49,9 +51,17 @@ class Journal:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(self._entries)
 
-    def add(self, name: str, sender: int, sender_slot: int | None, data: object, at_s: float) -> Entry:
+    def add(
+        self,
+        name: str,
+        sender: int,
+        sender_slot: int | None,
+        data: object,
+        at_s: float,
+        host: str | None = None,
+    ) -> Entry:
         self._count += 1
         text = data if isinstance(data, str) else repr(data)
-        entry = Entry(self._count, name, sender, sender_slot, text[:MAX_TEXT_CHARS], at_s)
+        entry = Entry(self._count, name, sender, sender_slot, text[:MAX_TEXT_CHARS], at_s, host)
         self._entries.append(entry)
         return entry

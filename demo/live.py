@@ -2,7 +2,14 @@
 
     {"kind": "fleet", "through": pid, "leader": pid or null, "launcher": pid or null,
      "workers": [{"pid", "slot", "generation"}...]}
-    {"kind": "message", "generation", "number", "name", "from", "from_slot", "text", "more_chars", "at_s"}
+    {"kind": "message", "generation", "number", "name", "from", "from_slot", "from_host", "text",
+     "more_chars", "at_s"}
+
+With several hosts the first word has "nodes", too, this host first, and what a worker of another host has
+received has the id of that host:
+
+    "nodes": [{"id", "name", "state", "workers": [...]}...]
+    "node": id
 
 Law: the stream only reports; the page sends by the routes, like any client. A page that connects again gets
 everything that it may have missed, and more; (generation, number) tells the page which messages it has.
@@ -12,12 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from starlette.websockets import WebSocket
 
-from asgi_ipc import IPCError, Worker, ipc
+from asgi_ipc import IPCError, Node, Worker, ipc
 from demo.sockets import BEAT_S, hear, opened
 from demo.talk import SEEN
 
@@ -33,7 +40,7 @@ async def live(websocket: WebSocket) -> None:
         tasks.create_task(page.follow_fleet())
         # A page that reads too slowly is closed and connects again; no worker waits for it.
         async with ipc.subscribe(SEEN, overflow="close") as seen:
-            for worker in ipc.workers:
+            for worker in ipc.cluster.workers:
                 tasks.create_task(page.recall(worker))
             async for publication in seen:
                 await page.tell([publication.data])
@@ -55,7 +62,7 @@ class _Page:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._told: tuple[int | None, tuple[Worker, ...]] = (None, ())
+        self._told: tuple[Any, ...] = ()
         self._next_beat_s = 0.0
         self._telling = asyncio.Lock()
 
@@ -71,7 +78,7 @@ class _Page:
         on.
         """
         try:
-            messages = await ipc.request(worker, "recall", timeout=None)
+            messages = await ipc.cluster.request(worker, "recall", timeout=None)
         except IPCError:
             # The worker has gone, and its card with it.
             return
@@ -84,13 +91,31 @@ class _Page:
         """
         async with self._telling:
             now_s = asyncio.get_running_loop().time()
-            leader, workers = fleet = ipc.leader, ipc.workers
-            if fleet != self._told or now_s >= self._next_beat_s:
-                members = [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
-                word = {"kind": "fleet", "through": ipc.pid, "leader": leader, "workers": members}
+            leader, workers, nodes = ipc.leader, ipc.workers, _hosts(ipc.cluster.nodes)
+            if (leader, workers, nodes) != self._told or now_s >= self._next_beat_s:
+                word = {"kind": "fleet", "through": ipc.pid, "leader": leader, "workers": _members(workers)}
                 word["launcher"] = launcher_of(workers)
+                if nodes:
+                    word["nodes"] = nodes
                 await self._websocket.send_json(word)
-                self._told = fleet
+                self._told = leader, workers, nodes
                 self._next_beat_s = now_s + BEAT_S
             for message in messages:
-                await self._websocket.send_json({"kind": "message", **message})
+                word = {"kind": "message", **message}
+                if word.get("node") == ipc.worker.node:
+                    del word["node"]
+                await self._websocket.send_json(word)
+
+
+def _members(workers: Iterable[Worker]) -> list[dict[str, int]]:
+    return [{"pid": w.pid, "slot": w.slot, "generation": w.generation} for w in workers]
+
+
+def _hosts(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+    """Return what a page shows of the hosts; nothing if there is one only."""
+    if len(nodes) == 1:
+        return []
+    return [
+        {"id": node.id, "name": node.name, "state": node.state, "workers": _members(node.workers)}
+        for node in nodes
+    ]

@@ -16,7 +16,7 @@ import logging
 import time
 from typing import Any, Final
 
-from asgi_ipc import IPCError, ipc
+from asgi_ipc import IPCError, Worker, ipc
 from demo.journal import Entry, Journal
 
 logger = logging.getLogger("uvicorn.error")
@@ -67,10 +67,18 @@ def uptime(_: Any) -> float:
 
 
 def _note(name: str, data: Any) -> Entry:
-    sender = ipc.sender
+    sender = ipc.sender_worker
     assert sender is not None
-    slot = next((worker.slot for worker in ipc.workers if worker.pid == sender), None)
-    return received.add(name, sender, slot, data, time.time())
+    # A worker of another host has no pid here, since pids of two hosts may be equal: `ipc.sender` is None.
+    host = None if ipc.sender is not None else host_of(sender)
+    slot = sender.slot if sender in ipc.cluster.workers else None
+    return received.add(name, sender.pid, slot, data, time.time(), host)
+
+
+def host_of(worker: Worker) -> str:
+    """Return the name of a worker's host, or its id if it has gone."""
+    names = {node.id: node.name for node in ipc.cluster.nodes}
+    return names.get(worker.node, worker.node)
 
 
 async def _announce(entry: Entry) -> None:
@@ -83,11 +91,13 @@ async def _announce(entry: Entry) -> None:
 
 def _shown(entry: Entry) -> dict[str, Any]:
     return {
+        "node": ipc.worker.node,
         "generation": ipc.worker.generation,
         "number": entry.number,
         "name": entry.name,
         "from": entry.sender,
         "from_slot": entry.sender_slot,
+        "from_host": entry.host,
         "text": entry.text[:MAX_PREVIEW_CHARS],
         "more_chars": max(0, len(entry.text) - MAX_PREVIEW_CHARS),
         "at_s": entry.at_s,

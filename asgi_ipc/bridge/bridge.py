@@ -19,8 +19,9 @@ from asgi_ipc.cluster import items, words
 from asgi_ipc.cluster.accounts import Loss
 from asgi_ipc.cluster.envelope import EPOCH_BYTES, Sealer
 from asgi_ipc.cluster.link import Link, Phase
-from asgi_ipc.cluster.machine import BEAT_S, GONE_S, Machine, Reason
+from asgi_ipc.cluster.machine import BEAT_S, GONE_S, Machine
 from asgi_ipc.cluster.nodes import NodeState
+from asgi_ipc.cluster.port import Reason
 from asgi_ipc.cluster.settings import ClusterSettings, shown
 from asgi_ipc.errors import DeliveryError
 from asgi_ipc.fleet.membership import Worker

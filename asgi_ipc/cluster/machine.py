@@ -11,9 +11,10 @@ it comes back, it is told exactly what it has missed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final
 
 from asgi_ipc.cluster.accounts import Loss
+from asgi_ipc.cluster.census import Census
 from asgi_ipc.cluster.envelope import (
     HELLO,
     NEWEST_VERSION,
@@ -38,7 +39,6 @@ from asgi_ipc.cluster.items import (
     Known,
     Publications,
     Resync,
-    Said,
     State,
     Statement,
     Withdraw,
@@ -47,6 +47,7 @@ from asgi_ipc.cluster.items import (
     read_items,
 )
 from asgi_ipc.cluster.link import Link, Phase
+from asgi_ipc.cluster.port import Port, Reason, Refusal
 from asgi_ipc.fleet.membership import Worker
 
 # How often each node says that it is there.
@@ -71,59 +72,6 @@ MAX_REMEMBERED: Final = 65_536
 
 # Nodes of other versions that are named in the log.
 MAX_STRANGERS: Final = 100
-
-Refusal: TypeAlias = Literal["unknown", "not connected", "full"]
-
-# Why a node is not in the view any more: it has said so, or was not heard for GONE_S.
-Reason: TypeAlias = Literal["left", "lost"]
-
-
-class Port(Protocol):
-    """What the machine is connected to."""
-
-    def has_room(self, size_bytes: int) -> bool:
-        """Return whether so much more may wait for the broker."""
-        ...
-
-    def publish(self, to: str | None, envelope: bytes) -> None:
-        """Give an envelope to the broker: for a node, or (None) for all that listen."""
-        ...
-
-    def deliver(self, link: Link, item: Broadcast | Publications | Direct) -> None:
-        """Give messages of another node to workers here."""
-        ...
-
-    def question(self, link: Link, item: Ask | Withdraw | Heard | Answer) -> None:
-        """Give what concerns a question to workers here."""
-        ...
-
-    def lost(self, link: Link, loss: Loss | None) -> None:
-        """Messages of that node will not come, before those that come next. None: it is not known which."""
-        ...
-
-    def node_changed(self, link: Link) -> None:
-        """That node is there, or its state is another one."""
-        ...
-
-    def node_gone(self, link: Link, reason: Reason) -> None:
-        """That node is in the view no more."""
-        ...
-
-    def worker_joined(self, link: Link, worker: Worker) -> None:
-        """A worker of another node can be addressed."""
-        ...
-
-    def worker_left(self, link: Link, worker: Worker, reason: str) -> None:
-        """A worker of another node has gone, behind its last message."""
-        ...
-
-    def wanted(self, topics: Iterable[str], unwanted: Iterable[str]) -> None:
-        """Topics that have a first subscriber on another node, and that have none any more."""
-        ...
-
-    def stranger(self, name: str, node: str, oldest: int, newest: int) -> None:
-        """A node speaks no version that this one does."""
-        ...
 
 
 class Machine:
@@ -162,15 +110,7 @@ class Machine:
         self._by_node: dict[str, Link] = {}
         self._has_left = False
         self._ticked_at = now
-        # This node's workers, and the subscribers of each topic with the revision at which it began.
-        self._workers: dict[int, Said] = {}
-        self._topics: dict[str, tuple[int, set[int]]] = {}
-        self._revision = 0
-        # Changes since then.
-        self._joined: dict[int, Said] = {}
-        self._gone: list[tuple[int, str]] = []
-        self._added: dict[str, int] = {}
-        self._removed: set[str] = set()
+        self._census = Census()
         # How many nodes have a subscriber of a topic.
         self._wanted: dict[str, int] = {}
         self._strangers: set[str] = set()
@@ -227,8 +167,8 @@ class Machine:
                 self._add(link, self._beat_of(link))
 
     def _beat_of(self, link: Link) -> Beat:
-        confirmed = link.received.confirmed(self._revision)
-        return Beat(link.sent.total, self._revision, link.revision, confirmed)
+        confirmed = link.received.confirmed(self._census.revision)
+        return Beat(link.sent.total, self._census.revision, link.revision, confirmed)
 
     def leave(self) -> None:
         """Say that this node stops, and nothing after that. What is lost before is told by the statement."""
@@ -243,43 +183,29 @@ class Machine:
 
     def joined(self, worker: Worker) -> None:
         """A worker is here."""
-        generation = worker.generation
-        self._workers[generation] = self._joined[generation] = worker.pid, worker.slot, generation
+        self._census.joined(worker)
         for link in self.links.values():
-            link.received.joined(generation, self._revision + 1)
+            link.received.joined(worker.generation, self._census.next_revision)
 
     def left(self, generation: int, reason: str) -> None:
         """A worker has gone; its last message is on its way."""
-        if self._workers.pop(generation, None) is None:
-            return
-        for topic in [topic for topic, (_, by) in self._topics.items() if generation in by]:
+        for topic in self._census.topics_of(generation):
             self.unsubscribed(generation, topic)
-        if self._joined.pop(generation, None) is None:
-            self._gone.append((generation, reason))
+        self._census.left(generation, reason)
         for link in self.links.values():
             link.received.left(generation)
 
     def subscribed(self, generation: int, topic: str) -> None:
         """A worker subscribes to a topic."""
-        start, by = self._topics.setdefault(topic, (self._revision + 1, set()))
-        by.add(generation)
-        self._added[topic] = start
-        self._removed.discard(topic)
+        start = self._census.subscribed(generation, topic)
         for link in self.links.values():
-            link.received.subscribed(generation, topic, start, self._revision + 1)
+            link.received.subscribed(generation, topic, start, self._census.next_revision)
 
     def unsubscribed(self, generation: int, topic: str) -> None:
         """A worker subscribes to a topic no more."""
-        _, by = self._topics.get(topic, (0, set()))
-        if generation not in by:
-            return
-        by.discard(generation)
-        if not by:
-            del self._topics[topic]
-            self._added.pop(topic, None)
-            self._removed.add(topic)
+        is_last = self._census.unsubscribed(generation, topic)
         for link in self.links.values():
-            link.received.unsubscribed(generation, topic, not by)
+            link.received.unsubscribed(generation, topic, is_last)
 
     def broadcast(self, sender: int, count: int, content: bytes) -> None:
         """Send messages to all workers of all other nodes."""
@@ -365,26 +291,11 @@ class Machine:
             self._port.publish(link.node, self._sealer.seal(envelope))
 
     def _advance(self) -> None:
-        """Begin the next revision, if something has changed, and tell of it."""
-        if not (self._joined or self._gone or self._added or self._removed):
-            return
-        self._revision += 1
-        change = Change(
-            self._revision - 1,
-            self._revision,
-            list(self._joined.values()),
-            self._gone,
-            list(self._added.items()),
-            list(self._removed),
-        )
-        self._joined, self._gone, self._added, self._removed = {}, [], {}, set()
+        """Tell of what has changed here, if something has."""
+        change = self._census.change()
         for link in self.links.values():
-            if link.is_in_view:
+            if change is not None and link.is_in_view:
                 self._add(link, change)
-
-    def _state(self) -> State:
-        topics = [(topic, start) for topic, (start, _) in self._topics.items()]
-        return State(self._revision, self._name, list(self._workers.values()), topics)
 
     # --- in
 
@@ -437,7 +348,7 @@ class Machine:
 
     def _introduce(self, link: Link) -> None:
         self._advance()
-        self._add(link, self._state())
+        self._add(link, self._census.state(self._name))
         self._add(link, self._beat_of(link))
 
     def _meet(self, envelope: Envelope, name: str, now: float) -> Link | None:
@@ -452,11 +363,11 @@ class Machine:
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
         link.numbers = numbers
         link.is_returned = link.has_spoken
-        for generation in self._workers:
-            link.received.joined(generation, self._revision)
-        for topic, (start, by) in self._topics.items():
+        for generation in self._census.workers:
+            link.received.joined(generation, self._census.revision)
+        for topic, (start, by) in self._census.topics.items():
             for generation in by:
-                link.received.subscribed(generation, topic, start, self._revision)
+                link.received.subscribed(generation, topic, start, self._census.revision)
         return link
 
     def _hear(self, link: Link, item: Item, now: float) -> None:
@@ -470,7 +381,7 @@ class Machine:
                 self._take_change(link, item)
             case Resync():
                 self._advance()
-                self._add(link, self._state())
+                self._add(link, self._census.state(self._name))
             case Known():
                 loss = Loss()
                 link.received.known(item, loss)

@@ -6,6 +6,7 @@
 import { onAsk } from "./ask.js";
 import "./chat.js";
 import { follow } from "./follow.js";
+import { heardElsewhere, showHosts } from "./hosts.js";
 import { byId, fromTemplate, hueOf, paint, showConnection, showTime, stayAtEnd } from "./look.js";
 import { post } from "./post.js";
 
@@ -122,7 +123,7 @@ function newPlace(slot) {
   return place;
 }
 
-function showFleet({ through, leader, launcher, workers }) {
+function showFleet({ through, leader, launcher, workers, nodes }) {
   const here = new Set(workers.map((worker) => worker.generation));
   for (const worker of workers) {
     if (!cards.has(worker.generation)) {
@@ -139,7 +140,10 @@ function showFleet({ through, leader, launcher, workers }) {
     successor?.inherit(card);
   }
   const count = workers.length === 1 ? "1 worker" : `${workers.length} workers`;
-  byId("count").textContent = `${count} of one server, talking to each other`;
+  showHosts(nodes ?? []);
+  byId("count").textContent = nodes
+    ? `${count} of this host, ${nodes.length} hosts talking to each other`
+    : `${count} of one server, talking to each other`;
   document.title = `asgi-ipc · ${count}`;
   byId("example-pid").textContent = byId("example-target").textContent = workers[0].pid;
   for (const name of document.querySelectorAll(".launcher")) name.textContent = launcher ?? "LAUNCHER";
@@ -166,7 +170,7 @@ function messageItem(message) {
   const from = item.querySelector(".from");
   const sender = document.createElement("b");
   sender.textContent = known ? `slot ${message.from_slot}` : "gone";
-  from.append(message.name === "reply" ? "reply from " : "from ", sender, ` · ${message.from}`);
+  from.append(message.name === "reply" ? "reply from " : "from ", sender, ` · ${message.from}`, message.from_host ? ` · ${message.from_host}` : "");
   showTime(item.querySelector("time"), message.at_s * 1000);
   if (known) paint(item, hueOf(message.from_slot));
   item.classList.toggle("stranger", !known);
@@ -214,6 +218,8 @@ follow(
     if (word.kind === "fleet") {
       showFleet(word);
       show("connected", `connected through worker ${word.through}`);
+    } else if (word.node) {
+      heardElsewhere(word);
     } else if (word.kind === "message") {
       cards.get(word.generation)?.add(word);
     }

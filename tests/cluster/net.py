@@ -15,7 +15,8 @@ from asgi_ipc.cluster import items
 from asgi_ipc.cluster.accounts import Loss
 from asgi_ipc.cluster.envelope import NOBODY, Sealer
 from asgi_ipc.cluster.link import Link, Phase
-from asgi_ipc.cluster.machine import BEAT_S, GONE_S, Machine, Reason
+from asgi_ipc.cluster.machine import BEAT_S, GONE_S, Machine
+from asgi_ipc.cluster.port import Reason
 from asgi_ipc.fleet.membership import Worker
 
 ENVELOPE_BYTES: Final = 2048
@@ -194,7 +195,7 @@ class Host:
         self.machine.subscribed(generation, topic)
         self.machine.flush()
         self._serials += 1
-        self.subscriptions[generation, topic] = self._serials, self.machine._revision
+        self.subscriptions[generation, topic] = self._serials, self.machine._census.revision
 
     def unsubscribe(self, generation: int, topic: str) -> None:
         del self.subscriptions[generation, topic]

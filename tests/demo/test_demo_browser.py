@@ -6,12 +6,15 @@ import os
 import re
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
+from tests.brokers import broker
 from tests.browsing import WORKERS, browsing, card, demo  # noqa: F401  (the fixture "server")
-from tests.serving import Server
+from tests.needs import need
+from tests.serving import Server, serving
 
 pytestmark = pytest.mark.browser
 
@@ -146,3 +149,39 @@ async def test_every_worker_is_asked_for_its_uptime_and_each_has_its_row(server:
         await expect(answers).to_have_count(WORKERS)
     finally:
         os.kill(still, signal.SIGCONT)
+
+
+async def test_two_hosts_stand_side_by_side_and_what_each_receives_is_shown(tmp_path: Path) -> None:
+    need("chromium")
+    async with (
+        broker("nats", tmp_path) as nats,
+        serving("demo:app", "--cluster", nats.url(), "--node-name", "left", workers=2) as left,
+        serving("demo:app", "--cluster", nats.url(), "--node-name", "right", workers=2) as right,
+    ):
+        await left.started(2)
+        await right.started(2)
+        # Children of the launcher are more: its bridge is one, too.
+        here, elsewhere = [
+            [worker["pid"] for worker in (await server.get("/workers")).json()["workers"]]
+            for server in (left, right)
+        ]
+        async with browsing(left) as open_page:
+            page = await open_page()
+            hosts = page.locator("#hosts .host")
+            await expect(hosts.locator(".host-name")).to_have_text(["left", "right"])
+            await expect(hosts.locator(".host-state")).to_have_text(["this host", "connected"])
+            there = hosts.nth(1).locator(".host-worker")
+            await expect(there).to_have_count(2)
+            pids = await there.locator(".pid").all_text_contents()
+            assert sorted(map(int, pids)) == sorted(elsewhere)
+            await page.get_by_label("Message to all workers").fill("for both hosts")
+            await page.get_by_role("button", name="Broadcast").click()
+            await expect(there.locator(".last")).to_have_text(["for both hosts"] * 2)
+            for pid in here:
+                await expect(hello(card(page, pid), "for both hosts")).to_have_count(1)
+            # One of both is served as it always was.
+            assert await right.stop() == 0
+            await expect(page.locator("#hosts")).to_be_hidden()
+            await expect(page.locator("#count")).to_have_text(
+                "2 workers of one server, talking to each other"
+            )

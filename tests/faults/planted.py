@@ -41,9 +41,9 @@ COPIED: Final = (PACKAGE, "tests", "demo", "pyproject.toml")
 
 # The quickest first: most bugs end there. A later pattern takes what no earlier one has.
 STAGES: Final[tuple[tuple[str, ...], ...]] = (
-    ("wire", "fleet"),
+    ("wire", "fleet", "cluster"),
     ("worker/transport", "worker/dispatch", "worker/features", "worker"),
-    ("launcher", "testing", "project", "."),
+    ("launcher", "testing", "bridge", "project", "."),
     ("faults",),
 )
 

@@ -95,6 +95,7 @@ _DISPATCH: Final = [
 
 # Sampled by themselves, when they are asked for.
 APART: Final = {
+    "cluster": Room(("cluster/*.py",), ("tests/cluster",)),
     "dispatch": Room(
         tuple(f"worker/dispatch/{name}.py" for name in _DISPATCH),
         ("tests/worker/dispatch", "tests/worker/test_endpoint.py"),

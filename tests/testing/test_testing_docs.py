@@ -22,7 +22,8 @@ filterwarnings = error
 def test_every_example_of_the_page_passes(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "testing.md").read_text()
     examples = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert [name for name, _ in examples] == ["shop.py", "test_messages.py", "test_shop.py", "test_server.py"]
+    names = ["shop.py", "test_messages.py", "test_shop.py", "test_hosts.py", "test_server.py"]
+    assert [name for name, _ in examples] == names
     assert page.count("```python") == len(examples)
     for name, code in examples:
         (tmp_path / name).write_text(code)
@@ -38,4 +39,4 @@ def test_every_example_of_the_page_passes(tmp_path: Path) -> None:
         timeout=100,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"^6 passed", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^7 passed", ran.stdout, re.MULTILINE), ran.stdout
