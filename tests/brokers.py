@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 
+from _pytest.outcomes import Skipped
+
 from asgi_ipc.bridge.main import transport_of
 from asgi_ipc.bridge.transport import Transport
 from asgi_ipc.cluster.settings import ClusterSettings
@@ -47,9 +49,13 @@ def redis_server() -> str:
     return need("redis-server")
 
 
-def program(kind: Kind) -> str:
-    """The path of a broker's program."""
-    return nats_server() if kind == "nats" else redis_server()
+def is_here(kind: Kind) -> bool:
+    """Whether there is a broker of that kind; not, where one that is required is missing."""
+    try:
+        _ = nats_server() if kind == "nats" else redis_server()
+    except Skipped:
+        return False
+    return True
 
 
 class Broker:

@@ -95,7 +95,9 @@ class Nats(Transport):
         # One for what is for this node, in order; the greetings to all need none.
         await client.subscribe(self._to + self.node, cb=self._on_message)
         await client.subscribe(self._all, cb=self._on_message)
-        await client.flush(int(CONNECT_TIMEOUT_S))
+        # The client's ping overtakes what it still has to send; behind the first answer it has sent that.
+        for _ in range(2):
+            await client.flush(int(CONNECT_TIMEOUT_S))
         return client
 
     def _tls(self, url: str) -> ssl.SSLContext | None:

@@ -148,7 +148,6 @@ class Received:
         """A worker subscribes to a topic as of that revision; the topic has subscribers since `start`."""
         if self._topics.get(topic, (-1, 0))[0] != start:
             self._topics[topic] = start, 0
-            self._gaps.pop(topic, None)
         self._unknown[generation, topic] = revision
 
     def unsubscribed(self, generation: int, topic: str, is_last: bool) -> None:

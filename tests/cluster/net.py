@@ -172,6 +172,7 @@ class Host:
         self.lives: dict[str, bytes] = {}
         self.got: dict[tuple[int, int], list[int]] = {}
         self.told: Counter[tuple[bytes, int, int]] = Counter()
+        self.order: list[str] = []
         self.unknown: list[str] = []
         self.must_be_unknown: list[str] = []
         self.events: list[str] = []
@@ -286,6 +287,7 @@ class Host:
         self.net.publish(self, to, envelope)
 
     def deliver(self, link: Link, item: items.Broadcast | items.Publications | items.Direct) -> None:
+        self.order.append("message")
         number = int.from_bytes(item.content[:8], "big")
         match item:
             case items.Broadcast():
@@ -309,6 +311,7 @@ class Host:
         self.questions.append(item)
 
     def lost(self, link: Link, loss: Loss | None) -> None:
+        self.order.append("lost")
         if loss is None:
             self.unknown.append(link.node)
             return

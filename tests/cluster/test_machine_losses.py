@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from asgi_ipc.cluster.items import Answer, Ask, Heard, Withdraw
-from tests.cluster.net import MOST_BYTES
-from tests.cluster.pairs import A, B, C, finish, told, two
+from asgi_ipc.cluster.machine import BEAT_S, GONE_S
+from tests.cluster.net import MOST_BYTES, Net
+from tests.cluster.pairs import A, B, C, beats, finish, told, two
 
 # --- what is lost
 
@@ -43,6 +44,7 @@ def test_a_loss_is_told_before_the_message_that_follows() -> None:
     other.broadcast()
     net.carry()
     assert told(one, other) == 7
+    assert one.order == ["lost", "message"]
 
 
 def test_what_was_lost_with_the_word_that_a_worker_is_known_is_told() -> None:
@@ -195,3 +197,88 @@ def test_questions_and_answers_pass_and_count_as_no_message() -> None:
     assert one.questions == [Answer(1, 1, b"answer")]
     finish(net)
     assert not one.told
+
+
+def test_what_a_topic_lost_before_a_second_subscription_is_no_loss_for_that_one() -> None:
+    net, one, other = two(2)
+    one.subscribe(1, "news")
+    net.carry()
+    net.losing[B, A] = 1
+    other.publish_topic("news", 5)
+    net.carry()
+    one.subscribe(2, "news")
+    net.carry()
+    finish(net)
+    assert (told(one, other, 1), told(one, other, 2)) == (5, 0)
+
+
+def test_what_was_lost_with_the_word_that_a_subscription_is_known_is_told() -> None:
+    net, one, other = two()
+    net.losing[B, A] = 2
+    one.subscribe(1, "news")
+    net.carry()
+    other.publish_topic("news", 5)
+    net.carry()
+    # This one comes, and tells of the gap before anybody here is known to have been meant.
+    other.publish_topic("news")
+    finish(net)
+    assert told(one, other) == 5
+
+
+def test_a_topic_that_ends_and_begins_again_at_once_is_counted_anew() -> None:
+    net, one, other = two()
+    one.subscribe(1, "news")
+    net.carry()
+    other.publish_topic("news", 2)
+    net.carry()
+    one.unsubscribe(1, "news")
+    one.subscribe(1, "news")
+    net.carry()
+    net.losing[B, A] = 1
+    other.publish_topic("news", 3)
+    net.carry()
+    finish(net)
+    assert told(one, other) == 3
+
+
+def test_what_is_said_while_a_node_is_in_no_view_is_told_and_not_delivered() -> None:
+    net, one, other = two()
+    net.cut.add((B, A))
+    beats(net, GONE_S)
+    assert one.view == {}
+    net.cut.clear()
+    other.broadcast(2)
+    net.carry()
+    assert not one.got
+    finish(net)
+    assert told(one, other) == 2
+
+
+def test_a_worker_that_has_gone_is_told_of_no_loss() -> None:
+    net, one, other = two(2)
+    one.leave(2)
+    net.carry()
+    net.losing[B, A] = 1
+    other.broadcast(4)
+    net.carry()
+    finish(net)
+    assert (told(one, other, 1), told(one, other, 2)) == (4, 0)
+
+
+def test_what_a_node_said_that_was_never_in_the_view_here_is_told_when_it_gets_there() -> None:
+    net = Net()
+    one, other = net.begin(A), net.begin(B)
+    one.join(1)
+    other.join(1)
+    net.carry()
+    # The other one knows us, and we have confirmed that; its own state is lost.
+    net.now += BEAT_S
+    other.machine.tick(net.now)
+    net.losing[B, A] = 100
+    net.carry()
+    assert not one.view
+    assert {*other.view} == {A}
+    other.broadcast(10)
+    beats(net, 2 * GONE_S)
+    finish(net)
+    assert told(one, other) == 10

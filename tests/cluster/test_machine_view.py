@@ -232,3 +232,31 @@ def test_a_payload_without_sense_is_rejected_and_the_stream_goes_on() -> None:
     other.broadcast()
     finish(net)
     assert len(one.got[1, 0]) == 1
+
+
+def test_a_node_that_goes_on_greeting_is_not_forgotten() -> None:
+    net, one, _ = two()
+    one.machine.arrived(hello(one, C, 1, 1), net.now)
+    before = {*one.machine.links.values()}
+    for _ in range(10):
+        net.tick()
+        one.machine.arrived(hello(one, C, 1, 1), net.now)
+    assert {*one.machine.links.values()} == before
+
+
+def test_a_worker_whose_end_was_not_heard_has_gone_with_the_next_state() -> None:
+    net, one, other = two(2)
+    net.losing[A, B] = 1
+    one.leave(2)
+    net.carry()
+    assert len(other.view[A]) == 2
+    finish(net)
+    assert len(other.view[A]) == 1
+
+
+def test_a_topic_that_begins_and_ends_at_once_is_wanted_by_nobody() -> None:
+    net, one, other = two()
+    one.machine.subscribed(1, "news")
+    one.machine.unsubscribed(1, "news")
+    finish(net)
+    assert other.wanted_topics == set()

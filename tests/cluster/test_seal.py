@@ -188,6 +188,25 @@ def test_what_is_said_in_an_earlier_life_and_never_came_is_refused_as_well() -> 
     replay(net, host, kept, 300)
 
 
+def test_nothing_of_an_earlier_life_that_was_never_heard_is_accepted() -> None:
+    net = Net()
+    host = net.begin(NODES[0])
+    host.join(1)
+    net.cut.add((NODES[1], NODES[0]))
+    old = net.begin(NODES[1])
+    old.join(1)
+    net.tick()
+    kept = [data for to, data in net.record if to == host.node]
+    assert kept
+    net.begin(NODES[1], 2, old.workers.values())
+    net.calm()
+    before = state(host)
+    for envelope in kept:
+        host.machine.arrived(envelope, net.now)
+    assert host.machine.rejected == len(kept)
+    assert state(host) == before
+
+
 def test_nothing_of_a_node_that_is_forgotten_is_accepted_again() -> None:
     net = clustered()
     host, old = net.hosts[0], net.hosts[2]

@@ -13,7 +13,7 @@ from tests.faults.trial import Row
 
 _MODULES: Final = (
     "kills held asking restarts keepalive storm stopped flood launcher_kill launcher_stop leaders strays "
-    "pure forks limits blocked crash_loop long_requests pid1 fairness many ctrl_c soak"
+    "pure forks limits blocked crash_loop long_requests pid1 fairness many ctrl_c clusters soak"
 )
 
 ROWS: Final[dict[str, Row]] = {
