@@ -14,13 +14,16 @@ class Census:
 
     Attributes:
         workers: by generation.
-        topics: each with the revision at which it began, and its subscribers.
+        since: the revision that has told, or will tell, of each of them.
+        topics: each with the revision at which it began, and its subscribers with the revisions that tell of
+            them.
         revision: the last one that was told.
     """
 
     def __init__(self) -> None:
         self.workers: dict[int, Said] = {}
-        self.topics: dict[str, tuple[int, set[int]]] = {}
+        self.since: dict[int, int] = {}
+        self.topics: dict[str, tuple[int, dict[int, int]]] = {}
         self.revision = 0
         # The changes since then.
         self._joined: dict[int, Said] = {}
@@ -37,10 +40,12 @@ class Census:
         """Add a worker."""
         said = worker.pid, worker.slot, worker.generation
         self.workers[worker.generation] = self._joined[worker.generation] = said
+        self.since[worker.generation] = self.next_revision
 
     def left(self, generation: int, reason: str) -> None:
         """Take a worker out; its subscriptions have ended."""
         known = self.workers.pop(generation, None)
+        self.since.pop(generation, None)
         if known is not None and self._joined.pop(generation, None) is None:
             self._gone.append((generation, reason))
 
@@ -50,18 +55,17 @@ class Census:
 
     def subscribed(self, generation: int, topic: str) -> int:
         """Add a subscriber; the revision at which the topic began."""
-        start, by = self.topics.setdefault(topic, (self.next_revision, set()))
-        by.add(generation)
+        start, by = self.topics.setdefault(topic, (self.next_revision, {}))
+        by[generation] = self.next_revision
         self._added[topic] = start
         self._removed.discard(topic)
         return start
 
     def unsubscribed(self, generation: int, topic: str) -> bool:
         """Take a subscriber out; whether it was the last one."""
-        _, by = self.topics.get(topic, (0, set()))
-        if generation not in by:
+        _, by = self.topics.get(topic, (0, {}))
+        if by.pop(generation, None) is None:
             return False
-        by.discard(generation)
         if by:
             return False
         del self.topics[topic]

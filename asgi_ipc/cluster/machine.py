@@ -363,11 +363,12 @@ class Machine:
         link = self.links[envelope.source] = Link(envelope.node, envelope.source, name, now)
         link.numbers = numbers
         link.is_returned = link.has_spoken
-        for generation in self._census.workers:
-            link.received.joined(generation, self._census.revision)
+        # That life may have been told of them before, and be waited for no longer.
+        for generation, since in self._census.since.items():
+            link.received.joined(generation, since)
         for topic, (start, by) in self._census.topics.items():
-            for generation in by:
-                link.received.subscribed(generation, topic, start, self._census.revision)
+            for generation, since in by.items():
+                link.received.subscribed(generation, topic, start, since)
         return link
 
     def _hear(self, link: Link, item: Item, now: float) -> None:
