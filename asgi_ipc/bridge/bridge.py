@@ -36,13 +36,13 @@ from asgi_ipc.worker.transport.peer import Peer
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 
-# What the transport is given at once.
+# The transport is given so much at once.
 BURST_BYTES: Final = 1024 * 1024
 
 # Envelopes that are taken before others have their turn.
 ENVELOPES_PER_TURN: Final = 64
 
-# What a stop waits for the broker to take, the farewell among it.
+# A stop waits so long for the broker to take what waits, the farewell among it.
 FAREWELL_S: Final = 1.0
 
 

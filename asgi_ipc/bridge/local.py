@@ -36,7 +36,7 @@ class Local:
             endpoint.settings.max_message_bytes + OWN_BYTES,
             batch_capacity_bytes(endpoint.settings.max_packet_bytes),
         )
-        # What they missed since the last word that they had room for: by generation and node.
+        # The messages missed since the last word for which there was room: by generation and node.
         self._missed: dict[tuple[int, str], tuple[int, dict[str, int]]] = {}
 
     def forget(self, generation: int) -> None:

@@ -28,7 +28,7 @@ ANSWER_TIMEOUT_S: Final = 10.0
 # How long one read waits. A link that is dead without a word is found out by the answer that does not come.
 BLOCK_MS: Final = 2000
 
-# What a node has not read yet, in entries; the oldest go first. Each has up to 64 KiB, or one larger message.
+# Entries that a node has not read yet; the oldest go first. Each has up to 64 KiB, or one larger message.
 MAX_ENTRIES: Final = 10_000
 
 # A stream lives so long after the last entry.

@@ -13,7 +13,7 @@ from asgi_ipc.cluster.items import Broadcast, Direct, Known, Publications, State
 
 
 class Sent:
-    """What this node has numbered for one life of another node.
+    """The messages that this node has numbered for one life of another node.
 
     Attributes:
         total: all messages so far.
@@ -105,7 +105,7 @@ class Loss:
 
 
 class Received:
-    """What has come here from one life of another node, and what is lost.
+    """The messages that have come here from one life of another node, and the lost ones.
 
     A worker, or a subscription, misses nothing that was numbered before the other node knew of it: each waits
     here until that node says that it knows, with the numbers of that moment.

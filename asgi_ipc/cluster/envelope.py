@@ -34,7 +34,7 @@ _MAGIC: Final = b"aipc"
 _HEAD: Final = struct.Struct(f">4sBB{NODE_ID_BYTES}s{EPOCH_BYTES}s{EPOCH_BYTES}sQ")
 HEAD_BYTES: Final = _HEAD.size
 SEAL_BYTES: Final = hashlib.sha256().digest_size
-# What an envelope adds to its payload, at most.
+# An envelope adds so much to its payload, at most.
 ENVELOPE_BYTES: Final = HEAD_BYTES + SEAL_BYTES
 
 

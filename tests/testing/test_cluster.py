@@ -294,6 +294,19 @@ async def test_gather_asks_all_workers_of_all_nodes() -> None:
         assert not gathered.complete
 
 
+async def test_a_worker_here_that_joins_while_all_are_asked_is_not_in_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with cluster(1, 2) as ((a, b),):
+        for member in (a, b):
+            member.receive("number", lambda data: data)
+        before = Node(a.worker.node, "node-0", "here", (a.worker,))
+        monkeypatch.setattr(type(a._own.endpoint.clustering), "view", (before,))
+        gathered = await a.cluster.gather("number", 1)
+        assert gathered == {a.worker: 1}
+        assert gathered.complete
+
+
 async def test_a_node_that_does_not_answer_is_missing_as_a_node() -> None:
     async with cluster(2, 2) as nodes:
         (a, b), (c, _) = nodes

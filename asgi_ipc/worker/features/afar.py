@@ -208,11 +208,12 @@ class Afar:
                 self._questions.ask_all(name, data, timeout, reply_type, include_self=include_self),
                 self._wait([question for _, _, question in begun], timeout),
             )
-            by_pid = {worker.pid: worker for worker in here.workers}
-            for pid, answer in local.items():
-                gathered[by_pid[pid]] = answer
-            for pid, error in local.errors.items():
-                gathered.errors[by_pid[pid]] = error
+            for worker in here.workers:
+                # One that has joined since then was asked, too, and is not in the view of the start.
+                if worker.pid in local:
+                    gathered[worker] = local[worker.pid]
+                elif worker.pid in local.errors:
+                    gathered.errors[worker] = local.errors[worker.pid]
             for _, node, question in begun:
                 self._collect(gathered, node, question, convert)
         finally:
